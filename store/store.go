@@ -1,0 +1,183 @@
+// Package store says what persistence promises: the interface, its errors, and,
+// in storetest, the suite that every store passes.
+//
+// # Promises
+//
+// A write that returned nil is durable: it survives the process and, as far as
+// the disk tells the truth, a power loss. A write that returned an error changed
+// nothing. Reads see every write that returned before they began.
+//
+// # Who may do what
+//
+// Stores speak SQL and know package key; they decide nothing about requests.
+// The rules of credits are key.Credits: a store applies them inside its own
+// transaction, guarded so that no two callers spend the same credit.
+package store
+
+import (
+	"context"
+	"errors"
+
+	"github.com/caddy-apikey/caddy-apikey/key"
+)
+
+var (
+	// ErrNotFound is returned where the key or owner does not exist.
+	ErrNotFound = errors.New("not found")
+	// ErrExists is returned where a key with the same ID or hash exists.
+	ErrExists = errors.New("already exists")
+	// ErrClosed is returned after Close.
+	ErrClosed = errors.New("store is closed")
+	// ErrUnavailable wraps every failure of the storage itself: the request may
+	// be right and should be tried again later.
+	ErrUnavailable = errors.New("store is unavailable")
+)
+
+// Entry is all that is stored of one key.
+type Entry struct {
+	Key      *key.Key
+	Credits  key.Credits // as stored: a refill that is due is not applied (see Credits.At)
+	Counters key.Counters
+	Owner    key.Owner
+}
+
+// Sort is an order of List.
+type Sort string
+
+const (
+	SortCreatedAt   Sort = "createdAt"
+	SortName        Sort = "name"
+	SortLastRequest Sort = "lastRequest"
+)
+
+// Filter narrows List. Zero fields do not narrow.
+type Filter struct {
+	UserID   string
+	ConfigID string
+	Enabled  *bool
+	Prefix   string // exactly this prefix
+	Query    string // part of the name or of the displayed start, whatever the case of ASCII letters
+}
+
+// List asks for a page of keys. Pages follow a cursor, not an offset: a page is
+// as cheap at the end as at the start, and no key is seen twice. Ties are broken
+// by ID. Keys without a value (no name, never used) come last in ascending and
+// first in descending order.
+type List struct {
+	Filter  Filter
+	Sort    Sort // default SortCreatedAt
+	Reverse bool
+	Limit   int
+	Cursor  string // Page.Next of the page before; empty for the first
+}
+
+// Page is one page of List.
+type Page struct {
+	Entries []Entry
+	Total   int64  // keys that pass the filter, on all pages
+	Next    string // URL-safe; empty on the last page
+}
+
+// ErrCursor is returned for a cursor that List did not make, or made for another order.
+var ErrCursor = errors.New("cursor does not belong to this list")
+
+// OwnerInfo is an owner with the number of its keys.
+type OwnerInfo struct {
+	key.Owner
+	KeyCount int64
+}
+
+// OwnerPage is one page of owners, sorted by UserID.
+type OwnerPage struct {
+	Owners []OwnerInfo
+	Next   string
+}
+
+// Taken is the answer to TakeCredits.
+type Taken struct {
+	Credits key.Credits // after the call, the due refill applied
+	OK      bool        // false: too few, and nothing was taken
+}
+
+// Counted is one key's counters on their way to the store.
+type Counted struct {
+	ID       string
+	Counters key.Counters
+}
+
+// Status is what Health found.
+type Status struct {
+	Kind    string // "sqlite"
+	Version string // of the engine
+	Schema  int64  // of the tables
+	Keys    int64
+	Backlog int // writes that wait
+}
+
+// Store keeps keys. All methods are safe for concurrent use. Times are Unix
+// milliseconds. A cancelled context may end a read; a write that has begun runs
+// to its end, and its result is then unknown to the caller.
+type Store interface {
+	// Find returns the key that has hash as its current or a former raw key,
+	// whether or not that former key's grace has ended.
+	Find(ctx context.Context, hash key.Hash) (Entry, error)
+	// Get returns a key by its ID.
+	Get(ctx context.Context, id string) (Entry, error)
+	// List returns a page of keys.
+	List(ctx context.Context, q List) (Page, error)
+
+	// Create adds a key, with its credits, and its owner where that is new
+	// (enabled, no tier, made at the key's CreatedAt). It sets Generation and
+	// Version to 1 and returns what is stored.
+	Create(ctx context.Context, k *key.Key, c key.Credits) (Entry, error)
+	// Update runs change on a key inside one transaction and stores what it
+	// left in the entry: change may replace Entry.Key (by a changed Clone) and
+	// Entry.Credits, nothing else. Generation grows by one if the key changed,
+	// Version if the credits did; what did not change is not written. An error
+	// of change is returned as it is and nothing is stored. Changing UserID
+	// moves the key, and makes the owner where that is new.
+	Update(ctx context.Context, id string, change func(*Entry) error) (Entry, error)
+	// Delete removes a key with all that belongs to it.
+	Delete(ctx context.Context, id string) error
+	// DeleteExpired removes up to limit keys whose expiry is not 0 and before
+	// the time given, and returns their IDs. Former hashes whose grace ended
+	// before that time go too.
+	DeleteExpired(ctx context.Context, before int64, limit int) ([]string, error)
+
+	// TakeCredits takes n credits if they are there, after the refill that is
+	// due at now. It is durable when it returns.
+	TakeCredits(ctx context.Context, id string, n, now int64) (Taken, error)
+	// GiveCredits gives n credits back; an unlimited key is left alone.
+	GiveCredits(ctx context.Context, id string, n, now int64) (key.Credits, error)
+	// SaveCounters writes counters and nothing else. Keys that are gone are skipped.
+	SaveCounters(ctx context.Context, batch []Counted) error
+
+	// Owner returns an owner.
+	Owner(ctx context.Context, userID string) (OwnerInfo, error)
+	// Owners returns a page of owners.
+	Owners(ctx context.Context, limit int, cursor string) (OwnerPage, error)
+	// PutOwner runs change on an owner inside one transaction and stores the
+	// result; an owner that does not exist begins enabled, with both times now.
+	// Generation grows by one if something changed.
+	PutOwner(ctx context.Context, userID string, now int64, change func(*key.Owner) error) (OwnerInfo, error)
+	// DeleteOwner removes an owner and its keys, and returns the keys' IDs.
+	DeleteOwner(ctx context.Context, userID string) ([]string, error)
+
+	// HasPlainKeys reports whether a key without a checksum is stored.
+	HasPlainKeys(ctx context.Context) (bool, error)
+	// Health asks the storage itself, now.
+	Health(ctx context.Context) (Status, error)
+	// Close ends the store after the writes that have begun. Later calls return ErrClosed.
+	Close() error
+}
+
+// Opener opens a store when it is first needed. Making one touches nothing, so
+// that a configuration can be checked beside a running server.
+type Opener interface {
+	// Identity tells stores apart: two openers with the same identity name the
+	// same data, whatever their options.
+	Identity() string
+	// Open locks, creates or opens, and migrates. It returns an error that names
+	// the file or server and says what to do.
+	Open(ctx context.Context) (Store, error)
+}
