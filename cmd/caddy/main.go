@@ -1,13 +1,12 @@
+// Command caddy is Caddy with this plugin, for "go run" and for tests. Builds
+// with other plugins are made with xcaddy.
 package main
 
 import (
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
-
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
-	_ "github.com/maypok86/otter/v2"
-	_ "github.com/pressly/goose/v3"
-	_ "modernc.org/sqlite"
-	_ "golang.org/x/sync/singleflight"
+
+	_ "github.com/caddy-apikey/caddy-apikey"
 )
 
 func main() { caddycmd.Main() }

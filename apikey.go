@@ -1,0 +1,191 @@
+// Package apikey turns Caddy into a gateway that lets requests in by API key.
+//
+// The app (module apikey) keeps the keys; the gate (directive apikey) checks
+// them; the admin API and the command line manage them. State lives as long as
+// the process uses a store and outlives reloads of the configuration.
+package apikey
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+
+	"github.com/caddy-apikey/caddy-apikey/key"
+	"github.com/caddy-apikey/caddy-apikey/keyring"
+	"github.com/caddy-apikey/caddy-apikey/store"
+	"github.com/caddy-apikey/caddy-apikey/store/sqlite"
+)
+
+func init() {
+	caddy.RegisterModule(&App{})
+}
+
+// App is the Caddy app "apikey": where keys live and how they are made. It is
+// optional: without it, the gate works with everything at its default.
+type App struct {
+	// StoreRaw is where keys live: a module of the namespace apikey.stores.
+	// Default: {"store": "sqlite"}.
+	StoreRaw json.RawMessage `json:"store,omitempty" caddy:"namespace=apikey.stores inline_key=store"`
+
+	// TablePrefix stands in front of every table name. Default: none.
+	TablePrefix string `json:"table_prefix,omitempty"`
+
+	// Headers are the request headers where a key may sit. Default: X-API-Key.
+	Headers []string `json:"headers,omitempty"`
+
+	// Bearer also accepts "Authorization: Bearer <key>". Default: true.
+	Bearer *bool `json:"bearer,omitempty"`
+
+	// SecretPrefix stands in front of new secrets. Default: "clsk_".
+	SecretPrefix *string `json:"secret_prefix,omitempty"`
+
+	KeyRules
+
+	logger   *zap.Logger
+	settings *keyring.Settings
+	opener   store.Opener
+	ring     *keyring.Ring // nil until the pool entry is acquired
+	detach   func()
+}
+
+// rings holds one keyring per store that a configuration uses. The key is the
+// store's identity and nothing else: two configurations with other options for
+// the same store must share its counters.
+var rings = caddy.NewUsagePool()
+
+// pooled adapts a ring to the pool.
+type pooled struct {
+	*keyring.Ring
+	tablePrefix string
+}
+
+// Destruct implements caddy.Destructor.
+func (p pooled) Destruct() error { return p.Close() }
+
+// CaddyModule returns the Caddy module information.
+func (*App) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "apikey", New: func() caddy.Module { return new(App) }}
+}
+
+// Provision checks the configuration and joins the state of its store. It
+// touches no file: that is Start's, so that "caddy validate" beside a running
+// server disturbs nothing.
+func (a *App) Provision(ctx caddy.Context) error {
+	a.logger = ctx.Logger()
+	if err := a.check(); err != nil {
+		return err
+	}
+	rules, err := a.provision(ctx)
+	if err != nil {
+		return err
+	}
+	if a.SecretPrefix != nil {
+		rules.SecretPrefix = *a.SecretPrefix
+	}
+	if err := rules.Check(); err != nil {
+		return fmt.Errorf("no key could be made with this configuration: %w", err)
+	}
+	a.settings = &keyring.Settings{Rules: rules}
+	if a.opener, err = a.provisionStore(ctx); err != nil {
+		return err
+	}
+	return a.join()
+}
+
+// join takes the pool entry of the store.
+func (a *App) join() error {
+	entry, shared, err := rings.LoadOrNew(a.opener.Identity(), func() (caddy.Destructor, error) {
+		return pooled{keyring.New(a.opener, now, report), a.TablePrefix}, nil
+	})
+	if err != nil {
+		return err
+	}
+	// From here on Cleanup has an entry to give back.
+	a.ring = entry.(pooled).Ring
+	a.logger.Debug("joined the state of the store", zap.Bool("shared", shared))
+	if in := entry.(pooled).tablePrefix; in != a.TablePrefix {
+		return fmt.Errorf("table_prefix: the store is in use with %q; stop the server to change it", in)
+	}
+	return nil
+}
+
+// report logs failures of the background work. The logger is asked for each
+// time, because this work outlives the configuration that began it.
+func report(err error) {
+	caddy.Log().Named("apikey").Error("background work failed", zap.Error(err))
+}
+
+func (a *App) provisionStore(ctx caddy.Context) (store.Opener, error) {
+	if a.StoreRaw == nil {
+		a.StoreRaw = json.RawMessage(`{"store":"sqlite"}`)
+	}
+	mod, err := ctx.LoadModule(a, "StoreRaw")
+	if err != nil {
+		return nil, fmt.Errorf("loading the store module: %w", err)
+	}
+	s, ok := mod.(Store)
+	if !ok {
+		return nil, fmt.Errorf("store module %T does not implement apikey.Store", mod)
+	}
+	return s.Opener(a.TablePrefix)
+}
+
+// Start opens the store, if no earlier configuration has.
+func (a *App) Start() error {
+	if err := a.ring.Open(context.Background()); err != nil {
+		return err
+	}
+	a.detach = a.ring.Attach(a.settings)
+	if warning := sqlite.LibcWarning(); warning != "" {
+		a.logger.Warn(warning)
+	}
+	return nil
+}
+
+// Stop leaves everything running: on a clean exit the HTTP servers still drain
+// after this, and their requests need the keys. Cleanup lets go.
+func (a *App) Stop() error { return nil }
+
+// Cleanup leaves the state of the store, which closes it where nobody else uses
+// it. It is called even if Provision failed half-way.
+func (a *App) Cleanup() error {
+	if a.detach != nil {
+		a.detach()
+	}
+	if a.ring == nil {
+		return nil
+	}
+	a.ring = nil
+	_, err := rings.Delete(a.opener.Identity())
+	return err
+}
+
+// check reports what could never work. It looks at the fields alone, so that the
+// Caddyfile can call it after each option and name the line.
+func (a *App) check() error {
+	if err := checkPlaces(a.Headers, ""); err != nil {
+		return err
+	}
+	if a.SecretPrefix != nil && !key.ValidPrefix(*a.SecretPrefix) {
+		return fmt.Errorf("secret_prefix: must be at most %d of a-z A-Z 0-9 _ -", key.MaxPrefixLen)
+	}
+	return a.KeyRules.check()
+}
+
+// service returns the keys under the rules of this configuration.
+func (a *App) service() *keyring.Service { return keyring.NewService(a.ring, a.settings) }
+
+// now is the clock of everything below.
+var now = time.Now
+
+// Interface guards
+var (
+	_ caddy.App          = (*App)(nil)
+	_ caddy.Provisioner  = (*App)(nil)
+	_ caddy.CleanerUpper = (*App)(nil)
+	_ caddy.Destructor   = pooled{}
+)

@@ -1,0 +1,165 @@
+package apikey
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+)
+
+// IdentityHeader is a request header that tells the next handler who calls.
+type IdentityHeader struct {
+	// Name of the header.
+	Name string `json:"name"`
+	// Value of the header; placeholders are replaced. Where it is empty, the
+	// header is not set.
+	Value string `json:"value"`
+}
+
+// identity sets the identity headers. Whatever a client sends under their names
+// is removed first, on every request, under every spelling that a server behind
+// may take for the same name.
+type identity []identityHeader
+
+type identityHeader struct {
+	canonical, folded, value string
+}
+
+func newIdentity(headers []IdentityHeader) identity {
+	var id identity
+	for _, h := range headers {
+		id = append(id, identityHeader{http.CanonicalHeaderKey(h.Name), fold(h.Name), h.Value})
+	}
+	return id
+}
+
+func checkIdentity(headers []IdentityHeader, keyHeaders []string) error {
+	seen := map[string]bool{}
+	for _, h := range headers {
+		if err := checkHeaderName(h.Name); err != nil {
+			return fmt.Errorf("identity_header: %w", err)
+		}
+		canonical := http.CanonicalHeaderKey(h.Name)
+		switch {
+		case seen[canonical]:
+			return fmt.Errorf("identity_header: %s stands twice", canonical)
+		case h.Value == "":
+			return fmt.Errorf("identity_header: %s has no value", canonical)
+		case strings.ContainsAny(h.Value, "\r\n\x00"):
+			return fmt.Errorf("identity_header: the value of %s contains a control character", canonical)
+		case canonical == secretHeader || canonical == "Authorization" || slices.ContainsFunc(keyHeaders, func(n string) bool { return strings.EqualFold(n, canonical) }):
+			return fmt.Errorf("identity_header: %s is the place of a credential", canonical)
+		}
+		seen[canonical] = true
+	}
+	return nil
+}
+
+// fold maps the spellings of a header name that servers take for one: CGI and
+// its heirs turn "-" and often "." into "_".
+func fold(name string) string {
+	return strings.NewReplacer("_", "-", ".", "-").Replace(strings.ToLower(name))
+}
+
+// has reports whether name folds to one of the identity headers.
+func (id identity) has(name string) bool {
+	for i := range id {
+		if len(name) == len(id[i].folded) && fold(name) == id[i].folded {
+			return true
+		}
+	}
+	return false
+}
+
+// strip removes the client's own copies from headers, from the list of headers
+// that Connection makes a proxy drop, and from trailers.
+func (id identity) strip(r *http.Request) {
+	if len(id) == 0 {
+		return
+	}
+	for name := range r.Header {
+		if id.has(name) {
+			delete(r.Header, name)
+		}
+	}
+	id.stripConnection(r)
+	if r.Trailer != nil {
+		id.stripTrailer(r.Trailer)
+		r.Body = &trailerStripper{ReadCloser: r.Body, id: id, trailer: r.Trailer}
+	}
+}
+
+// stripConnection keeps a client from having our header dropped by naming it in
+// Connection.
+func (id identity) stripConnection(r *http.Request) {
+	for i, line := range r.Header["Connection"] {
+		var kept []string
+		removed := false
+		for token := range strings.SplitSeq(line, ",") {
+			if id.has(strings.TrimSpace(token)) {
+				removed = true
+			} else {
+				kept = append(kept, token)
+			}
+		}
+		if removed {
+			r.Header["Connection"][i] = strings.Join(kept, ",")
+		}
+	}
+}
+
+func (id identity) stripTrailer(trailer http.Header) {
+	for name := range trailer {
+		if id.has(name) {
+			delete(trailer, name)
+		}
+	}
+}
+
+// trailerStripper removes identity headers from the trailer when it arrives,
+// which is when the body ends, announced or not.
+type trailerStripper struct {
+	io.ReadCloser
+	id      identity
+	trailer http.Header
+}
+
+func (s *trailerStripper) Read(p []byte) (int, error) {
+	n, err := s.ReadCloser.Read(p)
+	if err != nil {
+		s.id.stripTrailer(s.trailer)
+	}
+	return n, err
+}
+
+func (s *trailerStripper) Close() error {
+	err := s.ReadCloser.Close()
+	s.id.stripTrailer(s.trailer)
+	return err
+}
+
+// set puts our values on the request.
+func (id identity) set(r *http.Request, repl *caddy.Replacer) {
+	for i := range id {
+		if value := headerValue(repl.ReplaceAll(id[i].value, "")); value != "" {
+			r.Header[id[i].canonical] = []string{value}
+		}
+	}
+}
+
+// headerValue replaces what may not stand in a header by blanks.
+func headerValue(s string) string {
+	control := func(c rune) bool { return c < ' ' && c != '\t' || c == 0x7f }
+	if !strings.ContainsFunc(s, control) {
+		return s
+	}
+	return strings.Map(func(c rune) rune {
+		if control(c) {
+			return ' '
+		}
+		return c
+	}, s)
+}

@@ -1,0 +1,375 @@
+package keyring
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/netip"
+	"slices"
+
+	"github.com/caddy-apikey/caddy-apikey/key"
+	"github.com/caddy-apikey/caddy-apikey/store"
+)
+
+// create stores a key and makes it known.
+func (r *Ring) create(ctx context.Context, st *opened, k *key.Key, c key.Credits) (store.Entry, error) {
+	defer r.changing.lock(k.ID)()
+	began := r.changes.Load()
+	e, err := st.Create(context.WithoutCancel(ctx), k, c)
+	if err != nil {
+		return e, err
+	}
+	r.added(e.Key)
+	if l := r.lives.get(k.ID); l != nil { // the trace of a deleted key
+		r.lives.publish(e, began, r.changes.Add(1), r.clock().wall)
+	}
+	return e, nil
+}
+
+// added makes a new hash known: whoever found it unknown looks again.
+func (r *Ring) added(k *key.Key) {
+	if !k.Checksummed {
+		r.plain.Store(true)
+	}
+	r.additions.Add(1)
+	r.loads.Forget(string(k.Hash[:]))
+}
+
+// update changes a key in the store and then in memory.
+func (r *Ring) update(ctx context.Context, st *opened, id string, change func(*store.Entry) error) (store.Entry, error) {
+	defer r.changing.lock(id)()
+	began := r.changes.Load()
+	e, err := st.Update(context.WithoutCancel(ctx), id, change)
+	if err != nil {
+		return e, err
+	}
+	r.lives.publish(e, began, r.changes.Add(1), r.clock().wall)
+	return e, nil
+}
+
+// Field is a value that a change may set or clear.
+type Field[T any] struct {
+	Set   bool
+	Value *T // nil with Set: cleared
+}
+
+// Patch is a change of a key. What is not set stays.
+type Patch struct {
+	UserID              Field[string]
+	Name                Field[string]
+	ExpiresIn           Field[int64] // seconds from now
+	Metadata            Field[json.RawMessage]
+	Remaining           Field[int64]
+	RemainingDelta      Field[int64] // added to what remains
+	RefillAmount        Field[int64]
+	RefillInterval      Field[int64]
+	RateLimitEnabled    Field[bool]
+	RateLimitMax        Field[int64]
+	RateLimitTimeWindow Field[int64]
+	RateLimitAlgorithm  Field[string]
+	Permissions         Field[key.Permissions]
+	AllowedIPs          Field[[]netip.Prefix]
+	Enabled             Field[bool]
+}
+
+// ErrTooFewCredits is returned for a deduction that would fall below zero.
+var ErrTooFewCredits = errors.New("remainingDelta: the key has too few credits left")
+
+// Update changes a key.
+func (s *Service) Update(ctx context.Context, id string, p Patch) (Info, error) {
+	st, err := s.ring.open(ctx)
+	if err != nil {
+		return Info{}, err
+	}
+	now := s.ring.clock().wall
+	e, err := s.ring.update(ctx, st, id, func(e *store.Entry) error {
+		k := e.Key.Clone()
+		if err := s.set.Rules.patch(k, p, now); err != nil {
+			return err
+		}
+		credits, err := p.credits(e.Credits.At(now), now)
+		if err != nil {
+			return err
+		}
+		k.UpdatedAt = max(now, k.UpdatedAt)
+		e.Key, e.Credits = k, credits
+		return nil
+	})
+	if err != nil {
+		return Info{}, err
+	}
+	return s.info(e), nil
+}
+
+// patch changes the record.
+func (r *Rules) patch(k *key.Key, p Patch, now int64) error {
+	if err := r.patchWords(k, p); err != nil {
+		return err
+	}
+	if p.ExpiresIn.Set {
+		if p.ExpiresIn.Value == nil && r.Expiration.Fixed {
+			return &FieldError{"expiresIn", KeyDisabledExpiration, "cannot be chosen in this configuration"}
+		}
+		k.ExpiresAt = 0
+		if p.ExpiresIn.Value != nil {
+			var err error
+			if k.ExpiresAt, err = r.expiresAt(p.ExpiresIn.Value, now); err != nil {
+				return err
+			}
+		}
+	}
+	if p.Permissions.Set {
+		k.Permissions = valueOr(p.Permissions, nil)
+	}
+	if p.AllowedIPs.Set {
+		k.AllowedIPs = valueOr(p.AllowedIPs, nil)
+	}
+	if err := must(p.Enabled, "enabled", &k.Enabled); err != nil {
+		return err
+	}
+	return patchRateLimit(k, p)
+}
+
+// patchWords changes what people write.
+func (r *Rules) patchWords(k *key.Key, p Patch) error {
+	if err := must(p.UserID, "userId", &k.UserID); err != nil {
+		return err
+	}
+	if p.UserID.Set {
+		if err := CheckUserID(k.UserID); err != nil {
+			return err
+		}
+	}
+	if p.Name.Set {
+		k.Name = p.Name.Value
+		if err := r.checkName(k.Name); err != nil {
+			return err
+		}
+	}
+	if !p.Metadata.Set {
+		return nil
+	}
+	var err error
+	k.Metadata, err = r.checkMetadata(valueOr(p.Metadata, nil))
+	return err
+}
+
+func patchRateLimit(k *key.Key, p Patch) error {
+	if err := must(p.RateLimitEnabled, "rateLimitEnabled", &k.RateLimitEnabled); err != nil {
+		return err
+	}
+	limit := merge(p.RateLimitMax, k.RateLimitMax)
+	window := merge(p.RateLimitTimeWindow, k.RateLimitTimeWindow)
+	if p.RateLimitMax.Set || p.RateLimitTimeWindow.Set {
+		if err := checkRateLimit(limit, window); err != nil {
+			return err
+		}
+		k.RateLimitMax, k.RateLimitTimeWindow = orZero(limit), orZero(window)
+	}
+	if !p.RateLimitAlgorithm.Set {
+		return nil
+	}
+	var err error
+	k.RateLimitAlgorithm, err = parseAlgorithm(valueOr(p.RateLimitAlgorithm, "fixed_window"))
+	return err
+}
+
+// credits changes the ledger row.
+func (p Patch) credits(c key.Credits, now int64) (key.Credits, error) {
+	if p.Remaining.Set {
+		if p.RemainingDelta.Set {
+			return c, invalid("remainingDelta", "must not stand beside remaining")
+		}
+		if err := checkCount("remaining", p.Remaining.Value, 0); err != nil {
+			return c, err
+		}
+		c = c.WithRemaining(p.Remaining.Value)
+	}
+	if p.RefillAmount.Set || p.RefillInterval.Set {
+		amount, interval := merge(p.RefillAmount, c.RefillAmount), merge(p.RefillInterval, c.RefillInterval)
+		if err := checkRefill(amount, interval); err != nil {
+			return c, err
+		}
+		c = c.WithRefill(orZero(amount), orZero(interval), now)
+	}
+	if !p.RemainingDelta.Set {
+		return c, nil
+	}
+	return p.delta(c, now)
+}
+
+func (p Patch) delta(c key.Credits, now int64) (key.Credits, error) {
+	n := p.RemainingDelta.Value
+	if n == nil || *n < -key.MaxCount || *n > key.MaxCount {
+		return c, invalid("remainingDelta", "must be an integer from %d to %d", -key.MaxCount, key.MaxCount)
+	}
+	if !c.Limited {
+		return c, invalid("remainingDelta", "needs a key with limited credits: set remaining first")
+	}
+	c, ok := c.Add(*n, now)
+	if !ok {
+		return c, ErrTooFewCredits
+	}
+	return c, nil
+}
+
+// merge returns the value after a change; nil is none.
+func merge(f Field[int64], old int64) *int64 {
+	if f.Set {
+		return f.Value
+	}
+	if old == 0 {
+		return nil
+	}
+	return &old
+}
+
+// must sets a value that cannot be cleared.
+func must[T any](f Field[T], name string, dst *T) error {
+	if !f.Set {
+		return nil
+	}
+	if f.Value == nil {
+		return invalid(name, "must not be null")
+	}
+	*dst = *f.Value
+	return nil
+}
+
+func valueOr[T any](f Field[T], otherwise T) T {
+	if f.Value == nil {
+		return otherwise
+	}
+	return *f.Value
+}
+
+// Rotate gives a key a new raw key. The old one works for grace more
+// milliseconds; of those that are in their grace, the latest key.MaxFormer do.
+func (s *Service) Rotate(ctx context.Context, id string, grace int64, withSecret bool) (Issued, error) {
+	if grace < 0 || grace > (key.MaxTime-s.ring.clock().wall) {
+		return Issued{}, invalid("grace", "must be an integer from 0, and end before the year 10000")
+	}
+	st, err := s.ring.open(ctx)
+	if err != nil {
+		return Issued{}, err
+	}
+	rules, now := &s.set.Rules, s.ring.clock().wall
+	var issued Issued
+	e, err := s.ring.update(ctx, st, id, func(e *store.Entry) (err error) {
+		k := &sketch{*e.Key}
+		prefix := ""
+		if k.Prefix != nil {
+			prefix = *k.Prefix
+		}
+		if issued.Raw, err = rules.generate(prefix); err != nil {
+			return err
+		}
+		k.retire(grace, now)
+		k.open(issued.Raw)
+		if withSecret {
+			if issued.Secret, err = k.lock(rules); err != nil {
+				return err
+			}
+		}
+		k.UpdatedAt = max(now, k.UpdatedAt)
+		e.Key = &k.Key
+		return nil
+	})
+	if err != nil {
+		return Issued{}, err
+	}
+	s.ring.added(e.Key)
+	issued.Info = s.info(e)
+	return issued, nil
+}
+
+// retire makes the current raw key a former one, and drops those that ended.
+func (k *sketch) retire(grace, now int64) {
+	former := slices.DeleteFunc(slices.Clone(k.Former), func(f key.Former) bool { return now >= f.Until })
+	if grace > 0 {
+		former = append(former, key.Former{Hash: k.Hash, Until: now + grace})
+	}
+	k.Former = former[max(0, len(former)-key.MaxFormer):]
+}
+
+// Delete removes a key.
+func (s *Service) Delete(ctx context.Context, id string) error {
+	st, err := s.ring.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer s.ring.changing.lock(id)()
+	if err := st.Delete(context.WithoutCancel(ctx), id); err != nil {
+		return err
+	}
+	s.ring.buried(id)
+	return nil
+}
+
+// DeleteExpired removes every key whose time is over, whatever Keep says.
+func (s *Service) DeleteExpired(ctx context.Context) (int, error) {
+	st, err := s.ring.open(ctx)
+	if err != nil {
+		return 0, err
+	}
+	return s.ring.deleteExpired(ctx, st, s.ring.clock().wall+1)
+}
+
+// Owner returns an owner.
+func (s *Service) Owner(ctx context.Context, userID string) (store.OwnerInfo, error) {
+	st, err := s.ring.open(ctx)
+	if err != nil {
+		return store.OwnerInfo{}, err
+	}
+	return st.Owner(ctx, userID)
+}
+
+// Owners returns a page of owners.
+func (s *Service) Owners(ctx context.Context, limit int, cursor string) (store.OwnerPage, error) {
+	st, err := s.ring.open(ctx)
+	if err != nil {
+		return store.OwnerPage{}, err
+	}
+	return st.Owners(ctx, limit, cursor)
+}
+
+// OwnerPatch is a change of an owner.
+type OwnerPatch struct {
+	Enabled Field[bool]
+}
+
+// PutOwner makes or changes an owner.
+func (s *Service) PutOwner(ctx context.Context, userID string, p OwnerPatch) (store.OwnerInfo, error) {
+	if err := CheckUserID(userID); err != nil {
+		return store.OwnerInfo{}, err
+	}
+	st, err := s.ring.open(ctx)
+	if err != nil {
+		return store.OwnerInfo{}, err
+	}
+	defer s.ring.changing.lock("owner " + userID)()
+	now := s.ring.clock().wall
+	o, err := st.PutOwner(context.WithoutCancel(ctx), userID, now, func(o *key.Owner) error {
+		return must(p.Enabled, "enabled", &o.Enabled)
+	})
+	if err != nil {
+		return store.OwnerInfo{}, err
+	}
+	s.ring.owners.publish(o.Owner, s.ring.changes.Add(1), now)
+	return o, nil
+}
+
+// DeleteOwner removes an owner and all its keys.
+func (s *Service) DeleteOwner(ctx context.Context, userID string) error {
+	st, err := s.ring.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer s.ring.changing.lockAll()()
+	ids, err := st.DeleteOwner(context.WithoutCancel(ctx), userID)
+	if err != nil {
+		return err
+	}
+	s.ring.buried(ids...)
+	return nil
+}

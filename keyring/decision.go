@@ -1,0 +1,143 @@
+package keyring
+
+import (
+	"net/netip"
+	"sync/atomic"
+
+	"github.com/caddy-apikey/caddy-apikey/key"
+)
+
+// Outcome is what became of a request for entry.
+type Outcome uint8
+
+const (
+	// Allowed lets the request in.
+	Allowed Outcome = iota
+	// Missing: there was no key. The ring never says so, its callers do.
+	Missing
+	// Ambiguous: there were several keys. The ring never says so, its callers do.
+	Ambiguous
+	// Invalid: not the shape of a key, unknown, or of another configuration.
+	Invalid
+	// Disabled: the key or its owner is switched off.
+	Disabled
+	// Expired: the key's time is over.
+	Expired
+	// InvalidSecret: the secret is missing or wrong.
+	InvalidSecret
+	// IPNotAllowed: the key may not be used from there.
+	IPNotAllowed
+	// Forbidden: the key lacks a permission.
+	Forbidden
+	// RateLimited: a rate limit is full.
+	RateLimited
+	// UsageExceeded: too few credits are left.
+	UsageExceeded
+	// Unavailable: the store could not be asked.
+	Unavailable
+)
+
+// Code returns the code that every API of ours uses for the outcome.
+func (o Outcome) Code() string { return outcomes[o].code }
+
+// Title returns a short sentence for people.
+func (o Outcome) Title() string { return outcomes[o].title }
+
+// Status returns the HTTP status.
+func (o Outcome) Status() int { return outcomes[o].status }
+
+var outcomes = [...]struct {
+	code   string
+	title  string
+	status int
+}{
+	Allowed:       {"", "The request is allowed.", 200},
+	Missing:       {"MISSING_API_KEY", "An API key is required.", 401},
+	Ambiguous:     {"AMBIGUOUS_API_KEY", "The request carries more than one API key.", 400},
+	Invalid:       {"INVALID_API_KEY", "The API key is not valid.", 401},
+	Disabled:      {"KEY_DISABLED", "The API key is disabled.", 401},
+	Expired:       {"KEY_EXPIRED", "The API key has expired.", 401},
+	InvalidSecret: {"INVALID_SECRET", "The secret of the API key is missing or wrong.", 401},
+	IPNotAllowed:  {"IP_NOT_ALLOWED", "The API key may not be used from this address.", 403},
+	Forbidden:     {"INSUFFICIENT_PERMISSIONS", "The API key lacks a permission that is required here.", 403},
+	RateLimited:   {"RATE_LIMITED", "The rate limit of the API key is reached.", 429},
+	UsageExceeded: {"USAGE_EXCEEDED", "The API key has too few credits left.", 429},
+	Unavailable:   {"STORE_UNAVAILABLE", "API keys cannot be checked at the moment.", 503},
+}
+
+// Request is what is asked of a key. It is the same for many requests, but for
+// Secret, ClientIP and Cost.
+type Request struct {
+	// Require are permissions that the key must all have; of each list in
+	// RequireAny it must have one.
+	Require    []key.Permission
+	RequireAny [][]key.Permission
+	// Cost is how many credits and rate slots the request takes. 0 takes nothing.
+	Cost int64
+	// CheckSecret asks for the secret of keys that have one; RequireSecret
+	// refuses keys that have none.
+	CheckSecret, RequireSecret bool
+	Secret                     string
+	// CheckIP asks whether the key may be used from ClientIP. An address that is
+	// not known (zero) is in no network.
+	CheckIP  bool
+	ClientIP netip.Addr
+	// DryRun decides without taking or counting anything.
+	DryRun bool
+}
+
+// Limit is one limit that applied to a request, as rate headers show it.
+type Limit struct {
+	Name      string
+	Quota     int64
+	Window    int64 // milliseconds; 0: none
+	Remaining int64
+	Reset     int64 // milliseconds; 0: none
+}
+
+// Decision is the answer to a Request.
+type Decision struct {
+	Outcome Outcome
+	// Limits are those that apply to the key, where the decision got as far.
+	Limits []Limit
+	// Wait is how many milliseconds later the request would pass, where Waitable.
+	Wait     int64
+	Waitable bool
+	// Cost is what was taken.
+	Cost int64
+
+	hash key.Hash
+	live *live
+	rec  *record
+	debt *atomic.Int64 // credits that a refund would give back; shared by all gates of a request
+}
+
+// Key returns the record that the raw key opened, or nil where it opened none.
+func (d *Decision) Key() *key.Key {
+	if d.rec == nil {
+		return nil
+	}
+	return d.rec.key
+}
+
+// Opens reports whether raw is the raw key that the decision is about.
+func (d *Decision) Opens(raw string) bool { return d.hash.Equal(key.HashOf(raw)) }
+
+// Permissions returns the key's permissions, separated by blanks.
+func (d *Decision) Permissions() string {
+	if d.rec == nil {
+		return ""
+	}
+	return d.rec.permissions
+}
+
+// Metadata returns a top-level field of the key's metadata as text.
+func (d *Decision) Metadata(field string) string {
+	if d.rec == nil {
+		return ""
+	}
+	return d.rec.metadata()[field]
+}
+
+// String keeps hashes and records out of logs.
+func (d *Decision) String() string { return d.Outcome.Code() }

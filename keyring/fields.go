@@ -1,0 +1,184 @@
+package keyring
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/netip"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/caddy-apikey/caddy-apikey/key"
+	"github.com/caddy-apikey/caddy-apikey/ratelimit"
+)
+
+const (
+	maxUserID     = 255
+	maxMetadata   = 16 << 10
+	maxAllowedIPs = 100
+)
+
+// CheckUserID checks the name of an owner.
+func CheckUserID(id string) error {
+	n := utf8.RuneCountInString(id)
+	if n < 1 || n > maxUserID || !printable(id) || id == "." || id == ".." {
+		return invalid("userId", "must be 1 to %d UTF-8 characters without control characters, and not \".\" or \"..\"", maxUserID)
+	}
+	return nil
+}
+
+// printable reports whether s is UTF-8 without control characters, so that it
+// can stand in a header, a log line and a terminal.
+func printable(s string) bool {
+	return utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl)
+}
+
+func (r *Rules) checkName(name *string) error {
+	if name == nil {
+		if r.RequireName {
+			return &FieldError{"name", NameRequired, "is required"}
+		}
+		return nil
+	}
+	if !r.NameLength.has(utf8.RuneCountInString(*name)) {
+		return &FieldError{"name", InvalidNameLength, sprintf("must be %d to %d characters", r.NameLength.Min, r.NameLength.Max)}
+	}
+	if !printable(*name) {
+		return invalid("name", "must be UTF-8 without control characters")
+	}
+	return nil
+}
+
+func (r *Rules) checkPrefix(prefix string) error {
+	if !r.PrefixLength.has(utf8.RuneCountInString(prefix)) {
+		return &FieldError{"prefix", InvalidPrefixLength, sprintf("must be %d to %d characters", r.PrefixLength.Min, r.PrefixLength.Max)}
+	}
+	if !key.ValidPrefix(prefix) {
+		return invalid("prefix", "must be of a-z A-Z 0-9 _ -")
+	}
+	return nil
+}
+
+// checkMetadata returns the metadata in compact form.
+func (r *Rules) checkMetadata(raw json.RawMessage) (json.RawMessage, error) {
+	raw = bytes.TrimSpace(raw)
+	if len(raw) == 0 || string(raw) == "null" {
+		return nil, nil
+	}
+	if !r.Metadata {
+		return nil, &FieldError{"metadata", MetadataDisabled, "is switched off in this configuration"}
+	}
+	if raw[0] != '{' {
+		return nil, &FieldError{"metadata", InvalidMetadataType, "must be an object or null"}
+	}
+	var compact bytes.Buffer
+	if err := json.Compact(&compact, raw); err != nil {
+		return nil, &FieldError{"metadata", InvalidMetadataType, "must be an object or null"}
+	}
+	if compact.Len() > maxMetadata {
+		return nil, invalid("metadata", "must be at most %d bytes of JSON", maxMetadata)
+	}
+	return compact.Bytes(), nil
+}
+
+// expiresAt returns when a key made or changed now ends. seconds is nil where
+// the caller did not say.
+func (r *Rules) expiresAt(seconds *int64, now int64) (int64, error) {
+	e := r.Expiration
+	if seconds == nil {
+		if e.Default == 0 {
+			return 0, nil
+		}
+		return min(now+e.Default, key.MaxTime), nil
+	}
+	if e.Fixed {
+		return 0, &FieldError{"expiresIn", KeyDisabledExpiration, "cannot be chosen in this configuration"}
+	}
+	longest := (key.MaxTime - now) / 1000
+	if e.Max > 0 {
+		longest = min(longest, e.Max/1000)
+	}
+	switch shortest := max(1, e.Min/1000); {
+	case *seconds < 1:
+		return 0, invalid("expiresIn", "must be an integer from 1 to %d", key.MaxCount)
+	case *seconds < shortest:
+		return 0, &FieldError{"expiresIn", ExpiresInTooSmall, sprintf("must be at least %d seconds", shortest)}
+	case *seconds > longest:
+		return 0, &FieldError{"expiresIn", ExpiresInTooLarge, sprintf("must be at most %d seconds", longest)}
+	}
+	return now + *seconds*1000, nil
+}
+
+// checkCount checks an optional count.
+func checkCount(field string, n *int64, least int64) error {
+	if n != nil && (*n < least || *n > key.MaxCount) {
+		return invalid(field, "must be an integer from %d to %d", least, key.MaxCount)
+	}
+	return nil
+}
+
+func checkRefill(amount, interval *int64) error {
+	if err := checkCount("refillAmount", amount, 1); err != nil {
+		return err
+	}
+	if err := checkCount("refillInterval", interval, 1); err != nil {
+		return err
+	}
+	switch {
+	case amount != nil && interval == nil:
+		return &FieldError{"refillInterval", RefillAmountAndInterval, "is required with refillAmount"}
+	case amount == nil && interval != nil:
+		return &FieldError{"refillAmount", RefillIntervalAndAmount, "is required with refillInterval"}
+	}
+	return nil
+}
+
+func checkRateLimit(limit, window *int64) error {
+	if err := checkCount("rateLimitMax", limit, 1); err != nil {
+		return err
+	}
+	if err := checkCount("rateLimitTimeWindow", window, 1); err != nil {
+		return err
+	}
+	switch {
+	case limit != nil && window == nil:
+		return invalid("rateLimitTimeWindow", "is required with rateLimitMax")
+	case limit == nil && window != nil:
+		return invalid("rateLimitMax", "is required with rateLimitTimeWindow")
+	}
+	return nil
+}
+
+func parseAlgorithm(name string) (ratelimit.Algorithm, error) {
+	a, err := ratelimit.ParseAlgorithm(name)
+	if err != nil {
+		return 0, invalid("rateLimitAlgorithm", "%v", err)
+	}
+	return a, nil
+}
+
+// ParseAllowedIPs reads addresses and networks in CIDR form.
+func ParseAllowedIPs(list []string) ([]netip.Prefix, error) {
+	if len(list) > maxAllowedIPs {
+		return nil, invalid("allowedIps", "must be at most %d networks", maxAllowedIPs)
+	}
+	networks := make([]netip.Prefix, 0, len(list))
+	for _, s := range list {
+		network, err := netip.ParsePrefix(s)
+		if err != nil {
+			addr, aerr := netip.ParseAddr(s)
+			if aerr != nil || addr.Zone() != "" {
+				return nil, invalid("allowedIps", "must be addresses or networks such as 192.0.2.0/24 or 2001:db8::/32")
+			}
+			network = netip.PrefixFrom(addr, addr.BitLen())
+		}
+		if addr := network.Addr(); addr.Is4In6() {
+			if network.Bits() < 96 {
+				return nil, invalid("allowedIps", "must be at least /96 where an IPv4 address is written as IPv6")
+			}
+			network = netip.PrefixFrom(addr.Unmap(), network.Bits()-96)
+		}
+		networks = append(networks, network.Masked())
+	}
+	return networks, nil
+}

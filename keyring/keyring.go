@@ -1,0 +1,197 @@
+// Package keyring is the one service that knows keys: it verifies them and
+// changes them. The gate, the admin API and both self-service dialects
+// translate its answers; nobody decides twice.
+//
+// # Architecture
+//
+// A [Ring] is the state of one store: the cache of records, the live counters,
+// the loops. There is one per store and process, and it outlives configurations.
+// A [Service] is a ring seen with the rules of one configuration, and is what
+// callers use.
+//
+// Records in memory are immutable. A change is written to the store first and
+// then swapped in, before the caller gets its answer, so that the next request
+// sees it. A record that was read from the store while a change went on is never
+// put over the result of that change (see adopt).
+//
+// # Thread safety
+//
+// Everything exported is safe for concurrent use. A warm request takes no lock
+// that keys share; a key with a rate limit or credits has a lock of its own.
+//
+// # Errors
+//
+// Refusals are [Decision] values. Errors are [FieldError] for bad input,
+// store.ErrNotFound and its siblings for what the store says, and whatever wraps
+// store.ErrUnavailable where the store could not be asked.
+package keyring
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/maypok86/otter/v2"
+	"golang.org/x/sync/singleflight"
+
+	"github.com/caddy-apikey/caddy-apikey/key"
+	"github.com/caddy-apikey/caddy-apikey/store"
+)
+
+const (
+	// cachedKeys bounds the records in memory, cachedUnknown the hashes that are
+	// remembered as unknown. They are apart so that a flood of unknown keys
+	// cannot push out the good ones.
+	cachedKeys    = 100_000
+	cachedUnknown = 65_536
+
+	// lookupTimeout bounds how long a request waits for the store to be opened
+	// or to look a key up.
+	lookupTimeout = 250 * time.Millisecond
+)
+
+// Ring is the state of one store in this process.
+type Ring struct {
+	opener store.Opener
+	now    func() time.Time
+	report func(error) // failures that no caller waits for
+
+	opening sync.Mutex
+	ready   chan struct{} // closed when store is set
+	store   atomic.Pointer[opened]
+	closed  atomic.Bool
+
+	cache   *otter.Cache[key.Hash, *live]
+	unknown *otter.Cache[key.Hash, uint64] // value: additions when it was looked up
+	loads   singleflight.Group
+	lives   lives
+	owners  owners
+
+	// plain tells that a key without checksum may exist.
+	plain atomic.Bool
+	// additions counts new hashes. What was unknown under an older count has to
+	// be looked up again.
+	additions atomic.Uint64
+	// changes counts changes of keys and owners, so that a read that began
+	// before one can be told (see adopt).
+	changes atomic.Uint64
+	// changing serialises the changes of one key, from the store to the memory.
+	changing stripes
+
+	keeping  keeping
+	dirty    dirtyList
+	loops    sync.WaitGroup
+	stopping context.CancelFunc
+}
+
+// opened is a store that is open, and the moment it was: the windows of rate
+// limits are counted from it by the monotonic clock.
+type opened struct {
+	store.Store
+	at time.Time
+}
+
+// New returns the ring of a store that is opened later. now is the clock;
+// report gets the failures of background work.
+func New(opener store.Opener, now func() time.Time, report func(error)) *Ring {
+	r := &Ring{opener: opener, now: now, report: report, ready: make(chan struct{})}
+	r.cache = otter.Must(&otter.Options[key.Hash, *live]{
+		MaximumSize: cachedKeys,
+		OnDeletion: func(e otter.DeletionEvent[key.Hash, *live]) {
+			if e.WasEvicted() {
+				r.lives.retire(e.Value, r.clock())
+			}
+		},
+	})
+	r.unknown = otter.Must(&otter.Options[key.Hash, uint64]{MaximumSize: cachedUnknown})
+	r.lives.init(&r.owners)
+	return r
+}
+
+// Open opens the store, once: later calls find it open. After an error it may be
+// called again.
+func (r *Ring) Open(ctx context.Context) error {
+	r.opening.Lock()
+	defer r.opening.Unlock()
+	if r.store.Load() != nil {
+		return nil
+	}
+	if r.closed.Load() {
+		return store.ErrClosed
+	}
+	st, err := r.opener.Open(ctx)
+	if err != nil {
+		return err
+	}
+	plain, err := st.HasPlainKeys(ctx)
+	if err != nil {
+		return errors.Join(fmt.Errorf("reading keys: %w", err), st.Close())
+	}
+	r.plain.Store(plain)
+	r.store.Store(&opened{st, r.now()})
+	close(r.ready)
+	r.startLoops()
+	return nil
+}
+
+// Close writes what is counted and closes the store. Requests that still run
+// get store.ErrClosed.
+func (r *Ring) Close() error {
+	r.opening.Lock()
+	defer r.opening.Unlock()
+	if r.closed.Swap(true) {
+		return nil
+	}
+	// From here on requests are refused, so that nothing is counted after the
+	// last write, and nobody is let in on records that others may now change.
+	st := r.store.Swap(nil)
+	if st == nil {
+		return nil
+	}
+	r.stopping()
+	r.loops.Wait()
+	return errors.Join(r.flush(context.Background(), st), st.Close())
+}
+
+// open returns the store, after waiting a little for one that is being opened.
+func (r *Ring) open(ctx context.Context) (*opened, error) {
+	if st := r.store.Load(); st != nil {
+		return st, nil
+	}
+	if r.closed.Load() {
+		return nil, store.ErrClosed
+	}
+	timer := time.NewTimer(lookupTimeout)
+	defer timer.Stop()
+	select {
+	case <-r.ready:
+		if st := r.store.Load(); st != nil {
+			return st, nil
+		}
+		return nil, store.ErrClosed
+	case <-timer.C:
+		return nil, fmt.Errorf("%w: it is not open yet", store.ErrUnavailable)
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%w: %w", store.ErrUnavailable, ctx.Err())
+	}
+}
+
+// instant is one reading of the clock.
+type instant struct {
+	wall int64 // Unix milliseconds, for expiry and refills
+	tick int64 // the same scale, but it does not follow the steps of the wall clock; for windows
+}
+
+func (r *Ring) clock() instant {
+	t := r.now()
+	wall := t.UnixMilli()
+	st := r.store.Load()
+	if st == nil {
+		return instant{wall, wall}
+	}
+	// Sub uses the monotonic readings where both times have one.
+	return instant{wall, st.at.UnixMilli() + t.Sub(st.at).Milliseconds()}
+}

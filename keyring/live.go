@@ -1,0 +1,280 @@
+package keyring
+
+import (
+	"encoding/json"
+	"hash/maphash"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddy-apikey/caddy-apikey/key"
+	"github.com/caddy-apikey/caddy-apikey/ratelimit"
+	"github.com/caddy-apikey/caddy-apikey/store"
+)
+
+// live is one key in memory: the current record, and beside it what use changes.
+// It is found by hash in the cache and by ID in lives, which holds at most one
+// per key, so that a key is never counted twice side by side.
+type live struct {
+	id  string
+	rec atomic.Pointer[record] // nil: the key is gone
+	// dead is set when lives lets go of it; whoever finds a dead one looks the
+	// key up again.
+	dead atomic.Bool
+	// expired is the expiry that was once seen to be over: a clock that steps
+	// back does not revive a key.
+	expired     atomic.Int64
+	lastRequest atomic.Int64
+	dirty       atomic.Bool // waits to be written
+	metered     atomic.Bool // credits.Limited
+
+	mu      sync.Mutex
+	rate    ratelimit.State
+	credits key.Credits // as last heard from the store
+	busy    int         // debits on their way to the store
+
+	// Guarded by the shard of lives.
+	changed   uint64 // Ring.changes after the last change made here
+	changedAt int64
+	evicted   bool // the cache has let go of it while it was in use
+}
+
+// record is an immutable key with what is derived from it once.
+type record struct {
+	key         *key.Key
+	owner       *liveOwner
+	policy      ratelimit.Policy
+	limited     bool // policy holds
+	permissions string
+	metadata    func() map[string]string
+}
+
+func newRecord(k *key.Key, o *liveOwner) *record {
+	rec := &record{key: k, owner: o, permissions: strings.Join(k.Permissions.List(), " ")}
+	rec.policy, rec.limited = k.RatePolicy()
+	rec.metadata = sync.OnceValue(func() map[string]string { return flatten(k.Metadata) })
+	return rec
+}
+
+// flatten returns the top-level fields of a JSON object as text: strings as they
+// are, everything else as JSON.
+func flatten(metadata json.RawMessage) map[string]string {
+	var fields map[string]json.RawMessage
+	if json.Unmarshal(metadata, &fields) != nil {
+		return nil
+	}
+	text := make(map[string]string, len(fields))
+	for name, raw := range fields {
+		var s string
+		switch {
+		case string(raw) == "null":
+		case json.Unmarshal(raw, &s) == nil:
+			text[name] = s
+		default:
+			text[name] = string(raw)
+		}
+	}
+	return text
+}
+
+// hear takes over credits that the store reported, unless newer ones are known.
+func (l *live) hear(c key.Credits) {
+	l.mu.Lock()
+	if c.Version >= l.credits.Version {
+		l.credits = c
+		l.metered.Store(c.Limited)
+	}
+	l.mu.Unlock()
+}
+
+// restore puts back counters that were written before. A state that cannot be
+// read is dropped: it can only be one of another version of this program.
+func (l *live) restore(c key.Counters) {
+	l.lastRequest.Store(c.LastRequest)
+	if len(c.Rate) == 0 || l.rate.UnmarshalBinary(c.Rate) != nil {
+		l.rate = ratelimit.State{}
+	}
+}
+
+// die marks the key as dead if it can be forgotten without changing a decision.
+func (l *live) die(now instant) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.busy > 0 || l.dirty.Load() {
+		return false
+	}
+	if rec := l.rec.Load(); rec != nil && rec.limited && !l.rate.Idle(rec.policy, now.tick) {
+		return false
+	}
+	l.dead.Store(true)
+	return true
+}
+
+const shardCount = 64
+
+// lives holds the keys in memory by ID.
+type lives struct {
+	seed   maphash.Seed
+	owners *owners
+	shards [shardCount]shard
+}
+
+type shard struct {
+	mu sync.Mutex
+	m  map[string]*live
+}
+
+func (s *lives) init(o *owners) {
+	s.seed = maphash.MakeSeed()
+	s.owners = o
+	for i := range s.shards {
+		s.shards[i].m = make(map[string]*live)
+	}
+}
+
+func (s *lives) shard(id string) *shard {
+	return &s.shards[maphash.String(s.seed, id)%shardCount]
+}
+
+// adopt brings an entry that was read from the store into memory. began is
+// Ring.changes before the read: where the key or its owner has been changed here
+// since, the entry may be older than that change, and what is in memory stands.
+func (s *lives) adopt(e store.Entry, began uint64, now int64) *live {
+	sh := s.shard(e.Key.ID)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	l := sh.m[e.Key.ID]
+	if l != nil {
+		l.evicted = false
+		if l.changed > began {
+			return l
+		}
+	}
+	return s.put(sh, l, e, began, now)
+}
+
+// publish brings the result of a change into memory. It is called in the order
+// of the changes (see Ring.changing).
+func (s *lives) publish(e store.Entry, began, seq uint64, now int64) {
+	sh := s.shard(e.Key.ID)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	l := s.put(sh, sh.m[e.Key.ID], e, began, now)
+	l.changed, l.changedAt = seq, now
+}
+
+// put swaps in the record of e. It is called with the shard locked.
+func (s *lives) put(sh *shard, l *live, e store.Entry, began uint64, now int64) *live {
+	rec := newRecord(e.Key, s.owners.take(e.Owner, began, now))
+	fresh := l == nil
+	if fresh {
+		l = &live{id: e.Key.ID}
+		l.restore(e.Counters)
+		sh.m[l.id] = l
+	}
+	if old := l.rec.Swap(rec); old != nil {
+		s.owners.drop(old.owner)
+	} else if !fresh {
+		l.forget() // a new key under the ID of a deleted one
+	}
+	l.hear(e.Credits)
+	return l
+}
+
+// forget resets what use has changed.
+func (l *live) forget() {
+	l.mu.Lock()
+	l.rate, l.credits = ratelimit.State{}, key.Credits{}
+	l.metered.Store(false)
+	l.mu.Unlock()
+	l.lastRequest.Store(0)
+	l.expired.Store(0)
+}
+
+// bury marks a key as gone, whether it was in memory or not, so that a read that
+// began before the deletion cannot bring it back.
+func (s *lives) bury(id string, seq uint64, now int64) {
+	sh := s.shard(id)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	l := sh.m[id]
+	if l == nil {
+		l = &live{id: id}
+		sh.m[id] = l
+	}
+	if old := l.rec.Swap(nil); old != nil {
+		s.owners.drop(old.owner)
+	}
+	l.changed, l.changedAt = seq, now
+}
+
+// remember is how long the trace of a change is kept for reads that began before it.
+const remember = int64(time.Minute / time.Millisecond)
+
+// retire lets go of a key that the cache has evicted, if that loses nothing; if
+// it would, sweep tries again later.
+func (s *lives) retire(l *live, now instant) {
+	sh := s.shard(l.id)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	l.evicted = true
+	s.release(sh, l, now)
+}
+
+func (s *lives) release(sh *shard, l *live, now instant) {
+	if sh.m[l.id] != l || now.wall-l.changedAt < remember || !l.die(now) {
+		return
+	}
+	delete(sh.m, l.id)
+	if rec := l.rec.Load(); rec != nil {
+		s.owners.drop(rec.owner)
+	}
+}
+
+// sweep lets go of what nobody needs any more: evicted keys whose windows are
+// over, and traces of changes.
+func (s *lives) sweep(now instant) {
+	for i := range s.shards {
+		sh := &s.shards[i]
+		sh.mu.Lock()
+		for _, l := range sh.m {
+			if l.evicted || l.rec.Load() == nil {
+				s.release(sh, l, now)
+			}
+		}
+		sh.mu.Unlock()
+	}
+	s.owners.sweep(now.wall)
+}
+
+// get returns the key in memory, if it is there.
+func (s *lives) get(id string) *live {
+	sh := s.shard(id)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	return sh.m[id]
+}
+
+// stripes are locks by name.
+type stripes [256]sync.Mutex
+
+var stripeSeed = maphash.MakeSeed()
+
+func (s *stripes) lock(name string) (unlock func()) {
+	mu := &s[maphash.String(stripeSeed, name)%uint64(len(s))]
+	mu.Lock()
+	return mu.Unlock
+}
+
+// lockAll is for changes whose keys are known only when they are done.
+func (s *stripes) lockAll() (unlock func()) {
+	for i := range s {
+		s[i].Lock()
+	}
+	return func() {
+		for i := range s {
+			s[i].Unlock()
+		}
+	}
+}

@@ -1,0 +1,203 @@
+package keyring
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/caddy-apikey/caddy-apikey/key"
+	"github.com/caddy-apikey/caddy-apikey/store"
+)
+
+const (
+	flushEvery  = time.Second
+	sweepEvery  = 30 * time.Second
+	deleteEvery = 10 * time.Second
+	flushBatch  = 500
+	deleteBatch = 1000
+)
+
+// KeepForever is the Keep of keys that are never deleted for being expired.
+const KeepForever int64 = -1
+
+// startLoops starts the background work. Close ends it.
+func (r *Ring) startLoops() {
+	ctx, cancel := context.WithCancel(context.Background())
+	r.stopping = cancel
+	st := r.store.Load()
+	r.every(ctx, flushEvery, func() error { return r.flush(ctx, st) })
+	r.every(ctx, sweepEvery, func() error { r.lives.sweep(r.clock()); return nil })
+	r.every(ctx, deleteEvery, func() error { return r.deleteKept(ctx, st) })
+}
+
+func (r *Ring) every(ctx context.Context, d time.Duration, work func() error) {
+	r.loops.Go(func() {
+		ticker := time.NewTicker(d)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-ticker.C:
+				if err := work(); err != nil && ctx.Err() == nil {
+					r.report(err)
+				}
+			}
+		}
+	})
+}
+
+// dirtyList holds the keys that were used since they were last written. Each is
+// in it once, so that a busy key takes the lock once a second.
+type dirtyList struct {
+	shards [shardCount]struct {
+		mu sync.Mutex
+		l  []*live
+	}
+}
+
+func (d *dirtyList) add(l *live) {
+	if l.dirty.Load() || !l.dirty.CompareAndSwap(false, true) {
+		return
+	}
+	// IDs end in random hexadecimal digits.
+	sh := &d.shards[(uint(l.id[len(l.id)-1])*16+uint(l.id[max(0, len(l.id)-2)]))%shardCount]
+	sh.mu.Lock()
+	sh.l = append(sh.l, l)
+	sh.mu.Unlock()
+}
+
+func (d *dirtyList) drain() (all []*live) {
+	for i := range d.shards {
+		sh := &d.shards[i]
+		sh.mu.Lock()
+		all = append(all, sh.l...)
+		sh.l = nil
+		sh.mu.Unlock()
+	}
+	return all
+}
+
+// flush writes the counters of the keys that were used. What could not be
+// written stays in memory and is tried again.
+func (r *Ring) flush(ctx context.Context, st store.Store) error {
+	var errs []error
+	all := r.dirty.drain()
+	for len(all) > 0 {
+		n := min(len(all), flushBatch)
+		if err := flushSome(ctx, st, all[:n]); err != nil {
+			errs = append(errs, fmt.Errorf("writing counters of %d keys: %w", n, err))
+			for _, l := range all[:n] {
+				r.dirty.add(l)
+			}
+		}
+		all = all[n:]
+	}
+	return errors.Join(errs...)
+}
+
+func flushSome(ctx context.Context, st store.Store, some []*live) error {
+	batch := make([]store.Counted, 0, len(some))
+	for _, l := range some {
+		// Before the values are read: what is counted after that is written next time.
+		l.dirty.Store(false)
+		if l.rec.Load() != nil {
+			batch = append(batch, store.Counted{ID: l.id, Counters: l.counters()})
+		}
+	}
+	return st.SaveCounters(ctx, batch)
+}
+
+func (l *live) counters() key.Counters {
+	c := key.Counters{LastRequest: l.lastRequest.Load()}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	c.Rate, _ = l.rate.AppendBinary(nil) // never fails
+	return c
+}
+
+// keeping holds the Keep of every configuration that is alive. While a new
+// configuration is being loaded there are two, and either may be the one that
+// stays: the longer one counts, because what is deleted is gone.
+type keeping struct {
+	mu   sync.Mutex
+	keep map[*Settings]struct{}
+}
+
+// Attach lets the settings of a configuration govern the background work, until
+// the function it returns is called.
+func (r *Ring) Attach(s *Settings) (detach func()) {
+	r.keeping.mu.Lock()
+	defer r.keeping.mu.Unlock()
+	if r.keeping.keep == nil {
+		r.keeping.keep = make(map[*Settings]struct{})
+	}
+	r.keeping.keep[s] = struct{}{}
+	return func() {
+		r.keeping.mu.Lock()
+		defer r.keeping.mu.Unlock()
+		delete(r.keeping.keep, s)
+	}
+}
+
+// longest returns how long expired keys are kept, and false where they are never
+// deleted.
+func (k *keeping) longest() (int64, bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	longest, ok := int64(0), false
+	for s := range k.keep {
+		keep := s.Rules.Expiration.Keep
+		if keep == KeepForever {
+			return 0, false
+		}
+		longest, ok = max(longest, keep), true
+	}
+	return longest, ok
+}
+
+// deleteKept deletes keys that have been expired for longer than they are kept.
+func (r *Ring) deleteKept(ctx context.Context, st store.Store) error {
+	keep, ok := r.keeping.longest()
+	if !ok {
+		return nil
+	}
+	_, err := r.deleteExpired(ctx, st, r.clock().wall-keep)
+	return err
+}
+
+// deleteExpired deletes keys that expired before the time given.
+func (r *Ring) deleteExpired(ctx context.Context, st store.Store, before int64) (int, error) {
+	total := 0
+	for ctx.Err() == nil {
+		n, err := r.deleteSome(ctx, st, before)
+		total += n
+		if err != nil {
+			return total, fmt.Errorf("deleting expired keys: %w", err)
+		}
+		if n < deleteBatch {
+			break
+		}
+	}
+	return total, ctx.Err()
+}
+
+func (r *Ring) deleteSome(ctx context.Context, st store.Store, before int64) (int, error) {
+	defer r.changing.lockAll()()
+	ids, err := st.DeleteExpired(ctx, before, deleteBatch)
+	if err != nil {
+		return 0, err
+	}
+	r.buried(ids...)
+	return len(ids), nil
+}
+
+// buried tells the memory that keys are gone.
+func (r *Ring) buried(ids ...string) {
+	seq, now := r.changes.Add(1), r.clock().wall
+	for _, id := range ids {
+		r.lives.bury(id, seq, now)
+	}
+}

@@ -1,0 +1,135 @@
+package keyring
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/caddy-apikey/caddy-apikey/key"
+	"github.com/caddy-apikey/caddy-apikey/ratelimit"
+)
+
+// Settings are what one configuration of the server says about keys. They are
+// not changed once in use.
+type Settings struct {
+	Rules Rules // of the configuration "default"
+}
+
+// Rules say how keys of one configuration are made and checked.
+type Rules struct {
+	ConfigID string
+
+	Prefix       string // of new keys that do not say
+	SecretPrefix string
+	Length       int
+	Checksum     bool
+	Start        int // leading characters that are shown; 0: none
+	Generator    key.Generator
+	Validators   []key.Validator
+
+	NameLength   Range
+	PrefixLength Range
+	RequireName  bool
+	Metadata     bool // keys may have metadata
+	Expiration   Expiration
+	RateLimit    *ratelimit.Policy // of new keys that do not say
+	RateLimiting bool              // rate limits on keys are enforced
+	Permissions  key.Permissions   // of new keys that do not say
+}
+
+// Range is an inclusive range of lengths in characters.
+type Range struct{ Min, Max int }
+
+func (r Range) has(n int) bool { return r.Min <= n && n <= r.Max }
+
+// Expiration says how long new keys live. Durations are milliseconds, 0 is none.
+type Expiration struct {
+	Default, Min, Max int64
+	// Fixed: callers may not choose.
+	Fixed bool
+	// Keep is how long an expired key stays before it is deleted, or KeepForever.
+	Keep int64
+}
+
+// DefaultRules returns the rules of a configuration that says nothing.
+func DefaultRules() Rules {
+	const day = 24 * 60 * 60 * 1000
+	return Rules{
+		ConfigID:     key.DefaultConfig,
+		Prefix:       "ak_",
+		SecretPrefix: "clsk_",
+		Length:       key.DefaultLength,
+		Checksum:     true,
+		Start:        6,
+		Generator:    key.Random{},
+		NameLength:   Range{1, 32},
+		PrefixLength: Range{1, key.MaxPrefixLen},
+		Metadata:     true,
+		Expiration:   Expiration{Keep: 30 * day},
+		RateLimiting: true,
+	}
+}
+
+// accepts reports whether all validators let a raw key pass.
+func (r *Rules) accepts(raw string) bool {
+	for _, v := range r.Validators {
+		if !v.Valid(raw) {
+			return false
+		}
+	}
+	return true
+}
+
+// errRefused is what generate returns for a raw key that the validators refuse.
+var errRefused = errors.New("the validators refuse the keys that the generator makes with this prefix")
+
+// generate makes a raw key that these rules accept.
+func (r *Rules) generate(prefix string) (string, error) {
+	raw, err := r.Generator.Generate(prefix, r.Length, r.Checksum)
+	if err != nil {
+		return "", fmt.Errorf("making a key: %w", err)
+	}
+	if err := key.CheckShape(raw, false); err != nil {
+		return "", fmt.Errorf("the generator made something else than a key: %w", err)
+	}
+	if !r.accepts(raw) {
+		return "", errRefused
+	}
+	return raw, nil
+}
+
+// Check reports rules that could never make a key that works.
+func (r *Rules) Check() error {
+	_, err := r.generate(r.Prefix)
+	return err
+}
+
+// FieldError is bad input. It names the field and what is allowed, and never
+// repeats a value.
+type FieldError struct {
+	Field   string
+	Code    string
+	Message string
+}
+
+func (e *FieldError) Error() string { return e.Field + ": " + e.Message }
+
+// Codes of a FieldError. All but InvalidField are those of the reference.
+const (
+	InvalidField            = "INVALID_FIELD"
+	InvalidNameLength       = "INVALID_NAME_LENGTH"
+	NameRequired            = "NAME_REQUIRED"
+	InvalidPrefixLength     = "INVALID_PREFIX_LENGTH"
+	ExpiresInTooSmall       = "EXPIRES_IN_IS_TOO_SMALL"
+	ExpiresInTooLarge       = "EXPIRES_IN_IS_TOO_LARGE"
+	KeyDisabledExpiration   = "KEY_DISABLED_EXPIRATION"
+	MetadataDisabled        = "METADATA_DISABLED"
+	InvalidMetadataType     = "INVALID_METADATA_TYPE"
+	RefillAmountAndInterval = "REFILL_AMOUNT_AND_INTERVAL_REQUIRED"
+	RefillIntervalAndAmount = "REFILL_INTERVAL_AND_AMOUNT_REQUIRED"
+	NoValuesToUpdate        = "NO_VALUES_TO_UPDATE"
+	NoSuchConfig            = "NO_DEFAULT_API_KEY_CONFIGURATION_FOUND"
+)
+
+func invalid(field, format string, args ...any) *FieldError {
+	return &FieldError{field, InvalidField, fmt.Sprintf(format, args...)}
+}

@@ -1,0 +1,304 @@
+package keyring
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/caddy-apikey/caddy-apikey/key"
+	"github.com/caddy-apikey/caddy-apikey/ratelimit"
+	"github.com/caddy-apikey/caddy-apikey/store"
+)
+
+var sprintf = fmt.Sprintf
+
+// Service is a ring seen with the rules of one configuration.
+type Service struct {
+	ring *Ring
+	set  *Settings
+}
+
+// NewService returns the service of a ring under s.
+func NewService(r *Ring, s *Settings) *Service { return &Service{ring: r, set: s} }
+
+// Info is all that is known of one key at one moment.
+type Info struct {
+	Key          *key.Key
+	Owner        key.Owner
+	Credits      key.Credits // with the refill that is due
+	RequestCount int64       // in the current window
+	LastRequest  int64       // 0: never
+	// Start is what is shown of the raw key, or nil.
+	Start *string
+}
+
+// Issued is an Info with what is shown only once.
+type Issued struct {
+	Info
+	Raw    string
+	Secret string // empty: none was asked for
+}
+
+// Draft is a key that somebody asks for. Nil is "does not say".
+type Draft struct {
+	UserID              string
+	ConfigID            *string
+	Name                *string
+	Prefix              *string
+	ExpiresIn           *int64 // seconds
+	Metadata            json.RawMessage
+	Remaining           *int64
+	RefillAmount        *int64
+	RefillInterval      *int64 // milliseconds
+	RateLimitEnabled    *bool
+	RateLimitMax        *int64
+	RateLimitTimeWindow *int64 // milliseconds
+	RateLimitAlgorithm  *string
+	Permissions         key.Permissions
+	AllowedIPs          []netip.Prefix
+	Enabled             *bool
+	WithSecret          bool
+}
+
+// rulesOf returns the rules of a configuration.
+func (s *Service) rulesOf(configID *string) (*Rules, error) {
+	if configID != nil && *configID != s.set.Rules.ConfigID {
+		return nil, invalid("configId", "must be a configuration of this server: %q", s.set.Rules.ConfigID)
+	}
+	return &s.set.Rules, nil
+}
+
+// Create makes a key.
+func (s *Service) Create(ctx context.Context, draft Draft) (Issued, error) {
+	rules, err := s.rulesOf(draft.ConfigID)
+	if err != nil {
+		return Issued{}, err
+	}
+	st, err := s.ring.open(ctx)
+	if err != nil {
+		return Issued{}, err
+	}
+	now := s.ring.clock()
+	k, err := rules.draw(draft, now.wall)
+	if err != nil {
+		return Issued{}, err
+	}
+	issued := Issued{}
+	prefix := rules.Prefix
+	if k.Prefix != nil {
+		prefix = *k.Prefix
+	}
+	if issued.Raw, err = rules.generate(prefix); err != nil {
+		if errors.Is(err, errRefused) {
+			return Issued{}, invalid("prefix", "%v", err)
+		}
+		return Issued{}, err
+	}
+	k.open(issued.Raw)
+	if draft.WithSecret {
+		if issued.Secret, err = k.lock(rules); err != nil {
+			return Issued{}, err
+		}
+	}
+	credits := key.NewCredits(draft.Remaining, orZero(draft.RefillAmount), orZero(draft.RefillInterval), now.wall)
+	e, err := s.ring.create(ctx, st, &k.Key, credits)
+	if err != nil {
+		return Issued{}, err
+	}
+	issued.Info = s.info(e)
+	return issued, nil
+}
+
+// sketch is a key that is being made.
+type sketch struct{ key.Key }
+
+// draw checks a draft and makes the record of it, still without a raw key.
+func (r *Rules) draw(d Draft, now int64) (*sketch, error) {
+	if err := CheckUserID(d.UserID); err != nil {
+		return nil, err
+	}
+	if err := r.checkName(d.Name); err != nil {
+		return nil, err
+	}
+	k := &sketch{key.Key{
+		ID: key.NewID(now), ConfigID: r.ConfigID, UserID: d.UserID, Name: d.Name,
+		Enabled: d.Enabled == nil || *d.Enabled, AllowedIPs: d.AllowedIPs,
+		Permissions: d.Permissions, CreatedAt: now, UpdatedAt: now,
+	}}
+	if k.Permissions == nil {
+		k.Permissions = r.Permissions
+	}
+	if err := r.drawPrefix(k, d.Prefix); err != nil {
+		return nil, err
+	}
+	var err error
+	if k.Metadata, err = r.checkMetadata(d.Metadata); err != nil {
+		return nil, err
+	}
+	if k.ExpiresAt, err = r.expiresAt(d.ExpiresIn, now); err != nil {
+		return nil, err
+	}
+	if err := checkCount("remaining", d.Remaining, 0); err != nil {
+		return nil, err
+	}
+	if err := checkRefill(d.RefillAmount, d.RefillInterval); err != nil {
+		return nil, err
+	}
+	return k, r.drawRateLimit(k, d)
+}
+
+func (r *Rules) drawPrefix(k *sketch, prefix *string) error {
+	if prefix == nil {
+		if r.Prefix != "" {
+			k.Prefix = &r.Prefix
+		}
+		return nil
+	}
+	if err := r.checkPrefix(*prefix); err != nil {
+		return err
+	}
+	k.Prefix = prefix
+	return nil
+}
+
+func (r *Rules) drawRateLimit(k *sketch, d Draft) error {
+	if err := checkRateLimit(d.RateLimitMax, d.RateLimitTimeWindow); err != nil {
+		return err
+	}
+	k.RateLimitEnabled = r.RateLimiting
+	if d.RateLimitEnabled != nil {
+		k.RateLimitEnabled = *d.RateLimitEnabled && r.RateLimiting
+	}
+	if d.RateLimitMax != nil {
+		k.RateLimitMax, k.RateLimitTimeWindow = *d.RateLimitMax, *d.RateLimitTimeWindow
+	} else if r.RateLimit != nil {
+		k.RateLimitMax, k.RateLimitTimeWindow = r.RateLimit.Max, r.RateLimit.Window
+		k.RateLimitAlgorithm = r.RateLimit.Algorithm
+	}
+	if d.RateLimitAlgorithm == nil {
+		return nil
+	}
+	var err error
+	k.RateLimitAlgorithm, err = parseAlgorithm(*d.RateLimitAlgorithm)
+	return err
+}
+
+// open gives the key its raw key.
+func (k *sketch) open(raw string) {
+	start := key.Display(raw)
+	k.Hash, k.Start, k.Checksummed = key.HashOf(raw), &start, key.ChecksumFits(raw)
+}
+
+// lock gives the key a secret.
+func (k *sketch) lock(r *Rules) (string, error) {
+	secret, err := key.NewSecret(r.SecretPrefix)
+	if err != nil {
+		return "", fmt.Errorf("making a secret: %w", err)
+	}
+	hash := key.HashOf(secret)
+	k.SecretHash = &hash
+	return secret, nil
+}
+
+func orZero(n *int64) int64 {
+	if n == nil {
+		return 0
+	}
+	return *n
+}
+
+// Get returns a key.
+func (s *Service) Get(ctx context.Context, id string) (Info, error) {
+	st, err := s.ring.open(ctx)
+	if err != nil {
+		return Info{}, err
+	}
+	e, err := st.Get(ctx, id)
+	if err != nil {
+		return Info{}, err
+	}
+	return s.info(e), nil
+}
+
+// Listing is one page of keys.
+type Listing struct {
+	Keys  []Info
+	Total int64
+	Next  string
+}
+
+// List returns a page of keys.
+func (s *Service) List(ctx context.Context, q store.List) (Listing, error) {
+	st, err := s.ring.open(ctx)
+	if err != nil {
+		return Listing{}, err
+	}
+	page, err := st.List(ctx, q)
+	if err != nil {
+		return Listing{}, err
+	}
+	l := Listing{Keys: make([]Info, len(page.Entries)), Total: page.Total, Next: page.Next}
+	for i, e := range page.Entries {
+		l.Keys[i] = s.info(e)
+	}
+	return l, nil
+}
+
+// Describe returns the key of a decision as it is now.
+func (s *Service) Describe(ctx context.Context, d *Decision) (Info, error) {
+	return s.Get(ctx, d.Key().ID)
+}
+
+// info joins an entry of the store with what is counted in memory.
+func (s *Service) info(e store.Entry) Info {
+	now := s.ring.clock()
+	i := Info{
+		Key: e.Key, Owner: e.Owner, Credits: e.Credits.At(now.wall),
+		LastRequest: e.Counters.LastRequest, Start: s.shown(e.Key),
+	}
+	var rate ratelimit.State
+	if l := s.ring.lives.get(e.Key.ID); l != nil && l.rec.Load() != nil {
+		i.LastRequest = max(i.LastRequest, l.lastRequest.Load())
+		i.RequestCount = l.count(e.Key, now.tick)
+	} else if len(e.Counters.Rate) > 0 && rate.UnmarshalBinary(e.Counters.Rate) == nil {
+		i.RequestCount = countOf(&rate, e.Key, now.tick)
+	}
+	return i
+}
+
+func (l *live) count(k *key.Key, tick int64) int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return countOf(&l.rate, k, tick)
+}
+
+func countOf(s *ratelimit.State, k *key.Key, tick int64) int64 {
+	p, ok := k.RatePolicy()
+	if !ok {
+		return 0
+	}
+	return s.Count(p, tick)
+}
+
+// shown returns the leading characters of a raw key that may be shown.
+func (s *Service) shown(k *key.Key) *string {
+	n := s.set.Rules.Start
+	if k.Start == nil || n == 0 {
+		return nil
+	}
+	start := (*k.Start)[:min(n, len(*k.Start))]
+	return &start
+}
+
+// Health asks the store now.
+func (s *Service) Health(ctx context.Context) (store.Status, error) {
+	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
+	defer cancel()
+	st, err := s.ring.open(ctx)
+	if err != nil {
+		return store.Status{}, err
+	}
+	return st.Health(ctx)
+}

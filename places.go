@@ -1,0 +1,251 @@
+package apikey
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"golang.org/x/net/http/httpguts"
+
+	"github.com/caddy-apikey/caddy-apikey/key"
+)
+
+const defaultHeader = "X-API-Key"
+
+// places are where a key may sit in a request.
+type places struct {
+	headers []string // canonical
+	bearer  bool
+	query   string
+	from    string
+}
+
+func newPlaces(app *App, g *Gate) places {
+	if g.From != "" {
+		return places{from: g.From}
+	}
+	p := places{query: g.Query, bearer: true}
+	set(&p.bearer, app.Bearer)
+	set(&p.bearer, g.Bearer)
+	names := g.Headers
+	if names == nil {
+		names = app.headers()
+	}
+	for _, name := range names {
+		p.headers = append(p.headers, http.CanonicalHeaderKey(name))
+	}
+	return p
+}
+
+func (a *App) headers() []string {
+	if a.Headers == nil {
+		return []string{defaultHeader}
+	}
+	return a.Headers
+}
+
+// checkPlaces reports header and parameter names that could never hold a key.
+func checkPlaces(headers []string, query string) error {
+	seen := map[string]bool{}
+	for _, name := range headers {
+		if err := checkHeaderName(name); err != nil {
+			return fmt.Errorf("headers: %w", err)
+		}
+		canonical := http.CanonicalHeaderKey(name)
+		switch {
+		case seen[canonical]:
+			return fmt.Errorf("headers: %s stands twice", canonical)
+		case canonical == "Authorization":
+			return errors.New(`headers: Authorization is what "bearer" is for`)
+		case canonical == secretHeader:
+			return errors.New("headers: X-API-Secret is the place of the secret")
+		}
+		seen[canonical] = true
+	}
+	if strings.ContainsAny(query, "&=#; {}") {
+		return errors.New("query: must be the name of a parameter")
+	}
+	return nil
+}
+
+// checkHeaderName reports names that no request header that arrives here can have.
+func checkHeaderName(name string) error {
+	switch {
+	case !httpguts.ValidHeaderFieldName(name):
+		return fmt.Errorf("%q is not the name of a header", name)
+	case strings.ContainsAny(name, "_."):
+		return fmt.Errorf(`%s can never match: Caddy drops headers whose name contains "_" or "."`, name)
+	case hopByHop[http.CanonicalHeaderKey(name)]:
+		return fmt.Errorf("%s belongs to the connection or the message, not to the caller", name)
+	}
+	return nil
+}
+
+// hopByHop are headers that HTTP itself uses up on the way.
+var hopByHop = map[string]bool{
+	"Connection": true, "Content-Length": true, "Host": true, "Keep-Alive": true, "Proxy-Authenticate": true,
+	"Proxy-Authorization": true, "Proxy-Connection": true, "Te": true, "Trailer": true, "Transfer-Encoding": true,
+	"Upgrade": true, "Content-Type": true, "Content-Encoding": true, "Expect": true,
+}
+
+// found is what find has found.
+type found struct {
+	count  int // candidates; more than one is ambiguous
+	raw    string
+	bearer bool // raw, or one of several, was a Bearer value
+}
+
+func (f *found) add(raw string) {
+	f.count++
+	f.raw = raw
+}
+
+// find looks for keys in a request. It changes nothing.
+func (p *places) find(r *http.Request, repl *caddy.Replacer) (f found) {
+	if p.from != "" {
+		if raw := repl.ReplaceAll(p.from, ""); raw != "" {
+			f.add(raw)
+		}
+		return f
+	}
+	for _, name := range p.headers {
+		for _, value := range r.Header[name] {
+			if value != "" {
+				f.add(value)
+			}
+		}
+	}
+	if p.query != "" {
+		eachParameter(r.URL.RawQuery, func(name, value, _ string) {
+			if name == p.query && value != "" {
+				f.add(value)
+			}
+		})
+	}
+	if p.bearer {
+		p.findBearer(r, &f)
+	}
+	return f
+}
+
+// findBearer adds Bearer values. Beside another candidate, one counts only if it
+// has the shape of a key: else it is somebody else's token.
+func (p *places) findBearer(r *http.Request, f *found) {
+	others := f.count
+	for _, value := range r.Header["Authorization"] {
+		token, ok := bearerToken(value)
+		if !ok || others > 0 && key.CheckShape(token, true) != nil {
+			continue
+		}
+		f.add(token)
+		f.bearer = true
+	}
+}
+
+// bearerToken returns the token of an Authorization header with the scheme
+// Bearer, in any case.
+func bearerToken(value string) (string, bool) {
+	const scheme = "bearer "
+	if len(value) <= len(scheme) || !strings.EqualFold(value[:len(scheme)], scheme) {
+		return "", false
+	}
+	token := strings.TrimLeft(value[len(scheme):], " ")
+	return token, token != ""
+}
+
+// remove takes the keys out of the request.
+func (p *places) remove(r *http.Request, f found) {
+	if p.from != "" {
+		removePlaceholder(r, p.from)
+		return
+	}
+	for _, name := range p.headers {
+		delete(r.Header, name)
+	}
+	if f.bearer {
+		delete(r.Header, "Authorization")
+	}
+	if p.query != "" {
+		removeParameter(r, p.query)
+	}
+}
+
+// removePlaceholder removes what a placeholder of a request reads: a header, a
+// cookie or a query parameter. Others hold nothing that goes on to the next handler.
+func removePlaceholder(r *http.Request, placeholder string) {
+	name := placeholder[1 : len(placeholder)-1]
+	if header, ok := strings.CutPrefix(name, "http.request.header."); ok {
+		r.Header.Del(header)
+	} else if cookie, ok := strings.CutPrefix(name, "http.request.cookie."); ok {
+		removeCookie(r, cookie)
+	} else if parameter, ok := strings.CutPrefix(name, "http.request.uri.query."); ok {
+		removeParameter(r, parameter)
+	}
+}
+
+func removeCookie(r *http.Request, name string) {
+	cookies := r.Cookies()
+	r.Header.Del("Cookie")
+	for _, c := range cookies {
+		if c.Name != name {
+			r.AddCookie(c)
+		}
+	}
+}
+
+// removeParameter removes a query parameter, also from the original request that
+// Caddy keeps (FastCGI sends that on as REQUEST_URI).
+func removeParameter(r *http.Request, name string) {
+	strip := func(u *url.URL) {
+		if u.RawQuery == "" {
+			return
+		}
+		if stripped, ok := withoutParameter(u.RawQuery, name); ok {
+			u.RawQuery = stripped
+		}
+	}
+	strip(r.URL)
+	if orig, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok && orig.URL != nil {
+		strip(orig.URL)
+	}
+	if before, query, ok := strings.Cut(r.RequestURI, "?"); ok {
+		if stripped, ok := withoutParameter(query, name); ok {
+			r.RequestURI = strings.TrimSuffix(before+"?"+stripped, "?")
+		}
+	}
+}
+
+func withoutParameter(query, name string) (string, bool) {
+	var kept []string
+	removed := false
+	eachParameter(query, func(n, _, raw string) {
+		if n == name {
+			removed = true
+		} else {
+			kept = append(kept, raw)
+		}
+	})
+	return strings.Join(kept, "&"), removed
+}
+
+// eachParameter calls f with the decoded name and value and the raw text of each
+// parameter. Text that cannot be decoded is taken as it is.
+func eachParameter(query string, f func(name, value, raw string)) {
+	for query != "" {
+		var raw string
+		raw, query, _ = strings.Cut(query, "&")
+		name, value, _ := strings.Cut(raw, "=")
+		f(unescape(name), unescape(value), raw)
+	}
+}
+
+func unescape(s string) string {
+	if u, err := url.QueryUnescape(s); err == nil {
+		return u
+	}
+	return s
+}

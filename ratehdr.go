@@ -1,0 +1,95 @@
+package apikey
+
+import (
+	"net/http"
+	"strconv"
+
+	"github.com/caddy-apikey/caddy-apikey/keyring"
+)
+
+// The choices of rate_headers.
+const (
+	rateDraft  = "draft"
+	rateLegacy = "legacy"
+	rateBoth   = "both"
+	rateOff    = "off"
+)
+
+// maxInteger is the largest integer of a structured field (RFC 9651, 3.3.1).
+const maxInteger = 999_999_999_999_999
+
+// writeRateHeaders tells the client where it stands.
+func writeRateHeaders(h http.Header, which string, limits []keyring.Limit) {
+	if len(limits) == 0 || which == rateOff {
+		return
+	}
+	if which != rateLegacy {
+		writeDraft(h, limits)
+	}
+	if which == rateLegacy || which == rateBoth {
+		writeLegacy(h, limits)
+	}
+}
+
+// writeDraft writes draft-ietf-httpapi-ratelimit-headers in the form it has had
+// since version 08: two lists, an item for each limit.
+func writeDraft(h http.Header, limits []keyring.Limit) {
+	buf := make([]byte, 0, 96)
+	for i := range limits {
+		l := &limits[i]
+		buf = appendItem(buf, i, l.Name, ";q=", l.Quota)
+		if l.Window > 0 {
+			buf = appendInt(append(buf, ";w="...), seconds(l.Window))
+		}
+	}
+	// The keys are in canonical form, or other handlers would not find them.
+	h["Ratelimit-Policy"] = []string{string(buf)}
+	buf = buf[:0]
+	for i := range limits {
+		l := &limits[i]
+		buf = appendItem(buf, i, l.Name, ";r=", l.Remaining)
+		if l.Reset > 0 {
+			buf = appendInt(append(buf, ";t="...), seconds(l.Reset))
+		}
+	}
+	h["Ratelimit"] = []string{string(buf)}
+}
+
+func appendItem(buf []byte, i int, name, parameter string, n int64) []byte {
+	if i > 0 {
+		buf = append(buf, ", "...)
+	}
+	buf = append(buf, '"')
+	buf = append(buf, name...)
+	buf = append(buf, '"')
+	return appendInt(append(buf, parameter...), n)
+}
+
+func appendInt(buf []byte, n int64) []byte {
+	return strconv.AppendInt(buf, min(n, maxInteger), 10)
+}
+
+// writeLegacy writes the headers that many clients know, for the limit with the
+// least left.
+func writeLegacy(h http.Header, limits []keyring.Limit) {
+	tightest := &limits[0]
+	for i := range limits {
+		if limits[i].Remaining < tightest.Remaining {
+			tightest = &limits[i]
+		}
+	}
+	for name, n := range map[string]int64{
+		"X-Ratelimit-Limit": tightest.Quota, "X-Ratelimit-Remaining": tightest.Remaining, "X-Ratelimit-Reset": seconds(tightest.Reset),
+	} {
+		h[name] = []string{strconv.FormatInt(min(n, maxInteger), 10)}
+	}
+}
+
+// seconds rounds milliseconds up, so that who waits that long has waited enough.
+func seconds(ms int64) int64 {
+	s := ms / 1000
+	if ms%1000 > 0 {
+		s++
+	}
+	return s
+}

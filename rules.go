@@ -1,0 +1,369 @@
+package apikey
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"regexp"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+
+	"github.com/caddy-apikey/caddy-apikey/key"
+	"github.com/caddy-apikey/caddy-apikey/keyring"
+	"github.com/caddy-apikey/caddy-apikey/ratelimit"
+)
+
+func init() {
+	caddy.RegisterModule(&RandomGenerator{})
+	caddy.RegisterModule(&MatchValidator{})
+}
+
+// KeyRules say how keys are made and checked.
+type KeyRules struct {
+	// Prefix of new keys that do not say, at most 32 of a-z A-Z 0-9 _ -; an
+	// empty string is none. Default: "ak_".
+	Prefix *string `json:"prefix,omitempty"`
+
+	// Length is the number of characters after the prefix, checksum included,
+	// from 32 to 480. Default: 64.
+	Length int `json:"length,omitempty"`
+
+	// Checksum ends new keys in six characters that tell mistyped and leaked
+	// keys. Default: true.
+	Checksum *bool `json:"checksum,omitempty"`
+
+	// Start is how many leading characters of a key are shown, from 0 to 12.
+	// Default: 6.
+	Start *int `json:"start,omitempty"`
+
+	// GeneratorRaw makes raw keys: a module of the namespace apikey.generators.
+	// Default: {"generator": "random"}.
+	GeneratorRaw json.RawMessage `json:"generator,omitempty" caddy:"namespace=apikey.generators inline_key=generator"`
+
+	// ValidatorsRaw refuse raw keys before any lookup; all must pass. Modules of
+	// the namespace apikey.validators. Default: none.
+	ValidatorsRaw []json.RawMessage `json:"validators,omitempty" caddy:"namespace=apikey.validators inline_key=validator"`
+
+	// NameLength is the allowed length of a name in characters. Default: 1 to 32.
+	NameLength *Range `json:"name_length,omitempty"`
+
+	// PrefixLength is the allowed length of a prefix that a caller chooses.
+	// Default: 1 to 32.
+	PrefixLength *Range `json:"prefix_length,omitempty"`
+
+	// RequireName refuses new keys without a name. Default: false.
+	RequireName *bool `json:"require_name,omitempty"`
+
+	// Metadata allows keys to carry metadata. Default: true.
+	Metadata *bool `json:"metadata,omitempty"`
+
+	// Expiration says how long keys live. Default: for ever, unless they say.
+	Expiration *Expiration `json:"expiration,omitempty"`
+
+	// RateLimit of new keys that do not say. Default: none.
+	RateLimit *RateLimit `json:"rate_limit,omitempty"`
+
+	// RateLimiting false enforces no key's rate limit, whatever its record says.
+	// Default: true.
+	RateLimiting *bool `json:"rate_limiting,omitempty"`
+
+	// Permissions of new keys that do not say, as "resource:action"; a bare name
+	// such as "read" means "api:read". Default: none.
+	Permissions []string `json:"permissions,omitempty"`
+}
+
+// Range is an inclusive range of lengths.
+type Range struct {
+	Min int `json:"min"`
+	Max int `json:"max"`
+}
+
+// Expiration says how long keys live.
+type Expiration struct {
+	// Default lifetime of new keys that do not say. Default: none.
+	Default caddy.Duration `json:"default,omitempty"`
+	// Min is the shortest lifetime a caller may choose. Default: one second.
+	Min caddy.Duration `json:"min,omitempty"`
+	// Max is the longest lifetime a caller may choose. Default: none.
+	Max caddy.Duration `json:"max,omitempty"`
+	// Fixed: callers may not choose. Default: false.
+	Fixed *bool `json:"fixed,omitempty"`
+	// Keep is how long an expired key stays, so that the answer to it stays
+	// KEY_EXPIRED; older ones are deleted in the background, at most every ten
+	// seconds. A duration, or "forever". Default: "30d".
+	Keep *Keep `json:"keep,omitempty"`
+}
+
+// Keep is a duration, or for ever.
+type Keep struct {
+	Duration caddy.Duration
+	Forever  bool
+}
+
+const forever = "forever"
+
+// UnmarshalJSON accepts a duration or "forever".
+func (k *Keep) UnmarshalJSON(b []byte) error {
+	if string(b) == `"`+forever+`"` {
+		*k = Keep{Forever: true}
+		return nil
+	}
+	*k = Keep{}
+	return k.Duration.UnmarshalJSON(b)
+}
+
+// MarshalJSON is the inverse of UnmarshalJSON.
+func (k Keep) MarshalJSON() ([]byte, error) {
+	if k.Forever {
+		return json.Marshal(forever)
+	}
+	return json.Marshal(k.Duration)
+}
+
+// RateLimit is at most Max requests per Window.
+type RateLimit struct {
+	Max    int64          `json:"max"`
+	Window caddy.Duration `json:"window"`
+	// Algorithm is "fixed_window", "sliding_window" or "token_bucket".
+	// Default: "fixed_window".
+	Algorithm string `json:"algorithm,omitempty"`
+}
+
+// check reports what could never work. It looks at the fields alone, so that the
+// Caddyfile can call it after each option and name the line.
+func (r *KeyRules) check() error {
+	return errors.Join(r.checkFormat(), r.checkLengths(), r.Expiration.check(), r.RateLimit.check(), r.checkPermissions())
+}
+
+func (r *KeyRules) checkFormat() error {
+	if r.Prefix != nil && !key.ValidPrefix(*r.Prefix) {
+		return fmt.Errorf("prefix: must be at most %d of a-z A-Z 0-9 _ -", key.MaxPrefixLen)
+	}
+	if r.Length != 0 && (r.Length < key.MinLength || r.Length > key.MaxLength) {
+		return fmt.Errorf("length: must be from %d to %d", key.MinLength, key.MaxLength)
+	}
+	if r.Start != nil && (*r.Start < 0 || *r.Start > key.DisplayLen) {
+		return fmt.Errorf("start: must be from 1 to %d, or off", key.DisplayLen)
+	}
+	return nil
+}
+
+func (r *KeyRules) checkLengths() error {
+	if err := r.NameLength.check("name_length", 1000); err != nil {
+		return err
+	}
+	return r.PrefixLength.check("prefix_length", key.MaxPrefixLen)
+}
+
+func (r *Range) check(name string, most int) error {
+	if r != nil && (r.Min < 0 || r.Max < 1 || r.Max < r.Min || r.Max > most) {
+		return fmt.Errorf("%s: must be two lengths, the first not above the second, from 0 to %d", name, most)
+	}
+	return nil
+}
+
+func (e *Expiration) check() error {
+	if e == nil {
+		return nil
+	}
+	for name, d := range map[string]caddy.Duration{"default": e.Default, "min": e.Min, "max": e.Max} {
+		if d < 0 || d != 0 && time.Duration(d) < time.Second {
+			return fmt.Errorf("expiration %s: must be at least one second", name)
+		}
+	}
+	if e.Max != 0 && e.Min > e.Max {
+		return errors.New("expiration min: must not be above max")
+	}
+	if e.Keep != nil && e.Keep.Duration < 0 {
+		return errors.New(`expiration keep: must be a duration from 0, or "forever"`)
+	}
+	return nil
+}
+
+func (l *RateLimit) check() error {
+	if l == nil {
+		return nil
+	}
+	if l.Max < 1 || l.Max > key.MaxCount {
+		return fmt.Errorf("rate_limit: the maximum must be from 1 to %d", key.MaxCount)
+	}
+	if window := time.Duration(l.Window); window < time.Millisecond || window%time.Millisecond != 0 {
+		return errors.New("rate_limit: the window must be whole milliseconds, at least one")
+	}
+	if _, err := l.algorithm(); err != nil {
+		return fmt.Errorf("rate_limit: the algorithm %w", err)
+	}
+	return nil
+}
+
+func (l *RateLimit) algorithm() (ratelimit.Algorithm, error) {
+	if l.Algorithm == "" {
+		return ratelimit.FixedWindow, nil
+	}
+	return ratelimit.ParseAlgorithm(l.Algorithm)
+}
+
+func (r *KeyRules) checkPermissions() error {
+	if _, err := key.ParsePermissions(r.Permissions); err != nil {
+		return fmt.Errorf("permissions: %w", err)
+	}
+	return nil
+}
+
+// provision loads the guest modules and returns the rules with every default
+// filled in. check has passed before.
+func (r *KeyRules) provision(ctx caddy.Context) (keyring.Rules, error) {
+	rules := keyring.DefaultRules()
+	set(&rules.Prefix, r.Prefix)
+	set(&rules.Checksum, r.Checksum)
+	set(&rules.Start, r.Start)
+	set(&rules.RequireName, r.RequireName)
+	set(&rules.Metadata, r.Metadata)
+	set(&rules.RateLimiting, r.RateLimiting)
+	if r.Length != 0 {
+		rules.Length = r.Length
+	}
+	if r.NameLength != nil {
+		rules.NameLength = keyring.Range(*r.NameLength)
+	}
+	if r.PrefixLength != nil {
+		rules.PrefixLength = keyring.Range(*r.PrefixLength)
+	}
+	if r.Permissions != nil {
+		rules.Permissions, _ = key.ParsePermissions(r.Permissions) // checked
+	}
+	r.Expiration.provision(&rules.Expiration)
+	if l := r.RateLimit; l != nil {
+		algorithm, _ := l.algorithm() // checked
+		rules.RateLimit = &ratelimit.Policy{Algorithm: algorithm, Max: l.Max, Window: millis(l.Window)}
+	}
+	return rules, r.loadGuests(ctx, &rules)
+}
+
+func (e *Expiration) provision(x *keyring.Expiration) {
+	if e == nil {
+		return
+	}
+	x.Default, x.Min, x.Max = millis(e.Default), millis(e.Min), millis(e.Max)
+	set(&x.Fixed, e.Fixed)
+	if e.Keep != nil {
+		x.Keep = millis(e.Keep.Duration)
+		if e.Keep.Forever {
+			x.Keep = keyring.KeepForever
+		}
+	}
+}
+
+func (r *KeyRules) loadGuests(ctx caddy.Context, rules *keyring.Rules) error {
+	if r.GeneratorRaw != nil {
+		mod, err := ctx.LoadModule(r, "GeneratorRaw")
+		if err != nil {
+			return fmt.Errorf("loading the generator module: %w", err)
+		}
+		generator, ok := mod.(key.Generator)
+		if !ok {
+			return fmt.Errorf("generator module %T does not implement key.Generator", mod)
+		}
+		rules.Generator = generator
+	}
+	if r.ValidatorsRaw == nil {
+		return nil
+	}
+	mods, err := ctx.LoadModule(r, "ValidatorsRaw")
+	if err != nil {
+		return fmt.Errorf("loading validator modules: %w", err)
+	}
+	for _, mod := range mods.([]any) {
+		validator, ok := mod.(key.Validator)
+		if !ok {
+			return fmt.Errorf("validator module %T does not implement key.Validator", mod)
+		}
+		rules.Validators = append(rules.Validators, validator)
+	}
+	return nil
+}
+
+func set[T any](dst, src *T) {
+	if src != nil {
+		*dst = *src
+	}
+}
+
+func millis(d caddy.Duration) int64 { return time.Duration(d).Milliseconds() }
+
+// RandomGenerator is the default generator: base62 characters from the system's
+// random source.
+type RandomGenerator struct {
+	key.Random
+}
+
+// CaddyModule returns the Caddy module information.
+func (*RandomGenerator) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "apikey.generators.random", New: func() caddy.Module { return new(RandomGenerator) }}
+}
+
+// UnmarshalCaddyfile sets up the generator from Caddyfile tokens. Syntax:
+//
+//	generator random
+func (*RandomGenerator) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // module name
+	if d.NextArg() {
+		return d.ArgErr()
+	}
+	if d.NextBlock(d.Nesting()) {
+		return d.Errf("the random generator has no option %q", d.Val())
+	}
+	return nil
+}
+
+// MatchValidator lets raw keys pass that match a regular expression.
+type MatchValidator struct {
+	// Pattern is the regular expression, in the syntax of Go's package regexp.
+	Pattern string `json:"pattern"`
+
+	regexp *regexp.Regexp
+}
+
+// CaddyModule returns the Caddy module information.
+func (*MatchValidator) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "apikey.validators.match", New: func() caddy.Module { return new(MatchValidator) }}
+}
+
+// Provision compiles the pattern.
+func (v *MatchValidator) Provision(caddy.Context) (err error) {
+	if v.Pattern == "" {
+		return errors.New("validate match: the pattern is missing")
+	}
+	if v.regexp, err = regexp.Compile(v.Pattern); err != nil {
+		return fmt.Errorf("validate match: %w", err)
+	}
+	return nil
+}
+
+// Valid implements key.Validator.
+func (v *MatchValidator) Valid(raw string) bool { return v.regexp.MatchString(raw) }
+
+// UnmarshalCaddyfile sets up the validator from Caddyfile tokens. Syntax:
+//
+//	validate match <regexp>
+func (v *MatchValidator) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // module name
+	if !d.AllArgs(&v.Pattern) {
+		return d.ArgErr()
+	}
+	if _, err := regexp.Compile(v.Pattern); err != nil {
+		return d.WrapErr(err)
+	}
+	return nil
+}
+
+// Interface guards
+var (
+	_ key.Generator         = (*RandomGenerator)(nil)
+	_ caddyfile.Unmarshaler = (*RandomGenerator)(nil)
+	_ key.Validator         = (*MatchValidator)(nil)
+	_ caddy.Provisioner     = (*MatchValidator)(nil)
+	_ caddyfile.Unmarshaler = (*MatchValidator)(nil)
+)

@@ -1,0 +1,115 @@
+package apikey
+
+import (
+	"net/http"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/caddy-apikey/caddy-apikey/keyring"
+)
+
+// visit is what the gates know of one request. It lives with the request through
+// rewrites, retries and error routes, so that the request is charged once.
+type visit struct {
+	admitted bool // decision let it in
+	decision keyring.Decision
+	session  bool // http.auth.user.* speaks of the key
+	code     string
+	secret   string
+}
+
+// visitVar is the request variable that holds the visit.
+const visitVar = "apikey.visit"
+
+const (
+	userPrefix     = "http.auth.user."
+	metadataPrefix = "metadata."
+	codeName       = "http.apikey.error.code"
+)
+
+// visitOf returns the visit of a request, and begins one where there is none.
+func visitOf(r *http.Request) *visit {
+	ctx := r.Context()
+	if v, ok := caddyhttp.GetVar(ctx, visitVar).(*visit); ok {
+		return v
+	}
+	v := new(visit)
+	caddyhttp.SetVar(ctx, visitVar, v)
+	ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer).Map(v.placeholder)
+	return v
+}
+
+// admit notes that a gate has let the request in.
+func (v *visit) admit(repl *caddy.Replacer, d *keyring.Decision, session bool) {
+	v.admitted, v.decision, v.code = true, *d, ""
+	if !session || v.session {
+		return
+	}
+	v.session = true
+	// What an authenticator in front of the gate has set must not stand beside
+	// the identity of the key.
+	repl.DeleteByPrefix(userPrefix)
+	repl.Set("http.auth.user.id", d.Key().UserID)
+}
+
+// secretOf returns the secret that the request carries, also after a gate has
+// removed it.
+func (v *visit) secretOf(r *http.Request) string {
+	if s := r.Header[secretHeader]; len(s) == 1 {
+		v.secret = s[0]
+	}
+	return v.secret
+}
+
+// placeholder provides the placeholders of the gate. Those of another
+// authenticator are set apart and win.
+func (v *visit) placeholder(name string) (any, bool) {
+	if name == codeName {
+		return v.code, true
+	}
+	field, ok := strings.CutPrefix(name, userPrefix)
+	if !ok {
+		return nil, false
+	}
+	if metadata, ok := strings.CutPrefix(field, metadataPrefix); ok {
+		if !v.session {
+			return "", true
+		}
+		return v.decision.Metadata(metadata), true
+	}
+	return v.field(field)
+}
+
+func (v *visit) field(name string) (any, bool) {
+	switch name {
+	case "id", "key_id", "key_name", "tier", "config", "permissions":
+	default:
+		return nil, false
+	}
+	if !v.session {
+		return "", true
+	}
+	k := v.decision.Key()
+	switch name {
+	case "id":
+		return k.UserID, true
+	case "key_id":
+		return k.ID, true
+	case "key_name":
+		if k.Name == nil {
+			return "", true
+		}
+		return *k.Name, true
+	case "config":
+		return k.ConfigID, true
+	case "permissions":
+		return v.decision.Permissions(), true
+	default: // tier
+		return "", true
+	}
+}
+
+// String keeps the visit out of {http.vars.*}.
+func (*visit) String() string { return "" }
