@@ -1,0 +1,135 @@
+package key
+
+import (
+	"encoding/json"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestParsePermission(t *testing.T) {
+	good := map[string]Permission{
+		"read": {"api", "read"}, "files:read": {"files", "read"}, "files:*": {"files", "*"}, "*:*": {"*", "*"},
+		"a:b:c": {"a", "b:c"}, "ключ:чтение": {"ключ", "чтение"},
+	}
+	for s, want := range good {
+		if got, err := ParsePermission(s); err != nil || got != want {
+			t.Errorf("%q: %v, %v", s, got, err)
+		}
+	}
+	for _, s := range []string{"", ":", "a:", ":b", "*", "*:read", "a b", "a:b c", "a:\n", "a:\x00", "a:\xff", strings.Repeat("a", 129)} {
+		if got, err := ParsePermission(s); err == nil {
+			t.Errorf("%q is %v", s, got)
+		}
+	}
+}
+
+func TestPermissionsAllow(t *testing.T) {
+	ps := func(s ...string) Permissions {
+		p, err := ParsePermissions(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	for _, c := range []struct {
+		has  Permissions
+		want string
+		ok   bool
+	}{
+		{nil, "read", false},
+		{ps(), "read", false},
+		{ps("read"), "read", true},
+		{ps("read"), "write", false},
+		{ps("files:read"), "read", false},
+		{ps("files:*"), "files:anything", true},
+		{ps("files:*"), "file:anything", false},
+		{ps("*:*"), "files:read", true},
+		{ps("files:read", "files:write"), "files:*", false},
+		{ps("files:*"), "*:*", false},
+		{ps("*:*"), "*:*", true},
+	} {
+		want, _ := ParsePermission(c.want)
+		if got := c.has.Allows(want); got != c.ok {
+			t.Errorf("%v allows %s: %v", c.has, c.want, got)
+		}
+		if got := c.has.AllowsAny([]Permission{want}); got != c.ok {
+			t.Errorf("%v allows any of %s: %v", c.has, c.want, got)
+		}
+		if got := c.has.Covers(ps(c.want)); got != c.ok {
+			t.Errorf("%v covers %s: %v", c.has, c.want, got)
+		}
+	}
+	if !Permissions(nil).AllowsAll(nil) || Permissions(nil).AllowsAny(nil) {
+		t.Error("all of none is true, any of none is false")
+	}
+	if !ps("read").Covers(nil) {
+		t.Error("nothing is covered by everything")
+	}
+}
+
+func TestUnmarshalPermissions(t *testing.T) {
+	for raw, want := range map[string][]string{
+		`{"files":["read","write","read"],"x":[]}`: {"files:read", "files:write"},
+		`["files:read","read","read"]`:             {"api:read", "files:read"},
+		`[]`:                                       {},
+		`{}`:                                       {},
+	} {
+		got, err := UnmarshalPermissions(json.RawMessage(raw))
+		if err != nil || !slices.Equal(got.List(), want) {
+			t.Errorf("%s: %v, %v", raw, got.List(), err)
+		}
+	}
+	for _, raw := range []string{`1`, `"read"`, `[1]`, `{"a":"b"}`, `{"a":[1]}`, `{"":["b"]}`, `{"a:b":["c"]}`, `{"*":["read"]}`, `[""]`} {
+		if got, err := UnmarshalPermissions(json.RawMessage(raw)); err == nil {
+			t.Errorf("%s is %v", raw, got)
+		}
+	}
+	if got, err := UnmarshalPermissions(json.RawMessage("null")); got != nil || err != nil {
+		t.Errorf("null is %v, %v", got, err)
+	}
+}
+
+// T1: valid if and only if now < expiresAt.
+func TestT1_ExpiryEdge(t *testing.T) {
+	k := Key{ExpiresAt: epoch}
+	for offset, want := range map[int64]bool{-1: false, 0: true, 1: true} {
+		if got := k.Expired(epoch + offset); got != want {
+			t.Errorf("%+d ms: %v", offset, got)
+		}
+	}
+	if (&Key{}).Expired(MaxTime) {
+		t.Error("a key without an expiry has expired")
+	}
+}
+
+func TestMatchesFormer(t *testing.T) {
+	k := Key{Hash: HashOf("new"), Former: []Former{{HashOf("old"), epoch}}}
+	if !k.Matches(HashOf("new"), epoch) || k.Matches(HashOf("other"), epoch) {
+		t.Error("the current hash")
+	}
+	if !k.Matches(HashOf("old"), epoch-1) || k.Matches(HashOf("old"), epoch) {
+		t.Error("the end of the grace")
+	}
+}
+
+func TestAllowsIP(t *testing.T) {
+	k := Key{AllowedIPs: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8::/32")}}
+	for ip, want := range map[string]bool{
+		"192.0.2.255": true, "192.0.3.0": false, "::ffff:192.0.2.1": true, "2001:db8::1": true, "2001:db9::1": false, "2001:db8::1%eth0": true,
+	} {
+		if got := k.AllowsIP(netip.MustParseAddr(ip)); got != want {
+			t.Errorf("%s: %v", ip, got)
+		}
+	}
+	if k.AllowsIP(netip.Addr{}) {
+		t.Error("an unknown address is allowed")
+	}
+	if !(&Key{}).AllowsIP(netip.Addr{}) {
+		t.Error("a key without networks is bound to some")
+	}
+	if (&Key{AllowedIPs: []netip.Prefix{}}).AllowsIP(netip.MustParseAddr("192.0.2.1")) {
+		t.Error("an empty list allows an address")
+	}
+}

@@ -1,0 +1,186 @@
+package keyring
+
+import (
+	"context"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/caddy-apikey/caddy-apikey/key"
+	"github.com/caddy-apikey/caddy-apikey/store"
+	"github.com/caddy-apikey/caddy-apikey/store/sqlite"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// fakeClock is a clock that tests set.
+type fakeClock struct{ ms atomic.Int64 }
+
+func (c *fakeClock) now() time.Time          { return time.UnixMilli(c.ms.Load()) }
+func (c *fakeClock) advance(d time.Duration) { c.ms.Add(d.Milliseconds()) }
+
+// spy is a store that counts calls and can be stopped at one of them.
+type spy struct {
+	store.Store
+	finds, takes, saves atomic.Int64
+	mu                  sync.Mutex
+	afterFind           func() // runs when the row has been read, before it is returned
+	failTake            error
+}
+
+func (s *spy) Find(ctx context.Context, hash key.Hash) (store.Entry, error) {
+	s.finds.Add(1)
+	e, err := s.Store.Find(ctx, hash)
+	s.mu.Lock()
+	hook := s.afterFind
+	s.mu.Unlock()
+	if hook != nil {
+		hook()
+	}
+	return e, err
+}
+
+func (s *spy) onFind(hook func()) {
+	s.mu.Lock()
+	s.afterFind = hook
+	s.mu.Unlock()
+}
+
+func (s *spy) TakeCredits(ctx context.Context, id string, n, now int64) (store.Taken, error) {
+	s.takes.Add(1)
+	if s.failTake != nil {
+		return store.Taken{}, s.failTake
+	}
+	return s.Store.TakeCredits(ctx, id, n, now)
+}
+
+func (s *spy) SaveCounters(ctx context.Context, batch []store.Counted) error {
+	s.saves.Add(1)
+	return s.Store.SaveCounters(ctx, batch)
+}
+
+// spyOpener opens a spy.
+type spyOpener struct {
+	store.Opener
+	opened *spy
+}
+
+func (o *spyOpener) Open(ctx context.Context) (store.Store, error) {
+	st, err := o.Opener.Open(ctx)
+	o.opened = &spy{Store: st}
+	return o.opened, err
+}
+
+// rig is a ring over a real store, with a clock that tests set.
+type rig struct {
+	t     testing.TB
+	path  string
+	clock *fakeClock
+	ring  *Ring
+	spy   *spy
+	*Service
+}
+
+func newRig(t testing.TB, change ...func(*Rules)) *rig {
+	t.Helper()
+	g := &rig{t: t, path: filepath.Join(t.TempDir(), "keys.db"), clock: new(fakeClock)}
+	g.clock.ms.Store(time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC).UnixMilli())
+	g.start(change...)
+	t.Cleanup(g.stop)
+	return g
+}
+
+func (g *rig) start(change ...func(*Rules)) {
+	g.t.Helper()
+	opener, err := sqlite.New(sqlite.Options{Path: g.path})
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	so := &spyOpener{Opener: opener}
+	g.ring = New(so, g.clock.now, func(err error) { g.t.Error(err) })
+	if err := g.ring.Open(context.Background()); err != nil {
+		g.t.Fatal(err)
+	}
+	g.spy = so.opened
+	rules := DefaultRules()
+	for _, f := range change {
+		f(&rules)
+	}
+	g.Service = NewService(g.ring, &Settings{Rules: rules})
+}
+
+func (g *rig) stop() {
+	if err := g.ring.Close(); err != nil {
+		g.t.Error(err)
+	}
+}
+
+// restart closes the ring and opens another one on the same file.
+func (g *rig) restart() {
+	g.t.Helper()
+	g.stop()
+	g.start()
+}
+
+func (g *rig) create(d Draft) Issued {
+	g.t.Helper()
+	if d.UserID == "" {
+		d.UserID = "alice"
+	}
+	issued, err := g.Create(context.Background(), d)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	return issued
+}
+
+func (g *rig) update(id string, p Patch) Info {
+	g.t.Helper()
+	i, err := g.Update(context.Background(), id, p)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	return i
+}
+
+func (g *rig) get(id string) Info {
+	g.t.Helper()
+	i, err := g.Get(context.Background(), id)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	return i
+}
+
+// verify asks with a cost of 1 unless q says otherwise.
+func (g *rig) verify(raw string, q ...Request) Decision {
+	g.t.Helper()
+	request := Request{Cost: 1}
+	if len(q) > 0 {
+		request = q[0]
+	}
+	d, err := g.Verify(context.Background(), raw, &request)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	return d
+}
+
+func (g *rig) want(raw string, o Outcome, q ...Request) Decision {
+	g.t.Helper()
+	d := g.verify(raw, q...)
+	if d.Outcome != o {
+		g.t.Fatalf("outcome %q, want %q", d.Outcome.Code(), o.Code())
+	}
+	return d
+}
+
+func ptr[T any](v T) *T { return &v }
+
+func to[T any](v T) Field[T] { return Field[T]{Set: true, Value: &v} }
+
+func cleared[T any]() Field[T] { return Field[T]{Set: true} }
