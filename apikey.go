@@ -176,8 +176,9 @@ func (a *App) check() error {
 	return a.KeyRules.check()
 }
 
-// service returns the keys under the rules of this configuration.
-func (a *App) service() *keyring.Service { return keyring.NewService(a.ring, a.settings) }
+// Service returns the keys under the rules of this configuration. The state behind
+// it is shared; it ends when no configuration uses the store any more.
+func (a *App) Service() *keyring.Service { return keyring.NewService(a.ring, a.settings) }
 
 // now is the clock of everything below.
 var now = time.Now

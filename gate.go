@@ -109,7 +109,7 @@ func (g *Gate) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("loading the apikey app: %w", err)
 	}
 	app := mod.(*App)
-	g.keys = app.service()
+	g.keys = app.Service()
 	g.places = newPlaces(app, g)
 	g.identity = newIdentity(g.IdentityHeaders)
 	g.session = g.Session == nil || *g.Session

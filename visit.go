@@ -51,7 +51,6 @@ func (v *visit) admit(repl *caddy.Replacer, d *keyring.Decision, session bool) {
 	// What an authenticator in front of the gate has set must not stand beside
 	// the identity of the key.
 	repl.DeleteByPrefix(userPrefix)
-	repl.Set("http.auth.user.id", d.Key().UserID)
 }
 
 // secretOf returns the secret that the request carries, also after a gate has

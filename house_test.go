@@ -1,0 +1,92 @@
+package apikey
+
+import (
+	"encoding/json"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/caddy-apikey/caddy-apikey"
+
+// mayImport says which packages of ours, and which of a few telling outsiders,
+// each package may know. docs/architecture.md explains the picture.
+var mayImport = map[string][]string{
+	"/ratelimit":         {},
+	"/key":               {"/ratelimit"},
+	"/store":             {"/key", "/ratelimit"},
+	"/store/sqlite":      {"/store", "/key", "/ratelimit", "sql"},
+	"/store/storetest":   {"/store", "/key", "/ratelimit"},
+	"/keyring":           {"/store", "/key", "/ratelimit"},
+	"/internal/adminapi": {"/keyring", "/store", "/key", "/ratelimit", "http"},
+	"/internal/command":  {"/internal/adminapi", "http"},
+	"":                   {"/internal/adminapi", "/internal/command", "/keyring", "/store/sqlite", "/store", "/key", "/ratelimit", "http", "caddy"},
+	"/cmd/caddy":         {"", "caddy"},
+	"/bench":             {},
+}
+
+// outsiders are packages that only some floors of the house may know.
+var outsiders = map[string]string{
+	"github.com/caddyserver/caddy": "caddy",
+	"database/sql":                 "sql",
+	"modernc.org/sqlite":           "sql",
+	"net/http":                     "http",
+}
+
+// TestWhoKnowsWhom holds the import rule of the house.
+func TestWhoKnowsWhom(t *testing.T) {
+	out, err := exec.Command("go", "list", "-json=ImportPath,Imports", "./...").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for dec := json.NewDecoder(strings.NewReader(string(out))); dec.More(); {
+		var p struct {
+			ImportPath string
+			Imports    []string
+		}
+		if err := dec.Decode(&p); err != nil {
+			t.Fatal(err)
+		}
+		name := strings.TrimPrefix(p.ImportPath, module)
+		allowed, ok := mayImport[name]
+		if !ok {
+			t.Errorf("%s has no entry in mayImport", p.ImportPath)
+		}
+		for _, path := range p.Imports {
+			if known, ours := knows(path); ours && !slices.Contains(allowed, known) {
+				t.Errorf("%s must not import %s", p.ImportPath, path)
+			}
+		}
+	}
+}
+
+// knows returns the name that mayImport has for an import, if it has one.
+func knows(path string) (string, bool) {
+	if path == module || strings.HasPrefix(path, module+"/") {
+		return strings.TrimPrefix(path, module), true
+	}
+	for prefix, name := range outsiders {
+		if path == prefix || strings.HasPrefix(path, prefix+"/") {
+			return name, true
+		}
+	}
+	return "", false
+}
+
+// TestPureDependencies keeps Caddy and SQL out of the packages below, however
+// they might come in.
+func TestPureDependencies(t *testing.T) {
+	for _, p := range []string{"./key", "./ratelimit", "./store", "./keyring", "./internal/adminapi"} {
+		out, err := exec.Command("go", "list", "-deps", p).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for path := range strings.Lines(string(out)) {
+			path = strings.TrimSpace(path)
+			if strings.HasPrefix(path, "github.com/caddyserver/caddy") || path == "database/sql" || strings.HasPrefix(path, "modernc.org/") {
+				t.Errorf("%s depends on %s", p, path)
+			}
+		}
+	}
+}
