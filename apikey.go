@@ -45,10 +45,13 @@ type App struct {
 
 	KeyRules
 
+	ctx      caddy.Context // kept for Start, which asks it for the logs
 	logger   *zap.Logger
+	exposed  exposed
 	settings *keyring.Settings
 	opener   store.Opener
-	ring     *keyring.Ring // nil until the pool entry is acquired
+	ring     *keyring.Ring // stays after Cleanup: an admin call may have found the app just before
+	joined   bool          // the pool entry is acquired
 	detach   func()
 }
 
@@ -75,7 +78,7 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 // touches no file: that is Start's, so that "caddy validate" beside a running
 // server disturbs nothing.
 func (a *App) Provision(ctx caddy.Context) error {
-	a.logger = ctx.Logger()
+	a.ctx, a.logger = ctx, ctx.Logger()
 	if err := a.check(); err != nil {
 		return err
 	}
@@ -105,7 +108,7 @@ func (a *App) join() error {
 		return err
 	}
 	// From here on Cleanup has an entry to give back.
-	a.ring = entry.(pooled).Ring
+	a.ring, a.joined = entry.(pooled).Ring, true
 	a.logger.Debug("joined the state of the store", zap.Bool("shared", shared))
 	if in := entry.(pooled).tablePrefix; in != a.TablePrefix {
 		return fmt.Errorf("table_prefix: the store is in use with %q; stop the server to change it", in)
@@ -140,6 +143,7 @@ func (a *App) Start() error {
 		return err
 	}
 	a.detach = a.ring.Attach(a.settings)
+	a.exposed.warn(a.ctx, a.logger)
 	if warning := sqlite.LibcWarning(); warning != "" {
 		a.logger.Warn(warning)
 	}
@@ -156,10 +160,10 @@ func (a *App) Cleanup() error {
 	if a.detach != nil {
 		a.detach()
 	}
-	if a.ring == nil {
+	if !a.joined {
 		return nil
 	}
-	a.ring = nil
+	a.joined = false
 	_, err := rings.Delete(a.opener.Identity())
 	return err
 }

@@ -153,6 +153,11 @@ func runSteps(t *testing.T, steps []docStep) {
 		cmd.Path = path
 	}
 	cmd.Dir = t.TempDir()
+	// On a terminal curl shows no progress, as here.
+	if err := os.WriteFile(filepath.Join(cmd.Dir, ".curlrc"), []byte("silent\nshow-error\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd.Env = append(cmd.Env, "CURL_HOME="+cmd.Dir)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Logf("the shell: %v", err)

@@ -111,6 +111,7 @@ func (g *Gate) Provision(ctx caddy.Context) error {
 	app := mod.(*App)
 	g.keys = app.Service()
 	g.places = newPlaces(app, g)
+	app.exposed.add(&g.places, g.Secret != "")
 	g.identity = newIdentity(g.IdentityHeaders)
 	g.session = g.Session == nil || *g.Session
 	g.provisionRequest()

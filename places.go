@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
 	"golang.org/x/net/http/httpguts"
 
 	"github.com/caddy-apikey/caddy-apikey/key"
@@ -39,6 +41,40 @@ func newPlaces(app *App, g *Gate) places {
 		p.headers = append(p.headers, http.CanonicalHeaderKey(name))
 	}
 	return p
+}
+
+// exposed are the places where the gates of a configuration look for keys and
+// which Caddy would print in its logs.
+type exposed struct {
+	headers, query []string
+}
+
+// add notes the places of a gate.
+func (e *exposed) add(p *places, secret bool) {
+	e.headers = append(e.headers, p.headers...)
+	if secret {
+		e.headers = append(e.headers, secretHeader)
+	}
+	if p.query != "" {
+		e.query = append(e.query, p.query)
+	}
+	if header, ok := strings.CutPrefix(p.from, "{http.request.header."); ok {
+		e.headers = append(e.headers, http.CanonicalHeaderKey(strings.TrimSuffix(header, "}")))
+	} else if parameter, ok := strings.CutPrefix(p.from, "{http.request.uri.query."); ok {
+		e.query = append(e.query, strings.TrimSuffix(parameter, "}"))
+	}
+}
+
+// warn names the logs that would print keys.
+func (e *exposed) warn(ctx caddy.Context, logger *zap.Logger) {
+	for _, list := range []*[]string{&e.headers, &e.query} {
+		slices.Sort(*list)
+		*list = slices.Compact(*list)
+	}
+	for _, log := range uncoveredLogs(ctx, e.headers, e.query) {
+		logger.Warn(`API keys would be printed in a log: give it "format apikey_redact"`,
+			zap.String("log", log.Log), zap.Strings("headers", log.Headers), zap.Strings("query", log.Query))
+	}
 }
 
 func (a *App) headers() []string {

@@ -1,0 +1,193 @@
+package apikey
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/modules/logging"
+	"go.uber.org/zap/buffer"
+	"go.uber.org/zap/zapcore"
+	"golang.org/x/net/http/httpguts"
+	"golang.org/x/term"
+)
+
+func init() {
+	caddy.RegisterModule((*RedactEncoder)(nil))
+}
+
+// redacted stands in for whatever was masked. It is Caddy's own word, see
+// caddyhttp.LoggableHTTPHeader.
+const redacted = "REDACTED"
+
+// redactedHeaders are always masked.
+var redactedHeaders = []string{"X-API-Key", "X-API-Secret"}
+
+// RedactEncoder masks API keys in log lines. It lets another encoder write the
+// line, then replaces with REDACTED, wherever in the line it stands (fields,
+// message, error text, what was added with With):
+//
+//   - the values of the headers X-API-Key, X-API-Secret and those in `headers`,
+//     in any case, with "-", "_" and "." taken for one another, and in their CGI
+//     form (HTTP_X_API_KEY). Every value of a list, whatever it looks like. In
+//     plain text ("X-API-Key: abc") the value reaches to the end of the line;
+//   - the values of the query parameters in `query`, in any case and also
+//     percent-encoded, up to the next "&", blank or closing quote. A ";" does
+//     not end one, because Go does not split queries there. A URL that is itself
+//     percent-encoded inside another one is looked into, one level deep;
+//   - API keys and secrets with a checksum: a run of at least 32 key characters
+//     (0-9 A-Z a-z _ -, of which any may be percent-encoded once), up to 512,
+//     whose last six characters are the checksum of those before them. It is
+//     found with other key characters directly before or behind it, too, and
+//     only the key is replaced. Looking for those costs time that grows with
+//     the square of the run, so it has a limit per line (some 6 KiB of random
+//     characters without a gap); runs beyond it are masked whole.
+//
+// A name is looked for where a ":" or "=" follows it. What is not found: keys
+// made without a checksum outside these places, and keys in another encoding
+// (Base64, or percent-encoded twice).
+//
+// JSON stays valid JSON, and lines without a key are left as they are. To cover
+// everything, use this encoder for the default log as well as for the access
+// logs: errors and the admin endpoint are logged there.
+type RedactEncoder struct {
+	// The encoder that writes the lines. Default: `json`, or `console` if the
+	// log goes to a terminal.
+	WrappedRaw json.RawMessage `json:"wrap,omitempty" caddy:"namespace=caddy.logging.encoders inline_key=format"`
+
+	// Names of headers to mask in addition to X-API-Key and X-API-Secret.
+	Headers []string `json:"headers,omitempty"`
+
+	// Names of query parameters to mask. Default: none.
+	Query []string `json:"query,omitempty"`
+
+	zapcore.Encoder `json:"-"`
+
+	mask             *masker
+	wrappedIsDefault bool
+	ctx              caddy.Context
+}
+
+// CaddyModule returns the Caddy module information.
+func (*RedactEncoder) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "caddy.logging.encoders.apikey_redact",
+		New: func() caddy.Module { return new(RedactEncoder) },
+	}
+}
+
+// Provision sets up the encoder.
+func (e *RedactEncoder) Provision(ctx caddy.Context) error {
+	e.ctx = ctx
+	for _, name := range e.Headers {
+		if err := checkRedactedHeader(name); err != nil {
+			return fmt.Errorf("headers: %w", err)
+		}
+	}
+	for _, name := range e.Query {
+		if err := checkRedactedQuery(name); err != nil {
+			return fmt.Errorf("query: %w", err)
+		}
+	}
+	e.mask = newMasker(e.Headers, e.Query)
+
+	if e.WrappedRaw == nil {
+		e.wrappedIsDefault = true
+		return e.wrap(new(logging.JSONEncoder))
+	}
+	mod, err := ctx.LoadModule(e, "WrappedRaw")
+	if err != nil {
+		return fmt.Errorf("loading wrapped encoder: %w", err)
+	}
+	enc, ok := mod.(zapcore.Encoder)
+	if !ok {
+		return fmt.Errorf("wrap: %T is not an encoder", mod)
+	}
+	e.Encoder = enc
+	return nil
+}
+
+// ConfigureDefaultFormat picks `console` for a terminal when no format was
+// chosen, like Caddy's own wrapping encoders, and hands the writer on otherwise.
+func (e *RedactEncoder) ConfigureDefaultFormat(wo caddy.WriterOpener) error {
+	if !e.wrappedIsDefault {
+		if inner, ok := e.Encoder.(caddy.ConfiguresFormatterDefault); ok {
+			return inner.ConfigureDefaultFormat(wo)
+		}
+		return nil
+	}
+	if caddy.IsWriterStandardStream(wo) && term.IsTerminal(int(os.Stderr.Fd())) {
+		return e.wrap(new(logging.ConsoleEncoder))
+	}
+	return nil
+}
+
+// wrap provisions one of Caddy's encoders and puts it to use.
+func (e *RedactEncoder) wrap(enc zapcore.Encoder) error {
+	if p, ok := enc.(caddy.Provisioner); ok {
+		if err := p.Provision(e.ctx); err != nil {
+			return fmt.Errorf("provisioning default encoder: %w", err)
+		}
+	}
+	e.Encoder = enc
+	return nil
+}
+
+// Clone implements zapcore.Encoder.
+func (e *RedactEncoder) Clone() zapcore.Encoder {
+	return &RedactEncoder{Encoder: e.Encoder.Clone(), mask: e.mask}
+}
+
+// EncodeEntry implements zapcore.Encoder. Masking the finished line, rather than
+// the fields, also reaches what With encoded before and what the message says.
+func (e *RedactEncoder) EncodeEntry(ent zapcore.Entry, fields []zapcore.Field) (*buffer.Buffer, error) {
+	buf, err := e.Encoder.EncodeEntry(ent, fields)
+	if err != nil {
+		return buf, err
+	}
+	found := e.mask.find(buf.Bytes())
+	if len(found) == 0 {
+		return buf, nil
+	}
+	out := redactBuffers.Get()
+	writeMasked(out, buf.Bytes(), found)
+	buf.Free()
+	return out, nil
+}
+
+var redactBuffers = buffer.NewPool()
+
+// checkRedactedHeader accepts any field name of RFC 9110, 5.1: other than the
+// gate, the logs also see headers that Caddy drops, such as X_API_Key.
+func checkRedactedHeader(name string) error {
+	if !httpguts.ValidHeaderFieldName(name) {
+		return fmt.Errorf("%q is not a header name: allowed are letters, digits and !#$%%&'*+-.^_`|~", name)
+	}
+	return nil
+}
+
+// checkRedactedQuery accepts what a "key=value" pair can be recognised by.
+func checkRedactedQuery(name string) error {
+	if name == "" {
+		return errors.New("a parameter name is empty")
+	}
+	for i := range len(name) {
+		if c := name[i]; c < ' ' || c == 0x7f || strings.IndexByte(`&;=%#"\`, c) >= 0 {
+			return fmt.Errorf(`%q cannot be masked: a parameter name must be given decoded, without control characters and &;=%%#"\`, name)
+		}
+	}
+	return nil
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner                = (*RedactEncoder)(nil)
+	_ caddy.ConfiguresFormatterDefault = (*RedactEncoder)(nil)
+	_ caddyfile.Unmarshaler            = (*RedactEncoder)(nil)
+	_ zapcore.Encoder                  = (*RedactEncoder)(nil)
+	_ zapcore.ObjectMarshaler          = (*logProbe)(nil)
+)
