@@ -65,7 +65,7 @@ type Draft struct {
 // rulesOf returns the rules of a configuration.
 func (s *Service) rulesOf(configID *string) (*Rules, error) {
 	if configID != nil && *configID != s.set.Rules.ConfigID {
-		return nil, invalid("configId", "must be a configuration of this server: %q", s.set.Rules.ConfigID)
+		return nil, &FieldError{"configId", NoSuchConfig, sprintf("must be a configuration of this server: %q", s.set.Rules.ConfigID)}
 	}
 	return &s.set.Rules, nil
 }

@@ -186,13 +186,17 @@ func (s *Service) charge(ctx context.Context, st *opened, d *Decision, now insta
 		l.mu.Unlock()
 		return errDead
 	}
+	at := now.tick
 	if limited {
-		verdict := l.rate.Peek(rec.policy, now.tick, n)
+		look := l.rate.Take
+		if dry {
+			look = l.rate.Peek
+		}
+		verdict := look(rec.policy, now.tick, n)
 		if !verdict.OK {
 			d.refuse(RateLimited, verdict.Wait, !verdict.Never)
-		} else if !dry {
-			verdict = l.rate.Take(rec.policy, now.tick, n)
 		}
+		at = verdict.At
 		d.addRate(rec.policy, verdict)
 	}
 	credits := l.credits
@@ -201,7 +205,7 @@ func (s *Service) charge(ctx context.Context, st *opened, d *Decision, now insta
 		// enough to refuse without asking it.
 		if _, ok := credits.Take(n, now.wall); !ok {
 			d.exceed(credits, n, now.wall)
-			l.undo(limited && !dry, rec.policy, now.tick, n)
+			l.undo(limited && !dry, rec.policy, at, n)
 		}
 	}
 	ask := d.Outcome == Allowed && credits.Limited && n > 0 && !dry
@@ -210,24 +214,25 @@ func (s *Service) charge(ctx context.Context, st *opened, d *Decision, now insta
 	}
 	l.mu.Unlock()
 	if ask {
-		return s.debit(ctx, st, d, now, n, limited)
+		return s.debit(ctx, st, d, now.wall, n, at, limited)
 	}
 	d.addCredits(credits.At(now.wall), now.wall)
 	return nil
 }
 
-// debit takes n credits from the store, and gives the rate slots back if that fails.
-func (s *Service) debit(ctx context.Context, st *opened, d *Decision, now instant, n int64, limited bool) error {
+// debit takes n credits from the store, and gives the rate slots that were taken
+// at the time at back if that fails.
+func (s *Service) debit(ctx context.Context, st *opened, d *Decision, now, n, at int64, limited bool) error {
 	l := d.live
 	// A debit that has begun is not undone by a client that goes away.
-	taken, err := st.TakeCredits(context.WithoutCancel(ctx), l.id, n, now.wall)
+	taken, err := st.TakeCredits(context.WithoutCancel(ctx), l.id, n, now)
 	if err == nil {
 		l.hear(taken.Credits)
 	}
 	l.mu.Lock()
 	l.busy--
 	if err != nil || !taken.OK {
-		l.undo(limited, d.rec.policy, now.tick, n)
+		l.undo(limited, d.rec.policy, at, n)
 	}
 	l.mu.Unlock()
 	switch {
@@ -238,21 +243,21 @@ func (s *Service) debit(ctx context.Context, st *opened, d *Decision, now instan
 		d.refuse(Unavailable, unavailableWait, true)
 		return fmt.Errorf("taking credits: %w", err)
 	case !taken.OK:
-		d.exceed(taken.Credits, n, now.wall)
-		d.addCredits(taken.Credits, now.wall)
+		d.exceed(taken.Credits, n, now)
+		d.addCredits(taken.Credits, now)
 	default:
 		if taken.Credits.Limited {
 			d.owes(n)
 		}
-		d.addCredits(taken.Credits, now.wall)
+		d.addCredits(taken.Credits, now)
 	}
 	return nil
 }
 
 // undo gives rate slots back. It is called with l.mu held.
-func (l *live) undo(taken bool, p ratelimit.Policy, tick, n int64) {
+func (l *live) undo(taken bool, p ratelimit.Policy, at, n int64) {
 	if taken {
-		l.rate.Undo(p, tick, n)
+		l.rate.Undo(p, at, n)
 	}
 }
 

@@ -1,0 +1,130 @@
+package ratelimit
+
+import (
+	"encoding/binary"
+	"errors"
+)
+
+// The format: a version byte; nothing more for an empty state. Else the algorithm
+// (a byte), t (a signed varint) and count, and what the algorithm adds, as unsigned
+// varints. Times in the log are written as how long before t they are.
+const binaryVersion = 1
+
+var errBinary = errors.New("not a rate limit's state")
+
+// AppendBinary and UnmarshalBinary carry a state over a restart.
+func (s *State) AppendBinary(b []byte) ([]byte, error) {
+	b = append(b, binaryVersion)
+	if s.count == 0 {
+		return b, nil
+	}
+	b = append(b, byte(s.kind))
+	b = binary.AppendVarint(b, s.t)
+	b = appendNumbers(b, s.count)
+	switch s.kind {
+	case TokenBucket:
+		b = appendNumbers(b, s.frac, s.scale)
+	case SlidingWindow:
+		l := s.log
+		b = appendNumbers(b, s.t-l.gone, s.t-l.prev, l.last, int64(len(l.list)))
+		for _, c := range l.list {
+			b = appendNumbers(b, s.t-c.at, c.n)
+		}
+	}
+	return b, nil
+}
+
+func appendNumbers(b []byte, numbers ...int64) []byte {
+	for _, n := range numbers {
+		b = binary.AppendUvarint(b, uint64(n))
+	}
+	return b
+}
+
+// UnmarshalBinary implements encoding.BinaryUnmarshaler. It takes nothing but what
+// AppendBinary writes; after an error the state is as before.
+func (s *State) UnmarshalBinary(b []byte) error {
+	if len(b) == 0 || b[0] != binaryVersion {
+		return errBinary
+	}
+	if len(b) == 1 {
+		*s = State{}
+		return nil
+	}
+	d := decoder{b: b[2:]}
+	n := State{kind: Algorithm(b[1])}
+	n.t = d.time()
+	n.count = d.number(1, maxNumber)
+	switch n.kind {
+	case FixedWindow:
+	case TokenBucket:
+		n.frac = d.number(0, maxNumber)
+		n.scale = d.number(1, maxNumber)
+		d.require(n.frac < n.scale)
+	case SlidingWindow:
+		n.log = d.log(n.t, n.count)
+	default:
+		return errBinary
+	}
+	if d.bad || len(d.b) > 0 {
+		return errBinary
+	}
+	*s = n
+	return nil
+}
+
+// decoder reads from b until something is bad, and zeros from then on.
+type decoder struct {
+	b   []byte
+	bad bool
+}
+
+func (d *decoder) require(ok bool) {
+	d.bad = d.bad || !ok
+}
+
+func (d *decoder) time() int64 {
+	t, size := binary.Varint(d.b)
+	if d.require(size > 0 && -maxTime <= t && t <= maxTime); d.bad {
+		return 0
+	}
+	d.b = d.b[size:]
+	return t
+}
+
+func (d *decoder) number(low, high int64) int64 {
+	n, size := binary.Uvarint(d.b)
+	if d.require(size > 0 && uint64(low) <= n && n <= uint64(high)); d.bad {
+		return 0
+	}
+	d.b = d.b[size:]
+	return int64(n)
+}
+
+func (d *decoder) log(t, count int64) *cells {
+	// All cells are within the longest window of the newest; gone can be any time.
+	l := &cells{
+		gone: t - d.number(1, 4*maxTime),
+		prev: t - d.number(0, maxNumber),
+		last: d.number(1, count),
+	}
+	size := d.number(1, maxCells)
+	if d.bad {
+		return nil
+	}
+	l.list = make([]cell, size)
+	before := l.gone
+	for i := range l.list {
+		c := cell{at: t - d.number(0, maxNumber), n: d.number(1, count)}
+		// prev is of the last cell, so later than the one before.
+		d.require(c.at > before && c.n <= count && (i == 0 || before < l.prev || i < len(l.list)-1))
+		if d.bad {
+			return nil
+		}
+		l.list[i] = c
+		before, count = c.at, count-c.n
+	}
+	end := l.list[size-1]
+	d.require(count == 0 && end.at == t && l.last <= end.n && l.prev > l.gone)
+	return l
+}
