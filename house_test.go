@@ -20,7 +20,7 @@ var mayImport = map[string][]string{
 	"/store/storetest":   {"/store", "/key", "/ratelimit"},
 	"/keyring":           {"/store", "/key", "/ratelimit"},
 	"/internal/adminapi": {"/keyring", "/store", "/key", "/ratelimit", "http"},
-	"/internal/command":  {"/internal/adminapi", "http"},
+	"/internal/command":  {"/internal/adminapi", "/key", "http"},
 	"":                   {"/internal/adminapi", "/internal/command", "/keyring", "/store/sqlite", "/store", "/key", "/ratelimit", "http", "caddy"},
 	"/cmd/caddy":         {"", "caddy"},
 	"/bench":             {},

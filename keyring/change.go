@@ -261,7 +261,7 @@ func (s *Service) Rotate(ctx context.Context, id string, grace int64, withSecret
 		if k.Prefix != nil {
 			prefix = *k.Prefix
 		}
-		if issued.Raw, err = rules.generate(prefix); err != nil {
+		if issued.Raw, err = rules.generateFor(prefix); err != nil {
 			return err
 		}
 		k.retire(grace, now)

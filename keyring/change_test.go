@@ -401,7 +401,7 @@ func TestCreateChecks(t *testing.T) {
 		{"long name", Draft{UserID: "a", Name: ptr(long(33))}, "name", InvalidNameLength, nil},
 		{"control in name", Draft{UserID: "a", Name: ptr("a\r\nb")}, "name", InvalidField, nil},
 		{"name required", Draft{UserID: "a"}, "name", NameRequired, func(r *Rules) { r.RequireName = true }},
-		{"config", Draft{UserID: "a", ConfigID: ptr("nope")}, "configId", InvalidField, nil},
+		{"config", Draft{UserID: "a", ConfigID: ptr("nope")}, "configId", NoSuchConfig, nil},
 		{"prefix", Draft{UserID: "a", Prefix: ptr("a b")}, "prefix", InvalidField, nil},
 		{"long prefix", Draft{UserID: "a", Prefix: ptr(long(33))}, "prefix", InvalidPrefixLength, nil},
 		{"empty prefix", Draft{UserID: "a", Prefix: ptr("")}, "prefix", InvalidPrefixLength, nil},

@@ -97,6 +97,15 @@ func (r *Rules) generate(prefix string) (string, error) {
 	return raw, nil
 }
 
+// generateFor is generate for a prefix that a caller chose.
+func (r *Rules) generateFor(prefix string) (string, error) {
+	raw, err := r.generate(prefix)
+	if errors.Is(err, errRefused) {
+		return "", invalid("prefix", "%v", err)
+	}
+	return raw, err
+}
+
 // Check reports rules that could never make a key that works.
 func (r *Rules) Check() error {
 	_, err := r.generate(r.Prefix)

@@ -3,7 +3,6 @@ package keyring
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/netip"
 
@@ -90,10 +89,7 @@ func (s *Service) Create(ctx context.Context, draft Draft) (Issued, error) {
 	if k.Prefix != nil {
 		prefix = *k.Prefix
 	}
-	if issued.Raw, err = rules.generate(prefix); err != nil {
-		if errors.Is(err, errRefused) {
-			return Issued{}, invalid("prefix", "%v", err)
-		}
+	if issued.Raw, err = rules.generateFor(prefix); err != nil {
 		return Issued{}, err
 	}
 	k.open(issued.Raw)
@@ -169,7 +165,7 @@ func (r *Rules) drawRateLimit(k *sketch, d Draft) error {
 	}
 	k.RateLimitEnabled = r.RateLimiting
 	if d.RateLimitEnabled != nil {
-		k.RateLimitEnabled = *d.RateLimitEnabled && r.RateLimiting
+		k.RateLimitEnabled = *d.RateLimitEnabled
 	}
 	if d.RateLimitMax != nil {
 		k.RateLimitMax, k.RateLimitTimeWindow = *d.RateLimitMax, *d.RateLimitTimeWindow

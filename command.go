@@ -1,0 +1,83 @@
+package apikey
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	"github.com/spf13/cobra"
+
+	"github.com/caddy-apikey/caddy-apikey/internal/adminapi"
+	"github.com/caddy-apikey/caddy-apikey/internal/command"
+)
+
+func init() {
+	caddycmd.RegisterCommand(caddycmd.Command{
+		Name:  "apikey",
+		Usage: "<command>",
+		Short: "Manages API keys",
+		Long: `
+Manages the API keys of a running Caddy, through its admin endpoint.
+
+Exit status: 0 done; 1 refused or failed, with the reason on standard error;
+2 wrong usage.`,
+		CobraFunc: func(cmd *cobra.Command) {
+			command.Setup(cmd, command.Host{
+				Connect:       connect,
+				ParseDuration: caddy.ParseDuration,
+				WrongUsage:    exitWith(2),
+			})
+		},
+	})
+}
+
+// exitWith returns the error that Caddy turns into an exit status above 1. Its
+// type is not exported.
+func exitWith(status int) func(*cobra.Command) error {
+	return func(cmd *cobra.Command) error {
+		exit := caddycmd.WrapCommandFuncForCobra(func(caddycmd.Flags) (int, error) { return status, nil })
+		return exit(cmd, nil)
+	}
+}
+
+// connect returns a client of the admin endpoint that Caddy's own commands
+// would use.
+func connect(address, config, adapter string) (*adminapi.Client, error) {
+	found, err := caddycmd.DetermineAdminAPIAddress(address, nil, config, adapter)
+	if err != nil {
+		return nil, fmt.Errorf("finding the address of the admin endpoint: %w", err)
+	}
+	addr, err := caddy.ParseNetworkAddress(found)
+	if err != nil || addr.PortRangeSize() > 1 {
+		return nil, command.WrongUsage("%q is no address of an admin endpoint", found)
+	}
+	client := &adminapi.Client{Base: "http://" + addr.JoinHostPort(0), HTTP: dialing(addr)}
+	if addr.IsUnixNetwork() || addr.IsFdNetwork() {
+		client.Base = "http://127.0.0.1" // never dialled, but a URL needs a host
+	} else {
+		client.Origin = client.Base
+	}
+	return client, nil
+}
+
+// dialing returns an HTTP client that reaches one address, whatever the URL. It
+// follows no redirect, so that a raw key goes nowhere else.
+func dialing(addr caddy.NetworkAddress) *http.Client {
+	if addr.IsUnixNetwork() {
+		addr.Host, _, _ = strings.Cut(addr.Host, "|") // the socket's permissions
+	}
+	dialer := net.Dialer{Timeout: 5 * time.Second}
+	return &http.Client{
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		Transport: &http.Transport{
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				return dialer.DialContext(ctx, addr.Network, addr.JoinHostPort(0))
+			},
+		},
+	}
+}
