@@ -186,6 +186,7 @@ var varying = []struct {
 	{regexp.MustCompile(`\bt=\d+`), "t=N"},
 	{regexp.MustCompile(`(?m)^(Date|Server|Content-Length|Connection): .*\n`), ""},
 	{regexp.MustCompile(`127\.0\.0\.1:\d+|localhost:(8080|2019)`), "ADDRESS"},
+	{regexp.MustCompile(`\bv\d+\.\d+\.\d+[-+.\w]*|\(devel\)|\b3\.\d+\.\d+\b`), "VERSION"},
 	{regexp.MustCompile(`\r`), ""},
 	{regexp.MustCompile(` +\n`), "\n"},
 }

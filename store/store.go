@@ -135,7 +135,8 @@ type Store interface {
 	// Entry.Credits, nothing else. Generation grows by one if the key changed,
 	// Version if the credits did; what did not change is not written. An error
 	// of change is returned as it is and nothing is stored. Changing UserID
-	// moves the key, and makes the owner where that is new.
+	// moves the key, and makes the owner where that is new. change runs while
+	// other writes wait: it must not call the store, or it waits for itself.
 	Update(ctx context.Context, id string, change func(*Entry) error) (Entry, error)
 	// Delete removes a key with all that belongs to it.
 	Delete(ctx context.Context, id string) error

@@ -1,0 +1,133 @@
+package sqlite_test
+
+import (
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/caddy-apikey/caddy-apikey/key"
+	"github.com/caddy-apikey/caddy-apikey/store"
+)
+
+// TestA6_collateral compares every cell of every table around each call.
+func TestA6_collateral(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "keys.db")
+	s := open(t, path)
+	for n := range 6 {
+		k := newKey(n)
+		k.UserID = []string{"alice", "bob"}[n%2]
+		k.Former = []key.Former{{Hash: key.HashOf(fmt.Sprint("former ", n)), Until: now + 1000}}
+		k.ExpiresAt = now + 5000
+		credits := int64(10)
+		if _, err := s.Create(t.Context(), k, key.NewCredits(&credits, 20, 1000, now)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	id := func(n int) string { return newKey(n).ID }
+	change := func(n int, f func(*store.Entry)) error {
+		_, err := s.Update(t.Context(), id(n), func(e *store.Entry) error {
+			e.Key = e.Key.Clone()
+			f(e)
+			return nil
+		})
+		return err
+	}
+	row := func(table, id string, columns ...string) (cells []string) {
+		for _, c := range columns {
+			cells = append(cells, table+"/"+id+"/"+c)
+		}
+		return cells
+	}
+	whole := func(table, id string) []string { return []string{table + "/" + id + "/*"} }
+	join := func(lists ...[]string) (all []string) {
+		for _, l := range lists {
+			all = append(all, l...)
+		}
+		return all
+	}
+	everything := func(n int) []string {
+		return join(whole("keys", id(n)), whole("credits", id(n)), whole("counters", id(n)), whole("former_hashes", hashText(fmt.Sprint("former ", n))))
+	}
+	ctx := t.Context()
+	db := readOnly(t, path)
+	defer db.Close()
+	for _, step := range []struct {
+		name string
+		call func() error
+		want []string
+	}{
+		{"reads", func() error {
+			_, _ = s.Get(ctx, id(1))
+			_, _ = s.Find(ctx, newKey(1).Hash)
+			_, _ = s.List(ctx, store.List{Sort: store.SortName})
+			_, _ = s.Owners(ctx, 9, "")
+			_, _ = s.HasPlainKeys(ctx)
+			_, err := s.Health(ctx)
+			return err
+		}, nil},
+		{"take", func() error { _, err := s.TakeCredits(ctx, id(1), 3, now); return err }, row("credits", id(1), "remaining", "version")},
+		{"refused take", func() error { _, err := s.TakeCredits(ctx, id(1), 99, now+9000); return err }, nil},
+		{"take nothing", func() error { _, err := s.TakeCredits(ctx, id(1), 0, now); return err }, nil},
+		{"give", func() error { _, err := s.GiveCredits(ctx, id(1), 1, now); return err }, row("credits", id(1), "remaining", "version")},
+		{"take with refill", func() error { _, err := s.TakeCredits(ctx, id(1), 3, now+1000); return err }, row("credits", id(1), "remaining", "peak", "last_refill_at", "version")},
+		{"counters", func() error {
+			return s.SaveCounters(ctx, []store.Counted{{ID: id(2), Counters: key.Counters{LastRequest: now, Rate: []byte("x")}}, {ID: "nobody"}})
+		}, row("counters", id(2), "last_request", "rate_state")},
+		{"disable", func() error { return change(2, func(e *store.Entry) { e.Key.Enabled = false }) }, row("keys", id(2), "enabled", "generation")},
+		{"no change", func() error { return change(2, func(*store.Entry) {}) }, nil},
+		{"top up", func() error { return change(2, func(e *store.Entry) { e.Credits, _ = e.Credits.Add(5, now) }) }, row("credits", id(2), "remaining", "peak", "version")},
+		{"move", func() error { return change(2, func(e *store.Entry) { e.Key.UserID = "carol" }) }, join(row("keys", id(2), "user_id", "generation"), whole("owners", "carol"))},
+		{"rotate", func() error {
+			return change(3, func(e *store.Entry) {
+				e.Key.Former = append(e.Key.Former[:1:1], key.Former{Hash: e.Key.Hash, Until: now})
+				e.Key.Hash = key.HashOf("rotated")
+			})
+		}, join(row("keys", id(3), "hash", "generation"), whole("former_hashes", hashText("raw key 3")))},
+		{"owner", func() error {
+			_, err := s.PutOwner(ctx, "bob", now+5, func(o *key.Owner) error { o.Enabled = false; return nil })
+			return err
+		}, row("owners", "bob", "enabled", "updated_at", "generation")},
+		{"create", func() error { _, err := s.Create(ctx, newKey(9), key.Credits{}); return err }, join(whole("keys", id(9)), whole("credits", id(9)), whole("counters", id(9)))},
+		{"refused create", func() error {
+			k := newKey(10)
+			k.Hash = newKey(9).Hash
+			k.UserID = "dave"
+			_, _ = s.Create(ctx, k, key.Credits{})
+			return nil
+		}, nil},
+		{"delete", func() error { return s.Delete(ctx, id(9)) }, join(whole("keys", id(9)), whole("credits", id(9)), whole("counters", id(9)))},
+		{"nothing expired", func() error { _, err := s.DeleteExpired(ctx, now, 9); return err }, nil},
+		{"delete owner", func() error { _, err := s.DeleteOwner(ctx, "alice"); return err }, join(whole("owners", "alice"), everything(0), everything(4))},
+	} {
+		before := dump(t, db)
+		if err := step.call(); err != nil {
+			t.Fatalf("%s: %v", step.name, err)
+		}
+		diff := cells(before, dump(t, db))
+		used := map[string]bool{}
+		for cell := range diff {
+			table := cell[:strings.LastIndex(cell, "/")] + "/*"
+			switch {
+			case slices.Contains(step.want, cell):
+				used[cell] = true
+			case slices.Contains(step.want, table):
+				used[table] = true
+			default:
+				t.Errorf("%s changed %s", step.name, cell)
+			}
+		}
+		for _, w := range step.want {
+			if !used[w] {
+				t.Errorf("%s did not change %s", step.name, w)
+			}
+		}
+	}
+}
+
+// hashText is how dump names a row whose first column is a hash.
+func hashText(raw string) string {
+	h := key.HashOf(raw)
+	return fmt.Sprint(h[:])
+}

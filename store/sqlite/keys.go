@@ -1,0 +1,172 @@
+package sqlite
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"maps"
+	"slices"
+
+	"github.com/caddy-apikey/caddy-apikey/key"
+	"github.com/caddy-apikey/caddy-apikey/store"
+)
+
+// Create implements store.Store.
+func (s *Store) Create(ctx context.Context, k *key.Key, c key.Credits) (store.Entry, error) {
+	k = k.Clone() // it is the caller's, who may be gone before this runs
+	return writeFor(ctx, s, func(w *writerConn) (store.Entry, error) { return createKey(w, k, c) })
+}
+
+func createKey(w *writerConn, k *key.Key, c key.Credits) (store.Entry, error) {
+	k.Generation, c.Version = 1, 1
+	if err := ensureOwner(w, k.UserID, k.CreatedAt); err != nil {
+		return store.Entry{}, err
+	}
+	if err := insertKey(w, k); err != nil {
+		return store.Entry{}, err
+	}
+	const credits = `INSERT INTO {p}credits
+		(remaining, peak, refill_amount, refill_interval, refill_from, last_refill_at, version, key_id)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?)`
+	if _, err := w.exec(credits, append(creditsValues(c), k.ID)...); err != nil {
+		return store.Entry{}, failed("creating a key's credits", err)
+	}
+	if _, err := w.exec(`INSERT INTO {p}counters (key_id) VALUES (?)`, k.ID); err != nil {
+		return store.Entry{}, failed("creating a key's counters", err)
+	}
+	return getEntry(w, k.ID)
+}
+
+func insertKey(w *writerConn, k *key.Key) error {
+	const query = `INSERT INTO {p}keys (config_id, user_id, name, prefix, start, hash, secret_hash,
+		checksummed, enabled, permissions, metadata, allowed_ips, expires_at, created_at, updated_at,
+		rate_limit_enabled, rate_limit_max, rate_limit_time_window, rate_limit_algorithm, generation, id)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
+	values, err := keyValues(k)
+	if err != nil {
+		return err
+	}
+	if _, err := w.exec(query, append(values, k.Generation, k.ID)...); err != nil {
+		return failed("creating a key", err)
+	}
+	if err := insertFormer(w, k); err != nil {
+		return err
+	}
+	return checkHashes(w, k)
+}
+
+func insertFormer(w *writerConn, k *key.Key) error {
+	const query = `INSERT INTO {p}former_hashes (hash, key_id, until_ms, position) VALUES (?, ?, ?, ?)`
+	for i, f := range k.Former {
+		if _, err := w.exec(query, f.Hash[:], k.ID, f.Until, i); err != nil {
+			return failed("storing a former hash", err)
+		}
+	}
+	return nil
+}
+
+// checkHashes keeps a raw key from opening two records: no hash may be current
+// and former at once. The unique indexes of the two tables see to the rest.
+func checkHashes(w *writerConn, k *key.Key) error {
+	const query = `SELECT EXISTS (SELECT 1 FROM {p}former_hashes WHERE hash = ?1)
+		OR EXISTS (SELECT 1 FROM {p}former_hashes f JOIN {p}keys k ON k.hash = f.hash WHERE f.key_id = ?2)`
+	var taken bool
+	if err := w.row(query, []any{k.Hash[:], k.ID}, &taken); err != nil {
+		return failed("comparing hashes", err)
+	}
+	if taken {
+		return store.ErrExists
+	}
+	return nil
+}
+
+// Update implements store.Store.
+func (s *Store) Update(ctx context.Context, id string, change func(*store.Entry) error) (store.Entry, error) {
+	return writeFor(ctx, s, func(w *writerConn) (store.Entry, error) { return updateKey(w, id, change) })
+}
+
+func updateKey(w *writerConn, id string, change func(*store.Entry) error) (store.Entry, error) {
+	e, err := getEntry(w, id)
+	if err != nil {
+		return store.Entry{}, err
+	}
+	before, credits := *e.Key, e.Credits
+	if err := change(&e); err != nil {
+		return store.Entry{}, err
+	}
+	if e.Key == nil || e.Key.ID != id {
+		return store.Entry{}, errors.New("a change must keep the key and its ID")
+	}
+	after := e.Key.Clone()
+	after.Generation = before.Generation
+	if !sameKey(&before, after) {
+		if err := replaceKey(w, &before, after); err != nil {
+			return store.Entry{}, err
+		}
+	}
+	e.Credits.Version = credits.Version
+	if e.Credits != credits {
+		e.Credits.Version++
+		if err := writeCredits(w, id, e.Credits, credits.Version); err != nil {
+			return store.Entry{}, err
+		}
+	}
+	return getEntry(w, id)
+}
+
+func replaceKey(w *writerConn, before, after *key.Key) error {
+	if after.UserID != before.UserID {
+		if err := ensureOwner(w, after.UserID, after.UpdatedAt); err != nil {
+			return err
+		}
+	}
+	const query = `UPDATE {p}keys SET config_id = ?, user_id = ?, name = ?, prefix = ?, start = ?, hash = ?, secret_hash = ?,
+		checksummed = ?, enabled = ?, permissions = ?, metadata = ?, allowed_ips = ?, expires_at = ?, created_at = ?, updated_at = ?,
+		rate_limit_enabled = ?, rate_limit_max = ?, rate_limit_time_window = ?, rate_limit_algorithm = ?, generation = ?
+		WHERE id = ? AND generation = ?`
+	values, err := keyValues(after)
+	if err != nil {
+		return err
+	}
+	n, err := w.exec(query, append(values, before.Generation+1, after.ID, before.Generation)...)
+	if err == nil && n != 1 {
+		err = errLostUpdate
+	}
+	if err != nil {
+		return failed("changing a key", err)
+	}
+	if !slices.Equal(before.Former, after.Former) {
+		if _, err := w.exec(`DELETE FROM {p}former_hashes WHERE key_id = ?`, after.ID); err != nil {
+			return failed("replacing former hashes", err)
+		}
+		if err := insertFormer(w, after); err != nil {
+			return err
+		}
+	}
+	return checkHashes(w, after)
+}
+
+// sameKey compares everything that is stored of a key.
+func sameKey(a, b *key.Key) bool {
+	return a.ID == b.ID && a.ConfigID == b.ConfigID && a.UserID == b.UserID &&
+		samePointer(a.Name, b.Name) && samePointer(a.Prefix, b.Prefix) && samePointer(a.Start, b.Start) &&
+		a.Hash == b.Hash && samePointer(a.SecretHash, b.SecretHash) && slices.Equal(a.Former, b.Former) &&
+		a.Checksummed == b.Checksummed && a.Enabled == b.Enabled && samePermissions(a.Permissions, b.Permissions) &&
+		(a.Metadata == nil) == (b.Metadata == nil) && bytes.Equal(a.Metadata, b.Metadata) &&
+		(a.AllowedIPs == nil) == (b.AllowedIPs == nil) && slices.Equal(a.AllowedIPs, b.AllowedIPs) &&
+		a.ExpiresAt == b.ExpiresAt && a.CreatedAt == b.CreatedAt && a.UpdatedAt == b.UpdatedAt &&
+		a.RateLimitEnabled == b.RateLimitEnabled && a.RateLimitMax == b.RateLimitMax &&
+		a.RateLimitTimeWindow == b.RateLimitTimeWindow && a.RateLimitAlgorithm == b.RateLimitAlgorithm &&
+		a.Generation == b.Generation
+}
+
+func samePermissions(a, b key.Permissions) bool {
+	return (a == nil) == (b == nil) && maps.EqualFunc(a, b, slices.Equal[[]string])
+}
+
+func samePointer[T comparable](a, b *T) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return *a == *b
+}

@@ -1,0 +1,127 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+
+	"github.com/caddy-apikey/caddy-apikey/key"
+	"github.com/caddy-apikey/caddy-apikey/store"
+)
+
+// ownerInfo reads an owner with the number of its keys, counted in an index.
+const ownerInfo = `SELECT ` + ownerColumns + `, (SELECT count(*) FROM {p}keys k WHERE k.user_id = o.user_id) FROM {p}owners o`
+
+// Owner implements store.Store.
+func (s *Store) Owner(ctx context.Context, userID string) (store.OwnerInfo, error) {
+	var row ownerRow
+	var count int64
+	err := s.readRow(ctx, "reading an owner", ownerInfo+` WHERE o.user_id = ?`, []any{userID}, append(row.dest(), &count)...)
+	if err != nil {
+		return store.OwnerInfo{}, err
+	}
+	return store.OwnerInfo{Owner: row.owner(), KeyCount: count}, nil
+}
+
+// Owners implements store.Store.
+func (s *Store) Owners(ctx context.Context, limit int, cursor string) (store.OwnerPage, error) {
+	after := ""
+	if cursor != "" {
+		c, err := parseCursor(cursor, orderOwners, false)
+		if err != nil {
+			return store.OwnerPage{}, err
+		}
+		after = c.id
+	}
+	if err := s.enter(); err != nil {
+		return store.OwnerPage{}, err
+	}
+	defer s.leave()
+	stmt, err := s.readers.stmts.get(ownerInfo + ` WHERE o.user_id > ? ORDER BY o.user_id LIMIT ?`)
+	if err != nil {
+		return store.OwnerPage{}, failed("listing owners", err)
+	}
+	limit = pageSize(limit)
+	rows, err := stmt.QueryContext(ctx, after, limit+1) // one more tells whether there is a next page
+	if err != nil {
+		return store.OwnerPage{}, failed("listing owners", err)
+	}
+	defer rows.Close()
+	var page store.OwnerPage
+	for rows.Next() {
+		var row ownerRow
+		var count int64
+		if err := rows.Scan(append(row.dest(), &count)...); err != nil {
+			return store.OwnerPage{}, failed("listing owners", err)
+		}
+		page.Owners = append(page.Owners, store.OwnerInfo{Owner: row.owner(), KeyCount: count})
+	}
+	if err := rows.Err(); err != nil {
+		return store.OwnerPage{}, failed("listing owners", err)
+	}
+	if len(page.Owners) > limit {
+		page.Owners = page.Owners[:limit]
+		page.Next = cursorPoint{id: page.Owners[limit-1].UserID}.encode(orderOwners, false)
+	}
+	return page, nil
+}
+
+// PutOwner implements store.Store.
+func (s *Store) PutOwner(ctx context.Context, userID string, now int64, change func(*key.Owner) error) (store.OwnerInfo, error) {
+	return writeFor(ctx, s, func(w *writerConn) (store.OwnerInfo, error) { return putOwner(w, userID, now, change) })
+}
+
+func putOwner(w *writerConn, userID string, now int64, change func(*key.Owner) error) (store.OwnerInfo, error) {
+	before, err := getOwner(w, userID)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		before.Owner = key.Owner{UserID: userID, Enabled: true, CreatedAt: now, UpdatedAt: now}
+	case err != nil:
+		return store.OwnerInfo{}, err
+	}
+	after := before.Owner
+	if err := change(&after); err != nil {
+		return store.OwnerInfo{}, err
+	}
+	after.UserID, after.Generation = userID, before.Generation
+	if before.Generation != 0 && sameOwner(before.Owner, after) {
+		return before, nil
+	}
+	if after.UpdatedAt == before.UpdatedAt {
+		after.UpdatedAt = now
+	}
+	after.Generation++
+	const query = `INSERT INTO {p}owners (user_id, tier, enabled, created_at, updated_at, generation) VALUES (?, ?, ?, ?, ?, ?)
+		ON CONFLICT (user_id) DO UPDATE SET tier = excluded.tier, enabled = excluded.enabled,
+			created_at = excluded.created_at, updated_at = excluded.updated_at, generation = excluded.generation`
+	_, err = w.exec(query, userID, optional(after.Tier), flag(after.Enabled), after.CreatedAt, after.UpdatedAt, after.Generation)
+	if err != nil {
+		return store.OwnerInfo{}, failed("storing an owner", err)
+	}
+	return getOwner(w, userID)
+}
+
+func sameOwner(a, b key.Owner) bool {
+	return samePointer(a.Tier, b.Tier) && a.Enabled == b.Enabled && a.CreatedAt == b.CreatedAt && a.UpdatedAt == b.UpdatedAt
+}
+
+func getOwner(w *writerConn, userID string) (store.OwnerInfo, error) {
+	var row ownerRow
+	var count int64
+	err := w.row(ownerInfo+` WHERE o.user_id = ?`, []any{userID}, append(row.dest(), &count)...)
+	if errors.Is(err, sql.ErrNoRows) {
+		return store.OwnerInfo{}, store.ErrNotFound
+	}
+	if err != nil {
+		return store.OwnerInfo{}, failed("reading an owner", err)
+	}
+	return store.OwnerInfo{Owner: row.owner(), KeyCount: count}, nil
+}
+
+// ensureOwner makes an owner where there is none; one that exists stays as it is.
+func ensureOwner(w *writerConn, userID string, now int64) error {
+	const query = `INSERT INTO {p}owners (user_id, enabled, created_at, updated_at, generation) VALUES (?, 1, ?, ?, 1)
+		ON CONFLICT (user_id) DO NOTHING`
+	_, err := w.exec(query, userID, now, now)
+	return failed("making an owner", err)
+}

@@ -1,0 +1,260 @@
+package sqlite
+
+import (
+	"bytes"
+	"database/sql"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"github.com/caddy-apikey/caddy-apikey/key"
+	"github.com/caddy-apikey/caddy-apikey/ratelimit"
+	"github.com/caddy-apikey/caddy-apikey/store"
+)
+
+const (
+	keyColumns = `k.id, k.config_id, k.user_id, k.name, k.prefix, k.start, k.hash, k.secret_hash,
+		k.checksummed, k.enabled, k.permissions, k.metadata, k.allowed_ips, k.expires_at, k.created_at, k.updated_at,
+		k.rate_limit_enabled, k.rate_limit_max, k.rate_limit_time_window, k.rate_limit_algorithm, k.generation`
+
+	// formerColumn reads the former hashes inside the same statement, and so
+	// from the same snapshot, as the rest.
+	formerColumn = `(SELECT group_concat(hex(f.hash) || ':' || f.until_ms, ',' ORDER BY f.position)
+		FROM {p}former_hashes f WHERE f.key_id = k.id)`
+
+	creditsColumns  = `c.remaining, c.peak, c.refill_amount, c.refill_interval, c.refill_from, c.last_refill_at, c.version`
+	countersColumns = `n.key_id, n.last_request, n.rate_state`
+	ownerColumns    = `o.user_id, o.tier, o.enabled, o.created_at, o.updated_at, o.generation`
+
+	// entryColumns and entryTables read a whole store.Entry. The joins are outer
+	// ones so that a damaged database gives an error and not a missing key.
+	entryColumns = keyColumns + `, ` + formerColumn + `, ` + creditsColumns + `, ` + countersColumns + `, ` + ownerColumns
+	entryJoins   = ` LEFT JOIN {p}credits c ON c.key_id = k.id LEFT JOIN {p}owners o ON o.user_id = k.user_id`
+	counterJoin  = ` LEFT JOIN {p}counters n ON n.key_id = k.id`
+	entryTables  = ` FROM {p}keys k` + counterJoin + entryJoins
+)
+
+// keyValues are the columns of a key in the order of keyColumns, without the ID
+// and the generation.
+func keyValues(k *key.Key) ([]any, error) {
+	var permissions, ips []byte
+	var err error
+	if k.Permissions != nil {
+		if permissions, err = json.Marshal(k.Permissions); err != nil {
+			return nil, fmt.Errorf("permissions: %w", err)
+		}
+	}
+	if k.AllowedIPs != nil {
+		if ips, err = json.Marshal(k.AllowedIPs); err != nil {
+			return nil, fmt.Errorf("allowed IPs: %w", err)
+		}
+	}
+	var secret []byte
+	if k.SecretHash != nil {
+		secret = k.SecretHash[:]
+	}
+	return []any{
+		k.ConfigID, k.UserID, optional(k.Name), optional(k.Prefix), optional(k.Start), k.Hash[:], orNull(secret),
+		flag(k.Checksummed), flag(k.Enabled), text(permissions), text(k.Metadata), text(ips),
+		nonZero(k.ExpiresAt), k.CreatedAt, k.UpdatedAt,
+		flag(k.RateLimitEnabled), nonZero(k.RateLimitMax), nonZero(k.RateLimitTimeWindow), k.RateLimitAlgorithm.String(),
+	}, nil
+}
+
+func creditsValues(c key.Credits) []any {
+	var remaining any
+	var peak int64
+	if c.Limited {
+		remaining, peak = c.Remaining, c.Peak
+	}
+	return []any{
+		remaining, peak, nonZero(c.RefillAmount), nonZero(c.RefillInterval),
+		nonZero(c.RefillFrom), nonZero(c.LastRefillAt), c.Version,
+	}
+}
+
+func optional(s *string) any {
+	if s == nil {
+		return nil
+	}
+	return *s
+}
+
+func orNull(b []byte) any {
+	if len(b) == 0 {
+		return nil
+	}
+	return b
+}
+
+func text(b []byte) any {
+	if b == nil {
+		return nil
+	}
+	return string(b)
+}
+
+func nonZero(n int64) any {
+	if n == 0 {
+		return nil
+	}
+	return n
+}
+
+func flag(b bool) int64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// entryRow receives the columns of entryColumns.
+type entryRow struct {
+	k                      key.Key
+	name, prefix, start    sql.NullString
+	hash, secret           []byte
+	checksummed, enabled   int64
+	permissions, meta, ips sql.NullString
+	expires, maxim, window sql.NullInt64
+	limited                int64
+	algorithm              string
+	former                 sql.NullString
+	credits                creditsRow
+	counterOf              string // NULL, and so an error, where the row is missing
+	lastRequest            sql.NullInt64
+	rate                   []byte
+	owner                  ownerRow
+}
+
+func (r *entryRow) dest() []any {
+	d := []any{
+		&r.k.ID, &r.k.ConfigID, &r.k.UserID, &r.name, &r.prefix, &r.start, &r.hash, &r.secret,
+		&r.checksummed, &r.enabled, &r.permissions, &r.meta, &r.ips, &r.expires, &r.k.CreatedAt, &r.k.UpdatedAt,
+		&r.limited, &r.maxim, &r.window, &r.algorithm, &r.k.Generation, &r.former,
+	}
+	d = append(d, r.credits.dest()...)
+	d = append(d, &r.counterOf, &r.lastRequest, &r.rate)
+	return append(d, r.owner.dest()...)
+}
+
+// entry decodes the row. What cannot have been written by this package is an error.
+func (r *entryRow) entry() (store.Entry, error) {
+	k := r.k
+	k.Name, k.Prefix, k.Start = pointer(r.name), pointer(r.prefix), pointer(r.start)
+	k.Checksummed, k.Enabled, k.RateLimitEnabled = r.checksummed != 0, r.enabled != 0, r.limited != 0
+	k.ExpiresAt, k.RateLimitMax, k.RateLimitTimeWindow = r.expires.Int64, r.maxim.Int64, r.window.Int64
+	if err := r.decode(&k); err != nil {
+		return store.Entry{}, unavailable("key %q is damaged: %w", r.k.ID, err)
+	}
+	return store.Entry{
+		Key:      &k,
+		Credits:  r.credits.credits(),
+		Counters: key.Counters{LastRequest: r.lastRequest.Int64, Rate: bytes.Clone(r.rate)},
+		Owner:    r.owner.owner(),
+	}, nil
+}
+
+func (r *entryRow) decode(k *key.Key) error {
+	if len(r.hash) != len(k.Hash) {
+		return errors.New("hash: wrong length")
+	}
+	copy(k.Hash[:], r.hash)
+	if r.secret != nil {
+		k.SecretHash = new(key.Hash)
+		if copy(k.SecretHash[:], r.secret) != len(r.secret) || len(r.secret) != len(k.Hash) {
+			return errors.New("secret hash: wrong length")
+		}
+	}
+	if r.meta.Valid {
+		k.Metadata = json.RawMessage(r.meta.String)
+	}
+	var err error
+	if r.permissions.Valid {
+		if err = json.Unmarshal([]byte(r.permissions.String), &k.Permissions); err != nil {
+			return fmt.Errorf("permissions: %w", err)
+		}
+	}
+	if r.ips.Valid {
+		k.AllowedIPs = []netip.Prefix{}
+		if err = json.Unmarshal([]byte(r.ips.String), &k.AllowedIPs); err != nil {
+			return fmt.Errorf("allowed IPs: %w", err)
+		}
+		if k.AllowedIPs == nil { // "null": this package never writes it, and it would mean "everywhere"
+			return errors.New("allowed IPs: null")
+		}
+	}
+	if k.RateLimitAlgorithm, err = ratelimit.ParseAlgorithm(r.algorithm); err != nil {
+		return fmt.Errorf("rate limit algorithm: %w", err)
+	}
+	k.Former, err = parseFormer(r.former.String)
+	return err
+}
+
+func parseFormer(s string) (list []key.Former, err error) {
+	if s == "" {
+		return nil, nil
+	}
+	for one := range strings.SplitSeq(s, ",") {
+		hash, until, _ := strings.Cut(one, ":")
+		var f key.Former
+		if n, err := hex.Decode(f.Hash[:], []byte(hash[:min(len(hash), 2*len(f.Hash))])); err != nil || n != len(f.Hash) || len(hash) != 2*n {
+			return nil, errors.New("former hash: damaged")
+		}
+		if f.Until, err = strconv.ParseInt(until, 10, 64); err != nil {
+			return nil, errors.New("end of a former hash: damaged")
+		}
+		list = append(list, f)
+	}
+	return list, nil
+}
+
+func pointer(s sql.NullString) *string {
+	if !s.Valid {
+		return nil
+	}
+	return &s.String
+}
+
+// creditsRow receives the columns of creditsColumns.
+type creditsRow struct {
+	remaining, amount, interval, from, last sql.NullInt64
+	peak, version                           int64
+}
+
+func (r *creditsRow) dest() []any {
+	return []any{&r.remaining, &r.peak, &r.amount, &r.interval, &r.from, &r.last, &r.version}
+}
+
+func (r *creditsRow) credits() key.Credits {
+	return key.Credits{
+		Limited:        r.remaining.Valid,
+		Remaining:      r.remaining.Int64,
+		Peak:           r.peak,
+		RefillAmount:   r.amount.Int64,
+		RefillInterval: r.interval.Int64,
+		RefillFrom:     r.from.Int64,
+		LastRefillAt:   r.last.Int64,
+		Version:        r.version,
+	}
+}
+
+// ownerRow receives the columns of ownerColumns.
+type ownerRow struct {
+	o       key.Owner
+	tier    sql.NullString
+	enabled int64
+}
+
+func (r *ownerRow) dest() []any {
+	return []any{&r.o.UserID, &r.tier, &r.enabled, &r.o.CreatedAt, &r.o.UpdatedAt, &r.o.Generation}
+}
+
+func (r *ownerRow) owner() key.Owner {
+	o := r.o
+	o.Tier, o.Enabled = pointer(r.tier), r.enabled != 0
+	return o
+}

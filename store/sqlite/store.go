@@ -1,0 +1,81 @@
+package sqlite
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"github.com/caddy-apikey/caddy-apikey/store"
+)
+
+// Store is an open database. It implements store.Store.
+type Store struct {
+	lock    *fileLock
+	readers *readers
+	writer  *writer
+	watch   *watch
+
+	mu       sync.RWMutex // guards closed against calls that begin
+	closed   bool
+	closing  chan struct{}  // closed with the store
+	inflight sync.WaitGroup // calls that have begun
+}
+
+// enter begins a call; the caller calls leave at its end.
+func (s *Store) enter() error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.closed {
+		return store.ErrClosed
+	}
+	s.inflight.Add(1)
+	return nil
+}
+
+func (s *Store) leave() { s.inflight.Done() }
+
+// Close implements store.Store. The readers are closed before the writer: the
+// last connection to close folds the log into the database and removes it, and
+// only one that can write is able to.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return store.ErrClosed
+	}
+	s.closed = true
+	s.mu.Unlock()
+
+	close(s.closing) // wakes those who wait for room in the queue
+	s.inflight.Wait()
+	err := s.readers.close()
+	err = errors.Join(err, s.writer.close())
+	return errors.Join(err, s.lock.release())
+}
+
+// Health implements store.Store. It asks a reader and the writer, and looks
+// whether the files are still there; where the writer had lost trust in its
+// connection, it is here that it tries again if nobody else writes.
+func (s *Store) Health(ctx context.Context) (store.Status, error) {
+	st := store.Status{Kind: "sqlite", Backlog: len(s.writer.queue)}
+	if err := s.write(ctx, func(*writerConn) error { return nil }); err != nil {
+		return store.Status{}, err
+	}
+	if err := s.enter(); err != nil {
+		return store.Status{}, err
+	}
+	defer s.leave()
+	const query = `SELECT sqlite_version(),
+		(SELECT coalesce(max(version_id), 0) FROM {p}` + migrationsTable + ` WHERE is_applied),
+		(SELECT count(*) FROM {p}keys)`
+	stmt, err := s.readers.stmts.get(query)
+	if err == nil {
+		err = stmt.QueryRowContext(ctx).Scan(&st.Version, &st.Schema, &st.Keys)
+	}
+	if err != nil {
+		return store.Status{}, failed("health", err)
+	}
+	return st, nil
+}
+
+var _ store.Store = (*Store)(nil)

@@ -1,0 +1,121 @@
+package storetest
+
+import (
+	"bytes"
+	"fmt"
+	"sync"
+
+	"github.com/caddy-apikey/caddy-apikey/key"
+	"github.com/caddy-apikey/caddy-apikey/store"
+)
+
+var counterTests = []test{
+	{"are stored, replaced and cleared", func(e *env) {
+		id := e.create(limited(5), nil).Key.ID
+		for _, c := range []key.Counters{
+			{LastRequest: t0, Rate: []byte{0, 1, 0xff}},
+			{LastRequest: t0 - 5},
+			{Rate: bytes.Repeat([]byte{7}, 5000)},
+			{LastRequest: key.MaxTime, Rate: []byte("x")},
+			{},
+		} {
+			e.must(e.store.SaveCounters(e.ctx, []store.Counted{{ID: id, Counters: c}}))
+			if d := diffStruct("counters", e.get(id).Counters, c); d != "" {
+				e.Fatal(d)
+			}
+		}
+		e.must(e.store.SaveCounters(e.ctx, nil))
+	}},
+	{"A6 touch no record", func(e *env) {
+		full, err := e.store.Create(e.ctx, fullKey(100), limited(5))
+		e.must(err)
+		var batch []store.Counted
+		want := map[string]store.Entry{full.Key.ID: full}
+		for range 20 {
+			made := e.create(limited(5), nil)
+			want[made.Key.ID] = made
+		}
+		i := int64(0)
+		for id, entry := range want {
+			i++
+			entry.Counters = key.Counters{LastRequest: t0 + i, Rate: fmt.Appendf(nil, "%d", i)}
+			want[id] = entry
+			batch = append(batch, store.Counted{ID: id, Counters: entry.Counters})
+		}
+		untouched := e.create(limited(5), nil)
+		want[untouched.Key.ID] = untouched
+		e.must(e.store.SaveCounters(e.ctx, batch))
+		e.unchanged(want)
+	}},
+	{"C4 bring no deleted key back", func(e *env) {
+		a, b := e.create(limited(5), nil), e.create(limited(5), nil)
+		e.must(e.store.Delete(e.ctx, a.Key.ID))
+		c := key.Counters{LastRequest: t0, Rate: []byte("x")}
+		e.must(e.store.SaveCounters(e.ctx, []store.Counted{{ID: a.Key.ID, Counters: c}, {ID: b.Key.ID, Counters: c}, {ID: "nobody", Counters: c}}))
+		b.Counters = c
+		e.unchanged(map[string]store.Entry{b.Key.ID: b})
+	}},
+	{"C4 bring nothing back, under load", testC4},
+}
+
+// testC4 edits, spends and deletes while counters are written all the time.
+func testC4(e *env) {
+	const n = 60
+	var ids []string
+	for range n {
+		ids = append(ids, e.create(limited(1000), func(k *key.Key) { k.Name = ptr("new") }).Key.ID)
+	}
+	stop := make(chan struct{})
+	var flush sync.WaitGroup
+	for w := range 2 {
+		flush.Go(func() {
+			for i := int64(1); ; i++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				var batch []store.Counted
+				for _, id := range ids {
+					batch = append(batch, store.Counted{ID: id, Counters: key.Counters{LastRequest: t0 + i, Rate: []byte{byte(w)}}})
+				}
+				if err := e.store.SaveCounters(e.ctx, batch); err != nil {
+					e.Error(err)
+					return
+				}
+			}
+		})
+	}
+	e.parallel(n*5, func(i int) error {
+		id := ids[i%n]
+		switch {
+		case i/n < 3:
+			_, err := e.store.TakeCredits(e.ctx, id, 1, t0)
+			return err
+		case i/n == 3:
+			_, err := e.store.Update(e.ctx, id, func(en *store.Entry) error {
+				k := en.Key.Clone()
+				k.Enabled, k.Name = false, ptr("revoked")
+				en.Key = k
+				return nil
+			})
+			return err
+		case i%2 == 0:
+			return e.store.Delete(e.ctx, id)
+		}
+		return nil
+	})
+	close(stop)
+	flush.Wait()
+	all := e.dump()
+	for i, id := range ids {
+		got, ok := all[id]
+		if ok != (i%2 == 1) {
+			e.Errorf("key %d: stored is %v", i, ok)
+			continue
+		}
+		if ok && (got.Key.Enabled || *got.Key.Name != "revoked" || got.Key.Generation != 2 || got.Credits.Remaining != 997) {
+			e.Errorf("key %d: %+v, %d credits", i, got.Key, got.Credits.Remaining)
+		}
+	}
+}

@@ -1,0 +1,139 @@
+package storetest
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/caddy-apikey/caddy-apikey/key"
+	"github.com/caddy-apikey/caddy-apikey/store"
+)
+
+var deleteTests = []test{
+	{"unknown", func(e *env) {
+		e.wantErr(e.store.Delete(e.ctx, "nobody"), store.ErrNotFound)
+	}},
+	{"takes along all that belongs to the key", func(e *env) {
+		full := fullKey(1)
+		_, err := e.store.Create(e.ctx, full, limited(5))
+		e.must(err)
+		other := e.create(limited(7), func(k *key.Key) { k.ID = "other"; k.Hash = hash("other", 1) })
+		e.must(e.store.SaveCounters(e.ctx, []store.Counted{{ID: full.ID, Counters: key.Counters{LastRequest: t0, Rate: []byte("x")}}}))
+		before := e.dump()
+
+		e.must(e.store.Delete(e.ctx, full.ID))
+		e.unchanged(before, full.ID)
+		e.wantErr(e.store.Delete(e.ctx, full.ID), store.ErrNotFound)
+		_, err = e.store.Get(e.ctx, full.ID)
+		e.wantErr(err, store.ErrNotFound)
+		for _, h := range []key.Hash{full.Hash, full.Former[0].Hash, full.Former[1].Hash} {
+			_, err = e.store.Find(e.ctx, h)
+			e.wantErr(err, store.ErrNotFound)
+		}
+		_, err = e.store.TakeCredits(e.ctx, full.ID, 1, t0)
+		e.wantErr(err, store.ErrNotFound)
+		_, err = e.store.GiveCredits(e.ctx, full.ID, 1, t0)
+		e.wantErr(err, store.ErrNotFound)
+		e.keyCount(full.UserID, 0)
+		e.sameEntry(e.get(other.Key.ID), other)
+
+		again, err := e.store.Create(e.ctx, full, limited(2)) // the same ID and hashes are free again
+		e.must(err)
+		if again.Counters.LastRequest != 0 || again.Credits.Remaining != 2 {
+			e.Fatalf("the old key's counters came back: %+v %+v", again.Counters, again.Credits)
+		}
+	}},
+	{"T2 expired keys, and only those", testT2},
+	{"T2 at most the limit, the rest later", func(e *env) {
+		for i := range 25 {
+			e.create(key.Credits{}, func(k *key.Key) { k.ExpiresAt = t0 + int64(i) })
+		}
+		total := 0
+		for _, want := range []int{0, 10, 10, 5, 0} {
+			limit := 10
+			if want == 0 && total == 0 {
+				limit = 0
+			}
+			ids, err := e.store.DeleteExpired(e.ctx, t0+100, limit)
+			e.must(err)
+			if len(ids) != want {
+				e.Fatalf("%d deleted, want %d", len(ids), want)
+			}
+			total += len(ids)
+		}
+	}},
+}
+
+// testT2 mixes 10,000 keys of which a known half has expired.
+func testT2(e *env) {
+	const before = t0
+	expiries := []int64{0, 1, before - 1, before, before + 1, key.MaxTime, before - 86_400_000, 0, before + 86_400_000, before - 2}
+	const n = 10_000
+	var gone, stay []string
+	formers := map[key.Hash]bool{} // whether it stays
+	e.parallel(n, func(i int) error {
+		k := plainKey(i + 1)
+		k.ExpiresAt = expiries[i%len(expiries)]
+		k.UserID = fmt.Sprintf("owner %d", i%7)
+		if i%50 == 9 { // an expired one
+			k.Former = []key.Former{{Hash: hash("dead's", i), Until: before + 5}}
+		}
+		if i%50 == 3 { // one that stays
+			k.Former = []key.Former{{Hash: hash("over", i), Until: before - 1}, {Hash: hash("edge", i), Until: before}}
+		}
+		_, err := e.store.Create(e.ctx, k, limited(int64(i)))
+		return err
+	})
+	for i := range n {
+		id, x := plainKey(i+1).ID, expiries[i%len(expiries)]
+		if x != 0 && x < before {
+			gone = append(gone, id)
+		} else {
+			stay = append(stay, id)
+		}
+		if i%50 == 3 {
+			formers[hash("over", i)], formers[hash("edge", i)] = false, true
+		}
+		if i%50 == 9 {
+			formers[hash("dead's", i)] = false
+		}
+	}
+	was := e.dump()
+	var deleted []string
+	for {
+		ids, err := e.store.DeleteExpired(e.ctx, before, 999)
+		e.must(err)
+		if len(ids) == 0 {
+			break
+		}
+		if len(ids) > 999 {
+			e.Fatalf("%d deleted at once", len(ids))
+		}
+		deleted = append(deleted, ids...)
+	}
+	slices.Sort(deleted)
+	if !slices.Equal(deleted, gone) { // ids sort as they were made
+		e.Fatalf("%d keys deleted, want %d", len(deleted), len(gone))
+	}
+	now := e.dump()
+	if len(now) != len(stay) {
+		e.Fatalf("%d keys stay, want %d", len(now), len(stay))
+	}
+	for _, id := range stay {
+		want := was[id]
+		if want.Key.Former != nil {
+			want.Key = want.Key.Clone()
+			want.Key.Former = want.Key.Former[1:] // the one whose grace ended goes too
+		}
+		if d := diffEntry(now[id], want); d != "" {
+			e.Fatalf("key %s: %s", id, d)
+		}
+	}
+	for h, stays := range formers {
+		_, err := e.store.Find(e.ctx, h)
+		if stays {
+			e.must(err)
+		} else {
+			e.wantErr(err, store.ErrNotFound)
+		}
+	}
+}

@@ -1,0 +1,293 @@
+package storetest
+
+import (
+	"cmp"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/caddy-apikey/caddy-apikey/key"
+	"github.com/caddy-apikey/caddy-apikey/store"
+)
+
+var sorts = []store.Sort{store.SortCreatedAt, store.SortName, store.SortLastRequest}
+
+var listTests = []test{
+	{"empty", func(e *env) {
+		page, err := e.store.List(e.ctx, store.List{})
+		e.must(err)
+		if len(page.Entries) != 0 || page.Total != 0 || page.Next != "" {
+			e.Fatalf("%+v", page)
+		}
+	}},
+	{"every order, both directions, all page sizes", testListOrders},
+	{"the default order is by creation", func(e *env) {
+		a := e.create(limited(1), func(k *key.Key) { k.CreatedAt = t0 + 5 })
+		b := e.create(limited(1), func(k *key.Key) { k.CreatedAt = t0 })
+		page, err := e.store.List(e.ctx, store.List{})
+		e.must(err)
+		if len(page.Entries) != 2 || page.Entries[0].Key.ID != b.Key.ID || page.Entries[1].Key.ID != a.Key.ID {
+			e.Fatalf("%+v", page.Entries)
+		}
+	}},
+	{"an unknown order is refused", func(e *env) {
+		if _, err := e.store.List(e.ctx, store.List{Sort: "id; DROP TABLE keys"}); err == nil {
+			e.Fatal("it was taken")
+		}
+	}},
+	{"filters", testListFilters},
+	{"queries are text, not patterns", testListQuery},
+	{"cursors of another list are refused", testListCursors},
+	{"while keys come and go", testListMoving},
+}
+
+// mixed makes keys with ties and without values in every order.
+func (e *env) mixed(n int) (all []store.Entry) {
+	e.Helper()
+	names := []*string{nil, ptr("b"), ptr("a"), nil, ptr("b"), ptr(""), ptr("ä"), ptr("B")}
+	var counted []store.Counted
+	for i := range n {
+		made := e.create(limited(1), func(k *key.Key) {
+			k.ID = fmt.Sprintf("%02d-%d", (i*37)%100, i) // in no order that matters
+			k.CreatedAt, k.Name = t0+int64(i%5), names[i%len(names)]
+			k.UserID = []string{"alice", "bob"}[i%2]
+		})
+		if i%3 != 0 {
+			made.Counters.LastRequest = t0 + int64(i%4)
+			counted = append(counted, store.Counted{ID: made.Key.ID, Counters: made.Counters})
+		}
+		all = append(all, made)
+	}
+	e.must(e.store.SaveCounters(e.ctx, counted))
+	return all
+}
+
+// compareBy is the order that List promises.
+func compareBy(s store.Sort) func(a, b store.Entry) int {
+	value := func(e store.Entry) (none int, text string, n int64) {
+		switch {
+		case s == store.SortCreatedAt:
+			return 0, "", e.Key.CreatedAt
+		case s == store.SortName && e.Key.Name != nil:
+			return 0, *e.Key.Name, 0
+		case s == store.SortLastRequest && e.Counters.LastRequest != 0:
+			return 0, "", e.Counters.LastRequest
+		}
+		return 1, "", 0
+	}
+	return func(a, b store.Entry) int {
+		an, at, ai := value(a)
+		bn, bt, bi := value(b)
+		return cmp.Or(cmp.Compare(an, bn), cmp.Compare(at, bt), cmp.Compare(ai, bi), cmp.Compare(a.Key.ID, b.Key.ID))
+	}
+}
+
+func testListOrders(e *env) {
+	all := e.mixed(41)
+	for _, s := range sorts {
+		for _, reverse := range []bool{false, true} {
+			for _, owner := range []string{"", "alice"} {
+				want := slices.DeleteFunc(slices.Clone(all), func(en store.Entry) bool { return owner != "" && en.Key.UserID != owner })
+				slices.SortFunc(want, compareBy(s))
+				if reverse {
+					slices.Reverse(want)
+				}
+				for _, limit := range []int{1, 2, 7, 20, 21, 40, 41, 42, 500} {
+					q := store.List{Filter: store.Filter{UserID: owner}, Sort: s, Reverse: reverse, Limit: limit}
+					e.wantList(q, want)
+				}
+			}
+		}
+	}
+}
+
+func (e *env) wantList(q store.List, want []store.Entry) {
+	e.Helper()
+	var got []store.Entry
+	for {
+		page, err := e.store.List(e.ctx, q)
+		e.must(err)
+		if page.Total != int64(len(want)) || len(page.Entries) > q.Limit {
+			e.Fatalf("%+v: total %d, want %d; a page of %d", q, page.Total, len(want), len(page.Entries))
+		}
+		if full := len(page.Entries) == q.Limit; page.Next != "" && !full {
+			e.Fatalf("%+v: a short page with a next one", q)
+		}
+		if url.QueryEscape(page.Next) != page.Next {
+			e.Fatalf("cursor %q is not URL-safe", page.Next)
+		}
+		if got = append(got, page.Entries...); len(got) > len(want) {
+			e.Fatalf("%+v: %d keys and no end, want %d", q, len(got), len(want))
+		}
+		if q.Cursor = page.Next; q.Cursor == "" {
+			break
+		}
+	}
+	if len(got) != len(want) {
+		e.Fatalf("%+v: %d keys, want %d", q, len(got), len(want))
+	}
+	for i := range got {
+		if d := diffEntry(got[i], want[i]); d != "" {
+			e.Fatalf("%+v: key %d: %s", q, i, d)
+		}
+	}
+}
+
+func testListFilters(e *env) {
+	for i := range 24 {
+		e.create(limited(1), func(k *key.Key) {
+			k.UserID = []string{"alice", "bob", "Alice"}[i%3]
+			k.ConfigID = []string{"default", "other"}[i%2]
+			k.Enabled = i%4 != 0
+			k.Prefix = []*string{nil, ptr("ak_"), ptr("ak")}[i/8]
+		})
+	}
+	all := e.pages(store.List{})
+	for name, c := range map[string]struct {
+		f    store.Filter
+		pass func(*key.Key) bool
+	}{
+		"owner":    {store.Filter{UserID: "alice"}, func(k *key.Key) bool { return k.UserID == "alice" }},
+		"config":   {store.Filter{ConfigID: "other"}, func(k *key.Key) bool { return k.ConfigID == "other" }},
+		"enabled":  {store.Filter{Enabled: ptr(true)}, func(k *key.Key) bool { return k.Enabled }},
+		"disabled": {store.Filter{Enabled: ptr(false)}, func(k *key.Key) bool { return !k.Enabled }},
+		"prefix":   {store.Filter{Prefix: "ak_"}, func(k *key.Key) bool { return k.Prefix != nil && *k.Prefix == "ak_" }},
+		"nobody":   {store.Filter{UserID: "nobody"}, func(*key.Key) bool { return false }},
+		"several": {
+			store.Filter{UserID: "bob", ConfigID: "other", Enabled: ptr(true), Prefix: "ak"},
+			func(k *key.Key) bool {
+				return k.UserID == "bob" && k.ConfigID == "other" && k.Enabled && k.Prefix != nil && *k.Prefix == "ak"
+			},
+		},
+	} {
+		for _, s := range sorts {
+			for _, reverse := range []bool{false, true} {
+				want := slices.DeleteFunc(slices.Clone(all), func(en store.Entry) bool { return !c.pass(en.Key) })
+				slices.SortFunc(want, compareBy(s))
+				if reverse {
+					slices.Reverse(want)
+				}
+				e.Run(fmt.Sprintf("%s by %s %v", name, s, reverse), func(t *testing.T) {
+					sub := *e
+					sub.T = t
+					sub.wantList(store.List{Filter: c.f, Sort: s, Reverse: reverse, Limit: 3}, want)
+				})
+			}
+		}
+	}
+}
+
+func testListQuery(e *env) {
+	names := []string{"plain", "50% off", "under_score", `back\slash`, "PLAIN", "Ünï", "ünï", "a'b\"c", "%", "_"}
+	for i, name := range names {
+		e.create(limited(1), func(k *key.Key) {
+			k.Name, k.Start = ptr(name), ptr(fmt.Sprintf("ak_%dXyZ", i))
+		})
+	}
+	e.create(limited(1), nil)       // neither a name nor a start
+	fold := func(s string) string { // as promised: ASCII letters only
+		return strings.Map(func(r rune) rune {
+			if r >= 'A' && r <= 'Z' {
+				return r + 'a' - 'A'
+			}
+			return r
+		}, s)
+	}
+	for _, q := range []string{
+		"plain", "PlAiN", "%", "_", `\`, "0%", "r_s", "%_%", "_%", "Ünï", "ün", "'", `"`, "xyz", "ak_3x", "ak%", "nothing",
+		"' OR 1=1 --", "\x00", strings.Repeat("x", 100_000), strings.Repeat("%", 60_000),
+	} {
+		want := 0
+		for i, name := range names {
+			if strings.Contains(fold(name), fold(q)) || strings.Contains(fold(fmt.Sprintf("ak_%dXyZ", i)), fold(q)) {
+				want++
+			}
+		}
+		page, err := e.store.List(e.ctx, store.List{Filter: store.Filter{Query: q}})
+		if err != nil {
+			e.Fatalf("query %.20q: %v", q, err)
+		}
+		if len(page.Entries) != want || page.Total != int64(want) {
+			e.Errorf("query %.20q: %d keys, total %d, want %d", q, len(page.Entries), page.Total, want)
+		}
+	}
+}
+
+func testListCursors(e *env) {
+	e.mixed(9)
+	cursors := map[string]string{}
+	label := func(s store.Sort, reverse bool) string { return fmt.Sprintf("%s %v", s, reverse) }
+	for _, s := range sorts {
+		for _, reverse := range []bool{false, true} {
+			page, err := e.store.List(e.ctx, store.List{Sort: s, Reverse: reverse, Limit: 4})
+			e.must(err)
+			cursors[label(s, reverse)] = page.Next
+		}
+	}
+	owners, err := e.store.Owners(e.ctx, 1, "")
+	e.must(err)
+	cursors["owners"] = owners.Next
+	for _, garbage := range []string{"x", "AAAA", "!!", "null", "e30", strings.Repeat("A", 1<<20), cursors[label(store.SortName, false)] + "=", "\x00"} {
+		cursors["garbage "+garbage[:min(len(garbage), 9)]] = garbage
+	}
+	for _, s := range sorts {
+		for _, reverse := range []bool{false, true} {
+			for from, cursor := range cursors {
+				_, err := e.store.List(e.ctx, store.List{Sort: s, Reverse: reverse, Limit: 4, Cursor: cursor})
+				if from == label(s, reverse) {
+					e.must(err)
+				} else {
+					e.wantErr(err, store.ErrCursor)
+				}
+			}
+		}
+	}
+}
+
+// testListMoving pages while keys are made and deleted: what is there all the
+// time is seen exactly once.
+func testListMoving(e *env) {
+	stable := e.mixed(60)
+	for _, s := range sorts {
+		for _, reverse := range []bool{false, true} {
+			stop := make(chan struct{})
+			var wg sync.WaitGroup
+			wg.Go(func() {
+				for i := 0; ; i++ {
+					select {
+					case <-stop:
+						return
+					default:
+					}
+					k := plainKey(100_000 + i)
+					k.CreatedAt, k.UserID = t0+int64(i%6), "mallory"
+					if i%2 == 0 {
+						k.Name = ptr("b")
+					}
+					if _, err := e.store.Create(e.ctx, k, key.Credits{}); err != nil {
+						e.Error(err)
+						return
+					}
+					if err := e.store.Delete(e.ctx, k.ID); err != nil {
+						e.Error(err)
+						return
+					}
+				}
+			})
+			seen := map[string]int{}
+			for _, en := range e.pages(store.List{Sort: s, Reverse: reverse, Limit: 4}) {
+				seen[en.Key.ID]++
+			}
+			close(stop)
+			wg.Wait()
+			for _, en := range stable {
+				if seen[en.Key.ID] != 1 {
+					e.Fatalf("%s, reverse %v: key %s was seen %d times", s, reverse, en.Key.ID, seen[en.Key.ID])
+				}
+			}
+		}
+	}
+}
