@@ -1,0 +1,159 @@
+package keyring
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+
+	"github.com/caddy-apikey/caddy-apikey/key"
+	"github.com/caddy-apikey/caddy-apikey/ratelimit"
+	"github.com/caddy-apikey/caddy-apikey/store"
+)
+
+// charge takes n rate slots and n credits, both or neither.
+func (s *Service) charge(ctx context.Context, st *opened, d *Decision, now instant, n int64, dry bool) error {
+	l, rec := d.live, d.rec
+	limited := rec.limited && s.set.Rules.RateLimiting
+	if !limited && !l.metered.Load() {
+		return nil
+	}
+	l.mu.Lock()
+	if l.dead.Load() {
+		l.mu.Unlock()
+		return errDead
+	}
+	at := now.tick
+	if limited {
+		look := l.rate.Take
+		if dry {
+			look = l.rate.Peek
+		}
+		verdict := look(rec.policy, now.tick, n)
+		if !verdict.OK {
+			d.refuse(RateLimited, verdict.Wait, !verdict.Never)
+		}
+		at = verdict.At
+		d.addRate(rec.policy, verdict)
+	}
+	credits := l.credits
+	if d.Outcome == Allowed && credits.Limited {
+		// What is known of the credits is never behind the store for long, and
+		// enough to refuse without asking it.
+		if _, ok := credits.Take(n, now.wall); !ok {
+			d.exceed(credits, n, now.wall)
+			l.undo(limited && !dry, rec.policy, at, n)
+		}
+	}
+	ask := d.Outcome == Allowed && credits.Limited && n > 0 && !dry
+	if ask {
+		l.busy++
+	}
+	l.mu.Unlock()
+	if ask {
+		return s.debit(ctx, st, d, now.wall, n, at, limited)
+	}
+	d.addCredits(credits.At(now.wall), now.wall)
+	return nil
+}
+
+// debit takes n credits from the store, and gives the rate slots that were taken
+// at the time at back if that fails.
+func (s *Service) debit(ctx context.Context, st *opened, d *Decision, now, n, at int64, limited bool) error {
+	l := d.live
+	// A debit that has begun is not undone by a client that goes away.
+	taken, err := st.TakeCredits(context.WithoutCancel(ctx), l.id, n, now)
+	if err == nil {
+		l.hear(taken.Credits)
+	}
+	l.mu.Lock()
+	l.busy--
+	if err != nil || !taken.OK {
+		l.undo(limited, d.rec.policy, at, n)
+	}
+	l.mu.Unlock()
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		d.Outcome, d.Limits = Invalid, nil // deleted meanwhile
+		d.live, d.rec = nil, nil
+	case err != nil:
+		d.refuse(Unavailable, unavailableWait, true)
+		return fmt.Errorf("taking credits: %w", err)
+	case !taken.OK:
+		d.exceed(taken.Credits, n, now)
+		d.addCredits(taken.Credits, now)
+	default:
+		if taken.Credits.Limited {
+			d.owes(n)
+		}
+		d.addCredits(taken.Credits, now)
+	}
+	return nil
+}
+
+// undo gives rate slots back. It is called with l.mu held.
+func (l *live) undo(taken bool, p ratelimit.Policy, at, n int64) {
+	if taken {
+		l.rate.Undo(p, at, n)
+	}
+}
+
+func (d *Decision) refuse(o Outcome, wait int64, waitable bool) {
+	d.Outcome, d.Wait, d.Waitable = o, wait, waitable
+}
+
+func (d *Decision) exceed(c key.Credits, n, now int64) {
+	wait, ok := c.Wait(n, now)
+	d.refuse(UsageExceeded, wait, ok)
+}
+
+func (d *Decision) addRate(p ratelimit.Policy, v ratelimit.Verdict) {
+	if d.Limits == nil {
+		d.Limits = make([]Limit, 0, 2)
+	}
+	d.Limits = append(d.Limits, Limit{Name: "key", Quota: p.Max, Window: p.Window, Remaining: v.Remaining, Reset: v.Reset})
+}
+
+func (d *Decision) addCredits(c key.Credits, now int64) {
+	if !c.Limited {
+		return
+	}
+	reset := int64(0)
+	if c.RefillAmount > 0 {
+		reset = max(c.LastRefillAt, c.RefillFrom) + c.RefillInterval - now
+	}
+	d.Limits = append(d.Limits, Limit{Name: "credits", Quota: max(c.Peak, c.Remaining), Remaining: c.Remaining, Reset: reset})
+}
+
+// owes notes credits that a refund would give back.
+func (d *Decision) owes(n int64) {
+	if d.debt == nil {
+		d.debt = new(atomic.Int64)
+	}
+	d.debt.Add(n)
+}
+
+// Refund gives back the credits that the request has taken, at all its gates
+// together, the first time it is called.
+func (s *Service) Refund(ctx context.Context, d *Decision) error {
+	if d.debt == nil {
+		return nil
+	}
+	n := d.debt.Swap(0)
+	if n == 0 {
+		return nil
+	}
+	st, err := s.ring.open(ctx)
+	if err != nil {
+		return err
+	}
+	c, err := st.GiveCredits(context.WithoutCancel(ctx), d.live.id, n, s.ring.clock().wall)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("giving %d credits back: %w", n, err)
+	}
+	d.live.hear(c)
+	return nil
+}
