@@ -7,15 +7,14 @@ import (
 	"sync/atomic"
 
 	"github.com/caddy-apikey/caddy-apikey/key"
-	"github.com/caddy-apikey/caddy-apikey/ratelimit"
 	"github.com/caddy-apikey/caddy-apikey/store"
 )
 
 // charge takes n rate slots and n credits, both or neither.
 func (s *Service) charge(ctx context.Context, st *opened, d *Decision, now instant, n int64, dry bool) error {
-	l, rec := d.live, d.rec
-	limited := rec.limited && s.set.Rules.RateLimiting
-	if !limited && !l.metered.Load() {
+	l := d.live
+	slots := s.slotsOf(d.rec)
+	if !slots.limited && !l.metered.Load() {
 		return nil
 	}
 	l.mu.Lock()
@@ -23,26 +22,14 @@ func (s *Service) charge(ctx context.Context, st *opened, d *Decision, now insta
 		l.mu.Unlock()
 		return errDead
 	}
-	at := now.tick
-	if limited {
-		look := l.rate.Take
-		if dry {
-			look = l.rate.Peek
-		}
-		verdict := look(rec.policy, now.tick, n)
-		if !verdict.OK {
-			d.refuse(RateLimited, verdict.Wait, !verdict.Never)
-		}
-		at = verdict.At
-		d.addRate(rec.policy, verdict)
-	}
+	slots.take(d, now.tick, n, dry)
 	credits := l.credits
 	if d.Outcome == Allowed && credits.Limited {
 		// What is known of the credits is never behind the store for long, and
 		// enough to refuse without asking it.
 		if _, ok := credits.Take(n, now.wall); !ok {
 			d.exceed(credits, n, now.wall)
-			l.undo(limited && !dry, rec.policy, at, n)
+			slots.undo(l, n)
 		}
 	}
 	ask := d.Outcome == Allowed && credits.Limited && n > 0 && !dry
@@ -51,15 +38,14 @@ func (s *Service) charge(ctx context.Context, st *opened, d *Decision, now insta
 	}
 	l.mu.Unlock()
 	if ask {
-		return s.debit(ctx, st, d, now.wall, n, at, limited)
+		return s.debit(ctx, st, d, now.wall, n, &slots)
 	}
 	d.addCredits(credits.At(now.wall), now.wall)
 	return nil
 }
 
-// debit takes n credits from the store, and gives the rate slots that were taken
-// at the time at back if that fails.
-func (s *Service) debit(ctx context.Context, st *opened, d *Decision, now, n, at int64, limited bool) error {
+// debit takes n credits from the store, and gives the rate slots back if that fails.
+func (s *Service) debit(ctx context.Context, st *opened, d *Decision, now, n int64, slots *slots) error {
 	l := d.live
 	// A debit that has begun is not undone by a client that goes away.
 	taken, err := st.TakeCredits(context.WithoutCancel(ctx), l.id, n, now)
@@ -69,13 +55,12 @@ func (s *Service) debit(ctx context.Context, st *opened, d *Decision, now, n, at
 	l.mu.Lock()
 	l.busy--
 	if err != nil || !taken.OK {
-		l.undo(limited, d.rec.policy, at, n)
+		slots.undo(l, n)
 	}
 	l.mu.Unlock()
 	switch {
 	case errors.Is(err, store.ErrNotFound):
-		d.Outcome, d.Limits = Invalid, nil // deleted meanwhile
-		d.live, d.rec = nil, nil
+		*d = Decision{Outcome: Invalid} // deleted meanwhile
 	case err != nil:
 		d.refuse(Unavailable, unavailableWait, true)
 		return fmt.Errorf("taking credits: %w", err)
@@ -91,13 +76,6 @@ func (s *Service) debit(ctx context.Context, st *opened, d *Decision, now, n, at
 	return nil
 }
 
-// undo gives rate slots back. It is called with l.mu held.
-func (l *live) undo(taken bool, p ratelimit.Policy, at, n int64) {
-	if taken {
-		l.rate.Undo(p, at, n)
-	}
-}
-
 func (d *Decision) refuse(o Outcome, wait int64, waitable bool) {
 	d.Outcome, d.Wait, d.Waitable = o, wait, waitable
 }
@@ -105,13 +83,6 @@ func (d *Decision) refuse(o Outcome, wait int64, waitable bool) {
 func (d *Decision) exceed(c key.Credits, n, now int64) {
 	wait, ok := c.Wait(n, now)
 	d.refuse(UsageExceeded, wait, ok)
-}
-
-func (d *Decision) addRate(p ratelimit.Policy, v ratelimit.Verdict) {
-	if d.Limits == nil {
-		d.Limits = make([]Limit, 0, 2)
-	}
-	d.Limits = append(d.Limits, Limit{Name: "key", Quota: p.Max, Window: p.Window, Remaining: v.Remaining, Reset: v.Reset})
 }
 
 func (d *Decision) addCredits(c key.Credits, now int64) {
