@@ -76,7 +76,7 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 
 // Provision checks the configuration and joins the state of its store. It
 // touches no file: that is Start's, so that "caddy validate" beside a running
-// server disturbs nothing.
+// server disturbs nothing. Only a reload opens the store here (see join).
 func (a *App) Provision(ctx caddy.Context) error {
 	a.ctx, a.logger = ctx, ctx.Logger()
 	if err := a.check(); err != nil {
@@ -113,7 +113,13 @@ func (a *App) join() error {
 	if in := entry.(pooled).tablePrefix; in != a.TablePrefix {
 		return fmt.Errorf("table_prefix: the store is in use with %q; stop the server to change it", in)
 	}
-	return nil
+	if caddy.ActiveContext().Context == nil {
+		return nil
+	}
+	// This is a reload. Caddy starts apps in random order, so the HTTP servers may
+	// answer for the new configuration before our Start: they must find the store
+	// open, and must not begin at all where it cannot be opened.
+	return a.ring.Open(context.Background())
 }
 
 // report logs failures of the background work. The logger is asked for each

@@ -53,8 +53,8 @@ func connect(address, config, adapter string) (*adminapi.Client, error) {
 		return nil, fmt.Errorf("finding the address of the admin endpoint: %w", err)
 	}
 	addr, err := caddy.ParseNetworkAddress(found)
-	if err != nil || addr.PortRangeSize() > 1 {
-		return nil, command.WrongUsage("%q is no address of an admin endpoint", found)
+	if err != nil || addr.PortRangeSize() > 1 || strings.Contains(found, "://") {
+		return nil, command.WrongUsage("%q is no address of an admin endpoint: it must be such as localhost:2019 or unix//run/caddy.sock", found)
 	}
 	client := &adminapi.Client{Base: "http://" + addr.JoinHostPort(0), HTTP: dialing(addr)}
 	if addr.IsUnixNetwork() || addr.IsFdNetwork() {

@@ -110,9 +110,11 @@ func (g *Gate) Provision(ctx caddy.Context) error {
 	}
 	app := mod.(*App)
 	g.keys = app.Service()
-	g.places = newPlaces(app, g)
+	g.places, g.identity = newPlaces(app, g), newIdentity(g.IdentityHeaders)
+	if err := g.checkPlaces(); err != nil {
+		return err
+	}
 	app.exposed.add(&g.places, g.Secret != "")
-	g.identity = newIdentity(g.IdentityHeaders)
 	g.session = g.Session == nil || *g.Session
 	g.provisionRequest()
 	g.ownBody = inSubrouteWithErrors(ctx)
@@ -151,23 +153,27 @@ func permissions(list []string) []key.Permission {
 func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	g.identity.strip(r)
 	v := visitOf(r)
+	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	f := g.places.find(r, repl, v.admitted)
 	if g.Preflight && isPreflight(r) {
-		g.clean(r, found{})
+		g.clean(r, f)
 		return next.ServeHTTP(w, r)
 	}
-	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
-	f := g.places.find(r, repl)
 	d, err := g.decide(r, repl, v, f)
 	if errors.Is(err, errCost) {
 		g.clean(r, f)
 		g.logger.Error("the request was refused", zap.Error(err))
+		if g.ownBody {
+			w.WriteHeader(http.StatusInternalServerError)
+			return nil
+		}
 		return caddyhttp.Error(http.StatusInternalServerError, err)
 	}
 	if d.Outcome == keyring.Missing && g.Optional {
 		g.clean(r, f)
 		return next.ServeHTTP(w, r)
 	}
-	writeRateHeaders(w.Header(), g.RateHeaders, d.Limits)
+	writeRateHeaders(w.Header(), g.RateHeaders, d.Limits, v.admitted)
 	if d.Outcome != keyring.Allowed {
 		g.clean(r, f)
 		return g.refuse(w, r, v, &d, err)
@@ -191,21 +197,36 @@ func (g *Gate) decide(r *http.Request, repl *caddy.Replacer, v *visit, f found) 
 		return keyring.Decision{Outcome: keyring.Missing}, nil
 	}
 	q := g.request
-	if g.cost != "" {
-		n, err := parseCost(repl.ReplaceAll(g.cost, ""))
-		if err != nil {
-			return keyring.Decision{}, fmt.Errorf("%w: %q gives no integer from 0 on", errCost, g.cost)
-		}
-		q.Cost = n
-	}
 	if q.CheckSecret {
 		q.Secret = v.secretOf(r)
 	}
 	q.ClientIP = clientIP(r)
-	if v.admitted {
-		return g.keys.Again(r.Context(), &v.decision, &q)
+	if g.cost != "" {
+		n, err := parseCost(repl.ReplaceAll(g.cost, ""))
+		if err != nil {
+			return g.costless(r, v, f, &q)
+		}
+		q.Cost = n
 	}
-	return g.keys.Verify(r.Context(), f.raw, &q)
+	return g.ask(r, v, f, &q)
+}
+
+func (g *Gate) ask(r *http.Request, v *visit, f found, q *keyring.Request) (keyring.Decision, error) {
+	if v.admitted {
+		return g.keys.Again(r.Context(), &v.decision, q)
+	}
+	return g.keys.Verify(r.Context(), f.raw, q)
+}
+
+// costless decides where the cost cannot be told: a caller without a good key
+// hears about the key, and takes no part in our log.
+func (g *Gate) costless(r *http.Request, v *visit, f found, q *keyring.Request) (keyring.Decision, error) {
+	q.Cost, q.DryRun = 0, true
+	d, err := g.ask(r, v, f, q)
+	if err == nil && d.Outcome == keyring.Allowed {
+		err = fmt.Errorf("%w: %q gives no integer from 0 on", errCost, g.cost)
+	}
+	return d, err
 }
 
 // errCost is a cost that cannot be told. It names the placeholder, not its value.
@@ -293,20 +314,41 @@ func (g *Gate) check() error {
 	if g.From != "" && (g.Headers != nil || g.Bearer != nil || g.Query != "") {
 		return errors.New("from: stands instead of headers, bearer and query, not beside them")
 	}
-	if g.From != "" && !isPlaceholder(g.From) {
-		return errors.New("from: must be a placeholder such as {http.request.cookie.key}")
+	if g.From != "" {
+		if !isPlaceholder(g.From) {
+			return errors.New("from: must be a placeholder such as {http.request.cookie.key}")
+		}
+		for _, name := range placesFrom(g.From).headers {
+			if err := checkHeaderName(name); err != nil {
+				return fmt.Errorf("from: %w", err)
+			}
+		}
 	}
 	for _, list := range append([][]string{g.Require}, g.RequireAny...) {
 		if _, err := key.ParsePermissions(list); err != nil {
 			return fmt.Errorf("permission: %w", err)
 		}
 	}
-	if cost := string(g.Cost); cost != "" && !strings.Contains(cost, "{") {
+	if cost := string(g.Cost); cost != "" && !isPlaceholder(cost) {
 		if _, err := parseCost(cost); err != nil {
 			return fmt.Errorf("cost: %w, or a placeholder", err)
 		}
 	}
 	return errors.Join(g.checkWords(), checkIdentity(g.IdentityHeaders, g.Headers))
+}
+
+// checkPlaces reports what could never work once it is known what the app says.
+func (g *Gate) checkPlaces() error {
+	if g.places.none() {
+		return errors.New("there is no place where a key may sit: headers, bearer and query are all off")
+	}
+	for i := range g.identity {
+		name := g.identity[i].canonical
+		if slices.Contains(g.places.headers, name) || name == "Cookie" && g.places.cookie != "" {
+			return fmt.Errorf("identity_header: %s is the place of a credential", name)
+		}
+	}
+	return nil
 }
 
 func (g *Gate) checkWords() error {

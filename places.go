@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/textproto"
 	"net/url"
 	"slices"
 	"strings"
@@ -23,12 +24,13 @@ type places struct {
 	headers []string // canonical
 	bearer  bool
 	query   string
-	from    string
+	cookie  string
+	from    string // a placeholder that reads something else
 }
 
 func newPlaces(app *App, g *Gate) places {
 	if g.From != "" {
-		return places{from: g.From}
+		return placesFrom(g.From)
 	}
 	p := places{query: g.Query, bearer: true}
 	set(&p.bearer, app.Bearer)
@@ -41,6 +43,28 @@ func newPlaces(app *App, g *Gate) places {
 		p.headers = append(p.headers, http.CanonicalHeaderKey(name))
 	}
 	return p
+}
+
+// placesFrom returns the place that a placeholder reads. A header, a cookie or a
+// parameter is searched and emptied as such: its placeholder would hide that there
+// are several.
+func placesFrom(placeholder string) places {
+	name := placeholder[1 : len(placeholder)-1]
+	if header, ok := strings.CutPrefix(name, "http.request.header."); ok {
+		return places{headers: []string{http.CanonicalHeaderKey(header)}}
+	}
+	if cookie, ok := strings.CutPrefix(name, "http.request.cookie."); ok {
+		return places{cookie: cookie}
+	}
+	if parameter, ok := strings.CutPrefix(name, "http.request.uri.query."); ok {
+		return places{query: parameter}
+	}
+	return places{from: placeholder}
+}
+
+// none reports whether there is no place at all.
+func (p *places) none() bool {
+	return len(p.headers) == 0 && !p.bearer && p.query == "" && p.cookie == "" && p.from == ""
 }
 
 // exposed are the places where the gates of a configuration look for keys and
@@ -57,11 +81,6 @@ func (e *exposed) add(p *places, secret bool) {
 	}
 	if p.query != "" {
 		e.query = append(e.query, p.query)
-	}
-	if header, ok := strings.CutPrefix(p.from, "{http.request.header."); ok {
-		e.headers = append(e.headers, http.CanonicalHeaderKey(strings.TrimSuffix(header, "}")))
-	} else if parameter, ok := strings.CutPrefix(p.from, "{http.request.uri.query."); ok {
-		e.query = append(e.query, strings.TrimSuffix(parameter, "}"))
 	}
 }
 
@@ -132,7 +151,8 @@ var hopByHop = map[string]bool{
 type found struct {
 	count  int // candidates; more than one is ambiguous
 	raw    string
-	bearer bool // raw, or one of several, was a Bearer value
+	bearer bool     // raw, or one of several, was a Bearer value
+	others []string // the lines of Authorization that are not ours, if bearer
 }
 
 func (f *found) add(raw string) {
@@ -140,8 +160,10 @@ func (f *found) add(raw string) {
 	f.raw = raw
 }
 
-// find looks for keys in a request. It changes nothing.
-func (p *places) find(r *http.Request, repl *caddy.Replacer) (f found) {
+// find looks for keys in a request. It changes nothing. admitted: an earlier gate
+// has found and removed the key. Blanks around a value are no part of it; HTTP/2
+// and HTTP/3 leave them there.
+func (p *places) find(r *http.Request, repl *caddy.Replacer, admitted bool) (f found) {
 	if p.from != "" {
 		if raw := repl.ReplaceAll(p.from, ""); raw != "" {
 			f.add(raw)
@@ -150,8 +172,15 @@ func (p *places) find(r *http.Request, repl *caddy.Replacer) (f found) {
 	}
 	for _, name := range p.headers {
 		for _, value := range r.Header[name] {
-			if value != "" {
+			if value = textproto.TrimString(value); value != "" {
 				f.add(value)
+			}
+		}
+	}
+	if p.cookie != "" {
+		for _, c := range r.Cookies() {
+			if strings.EqualFold(c.Name, p.cookie) && c.Value != "" {
+				f.add(c.Value)
 			}
 		}
 	}
@@ -163,18 +192,18 @@ func (p *places) find(r *http.Request, repl *caddy.Replacer) (f found) {
 		})
 	}
 	if p.bearer {
-		p.findBearer(r, &f)
+		findBearer(r, &f, f.count > 0 || admitted)
 	}
 	return f
 }
 
 // findBearer adds Bearer values. Beside another candidate, one counts only if it
 // has the shape of a key: else it is somebody else's token.
-func (p *places) findBearer(r *http.Request, f *found) {
-	others := f.count
+func findBearer(r *http.Request, f *found, beside bool) {
 	for _, value := range r.Header["Authorization"] {
 		token, ok := bearerToken(value)
-		if !ok || others > 0 && key.CheckShape(token, true) != nil {
+		if !ok || beside && key.CheckShape(token, true) != nil {
+			f.others = append(f.others, value)
 			continue
 		}
 		f.add(token)
@@ -186,6 +215,7 @@ func (p *places) findBearer(r *http.Request, f *found) {
 // Bearer, in any case.
 func bearerToken(value string) (string, bool) {
 	const scheme = "bearer "
+	value = textproto.TrimString(value)
 	if len(value) <= len(scheme) || !strings.EqualFold(value[:len(scheme)], scheme) {
 		return "", false
 	}
@@ -195,64 +225,72 @@ func bearerToken(value string) (string, bool) {
 
 // remove takes the keys out of the request.
 func (p *places) remove(r *http.Request, f found) {
-	if p.from != "" {
-		removePlaceholder(r, p.from)
-		return
-	}
 	for _, name := range p.headers {
 		delete(r.Header, name)
 	}
-	if f.bearer {
+	switch {
+	case f.bearer && f.others != nil:
+		r.Header["Authorization"] = f.others
+	case f.bearer:
 		delete(r.Header, "Authorization")
+	}
+	if p.cookie != "" {
+		removeCookie(r, p.cookie)
 	}
 	if p.query != "" {
 		removeParameter(r, p.query)
 	}
 }
 
-// removePlaceholder removes what a placeholder of a request reads: a header, a
-// cookie or a query parameter. Others hold nothing that goes on to the next handler.
-func removePlaceholder(r *http.Request, placeholder string) {
-	name := placeholder[1 : len(placeholder)-1]
-	if header, ok := strings.CutPrefix(name, "http.request.header."); ok {
-		r.Header.Del(header)
-	} else if cookie, ok := strings.CutPrefix(name, "http.request.cookie."); ok {
-		removeCookie(r, cookie)
-	} else if parameter, ok := strings.CutPrefix(name, "http.request.uri.query."); ok {
-		removeParameter(r, parameter)
-	}
-}
-
+// removeCookie removes a cookie and leaves the text of the others alone.
 func removeCookie(r *http.Request, name string) {
-	cookies := r.Cookies()
-	r.Header.Del("Cookie")
-	for _, c := range cookies {
-		if c.Name != name {
-			r.AddCookie(c)
+	var lines []string
+	for _, line := range r.Header["Cookie"] {
+		var kept []string
+		for part := range strings.SplitSeq(line, ";") {
+			if n, _, _ := strings.Cut(part, "="); !strings.EqualFold(textproto.TrimString(n), name) {
+				kept = append(kept, part)
+			}
 		}
+		if kept != nil {
+			lines = append(lines, textproto.TrimString(strings.Join(kept, ";")))
+		}
+	}
+	r.Header["Cookie"] = lines
+	if lines == nil {
+		delete(r.Header, "Cookie")
 	}
 }
 
 // removeParameter removes a query parameter, also from the original request that
 // Caddy keeps (FastCGI sends that on as REQUEST_URI).
 func removeParameter(r *http.Request, name string) {
-	strip := func(u *url.URL) {
-		if u.RawQuery == "" {
-			return
-		}
-		if stripped, ok := withoutParameter(u.RawQuery, name); ok {
-			u.RawQuery = stripped
-		}
+	removeFromURL(r.URL, name)
+	r.RequestURI = withoutParameterURI(r.RequestURI, name)
+	ctx := r.Context()
+	orig, ok := ctx.Value(caddyhttp.OriginalRequestCtxKey).(http.Request)
+	if !ok || orig.URL == nil {
+		return
 	}
-	strip(r.URL)
-	if orig, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok && orig.URL != nil {
-		strip(orig.URL)
+	removeFromURL(orig.URL, name)
+	// This one is a copy; only a placeholder reads it.
+	if uri := withoutParameterURI(orig.RequestURI, name); uri != orig.RequestURI {
+		ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer).Set("http.request.orig_uri", uri)
 	}
-	if before, query, ok := strings.Cut(r.RequestURI, "?"); ok {
-		if stripped, ok := withoutParameter(query, name); ok {
-			r.RequestURI = strings.TrimSuffix(before+"?"+stripped, "?")
-		}
+}
+
+func removeFromURL(u *url.URL, name string) {
+	if stripped, ok := withoutParameter(u.RawQuery, name); ok {
+		u.RawQuery = stripped
 	}
+}
+
+func withoutParameterURI(uri, name string) string {
+	before, query, _ := strings.Cut(uri, "?")
+	if stripped, ok := withoutParameter(query, name); ok {
+		return strings.TrimSuffix(before+"?"+stripped, "?")
+	}
+	return uri
 }
 
 func withoutParameter(query, name string) (string, bool) {

@@ -18,15 +18,16 @@ const (
 // maxInteger is the largest integer of a structured field (RFC 9651, 3.3.1).
 const maxInteger = 999_999_999_999_999
 
-// writeRateHeaders tells the client where it stands.
-func writeRateHeaders(h http.Header, which string, limits []keyring.Limit) {
-	if len(limits) == 0 || which == rateOff {
+// writeRateHeaders tells the client where it stands. again: an earlier gate may
+// have said so before this one took more; what it wrote must not stay.
+func writeRateHeaders(h http.Header, which string, limits []keyring.Limit, again bool) {
+	if len(limits) == 0 {
 		return
 	}
-	if which != rateLegacy {
+	if which == "" || which == rateDraft || which == rateBoth || again && h["Ratelimit"] != nil {
 		writeDraft(h, limits)
 	}
-	if which == rateLegacy || which == rateBoth {
+	if which == rateLegacy || which == rateBoth || again && h["X-Ratelimit-Limit"] != nil {
 		writeLegacy(h, limits)
 	}
 }

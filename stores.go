@@ -43,7 +43,11 @@ func (s *SQLite) Opener(tablePrefix string) (store.Opener, error) {
 			return nil, fmt.Errorf("path of the SQLite file: %w", err)
 		}
 	}
-	return sqlite.New(sqlite.Options{Path: path, TablePrefix: tablePrefix})
+	o, err := sqlite.New(sqlite.Options{Path: path, TablePrefix: tablePrefix})
+	if err != nil {
+		return nil, fmt.Errorf("SQLite file %s: %w", path, err)
+	}
+	return o, nil
 }
 
 // UnmarshalCaddyfile sets up the store from Caddyfile tokens. Syntax:

@@ -32,7 +32,7 @@ func (h *Host) list() *cobra.Command {
 	value(f, &in.ConfigID, "config-id", "keys of the configuration of this `name`", parseText)
 	boolean(f, "enabled", "keys that are enabled", on(&in.Enabled))
 	boolean(f, "disabled", "keys that are not", off(&in.Enabled))
-	value(f, &in.Prefix, "prefix", "keys with these first `characters`", parseText)
+	value(f, &in.Prefix, "prefix", "keys with exactly this `prefix`", parseText)
 	value(f, &in.Query, "query", "keys with this `text` in the name or the first characters", parseText)
 	value(f, &in.Sort, "sort", "`field`: createdAt, name or lastRequest, with - in front for the reverse",
 		oneOf("createdAt", "-createdAt", "name", "-name", "lastRequest", "-lastRequest"))
