@@ -72,6 +72,11 @@ func (r *Ring) find(ctx context.Context, st *opened, hash key.Hash) (*live, erro
 	if at, ok := r.unknown.GetIfPresent(hash); ok && at == r.additions.Load() {
 		return nil, nil
 	}
+	return r.lookUp(ctx, st, hash)
+}
+
+// lookUp asks the store, once for all who ask at the same time.
+func (r *Ring) lookUp(ctx context.Context, st *opened, hash key.Hash) (*live, error) {
 	// The look-up serves all who wait for it, so it must not end with one of them.
 	loaded := r.loads.DoChan(string(hash[:]), func() (any, error) { return r.load(st, hash) })
 	select {
