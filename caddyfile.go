@@ -263,9 +263,9 @@ func (g *Gate) unmarshalPlace(d *caddyfile.Dispenser, option string) (bool, erro
 	case "bearer":
 		return true, onOff(d, &g.Bearer)
 	case "query":
-		return true, one(d, &g.Query)
+		return true, word(d, &g.Query)
 	case "from":
-		return true, one(d, &g.From)
+		return true, word(d, &g.From)
 	}
 	return false, nil
 }
@@ -280,7 +280,7 @@ func (g *Gate) unmarshalOption(d *caddyfile.Dispenser, option string) error {
 		g.RequireAny = append(g.RequireAny, list)
 		return err
 	case "cost":
-		return one(d, (*string)(&g.Cost))
+		return word(d, (*string)(&g.Cost))
 	case "secret":
 		return g.unmarshalSecret(d)
 	case "optional":
@@ -299,7 +299,7 @@ func (g *Gate) unmarshalOption(d *caddyfile.Dispenser, option string) error {
 		g.IdentityHeaders = append(g.IdentityHeaders, h)
 		return nil
 	case "rate_headers":
-		return one(d, &g.RateHeaders)
+		return word(d, &g.RateHeaders)
 	case "refund_on":
 		return g.unmarshalRefund(d)
 	}
@@ -351,6 +351,18 @@ func guest(d *caddyfile.Dispenser, namespace, inlineKey string) (json.RawMessage
 func one(d *caddyfile.Dispenser, dst *string) error {
 	if !d.AllArgs(dst) {
 		return d.ArgErr()
+	}
+	return nil
+}
+
+// word reads exactly one argument that is not empty: an empty one would silently
+// be the default.
+func word(d *caddyfile.Dispenser, dst *string) error {
+	if err := one(d, dst); err != nil {
+		return err
+	}
+	if *dst == "" {
+		return d.Err("must not be empty")
 	}
 	return nil
 }

@@ -163,7 +163,7 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	if errors.Is(err, errCost) {
 		g.clean(r, f)
 		g.logger.Error("the request was refused", zap.Error(err))
-		if g.ownBody {
+		if g.mustAnswer(r) {
 			w.WriteHeader(http.StatusInternalServerError)
 			return nil
 		}
@@ -323,6 +323,9 @@ func (g *Gate) check() error {
 				return fmt.Errorf("from: %w", err)
 			}
 		}
+	}
+	if slices.ContainsFunc(g.RequireAny, func(list []string) bool { return len(list) == 0 }) {
+		return errors.New("require_any: a list without permissions lets nobody in")
 	}
 	for _, list := range append([][]string{g.Require}, g.RequireAny...) {
 		if _, err := key.ParsePermissions(list); err != nil {

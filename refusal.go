@@ -40,7 +40,7 @@ func (g *Gate) refuse(w http.ResponseWriter, r *http.Request, v *visit, d *keyri
 		h["Www-Authenticate"] = []string{g.challenge(d.Outcome)}
 	}
 	refusal := caddyhttp.Error(p.Status, errors.New(p.Code))
-	if !g.ownBody && errorRouteMatches(r, refusal) {
+	if !g.mustAnswer(r) && errorRouteMatches(r, refusal) {
 		return refusal
 	}
 	h["Content-Type"] = []string{"application/problem+json"}
@@ -77,6 +77,37 @@ func (g *Gate) challenge(o keyring.Outcome) string {
 		return scheme
 	}
 	return scheme + ` error="invalid_token"`
+}
+
+// mustAnswer reports whether an error that the gate returned might not end the
+// request.
+func (g *Gate) mustAnswer(r *http.Request) bool {
+	if g.ownBody {
+		return true
+	}
+	// A named route knows nothing of the subroutes that invoke it.
+	srv, ok := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	if !ok || len(srv.NamedRoutes) == 0 {
+		return false
+	}
+	for _, route := range srv.NamedRoutes {
+		if catchErrors(caddyhttp.RouteList{*route}) {
+			return true
+		}
+	}
+	return catchErrors(srv.Routes)
+}
+
+// catchErrors reports whether there is a subroute with error routes of its own.
+func catchErrors(routes caddyhttp.RouteList) bool {
+	for i := range routes {
+		for _, handler := range routes[i].Handlers {
+			if sub, ok := handler.(*caddyhttp.Subroute); ok && (sub.Errors != nil || catchErrors(sub.Routes)) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // errorRouteMatches reports whether one of the server's error routes would

@@ -21,7 +21,20 @@ func (r *Ring) create(ctx context.Context, st *opened, k *key.Key, c key.Credits
 	}
 	r.added(e.Key)
 	if l := r.lives.get(k.ID); l != nil { // the trace of a deleted key
-		r.lives.publish(e, began, r.changes.Add(1), r.clock().wall)
+		return r.publish(ctx, st, e, began)
+	}
+	return e, nil
+}
+
+// publish brings the result of a change into memory.
+func (r *Ring) publish(ctx context.Context, st *opened, e store.Entry, began uint64) (store.Entry, error) {
+	seq := r.changes.Add(1)
+	for !r.lives.publish(e, began, seq, r.clock().wall) {
+		began = r.changes.Load()
+		var err error
+		if e, err = st.Get(context.WithoutCancel(ctx), e.Key.ID); err != nil {
+			return e, err
+		}
 	}
 	return e, nil
 }
@@ -43,8 +56,7 @@ func (r *Ring) update(ctx context.Context, st *opened, id string, change func(*s
 	if err != nil {
 		return e, err
 	}
-	r.lives.publish(e, began, r.changes.Add(1), r.clock().wall)
-	return e, nil
+	return r.publish(ctx, st, e, began)
 }
 
 // Field is a value that a change may set or clear.
@@ -190,7 +202,7 @@ func (p Patch) credits(c key.Credits, now int64) (key.Credits, error) {
 		if err := checkRefill(amount, interval); err != nil {
 			return c, err
 		}
-		c = c.WithRefill(orZero(amount), orZero(interval), now)
+		c = c.changeRefill(orZero(amount), orZero(interval), now)
 	}
 	if !p.RemainingDelta.Set {
 		return c, nil

@@ -37,7 +37,7 @@ type live struct {
 	// Guarded by the shard of lives.
 	changed   uint64 // Ring.changes after the last change made here
 	changedAt int64
-	evicted   bool // the cache has let go of it while it was in use
+	evicted   bool // the cache does not hold it, or has let go of it
 }
 
 // record is an immutable key with what is derived from it once.
@@ -123,6 +123,9 @@ type lives struct {
 type shard struct {
 	mu sync.Mutex
 	m  map[string]*live
+	// floor is Ring.changes after the last change whose trace was let go of: what
+	// was read before that may be older than a change nobody remembers.
+	floor uint64
 }
 
 func (s *lives) init(o *owners) {
@@ -140,36 +143,57 @@ func (s *lives) shard(id string) *shard {
 // adopt brings an entry that was read from the store into memory. began is
 // Ring.changes before the read: where the key or its owner has been changed here
 // since, the entry may be older than that change, and what is in memory stands.
-func (s *lives) adopt(e store.Entry, began uint64, now int64) *live {
+// It returns nil where that cannot be told any more, and the entry has to be
+// read again.
+func (s *lives) adopt(e store.Entry, began uint64) *live {
 	sh := s.shard(e.Key.ID)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	l := sh.m[e.Key.ID]
-	if l != nil {
-		l.evicted = false
-		if l.changed > began {
-			return l
-		}
+	switch {
+	case l != nil && l.changed > began:
+		return l
+	case l == nil && sh.floor > began:
+		return nil
 	}
-	return s.put(sh, l, e, began, now)
+	return s.put(sh, l, e, began)
 }
 
 // publish brings the result of a change into memory. It is called in the order
-// of the changes (see Ring.changing).
-func (s *lives) publish(e store.Entry, began, seq uint64, now int64) {
+// of the changes (see Ring.changing). Like adopt, it may ask for another read, of
+// the owner.
+func (s *lives) publish(e store.Entry, began, seq uint64, now int64) bool {
 	sh := s.shard(e.Key.ID)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	l := s.put(sh, sh.m[e.Key.ID], e, began, now)
+	l := s.put(sh, sh.m[e.Key.ID], e, began)
+	if l == nil {
+		return false
+	}
 	l.changed, l.changedAt = seq, now
+	return true
 }
 
-// put swaps in the record of e. It is called with the shard locked.
-func (s *lives) put(sh *shard, l *live, e store.Entry, began uint64, now int64) *live {
-	rec := newRecord(e.Key, s.owners.take(e.Owner, began, now))
+// cached notes that the cache holds the key.
+func (s *lives) cached(l *live) {
+	sh := s.shard(l.id)
+	sh.mu.Lock()
+	l.evicted = false
+	sh.mu.Unlock()
+}
+
+// put swaps in the record of e. It is called with the shard locked. It returns
+// nil where the owner has to be read again.
+func (s *lives) put(sh *shard, l *live, e store.Entry, began uint64) *live {
+	owner := s.owners.take(e.Owner, began)
+	if owner == nil {
+		return nil
+	}
+	rec := newRecord(e.Key, owner)
 	fresh := l == nil
 	if fresh {
-		l = &live{id: e.Key.ID}
+		// Until the cache holds it, nothing but its windows keeps it.
+		l = &live{id: e.Key.ID, evicted: true}
 		l.restore(e.Counters)
 		sh.m[l.id] = l
 	}
@@ -200,7 +224,7 @@ func (s *lives) bury(id string, seq uint64, now int64) {
 	defer sh.mu.Unlock()
 	l := sh.m[id]
 	if l == nil {
-		l = &live{id: id}
+		l = &live{id: id, evicted: true}
 		sh.m[id] = l
 	}
 	if old := l.rec.Swap(nil); old != nil {
@@ -209,7 +233,8 @@ func (s *lives) bury(id string, seq uint64, now int64) {
 	l.changed, l.changedAt = seq, now
 }
 
-// remember is how long the trace of a change is kept for reads that began before it.
+// remember is how long the trace of a change is kept for reads that began before
+// it. Reads that take longer are made again.
 const remember = int64(time.Minute / time.Millisecond)
 
 // retire lets go of a key that the cache has evicted, if that loses nothing; if
@@ -227,6 +252,7 @@ func (s *lives) release(sh *shard, l *live, now instant) {
 		return
 	}
 	delete(sh.m, l.id)
+	sh.floor = max(sh.floor, l.changed)
 	if rec := l.rec.Load(); rec != nil {
 		s.owners.drop(rec.owner)
 	}

@@ -21,14 +21,19 @@ type liveOwner struct {
 
 // owners holds the owners of the keys in memory.
 type owners struct {
-	mu sync.Mutex
-	m  map[string]*liveOwner
+	mu    sync.Mutex
+	m     map[string]*liveOwner
+	floor uint64 // as in shard
 }
 
-// take returns the owner for a record, brought up to date as lives.adopt does.
-func (s *owners) take(o key.Owner, began uint64, now int64) *liveOwner {
+// take returns the owner for a record, brought up to date as lives.adopt does,
+// or nil where it has to be read again.
+func (s *owners) take(o key.Owner, began uint64) *liveOwner {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.m[o.UserID] == nil && s.floor > began {
+		return nil
+	}
 	lo := s.get(o.UserID)
 	if lo.cur.Load() == nil || lo.changed <= began {
 		lo.cur.Store(&o)
@@ -72,6 +77,7 @@ func (s *owners) sweep(now int64) {
 	for id, lo := range s.m {
 		if lo.refs == 0 && now-lo.changedAt >= remember {
 			delete(s.m, id)
+			s.floor = max(s.floor, lo.changed)
 		}
 	}
 }

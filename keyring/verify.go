@@ -14,15 +14,27 @@ import (
 // refusal takes nothing. The error tells why the outcome is Unavailable, for the
 // log; it is nil for every other outcome.
 func (s *Service) Verify(ctx context.Context, raw string, q *Request) (Decision, error) {
-	r := s.ring
-	st, err := r.open(ctx)
+	if key.CheckShape(raw, false) != nil || !s.set.Rules.accepts(raw) {
+		return Decision{Outcome: Invalid}, nil
+	}
+	st, err := s.ring.open(ctx)
 	if err != nil {
 		return Decision{Outcome: Unavailable, Wait: unavailableWait, Waitable: true}, err
 	}
-	if key.CheckShape(raw, !r.plain.Load()) != nil || !s.set.Rules.accepts(raw) {
+	if !s.checksumFits(raw) {
 		return Decision{Outcome: Invalid}, nil
 	}
 	return s.decide(ctx, st, key.HashOf(raw), &Decision{}, q)
+}
+
+// checksumFits holds the checksum against raw, unless a key without one is stored.
+func (s *Service) checksumFits(raw string) bool {
+	return s.ring.plain.Load() || key.ChecksumFits(raw)
+}
+
+// HasShape reports whether raw has the shape of a key, without looking it up.
+func (s *Service) HasShape(raw string) bool {
+	return key.CheckShape(raw, false) == nil && s.set.Rules.accepts(raw) && s.checksumFits(raw)
 }
 
 // Again decides about a request that was already let in by d and meets another
@@ -93,18 +105,22 @@ func (r *Ring) lookUp(ctx context.Context, st *opened, hash key.Hash) (*live, er
 func (r *Ring) load(st *opened, hash key.Hash) (*live, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), lookupTimeout)
 	defer cancel()
-	began, additions := r.changes.Load(), r.additions.Load()
-	e, err := st.Find(ctx, hash)
-	if errors.Is(err, store.ErrNotFound) {
-		r.unknown.Set(hash, additions)
-		return nil, nil
+	for {
+		began, additions := r.changes.Load(), r.additions.Load()
+		e, err := st.Find(ctx, hash)
+		if errors.Is(err, store.ErrNotFound) {
+			r.unknown.Set(hash, additions)
+			return nil, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("looking up a key: %w", err)
+		}
+		if l := r.lives.adopt(e, began); l != nil {
+			r.cache.Set(hash, l)
+			r.lives.cached(l)
+			return l, nil
+		}
 	}
-	if err != nil {
-		return nil, fmt.Errorf("looking up a key: %w", err)
-	}
-	l := r.lives.adopt(e, began, r.clock().wall)
-	r.cache.Set(hash, l)
-	return l, nil
 }
 
 // admit checks a key's standing, then takes what the request costs beyond what
