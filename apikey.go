@@ -66,8 +66,20 @@ type pooled struct {
 	tablePrefix string
 }
 
-// Destruct implements caddy.Destructor.
-func (p pooled) Destruct() error { return p.Close() }
+// Destruct implements caddy.Destructor. A reload holds a lock of Caddy's that its
+// whole admin endpoint waits for, and a disk may be slow: there the store is
+// closed beside it.
+func (p pooled) Destruct() error {
+	if caddy.Exiting() {
+		return p.Close()
+	}
+	go func() {
+		if err := p.Close(); err != nil {
+			report(err)
+		}
+	}()
+	return nil
+}
 
 // CaddyModule returns the Caddy module information.
 func (*App) CaddyModule() caddy.ModuleInfo {
@@ -182,6 +194,9 @@ func (a *App) check() error {
 	}
 	if a.SecretPrefix != nil && !key.ValidPrefix(*a.SecretPrefix) {
 		return fmt.Errorf("secret_prefix: must be at most %d of a-z A-Z 0-9 _ -", key.MaxPrefixLen)
+	}
+	if err := sqlite.CheckTablePrefix(a.TablePrefix); err != nil {
+		return err
 	}
 	return a.KeyRules.check()
 }

@@ -10,6 +10,8 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/caddy-apikey/caddy-apikey/keyring"
 )
 
 func init() {
@@ -118,7 +120,7 @@ func (a *App) unmarshalStore(d *caddyfile.Dispenser) (err error) {
 func (r *KeyRules) unmarshalOption(d *caddyfile.Dispenser, option string) error {
 	switch option {
 	case "prefix":
-		return orOff(d, func(s string) error { r.Prefix = &s; return nil })
+		return orOff(d, keyring.DefaultPrefix, func(s string) error { r.Prefix = &s; return nil })
 	case "length":
 		return integer(d, &r.Length)
 	case "checksum":
@@ -156,7 +158,7 @@ func (r *KeyRules) unmarshalOption(d *caddyfile.Dispenser, option string) error 
 }
 
 func (r *KeyRules) unmarshalStart(d *caddyfile.Dispenser) error {
-	return orOff(d, func(s string) error {
+	return orOff(d, strconv.Itoa(keyring.DefaultStart), func(s string) error {
 		n := 0
 		if s != "" {
 			var err error
@@ -299,7 +301,11 @@ func (g *Gate) unmarshalOption(d *caddyfile.Dispenser, option string) error {
 		g.IdentityHeaders = append(g.IdentityHeaders, h)
 		return nil
 	case "rate_headers":
-		return word(d, &g.RateHeaders)
+		err := word(d, &g.RateHeaders)
+		if g.RateHeaders == "on" {
+			g.RateHeaders = rateDraft
+		}
+		return err
 	case "refund_on":
 		return g.unmarshalRefund(d)
 	}
@@ -410,14 +416,17 @@ func onOff(d *caddyfile.Dispenser, dst **bool) error {
 	return nil
 }
 
-// orOff reads one argument; "off" is the empty string.
-func orOff(d *caddyfile.Dispenser, set func(string) error) error {
+// orOff reads one argument; "off" is the empty string, "on" what is usual.
+func orOff(d *caddyfile.Dispenser, usual string, set func(string) error) error {
 	var s string
 	if err := one(d, &s); err != nil {
 		return err
 	}
-	if s == "off" {
+	switch s {
+	case "off":
 		s = ""
+	case "on":
+		s = usual
 	}
 	return set(s)
 }

@@ -9,10 +9,12 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/keyring"
@@ -78,6 +80,7 @@ type Gate struct {
 	RefundOn []int `json:"refund_on,omitempty"`
 
 	logger   *zap.Logger
+	alarms   *zap.Logger // logger, but for what may come with every request
 	keys     *keyring.Service
 	places   places
 	identity identity
@@ -101,6 +104,7 @@ func (*Gate) CaddyModule() caddy.ModuleInfo {
 // Provision checks the configuration and connects the gate to the keys.
 func (g *Gate) Provision(ctx caddy.Context) error {
 	g.logger = ctx.Logger()
+	g.alarms = sampled(g.logger)
 	if err := g.check(); err != nil {
 		return err
 	}
@@ -114,6 +118,7 @@ func (g *Gate) Provision(ctx caddy.Context) error {
 	if err := g.checkPlaces(); err != nil {
 		return err
 	}
+	g.places.shaped = g.keys.HasShape
 	app.exposed.add(&g.places, g.Secret != "")
 	g.session = g.Session == nil || *g.Session
 	g.provisionRequest()
@@ -140,6 +145,15 @@ func (g *Gate) provisionRequest() {
 	}
 }
 
+// sampled keeps a store that is away from filling the logs: of each message, the
+// first few in a second are printed.
+func sampled(logger *zap.Logger) *zap.Logger {
+	const each, first = time.Second, 5
+	return logger.WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core {
+		return zapcore.NewSamplerWithOptions(core, each, first, 0)
+	}))
+}
+
 func permissions(list []string) []key.Permission {
 	var ps []key.Permission
 	for _, s := range list {
@@ -161,8 +175,9 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	}
 	d, err := g.decide(r, repl, v, f)
 	if errors.Is(err, errCost) {
+		g.withdraw(r, v)
 		g.clean(r, f)
-		g.logger.Error("the request was refused", zap.Error(err))
+		g.alarms.Error("the request was refused", zap.Error(err))
 		if g.mustAnswer(r) {
 			w.WriteHeader(http.StatusInternalServerError)
 			return nil
@@ -175,6 +190,7 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	}
 	writeRateHeaders(w.Header(), g.RateHeaders, d.Limits, v.admitted)
 	if d.Outcome != keyring.Allowed {
+		g.withdraw(r, v)
 		g.clean(r, f)
 		return g.refuse(w, r, v, &d, err)
 	}
@@ -185,6 +201,18 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 		return next.ServeHTTP(w, r)
 	}
 	return g.serveRefunding(w, r, next, v)
+}
+
+// withdraw takes back what an earlier gate has charged for a request that this
+// one refuses.
+func (g *Gate) withdraw(r *http.Request, v *visit) {
+	if !v.admitted {
+		return
+	}
+	v.admitted = false
+	if err := g.keys.Withdraw(context.WithoutCancel(r.Context()), &v.decision); err != nil {
+		g.alarms.Error("credits were not given back", zap.Error(err), zap.String("key_id", v.decision.Key().ID))
+	}
 }
 
 // decide asks the keyring. Where another gate has let the request in before, its
@@ -234,7 +262,7 @@ var errCost = errors.New("cost of the request")
 
 func parseCost(s string) (int64, error) {
 	n, err := strconv.ParseInt(s, 10, 64)
-	if err != nil || n < 0 || n > key.MaxCount {
+	if err != nil || n < 0 || n > key.MaxCount || s[0] < '0' || s[0] > '9' {
 		return 0, fmt.Errorf("must be an integer from 0 to %d", key.MaxCount)
 	}
 	return n, nil
@@ -279,7 +307,7 @@ func (g *Gate) serveRefunding(w http.ResponseWriter, r *http.Request, next caddy
 	if slices.Contains(g.RefundOn, status) {
 		// The client may be gone; its credits come back all the same.
 		if rerr := g.keys.Refund(context.WithoutCancel(r.Context()), &v.decision); rerr != nil {
-			g.logger.Error("credits were not given back", zap.Error(rerr), zap.String("key_id", v.decision.Key().ID))
+			g.alarms.Error("credits were not given back", zap.Error(rerr), zap.String("key_id", v.decision.Key().ID))
 		}
 	}
 	return err

@@ -183,7 +183,7 @@ func TestK6_ChargedOnce(t *testing.T) {
 	}{
 		{path: "/retry/", status: 200, cost: 1, slots: 1},
 		{path: "/nested/", status: 200, cost: 3, slots: 3},
-		{path: "/forbidden-inside/", status: 403, cost: 1, slots: 1},
+		{path: "/forbidden-inside/", status: 403, cost: 0, slots: 0},
 		{path: "/foreign/", status: 200, cost: 1, slots: 1, lines: []string{"Authorization: Bearer not.ours"}},
 		{path: "/rewrite/", status: 200, cost: 1, slots: 1},
 		{path: "/intercept/", status: 200, cost: 1, slots: 1},

@@ -26,7 +26,7 @@ type problem struct {
 // it, the error goes there; else the body is ours.
 func (g *Gate) refuse(w http.ResponseWriter, r *http.Request, v *visit, d *keyring.Decision, err error) error {
 	v.code = d.Outcome.Code()
-	g.logRefusal(d, err)
+	g.logRefusal(r, d, err)
 	p := problem{
 		Status: d.Outcome.Status(), Title: http.StatusText(d.Outcome.Status()),
 		Detail: d.Outcome.Title(), Code: v.code,
@@ -52,9 +52,9 @@ func (g *Gate) refuse(w http.ResponseWriter, r *http.Request, v *visit, d *keyri
 	return nil
 }
 
-func (g *Gate) logRefusal(d *keyring.Decision, err error) {
-	if err != nil {
-		g.logger.Error("a key could not be checked", zap.Error(err))
+func (g *Gate) logRefusal(r *http.Request, d *keyring.Decision, err error) {
+	if err != nil && r.Context().Err() == nil { // else the client has gone
+		g.alarms.Error("a key could not be checked", zap.Error(err))
 		return
 	}
 	if c := g.logger.Check(zap.DebugLevel, "request refused"); c != nil {

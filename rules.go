@@ -176,6 +176,9 @@ func (e *Expiration) check() error {
 	if e.Max != 0 && e.Min > e.Max {
 		return errors.New("expiration min: must not be above max")
 	}
+	if e.Default != 0 && (e.Default < e.Min || e.Max != 0 && e.Default > e.Max) {
+		return errors.New("expiration default: must lie between min and max")
+	}
 	if e.Keep != nil && e.Keep.Duration < 0 {
 		return errors.New(`expiration keep: must be a duration from 0, or "forever"`)
 	}

@@ -53,11 +53,18 @@ func (v *visit) admit(repl *caddy.Replacer, d *keyring.Decision, session bool) {
 	repl.DeleteByPrefix(userPrefix)
 }
 
+// twoSecrets stands for more than one secret, which is none: it fits no key.
+const twoSecrets = "\x00"
+
 // secretOf returns the secret that the request carries, also after a gate has
 // removed it.
 func (v *visit) secretOf(r *http.Request) string {
-	if s := r.Header[secretHeader]; len(s) == 1 {
+	switch s := r.Header[secretHeader]; len(s) {
+	case 0:
+	case 1:
 		v.secret = s[0]
+	default:
+		return twoSecrets
 	}
 	return v.secret
 }

@@ -64,10 +64,12 @@ type Key struct {
 	Generation int64
 }
 
-// Former is a raw key that rotation replaced. It works while now < Until.
+// Former is a raw key that rotation replaced, with the secret it had. It works
+// while now < Until.
 type Former struct {
-	Hash  Hash
-	Until int64
+	Hash       Hash
+	SecretHash *Hash
+	Until      int64
 }
 
 // Counters is what use changes of a key, apart from its credits. Counters are
@@ -99,18 +101,25 @@ func (k *Key) Expired(now int64) bool {
 	return k.ExpiresAt != 0 && now >= k.ExpiresAt
 }
 
-// Matches reports whether a raw key with hash h opens this record at now: it is
-// the current raw key, or a former one in its grace.
-func (k *Key) Matches(h Hash, now int64) bool {
+// Opening is what a raw key with a certain hash opens.
+type Opening struct {
+	OK         bool
+	Over       bool  // it is a former raw key whose grace has ended
+	SecretHash *Hash // the secret that goes with it
+}
+
+// OpenedBy tells what a raw key with hash h opens at now: this record, where it
+// is the current raw key or a former one in its grace.
+func (k *Key) OpenedBy(h Hash, now int64) Opening {
 	if k.Hash.Equal(h) {
-		return true
+		return Opening{OK: true, SecretHash: k.SecretHash}
 	}
 	for i := range k.Former {
-		if k.Former[i].Hash.Equal(h) {
-			return now < k.Former[i].Until
+		if f := &k.Former[i]; f.Hash.Equal(h) {
+			return Opening{OK: now < f.Until, Over: now >= f.Until, SecretHash: f.SecretHash}
 		}
 	}
-	return false
+	return Opening{}
 }
 
 // RatePolicy returns the key's rate limit; ok is false where it has none.

@@ -104,13 +104,22 @@ func TestT1_ExpiryEdge(t *testing.T) {
 	}
 }
 
-func TestMatchesFormer(t *testing.T) {
-	k := Key{Hash: HashOf("new"), Former: []Former{{HashOf("old"), epoch}}}
-	if !k.Matches(HashOf("new"), epoch) || k.Matches(HashOf("other"), epoch) {
-		t.Error("the current hash")
-	}
-	if !k.Matches(HashOf("old"), epoch-1) || k.Matches(HashOf("old"), epoch) {
-		t.Error("the end of the grace")
+func TestOpenedByFormer(t *testing.T) {
+	secret, old := HashOf("secret"), HashOf("old secret")
+	k := Key{Hash: HashOf("new"), SecretHash: &secret, Former: []Former{{HashOf("old"), &old, epoch}}}
+	for _, c := range []struct {
+		raw  string
+		now  int64
+		want Opening
+	}{
+		{"new", epoch, Opening{OK: true, SecretHash: &secret}},
+		{"other", epoch, Opening{}},
+		{"old", epoch - 1, Opening{OK: true, SecretHash: &old}},
+		{"old", epoch, Opening{Over: true, SecretHash: &old}},
+	} {
+		if got := k.OpenedBy(HashOf(c.raw), c.now); got != c.want {
+			t.Errorf("%s at %d: %+v", c.raw, c.now-epoch, got)
+		}
 	}
 }
 

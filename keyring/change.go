@@ -65,6 +65,8 @@ type Field[T any] struct {
 	Value *T // nil with Set: cleared
 }
 
+func (f Field[T]) cleared() bool { return f.Set && f.Value == nil }
+
 // Patch is a change of a key. What is not set stays.
 type Patch struct {
 	UserID              Field[string]
@@ -173,7 +175,12 @@ func patchRateLimit(k *key.Key, p Patch) error {
 	limit := merge(p.RateLimitMax, k.RateLimitMax)
 	window := merge(p.RateLimitTimeWindow, k.RateLimitTimeWindow)
 	if p.RateLimitMax.Set || p.RateLimitTimeWindow.Set {
-		if err := checkRateLimit(limit, window); err != nil {
+		// Clearing one of the two lifts the limit; setting one needs the other.
+		check := checkRateLimit
+		if p.RateLimitMax.cleared() || p.RateLimitTimeWindow.cleared() {
+			check = checkRateCounts
+		}
+		if err := check(limit, window); err != nil {
 			return err
 		}
 		k.RateLimitMax, k.RateLimitTimeWindow = orZero(limit), orZero(window)
@@ -202,12 +209,21 @@ func (p Patch) credits(c key.Credits, now int64) (key.Credits, error) {
 		if err := checkRefill(amount, interval); err != nil {
 			return c, err
 		}
-		c = c.changeRefill(orZero(amount), orZero(interval), now)
+		c = changeRefill(c, orZero(amount), orZero(interval), now)
 	}
 	if !p.RemainingDelta.Set {
 		return c, nil
 	}
 	return p.delta(c, now)
+}
+
+// changeRefill starts a new grid only where the interval is another one.
+func changeRefill(c key.Credits, amount, interval, now int64) key.Credits {
+	if amount != 0 && interval == c.RefillInterval {
+		c.RefillAmount = amount
+		return c
+	}
+	return c.WithRefill(amount, interval, now)
 }
 
 func (p Patch) delta(c key.Credits, now int64) (key.Credits, error) {
@@ -299,7 +315,7 @@ func (s *Service) Rotate(ctx context.Context, id string, grace int64, withSecret
 func (k *sketch) retire(grace, now int64) {
 	former := slices.DeleteFunc(slices.Clone(k.Former), func(f key.Former) bool { return now >= f.Until })
 	if grace > 0 {
-		former = append(former, key.Former{Hash: k.Hash, Until: now + grace})
+		former = append(former, key.Former{Hash: k.Hash, SecretHash: k.SecretHash, Until: now + grace})
 	}
 	k.Former = former[max(0, len(former)-key.MaxFormer):]
 }

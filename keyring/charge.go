@@ -5,10 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/store"
 )
+
+// chargeTimeout bounds how long a request waits for its credits to be taken. What
+// the store has begun by then may still be taken.
+const chargeTimeout = 2 * time.Second
 
 // charge takes n rate slots and n credits, both or neither.
 func (s *Service) charge(ctx context.Context, st *opened, d *Decision, now instant, n int64, dry bool) error {
@@ -24,6 +29,9 @@ func (s *Service) charge(ctx context.Context, st *opened, d *Decision, now insta
 	}
 	slots.take(d, now.tick, n, dry)
 	credits := l.credits
+	if d.Outcome == RateLimited {
+		d.waitFor(credits, n, now.wall)
+	}
 	if d.Outcome == Allowed && credits.Limited {
 		// What is known of the credits is never behind the store for long, and
 		// enough to refuse without asking it.
@@ -47,8 +55,11 @@ func (s *Service) charge(ctx context.Context, st *opened, d *Decision, now insta
 // debit takes n credits from the store, and gives the rate slots back if that fails.
 func (s *Service) debit(ctx context.Context, st *opened, d *Decision, now, n int64, slots *slots) error {
 	l := d.live
-	// A debit that has begun is not undone by a client that goes away.
-	taken, err := st.TakeCredits(context.WithoutCancel(ctx), l.id, n, now)
+	// A debit that has begun is not undone by a client that goes away. A store
+	// that hangs must not hold requests for ever.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), chargeTimeout)
+	defer cancel()
+	taken, err := st.TakeCredits(ctx, l.id, n, now)
 	if err == nil {
 		l.hear(taken.Credits)
 	}
@@ -78,6 +89,12 @@ func (s *Service) debit(ctx context.Context, st *opened, d *Decision, now, n int
 
 func (d *Decision) refuse(o Outcome, wait int64, waitable bool) {
 	d.Outcome, d.Wait, d.Waitable = o, wait, waitable
+}
+
+// waitFor lets a refused request wait until its credits will do as well.
+func (d *Decision) waitFor(c key.Credits, n, now int64) {
+	wait, ok := c.Wait(n, now)
+	d.Wait, d.Waitable = max(d.Wait, wait), d.Waitable && ok
 }
 
 func (d *Decision) exceed(c key.Credits, n, now int64) {
@@ -118,7 +135,9 @@ func (s *Service) Refund(ctx context.Context, d *Decision) error {
 	if err != nil {
 		return err
 	}
-	c, err := st.GiveCredits(context.WithoutCancel(ctx), d.live.id, n, s.ring.clock().wall)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), chargeTimeout)
+	defer cancel()
+	c, err := st.GiveCredits(ctx, d.live.id, n, s.ring.clock().wall)
 	if errors.Is(err, store.ErrNotFound) {
 		return nil
 	}
@@ -127,4 +146,18 @@ func (s *Service) Refund(ctx context.Context, d *Decision) error {
 	}
 	d.live.hear(c)
 	return nil
+}
+
+// Withdraw takes an admission back, of a request that a later gate has refused:
+// it costs nothing after all.
+func (s *Service) Withdraw(ctx context.Context, d *Decision) error {
+	l, n := d.live, d.Cost
+	d.Cost = 0
+	if d.rec.limited && s.set.Rules.RateLimiting {
+		l.mu.Lock()
+		l.rate.Undo(d.rec.policy, d.tick, n)
+		l.mu.Unlock()
+	}
+	l.lastRequest.CompareAndSwap(d.used, d.usedBefore) // unless it was used again
+	return s.Refund(ctx, d)
 }

@@ -109,6 +109,10 @@ type Decision struct {
 	hash key.Hash
 	live *live
 	rec  *record
+	// What withdraw needs: when the slots were taken, and the time of this use and
+	// of the one before.
+	tick, used, usedBefore int64
+
 	debt *atomic.Int64 // credits that a refund would give back; shared by all gates of a request
 }
 

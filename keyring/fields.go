@@ -133,11 +133,15 @@ func checkRefill(amount, interval *int64) error {
 	return nil
 }
 
-func checkRateLimit(limit, window *int64) error {
+func checkRateCounts(limit, window *int64) error {
 	if err := checkCount("rateLimitMax", limit, 1); err != nil {
 		return err
 	}
-	if err := checkCount("rateLimitTimeWindow", window, 1); err != nil {
+	return checkCount("rateLimitTimeWindow", window, 1)
+}
+
+func checkRateLimit(limit, window *int64) error {
+	if err := checkRateCounts(limit, window); err != nil {
 		return err
 	}
 	switch {

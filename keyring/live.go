@@ -24,7 +24,9 @@ type live struct {
 	dead atomic.Bool
 	// expired is the expiry that was once seen to be over: a clock that steps
 	// back does not revive a key.
-	expired     atomic.Int64
+	expired atomic.Int64
+	// graceOver is the latest time at which a former raw key was seen to be over.
+	graceOver   atomic.Int64
 	lastRequest atomic.Int64
 	dirty       atomic.Bool // waits to be written
 	metered     atomic.Bool // credits.Limited
@@ -214,6 +216,7 @@ func (l *live) forget() {
 	l.mu.Unlock()
 	l.lastRequest.Store(0)
 	l.expired.Store(0)
+	l.graceOver.Store(0)
 }
 
 // bury marks a key as gone, whether it was in memory or not, so that a read that

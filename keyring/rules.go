@@ -50,16 +50,22 @@ type Expiration struct {
 	Keep int64
 }
 
+// What is usual for keys that a configuration says nothing of.
+const (
+	DefaultPrefix = "ak_"
+	DefaultStart  = 6
+)
+
 // DefaultRules returns the rules of a configuration that says nothing.
 func DefaultRules() Rules {
 	const day = 24 * 60 * 60 * 1000
 	return Rules{
 		ConfigID:     key.DefaultConfig,
-		Prefix:       "ak_",
+		Prefix:       DefaultPrefix,
 		SecretPrefix: "clsk_",
 		Length:       key.DefaultLength,
 		Checksum:     true,
-		Start:        6,
+		Start:        DefaultStart,
 		Generator:    key.Random{},
 		NameLength:   Range{1, 32},
 		PrefixLength: Range{1, key.MaxPrefixLen},

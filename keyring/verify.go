@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddy-apikey/caddy-apikey/key"
@@ -39,7 +40,7 @@ func (s *Service) HasShape(raw string) bool {
 
 // Again decides about a request that was already let in by d and meets another
 // gate: the standing of the key is checked for the new demands, and what q costs
-// more than d did is taken.
+// more than d did is taken. If it is refused, Withdraw gives back what d took.
 func (s *Service) Again(ctx context.Context, d *Decision, q *Request) (Decision, error) {
 	st, err := s.ring.open(ctx)
 	if err != nil {
@@ -128,11 +129,15 @@ func (r *Ring) load(st *opened, hash key.Hash) (*live, error) {
 func (s *Service) admit(ctx context.Context, st *opened, l *live, hash key.Hash, before *Decision, q *Request) (Decision, error) {
 	now := s.ring.clock()
 	rec := l.rec.Load()
-	if rec == nil || !rec.key.Matches(hash, now.wall) {
+	if rec == nil {
+		return Decision{Outcome: Invalid}, nil
+	}
+	opening := l.openedBy(rec.key, hash, now.wall)
+	if !opening.OK {
 		return Decision{Outcome: Invalid}, nil
 	}
 	d := Decision{hash: hash, live: l, rec: rec, Cost: before.Cost, debt: before.debt}
-	if d.Outcome = standing(l, rec, now.wall, q); d.Outcome != Allowed {
+	if d.Outcome = standing(l, rec, opening.SecretHash, now.wall, q); d.Outcome != Allowed {
 		return d, nil
 	}
 	more := max(0, q.Cost-before.Cost)
@@ -141,21 +146,21 @@ func (s *Service) admit(ctx context.Context, st *opened, l *live, hash key.Hash,
 	}
 	if !q.DryRun {
 		d.Cost += more
-		l.used(now.wall)
+		d.use(now)
 		s.ring.dirty.add(l)
 	}
 	return d, nil
 }
 
 // standing checks everything about a key that needs no counting.
-func standing(l *live, rec *record, now int64, q *Request) Outcome {
+func standing(l *live, rec *record, secret *key.Hash, now int64, q *Request) Outcome {
 	k := rec.key
 	switch {
 	case !k.Enabled || !rec.owner.cur.Load().Enabled:
 		return Disabled
 	case l.seenExpired(k, now):
 		return Expired
-	case !secretFits(k, q):
+	case !secretFits(secret, q):
 		return InvalidSecret
 	case q.CheckIP && !k.AllowsIP(q.ClientIP):
 		return IPNotAllowed
@@ -170,6 +175,31 @@ func standing(l *live, rec *record, now int64, q *Request) Outcome {
 	return Allowed
 }
 
+// openedBy is key.OpenedBy, but a grace that has once been seen over stays over.
+func (l *live) openedBy(k *key.Key, hash key.Hash, now int64) key.Opening {
+	o := k.OpenedBy(hash, max(now, l.graceOver.Load()))
+	if o.Over {
+		raise(&l.graceOver, now)
+	}
+	return o
+}
+
+// use notes the use of the key.
+func (d *Decision) use(now instant) {
+	d.tick, d.used, d.usedBefore = now.tick, now.wall, d.live.lastRequest.Load()
+	raise(&d.live.lastRequest, now.wall)
+}
+
+// raise sets v to n unless it is higher already.
+func raise(v *atomic.Int64, n int64) {
+	for {
+		old := v.Load()
+		if old >= n || v.CompareAndSwap(old, n) {
+			return
+		}
+	}
+}
+
 // seenExpired is key.Expired, but what has once been seen over stays over.
 func (l *live) seenExpired(k *key.Key, now int64) bool {
 	if k.ExpiresAt == 0 {
@@ -182,23 +212,13 @@ func (l *live) seenExpired(k *key.Key, now int64) bool {
 	return l.expired.Load() == k.ExpiresAt
 }
 
-func secretFits(k *key.Key, q *Request) bool {
+func secretFits(secret *key.Hash, q *Request) bool {
 	switch {
 	case !q.CheckSecret && !q.RequireSecret:
 		return true
-	case k.SecretHash == nil:
+	case secret == nil:
 		return !q.RequireSecret && q.Secret == ""
 	default:
-		return k.SecretHash.Equal(key.HashOf(q.Secret))
-	}
-}
-
-// used notes the time of a use.
-func (l *live) used(now int64) {
-	for {
-		last := l.lastRequest.Load()
-		if last >= now || l.lastRequest.CompareAndSwap(last, now) {
-			return
-		}
+		return secret.Equal(key.HashOf(q.Secret))
 	}
 }

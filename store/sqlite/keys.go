@@ -56,9 +56,9 @@ func insertKey(w *writerConn, k *key.Key) error {
 }
 
 func insertFormer(w *writerConn, k *key.Key) error {
-	const query = `INSERT INTO {p}former_hashes (hash, key_id, until_ms, position) VALUES (?, ?, ?, ?)`
+	const query = `INSERT INTO {p}former_hashes (hash, secret_hash, key_id, until_ms, position) VALUES (?, ?, ?, ?, ?)`
 	for i, f := range k.Former {
-		if _, err := w.exec(query, f.Hash[:], k.ID, f.Until, i); err != nil {
+		if _, err := w.exec(query, f.Hash[:], secretValue(f.SecretHash), k.ID, f.Until, i); err != nil {
 			return failed("storing a former hash", err)
 		}
 	}
@@ -135,7 +135,7 @@ func replaceKey(w *writerConn, before, after *key.Key) error {
 	if err != nil {
 		return failed("changing a key", err)
 	}
-	if !slices.Equal(before.Former, after.Former) {
+	if !slices.EqualFunc(before.Former, after.Former, sameFormer) {
 		if _, err := w.exec(`DELETE FROM {p}former_hashes WHERE key_id = ?`, after.ID); err != nil {
 			return failed("replacing former hashes", err)
 		}
@@ -150,7 +150,7 @@ func replaceKey(w *writerConn, before, after *key.Key) error {
 func sameKey(a, b *key.Key) bool {
 	return a.ID == b.ID && a.ConfigID == b.ConfigID && a.UserID == b.UserID &&
 		samePointer(a.Name, b.Name) && samePointer(a.Prefix, b.Prefix) && samePointer(a.Start, b.Start) &&
-		a.Hash == b.Hash && samePointer(a.SecretHash, b.SecretHash) && slices.Equal(a.Former, b.Former) &&
+		a.Hash == b.Hash && samePointer(a.SecretHash, b.SecretHash) && slices.EqualFunc(a.Former, b.Former, sameFormer) &&
 		a.Checksummed == b.Checksummed && a.Enabled == b.Enabled && samePermissions(a.Permissions, b.Permissions) &&
 		(a.Metadata == nil) == (b.Metadata == nil) && bytes.Equal(a.Metadata, b.Metadata) &&
 		(a.AllowedIPs == nil) == (b.AllowedIPs == nil) && slices.Equal(a.AllowedIPs, b.AllowedIPs) &&
@@ -162,6 +162,10 @@ func sameKey(a, b *key.Key) bool {
 
 func samePermissions(a, b key.Permissions) bool {
 	return (a == nil) == (b == nil) && maps.EqualFunc(a, b, slices.Equal[[]string])
+}
+
+func sameFormer(a, b key.Former) bool {
+	return a.Hash == b.Hash && a.Until == b.Until && samePointer(a.SecretHash, b.SecretHash)
 }
 
 func samePointer[T comparable](a, b *T) bool {

@@ -58,17 +58,25 @@ func New(o Options) (*Opener, error) {
 	if strings.ContainsRune(o.Path, 0) {
 		return nil, errors.New("path: must not contain a NUL character")
 	}
-	if o.TablePrefix != "" && !prefixPattern.MatchString(o.TablePrefix) {
-		return nil, errors.New("table prefix: must be a letter or _, then at most 31 of a-z A-Z 0-9 _")
-	}
-	if strings.HasPrefix(strings.ToLower(o.TablePrefix), "sqlite_") {
-		return nil, errors.New(`table prefix: names that begin with "sqlite_" belong to SQLite`)
+	if err := CheckTablePrefix(o.TablePrefix); err != nil {
+		return nil, err
 	}
 	path, err := resolve(o.Path)
 	if err != nil {
 		return nil, fmt.Errorf("path: %w", err)
 	}
 	return &Opener{path: path, prefix: o.TablePrefix}, nil
+}
+
+// CheckTablePrefix reports a table prefix that cannot be used. Empty is none.
+func CheckTablePrefix(prefix string) error {
+	if prefix != "" && !prefixPattern.MatchString(prefix) {
+		return errors.New("table prefix: must be a letter or _, then at most 31 of a-z A-Z 0-9 _")
+	}
+	if strings.HasPrefix(strings.ToLower(prefix), "sqlite_") {
+		return errors.New(`table prefix: names that begin with "sqlite_" belong to SQLite`)
+	}
+	return nil
 }
 
 // Path returns the absolute path of the database, without symbolic links.

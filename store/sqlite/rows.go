@@ -23,7 +23,7 @@ const (
 
 	// formerColumn reads the former hashes inside the same statement, and so
 	// from the same snapshot, as the rest.
-	formerColumn = `(SELECT group_concat(hex(f.hash) || ':' || f.until_ms, ',' ORDER BY f.position)
+	formerColumn = `(SELECT group_concat(hex(f.hash) || ':' || f.until_ms || ':' || hex(f.secret_hash), ',' ORDER BY f.position)
 		FROM {p}former_hashes f WHERE f.key_id = k.id)`
 
 	creditsColumns  = `c.remaining, c.peak, c.refill_amount, c.refill_interval, c.refill_from, c.last_refill_at, c.version`
@@ -53,12 +53,8 @@ func keyValues(k *key.Key) ([]any, error) {
 			return nil, fmt.Errorf("allowed IPs: %w", err)
 		}
 	}
-	var secret []byte
-	if k.SecretHash != nil {
-		secret = k.SecretHash[:]
-	}
 	return []any{
-		k.ConfigID, k.UserID, optional(k.Name), optional(k.Prefix), optional(k.Start), k.Hash[:], orNull(secret),
+		k.ConfigID, k.UserID, optional(k.Name), optional(k.Prefix), optional(k.Start), k.Hash[:], secretValue(k.SecretHash),
 		flag(k.Checksummed), flag(k.Enabled), text(permissions), text(k.Metadata), text(ips),
 		nonZero(k.ExpiresAt), k.CreatedAt, k.UpdatedAt,
 		flag(k.RateLimitEnabled), nonZero(k.RateLimitMax), nonZero(k.RateLimitTimeWindow), k.RateLimitAlgorithm.String(),
@@ -194,22 +190,52 @@ func (r *entryRow) decode(k *key.Key) error {
 	return err
 }
 
-func parseFormer(s string) (list []key.Former, err error) {
+// secretValue returns what is stored for the hash of a secret, or NULL.
+func secretValue(h *key.Hash) any {
+	if h == nil {
+		return nil
+	}
+	return h[:]
+}
+
+func parseFormer(s string) (list []key.Former, _ error) {
 	if s == "" {
 		return nil, nil
 	}
 	for one := range strings.SplitSeq(s, ",") {
-		hash, until, _ := strings.Cut(one, ":")
-		var f key.Former
-		if n, err := hex.Decode(f.Hash[:], []byte(hash[:min(len(hash), 2*len(f.Hash))])); err != nil || n != len(f.Hash) || len(hash) != 2*n {
-			return nil, errors.New("former hash: damaged")
-		}
-		if f.Until, err = strconv.ParseInt(until, 10, 64); err != nil {
-			return nil, errors.New("end of a former hash: damaged")
+		f, err := parseOneFormer(one)
+		if err != nil {
+			return nil, fmt.Errorf("former hash: %w", err)
 		}
 		list = append(list, f)
 	}
 	return list, nil
+}
+
+// parseOneFormer reads "hash:end:secret", the last of which may be empty.
+func parseOneFormer(s string) (f key.Former, err error) {
+	hash, rest, _ := strings.Cut(s, ":")
+	until, secret, _ := strings.Cut(rest, ":")
+	if f.Hash, err = parseHash(hash); err != nil {
+		return f, err
+	}
+	if secret != "" {
+		h, err := parseHash(secret)
+		if err != nil {
+			return f, err
+		}
+		f.SecretHash = &h
+	}
+	f.Until, err = strconv.ParseInt(until, 10, 64)
+	return f, err
+}
+
+func parseHash(s string) (h key.Hash, err error) {
+	b, err := hex.DecodeString(s)
+	if err != nil || len(b) != len(h) {
+		return h, errors.New("damaged")
+	}
+	return key.Hash(b), nil
 }
 
 func pointer(s sql.NullString) *string {

@@ -53,12 +53,13 @@ CREATE INDEX {p}keys_by_enabled ON {p}keys (enabled, created_at, id);
 CREATE INDEX {p}keys_by_expiry ON {p}keys (expires_at, id) WHERE expires_at IS NOT NULL;
 CREATE INDEX {p}keys_plain ON {p}keys (id) WHERE checksummed = 0;
 
--- Hashes of raw keys that rotation replaced.
+-- Hashes of raw keys that rotation replaced, and of the secrets that went with them.
 CREATE TABLE {p}former_hashes (
-    hash     BLOB    NOT NULL PRIMARY KEY CHECK (length(hash) = 32),
-    key_id   TEXT    NOT NULL REFERENCES {p}keys (id) ON DELETE CASCADE,
-    until_ms INTEGER NOT NULL CHECK (until_ms BETWEEN 0 AND 9007199254740991),
-    position INTEGER NOT NULL CHECK (position >= 0)
+    hash        BLOB    NOT NULL PRIMARY KEY CHECK (length(hash) = 32),
+    secret_hash BLOB    CHECK (length(secret_hash) = 32),
+    key_id      TEXT    NOT NULL REFERENCES {p}keys (id) ON DELETE CASCADE,
+    until_ms    INTEGER NOT NULL CHECK (until_ms BETWEEN 0 AND 9007199254740991),
+    position    INTEGER NOT NULL CHECK (position >= 0)
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX {p}former_by_key ON {p}former_hashes (key_id, position);
