@@ -10,6 +10,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/caddy-apikey/caddy-apikey/internal/adminapi"
 )
@@ -112,8 +113,11 @@ func TestAdminAPIWithoutApp(t *testing.T) {
 	if _, err := os.Stat(s.Dir + "/caddy/apikey"); !os.IsNotExist(err) {
 		t.Errorf("a store was made: %v", err)
 	}
-	if !strings.Contains(s.Log(), `"logger":"admin.api.apikey"`) {
-		t.Error("the failure is not in the log")
+	for deadline := time.Now().Add(startTimeout); !strings.Contains(s.Log(), `"logger":"admin.api.apikey"`); {
+		if time.Now().After(deadline) {
+			t.Fatal("the failure is not in the log")
+		}
+		time.Sleep(pollEvery)
 	}
 	s.reload(gatedSite)
 	if _, err := adminOf(t, s).Health(context.Background()); err != nil {

@@ -70,11 +70,12 @@ type pooled struct {
 // whole admin endpoint waits for, and a disk may be slow: there the store is
 // closed beside it.
 func (p pooled) Destruct() error {
+	finish := p.Shut()
 	if caddy.Exiting() {
-		return p.Close()
+		return finish()
 	}
 	go func() {
-		if err := p.Close(); err != nil {
+		if err := finish(); err != nil {
 			report(err)
 		}
 	}()

@@ -328,15 +328,21 @@ func (l life) descriptors() (names []string) {
 // locks counts the locks of all processes on the lock file of a database.
 func (l life) locks(db string) (n int) {
 	l.t.Helper()
-	info, err := exec.Command("stat", "-c", "%i", db+".lock").Output()
+	// The device in hexadecimal, as /proc/locks has it: inodes repeat from one
+	// file system to another.
+	id, err := exec.Command("stat", "-c", "%Hd %Ld %i", db+".lock").Output()
 	if err != nil {
+		l.t.Fatal(err)
+	}
+	var major, minor, inode uint64
+	if _, err := fmt.Sscan(string(id), &major, &minor, &inode); err != nil {
 		l.t.Fatal(err)
 	}
 	table, err := os.ReadFile("/proc/locks")
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	return strings.Count(string(table), ":"+strings.TrimSpace(string(info))+" ")
+	return strings.Count(string(table), fmt.Sprintf(" %02x:%02x:%d ", major, minor, inode))
 }
 
 // goroutines counts the goroutines of the server.

@@ -139,21 +139,24 @@ func (r *Ring) Open(ctx context.Context) error {
 
 // Close writes what is counted and closes the store. Requests that still run
 // get store.ErrClosed.
-func (r *Ring) Close() error {
+func (r *Ring) Close() error { return r.Shut()() }
+
+// Shut is the first half of Close, which takes no time: from then on every
+// request gets store.ErrClosed. finish is the rest.
+func (r *Ring) Shut() (finish func() error) {
 	r.opening.Lock()
 	defer r.opening.Unlock()
-	if r.closed.Swap(true) {
-		return nil
-	}
-	// From here on requests are refused, so that nothing is counted after the
-	// last write, and nobody is let in on records that others may now change.
+	// What is refused from here on is not counted after the last write, and
+	// nobody is let in on records that others may now change.
 	st := r.store.Swap(nil)
-	if st == nil {
-		return nil
+	if r.closed.Swap(true) || st == nil {
+		return func() error { return nil }
 	}
-	r.stopping()
-	r.loops.Wait()
-	return errors.Join(r.flush(context.Background(), st), st.Close())
+	return func() error {
+		r.stopping()
+		r.loops.Wait()
+		return errors.Join(r.flush(context.Background(), st), st.Close())
+	}
 }
 
 // open returns the store, after waiting a little for one that is being opened.

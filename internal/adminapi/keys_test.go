@@ -142,7 +142,7 @@ func TestPatchRefuses(t *testing.T) {
 	for _, name := range []string{"userId", "enabled", "rateLimitEnabled", "remainingDelta"} {
 		a.send("PATCH", path, `{"`+name+`":null}`).refused(t, 400, "INVALID_FIELD", name)
 	}
-	a.send("PATCH", path, `{"rateLimitMax":null}`).refused(t, 400, "INVALID_FIELD", "rateLimitMax")
+	a.send("PATCH", path, `{"rateLimitMax":null,"rateLimitTimeWindow":0}`).refused(t, 400, "INVALID_FIELD", "rateLimitTimeWindow")
 	a.send("PATCH", path, `{"refillInterval":null}`).refused(t, 400, "REFILL_AMOUNT_AND_INTERVAL_REQUIRED", "refillInterval")
 	a.send("PATCH", "/apikey/keys/nosuch", `{"enabled":false}`).refused(t, 404, "KEY_NOT_FOUND", "")
 }
