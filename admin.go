@@ -34,12 +34,12 @@ func (*adminAPI) CaddyModule() caddy.ModuleInfo {
 
 // Provision implements caddy.Provisioner.
 func (a *adminAPI) Provision(caddy.Context) error {
-	a.handler = adminapi.New(runningService, adminapi.Info{
+	a.handler = withClock(adminapi.New(runningService, adminapi.Info{
 		Version: moduleVersion(),
 		Report: func(err error) {
 			caddy.Log().Named("admin.api.apikey").Error("request failed", zap.Error(err))
 		},
-	})
+	}))
 	return nil
 }
 

@@ -8,8 +8,8 @@ package apikey
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
@@ -43,6 +43,10 @@ type App struct {
 	// SecretPrefix stands in front of new secrets. Default: "clsk_".
 	SecretPrefix *string `json:"secret_prefix,omitempty"`
 
+	// Credits say how credits are taken from keys. Default: {"mode": "strict"}.
+	Credits *Credits `json:"credits,omitempty"`
+
+	Plans
 	KeyRules
 
 	ctx      caddy.Context // kept for Start, which asks it for the logs
@@ -105,7 +109,11 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if err := rules.Check(); err != nil {
 		return fmt.Errorf("no key could be made with this configuration: %w", err)
 	}
-	a.settings = &keyring.Settings{Rules: rules}
+	if err := a.checkDefaultTier(); err != nil {
+		return err
+	}
+	a.settings = &keyring.Settings{Rules: rules, Lease: a.Credits.lease()}
+	a.provisionPlans(a.settings)
 	if a.opener, err = a.provisionStore(ctx); err != nil {
 		return err
 	}
@@ -135,9 +143,16 @@ func (a *App) join() error {
 	return a.ring.Open(context.Background())
 }
 
-// report logs failures of the background work. The logger is asked for each
-// time, because this work outlives the configuration that began it.
+// report logs what no caller waits for: failures of the background work, and
+// owners whose tier is not configured. The logger is asked for each time, because
+// this outlives the configuration that began it.
 func report(err error) {
+	var unknown *keyring.UnknownTier
+	if errors.As(err, &unknown) {
+		caddy.Log().Named("apikey").Warn("an owner's tier is not configured",
+			zap.String("user_id", unknown.UserID), zap.String("tier", unknown.Tier), zap.String("instead", unknown.Instead))
+		return
+	}
 	caddy.Log().Named("apikey").Error("background work failed", zap.Error(err))
 }
 
@@ -199,15 +214,18 @@ func (a *App) check() error {
 	if err := sqlite.CheckTablePrefix(a.TablePrefix); err != nil {
 		return err
 	}
+	if err := a.Credits.check(); err != nil {
+		return err
+	}
+	if err := a.checkPlans(); err != nil {
+		return err
+	}
 	return a.KeyRules.check()
 }
 
 // Service returns the keys under the rules of this configuration. The state behind
 // it is shared; it ends when no configuration uses the store any more.
 func (a *App) Service() *keyring.Service { return keyring.NewService(a.ring, a.settings) }
-
-// now is the clock of everything below.
-var now = time.Now
 
 // Interface guards
 var (

@@ -68,6 +68,7 @@ func options(d *caddyfile.Dispenser, repeatable string, read func(option string)
 //		headers <name...>
 //		bearer [on|off]
 //		secret_prefix <text>
+//		credits strict|lease <max>
 //		prefix <text>|off
 //		length <n>
 //		checksum [on|off]
@@ -88,13 +89,20 @@ func options(d *caddyfile.Dispenser, repeatable string, read func(option string)
 //		rate_limit <max>/<window> [fixed_window|sliding_window|token_bucket]
 //		rate_limiting [on|off]
 //		permissions <permission...>
+//		time_zone <name>
+//		tier <name> {
+//			limit <max>/<duration>|<max>/day|<max>/month
+//			permissions <permission...>
+//		}
+//		default_tier <name>
 //	}
 func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // option name
 	if d.NextArg() {
 		return d.ArgErr()
 	}
-	return options(d, "validate headers permissions", func(option string) error {
+	var defaultTier caddyfile.Dispenser // where that option stands
+	err := options(d, "validate headers permissions tier", func(option string) error {
 		switch option {
 		case "store":
 			return a.unmarshalStore(d)
@@ -106,9 +114,25 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			return onOff(d, &a.Bearer)
 		case "secret_prefix":
 			return ptr(d, &a.SecretPrefix)
+		case "credits":
+			a.Credits = new(Credits)
+			return a.Credits.unmarshal(d)
+		case "tier", "default_tier", "time_zone":
+			err := a.unmarshalPlans(d, option)
+			if option == "default_tier" {
+				defaultTier = *d
+			}
+			return err
 		}
 		return a.KeyRules.unmarshalOption(d, option)
 	}, a.check)
+	if err != nil {
+		return err
+	}
+	if err := a.checkDefaultTier(); err != nil {
+		return defaultTier.WrapErr(err)
+	}
+	return nil
 }
 
 func (a *App) unmarshalStore(d *caddyfile.Dispenser) (err error) {

@@ -183,6 +183,8 @@ var varying = []struct {
 	{regexp.MustCompile(`\bak_[0-9A-Za-z]{3}\b`), "START"},
 	{regexp.MustCompile(`\b[0-9a-f]{24}\b`), "ID"},
 	{regexp.MustCompile(`\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z| UTC)?`), "TIME"},
+	{regexp.MustCompile(`\b\d{4}-\d\d-\d\d\b`), "DATE"},
+	{regexp.MustCompile(`(\bschema"?:? ?)\d+`), "${1}N"},
 	{regexp.MustCompile(`\bt=\d+`), "t=N"},
 	{regexp.MustCompile(`(?m)^(Date|Server|Content-Length|Connection): .*\n`), ""},
 	{regexp.MustCompile(`127\.0\.0\.1:\d+|localhost:(8080|2019)`), "ADDRESS"},

@@ -229,6 +229,7 @@ func (g *Gate) decide(r *http.Request, repl *caddy.Replacer, v *visit, f found) 
 		q.Secret = v.secretOf(r)
 	}
 	q.ClientIP = clientIP(r)
+	q.Counted = &v.counted
 	if g.cost != "" {
 		n, err := parseCost(repl.ReplaceAll(g.cost, ""))
 		if err != nil {

@@ -36,29 +36,45 @@ const (
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if caddyBinary.dir != "" {
-		os.RemoveAll(caddyBinary.dir)
+	for _, b := range []*binary{&caddyBinary, &clockBinary} {
+		if b.dir != "" {
+			os.RemoveAll(b.dir)
+		}
 	}
 	os.Exit(code)
 }
 
-var caddyBinary struct {
+// binary is a build of cmd/caddy, made once per test run.
+type binary struct {
 	once sync.Once
 	dir  string
 	path string
 	err  error
 }
 
-// buildCaddy builds cmd/caddy once per test run and returns its path.
+var caddyBinary, clockBinary binary
+
+// buildCaddy builds cmd/caddy as it is shipped and returns its path.
 func buildCaddy(t testing.TB) string {
 	t.Helper()
-	b := &caddyBinary
+	return caddyBinary.build(t)
+}
+
+// buildClockCaddy builds cmd/caddy with a clock that tests shift.
+func buildClockCaddy(t testing.TB) string {
+	t.Helper()
+	return clockBinary.build(t, "-tags", "testclock")
+}
+
+func (b *binary) build(t testing.TB, flags ...string) string {
+	t.Helper()
 	b.once.Do(func() {
 		if b.dir, b.err = os.MkdirTemp("", "caddy-apikey-test"); b.err != nil {
 			return
 		}
 		b.path = filepath.Join(b.dir, "caddy")
-		out, err := exec.Command("go", "build", "-o", b.path, "./cmd/caddy").CombinedOutput()
+		args := append([]string{"build", "-o", b.path}, flags...)
+		out, err := exec.Command("go", append(args, "./cmd/caddy")...).CombinedOutput()
 		if err != nil {
 			b.err = fmt.Errorf("%w\n%s", err, out)
 		}
@@ -78,6 +94,7 @@ type server struct {
 	t         testing.TB
 	adminAddr string // as Caddy writes it: host:port, unix//path
 	env       []string
+	build     func(testing.TB) string // makes the binary; default: buildCaddy
 	caddyfile string
 	log       logBuffer // everything that all runs wrote
 
@@ -93,6 +110,9 @@ func withAdmin(addr string) option { return func(s *server) { s.adminAddr = addr
 
 // withEnv adds "NAME=value" to the environment of the server and its commands.
 func withEnv(env ...string) option { return func(s *server) { s.env = append(s.env, env...) } }
+
+// withTestClock runs the build whose clock setClock shifts.
+func withTestClock() option { return func(s *server) { s.build = buildClockCaddy } }
 
 // startCaddy starts a server and waits until it answers. It ends with the test.
 func startCaddy(t testing.TB, caddyfile string, options ...option) *server {
@@ -257,7 +277,11 @@ func (s *server) runWith(stdin string, args ...string) result {
 // command returns a command of the caddy binary in the server's environment.
 func (s *server) command(args ...string) *exec.Cmd {
 	s.t.Helper()
-	cmd := exec.Command(buildCaddy(s.t), args...)
+	build := s.build
+	if build == nil {
+		build = buildCaddy
+	}
+	cmd := exec.Command(build(s.t), args...)
 	cmd.Dir = s.Dir
 	cmd.Env = append(os.Environ(),
 		"XDG_DATA_HOME="+s.Dir, "XDG_CONFIG_HOME="+s.Dir, "HOME="+s.Dir,

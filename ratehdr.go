@@ -35,7 +35,7 @@ func writeRateHeaders(h http.Header, which string, limits []keyring.Limit, again
 // writeDraft writes draft-ietf-httpapi-ratelimit-headers in the form it has had
 // since version 08: two lists, an item for each limit.
 func writeDraft(h http.Header, limits []keyring.Limit) {
-	buf := make([]byte, 0, 96)
+	buf := make([]byte, 0, 512)
 	for i := range limits {
 		l := &limits[i]
 		buf = appendItem(buf, i, l.Name, ";q=", l.Quota)
@@ -43,9 +43,7 @@ func writeDraft(h http.Header, limits []keyring.Limit) {
 			buf = appendInt(append(buf, ";w="...), seconds(l.Window))
 		}
 	}
-	// The keys are in canonical form, or other handlers would not find them.
-	h["Ratelimit-Policy"] = []string{string(buf)}
-	buf = buf[:0]
+	policies := len(buf)
 	for i := range limits {
 		l := &limits[i]
 		buf = appendItem(buf, i, l.Name, ";r=", l.Remaining)
@@ -53,7 +51,11 @@ func writeDraft(h http.Header, limits []keyring.Limit) {
 			buf = appendInt(append(buf, ";t="...), seconds(l.Reset))
 		}
 	}
-	h["Ratelimit"] = []string{string(buf)}
+	// Both share their memory, for this is on the way of every request that passes.
+	// The keys are in canonical form, or other handlers would not find them.
+	text := string(buf)
+	values := []string{text[:policies], text[policies:]}
+	h["Ratelimit-Policy"], h["Ratelimit"] = values[:1:1], values[1:]
 }
 
 func appendItem(buf []byte, i int, name, parameter string, n int64) []byte {
@@ -71,12 +73,13 @@ func appendInt(buf []byte, n int64) []byte {
 }
 
 // writeLegacy writes the headers that many clients know, for the limit with the
-// least left.
+// least left; of several, the one that takes longest to come back.
 func writeLegacy(h http.Header, limits []keyring.Limit) {
 	tightest := &limits[0]
 	for i := range limits {
-		if limits[i].Remaining < tightest.Remaining {
-			tightest = &limits[i]
+		l := &limits[i]
+		if l.Remaining < tightest.Remaining || l.Remaining == tightest.Remaining && l.Reset > tightest.Reset {
+			tightest = l
 		}
 	}
 	for name, n := range map[string]int64{

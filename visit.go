@@ -15,6 +15,7 @@ import (
 type visit struct {
 	admitted bool // decision let it in
 	decision keyring.Decision
+	counted  keyring.Counted
 	session  bool // http.auth.user.* speaks of the key
 	code     string
 	secret   string
@@ -113,7 +114,7 @@ func (v *visit) field(name string) (any, bool) {
 	case "permissions":
 		return v.decision.Permissions(), true
 	default: // tier
-		return "", true
+		return v.decision.Tier(), true
 	}
 }
 

@@ -3,13 +3,22 @@ package key
 // Credits is the ledger row of one key: how many requests it may still make,
 // and how that is refilled. It is a value: methods return the new one.
 //
+// Every credit that was ever given is in one of four places, and every method
+// keeps the sum:
+//
+//	Granted = Remaining + Leased + Spent + Forfeited
+//
 // Refills lie on a grid: RefillFrom + n*RefillInterval, where RefillFrom is the
 // moment the refill was set. A refill raises the balance to RefillAmount and
 // never lowers a higher one. Missed intervals do not add up: the balance after
 // three missed refills is the balance after one.
 type Credits struct {
 	Limited   bool  // false: unlimited, and Remaining means nothing
-	Remaining int64 // from 0 to MaxCount
+	Remaining int64 // at home: free to take or to lease
+	Leased    int64 // out with a process, which spends them from memory
+	Spent     int64
+	Forfeited int64 // lost: leased when a process crashed, or given back above MaxCount
+	Granted   int64 // given in all: at first, by refills and by top-ups; deductions subtract
 	Peak      int64 // the last refill amount, or the most the key has held since
 
 	RefillAmount   int64 // 0: none, and then RefillInterval is 0 too
@@ -21,18 +30,42 @@ type Credits struct {
 	Version int64
 }
 
+// maxGranted bounds the history. Where more was given, what was spent and
+// forfeited so far is forgotten and the sum begins anew.
+const maxGranted = 1 << 62
+
 // NewCredits returns the credits of a new key. A nil remaining is unlimited.
 func NewCredits(remaining *int64, refillAmount, refillInterval, now int64) Credits {
 	c := Credits{}.WithRefill(refillAmount, refillInterval, now)
 	return c.WithRemaining(remaining)
 }
 
-// WithRemaining sets the balance; nil makes it unlimited.
+// Balance is what the key holds: at home and out on lease.
+func (c Credits) Balance() int64 { return c.Remaining + c.Leased }
+
+// grant gives n, or takes back -n of what is at home.
+func (c Credits) grant(n int64) Credits {
+	if c.Granted > maxGranted-max(n, 0) {
+		c.Granted -= c.Spent + c.Forfeited
+		c.Spent, c.Forfeited = 0, 0
+	}
+	c.Granted += n
+	c.Remaining += n
+	return c
+}
+
+// WithRemaining sets the balance; nil makes it unlimited. Leases are called home
+// before that; what is still out counts.
 func (c Credits) WithRemaining(remaining *int64) Credits {
 	c.Limited = remaining != nil
-	c.Remaining, c.Peak = 0, 0
+	balance := int64(0)
 	if remaining != nil {
-		c.Remaining, c.Peak = *remaining, *remaining
+		balance = *remaining
+	}
+	c = c.grant(max(0, balance-c.Leased) - c.Remaining)
+	c.Peak = c.Balance()
+	if !c.Limited {
+		c.Peak = 0
 	}
 	return c
 }
@@ -46,24 +79,39 @@ func (c Credits) WithRefill(amount, interval, now int64) Credits {
 	return c
 }
 
+// SkipRefills takes the refills until now as made, without making them: those of
+// a time when the key was unlimited.
+func (c Credits) SkipRefills(now int64) Credits {
+	if c.RefillAmount != 0 && now-max(c.LastRefillAt, c.RefillFrom) >= c.RefillInterval {
+		c.LastRefillAt = now - (now-c.RefillFrom)%c.RefillInterval
+	}
+	return c
+}
+
+// Due returns the point of the grid whose refill is due at now, or 0.
+func (c Credits) Due(now int64) int64 {
+	if !c.Limited || c.RefillAmount == 0 || now-max(c.LastRefillAt, c.RefillFrom) < c.RefillInterval {
+		return 0
+	}
+	return now - (now-c.RefillFrom)%c.RefillInterval
+}
+
 // At returns the credits at now: with the refill that is due, if one is. It
 // takes the same time however many intervals were missed, and a clock that
 // steps back brings no refill back.
 func (c Credits) At(now int64) Credits {
-	if !c.Limited || c.RefillAmount == 0 {
+	due := c.Due(now)
+	if due == 0 {
 		return c
 	}
-	last := max(c.LastRefillAt, c.RefillFrom)
-	if now-last < c.RefillInterval {
-		return c
-	}
-	c.LastRefillAt = now - (now-c.RefillFrom)%c.RefillInterval
-	c.Peak = max(c.RefillAmount, c.Remaining)
-	c.Remaining = c.Peak
+	c.LastRefillAt = due
+	c = c.grant(max(0, c.RefillAmount-c.Balance()))
+	c.Peak = c.Balance() // at least RefillAmount now
 	return c
 }
 
-// Take takes n, after the refill that is due. It takes all or nothing.
+// Take takes n of what is at home, after the refill that is due. It takes all
+// or nothing.
 func (c Credits) Take(n, now int64) (Credits, bool) {
 	if !c.Limited {
 		return c, true
@@ -73,19 +121,84 @@ func (c Credits) Take(n, now int64) (Credits, bool) {
 		return c, false
 	}
 	c.Remaining -= n
+	c.Spent += n
 	return c, true
 }
 
+// Give gives back n of what was spent, after the refill that is due. What would
+// lift the balance above MaxCount is forfeited; nothing that was not spent comes
+// back. An unlimited key is left alone.
+func (c Credits) Give(n, now int64) Credits {
+	if !c.Limited {
+		return c
+	}
+	c = c.At(now)
+	n = min(n, c.Spent)
+	back := min(n, MaxCount-c.Balance())
+	c.Spent -= n
+	c.Remaining += back
+	c.Forfeited += n - back
+	c.Peak = max(c.Peak, c.Balance())
+	return c
+}
+
 // Add adds n, which may be negative, after the refill that is due. A balance
-// never passes MaxCount; one that would fall below zero is refused.
+// never passes MaxCount; one that would fall below zero is refused. An unlimited
+// key is left alone.
 func (c Credits) Add(n, now int64) (Credits, bool) {
+	if !c.Limited {
+		return c, true
+	}
 	c = c.At(now)
 	if n < 0 && c.Remaining+n < 0 {
 		return c, false
 	}
-	c.Remaining = min(c.Remaining+n, MaxCount) // both at most 2^53-1: no overflow
-	c.Peak = max(c.Peak, c.Remaining)
+	c = c.grant(min(n, MaxCount-c.Balance())) // both at most 2^53-1: no overflow
+	c.Peak = max(c.Peak, c.Balance())
 	return c, true
+}
+
+// leaseShare is the part of its balance that a key has out on lease at most: a
+// crash forfeits what is out.
+const leaseShare = 10
+
+// Leasable returns how many credits may go out on lease, those that are out
+// included.
+func (c Credits) Leasable() int64 {
+	if !c.Limited {
+		return 0
+	}
+	return c.Balance() / leaseShare
+}
+
+// Lease gives out up to n on lease, and returns how many.
+func (c Credits) Lease(n int64) (Credits, int64) {
+	n = max(0, min(n, c.Leasable()-c.Leased))
+	c.Remaining -= n
+	c.Leased += n
+	return c, n
+}
+
+// Settle accounts for leased credits: some were used, some come back. More than
+// is leased is refused.
+func (c Credits) Settle(used, returned int64) (Credits, bool) {
+	if used+returned > c.Leased {
+		return c, false
+	}
+	c.Leased -= used + returned
+	c.Spent += used
+	c.Remaining += returned
+	if !c.Limited {
+		c = c.grant(-returned) // there is nothing to come back to
+	}
+	return c, true
+}
+
+// Forfeit gives up what is leased: nobody knows any more how much of it was used.
+func (c Credits) Forfeit() Credits {
+	c.Forfeited += c.Leased
+	c.Leased = 0
+	return c
 }
 
 // Wait returns how many milliseconds after now a request for n credits can

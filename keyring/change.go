@@ -44,6 +44,7 @@ func (r *Ring) added(k *key.Key) {
 	if !k.Checksummed {
 		r.plain.Store(true)
 	}
+	r.members.add(k.Hash)
 	r.additions.Add(1)
 	r.loads.Forget(string(k.Hash[:]))
 }
@@ -51,12 +52,17 @@ func (r *Ring) added(k *key.Key) {
 // update changes a key in the store and then in memory.
 func (r *Ring) update(ctx context.Context, st *opened, id string, change func(*store.Entry) error) (store.Entry, error) {
 	defer r.changing.lock(id)()
-	began := r.changes.Load()
-	e, err := st.Update(context.WithoutCancel(ctx), id, change)
-	if err != nil {
-		return e, err
+	for try := 0; ; try++ {
+		began := r.changes.Load()
+		e, err := r.updateStored(ctx, st, id, try, change)
+		if errors.Is(err, errLeased) {
+			continue // the key came into memory, and leased, just now
+		}
+		if err != nil {
+			return e, err
+		}
+		return r.publish(ctx, st, e, began)
 	}
-	return r.publish(ctx, st, e, began)
 }
 
 // Field is a value that a change may set or clear.
@@ -201,6 +207,9 @@ func (p Patch) credits(c key.Credits, now int64) (key.Credits, error) {
 		}
 		if err := checkCount("remaining", p.Remaining.Value, 0); err != nil {
 			return c, err
+		}
+		if !c.Limited {
+			c = c.SkipRefills(now)
 		}
 		c = c.WithRemaining(p.Remaining.Value)
 	}
@@ -363,12 +372,16 @@ func (s *Service) Owners(ctx context.Context, limit int, cursor string) (store.O
 
 // OwnerPatch is a change of an owner.
 type OwnerPatch struct {
+	Tier    Field[string] // null: the default tier
 	Enabled Field[bool]
 }
 
 // PutOwner makes or changes an owner.
 func (s *Service) PutOwner(ctx context.Context, userID string, p OwnerPatch) (store.OwnerInfo, error) {
 	if err := CheckUserID(userID); err != nil {
+		return store.OwnerInfo{}, err
+	}
+	if err := s.checkTier(p.Tier.Value); err != nil {
 		return store.OwnerInfo{}, err
 	}
 	st, err := s.ring.open(ctx)
@@ -378,6 +391,9 @@ func (s *Service) PutOwner(ctx context.Context, userID string, p OwnerPatch) (st
 	defer s.ring.changing.lock("owner " + userID)()
 	now := s.ring.clock().wall
 	o, err := st.PutOwner(context.WithoutCancel(ctx), userID, now, func(o *key.Owner) error {
+		if p.Tier.Set {
+			o.Tier = p.Tier.Value
+		}
 		return must(p.Enabled, "enabled", &o.Enabled)
 	})
 	if err != nil {
@@ -394,10 +410,16 @@ func (s *Service) DeleteOwner(ctx context.Context, userID string) error {
 		return err
 	}
 	defer s.ring.changing.lockAll()()
-	ids, err := st.DeleteOwner(context.WithoutCancel(ctx), userID)
+	defer s.ring.owned.pause()()
+	var ids []string
+	err = s.ring.book.forget(userID, func() (err error) {
+		ids, err = st.DeleteOwner(context.WithoutCancel(ctx), userID)
+		return err
+	})
 	if err != nil {
 		return err
 	}
+	s.ring.owners.bury(userID)
 	s.ring.buried(ids...)
 	return nil
 }

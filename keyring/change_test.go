@@ -113,11 +113,14 @@ func TestC4_NoResurrection(t *testing.T) {
 		change func(*rig, string) error
 		want   Outcome
 	}{
-		"revoke":        {func(g *rig, id string) error { _, err := g.Update(ctx, id, Patch{Enabled: to(false)}); return err }, Disabled},
-		"delete":        {func(g *rig, id string) error { return g.Delete(ctx, id) }, Invalid},
-		"rotate":        {func(g *rig, id string) error { _, err := g.Rotate(ctx, id, 0, false); return err }, Invalid},
-		"disable owner": {func(g *rig, _ string) error { _, err := g.PutOwner(ctx, "alice", OwnerPatch{to(false)}); return err }, Disabled},
-		"delete owner":  {func(g *rig, _ string) error { return g.DeleteOwner(ctx, "alice") }, Invalid},
+		"revoke": {func(g *rig, id string) error { _, err := g.Update(ctx, id, Patch{Enabled: to(false)}); return err }, Disabled},
+		"delete": {func(g *rig, id string) error { return g.Delete(ctx, id) }, Invalid},
+		"rotate": {func(g *rig, id string) error { _, err := g.Rotate(ctx, id, 0, false); return err }, Invalid},
+		"disable owner": {func(g *rig, _ string) error {
+			_, err := g.PutOwner(ctx, "alice", OwnerPatch{Enabled: to(false)})
+			return err
+		}, Disabled},
+		"delete owner": {func(g *rig, _ string) error { return g.DeleteOwner(ctx, "alice") }, Invalid},
 		"expire": {func(g *rig, id string) error {
 			g.clock.advance(time.Hour)
 			_, err := g.DeleteExpired(ctx)
@@ -199,13 +202,13 @@ func TestC6_OwnerDisabled(t *testing.T) {
 	for _, k := range keys[:50] { // the others stay cold
 		g.want(k.Raw, Allowed)
 	}
-	if _, err := g.PutOwner(ctx, "alice", OwnerPatch{to(false)}); err != nil {
+	if _, err := g.PutOwner(ctx, "alice", OwnerPatch{Enabled: to(false)}); err != nil {
 		t.Fatal(err)
 	}
 	for _, k := range keys {
 		g.want(k.Raw, Disabled)
 	}
-	if _, err := g.PutOwner(ctx, "alice", OwnerPatch{to(true)}); err != nil {
+	if _, err := g.PutOwner(ctx, "alice", OwnerPatch{Enabled: to(true)}); err != nil {
 		t.Fatal(err)
 	}
 	for _, k := range keys {

@@ -18,73 +18,165 @@ const chargeTimeout = 2 * time.Second
 // charge takes n rate slots and n credits, both or neither.
 func (s *Service) charge(ctx context.Context, st *opened, d *Decision, now instant, n int64, dry bool) error {
 	l := d.live
-	slots := s.slotsOf(d.rec)
-	if !slots.limited && !l.metered.Load() {
+	if !s.limits(d.rec) && !l.metered.Load() {
 		return nil
 	}
+	var slots slots
+	if err := s.slotsFor(&slots, st, d); err != nil {
+		d.refuse(Unavailable, unavailableWait, true)
+		return err
+	}
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	if l.dead.Load() {
-		l.mu.Unlock()
 		return errDead
 	}
-	slots.take(d, now.tick, n, dry)
-	credits := l.credits
-	if d.Outcome == RateLimited {
-		d.waitFor(credits, n, now.wall)
+	if !slots.take(d, now, n, dry) {
+		return errDead
 	}
-	if d.Outcome == Allowed && credits.Limited {
-		// What is known of the credits is never behind the store for long, and
-		// enough to refuse without asking it.
-		if _, ok := credits.Take(n, now.wall); !ok {
-			d.exceed(credits, n, now.wall)
-			slots.undo(l, n)
+	if d.Outcome != Allowed || n == 0 || dry || !l.credits.Limited {
+		l.look(d, n, now)
+		if d.Outcome != Allowed {
+			slots.undo(n)
 		}
+		return nil
 	}
-	ask := d.Outcome == Allowed && credits.Limited && n > 0 && !dry
-	if ask {
-		l.busy++
+	l.busy++
+	err := s.pay(ctx, st, d, now, n)
+	l.busy--
+	if d.Outcome != Allowed {
+		slots.undo(n)
 	}
-	l.mu.Unlock()
-	if ask {
-		return s.debit(ctx, st, d, now.wall, n, &slots)
-	}
-	d.addCredits(credits.At(now.wall), now.wall)
-	return nil
+	return err
 }
 
-// debit takes n credits from the store, and gives the rate slots back if that fails.
-func (s *Service) debit(ctx context.Context, st *opened, d *Decision, now, n int64, slots *slots) error {
+// look decides about the credits without taking any. It is called with the key's
+// lock held.
+func (l *live) look(d *Decision, n int64, now instant) {
+	if !l.credits.Limited {
+		return
+	}
+	c, exact := l.view(now.wall)
+	for !exact {
+		l.await()
+		c, exact = l.view(now.wall)
+	}
+	switch d.Outcome {
+	case Allowed:
+		if _, ok := c.Take(n, now.wall); !ok {
+			d.exceed(c, n, now.wall)
+		}
+	case RateLimited:
+		d.waitFor(c, n, now.wall)
+	}
+	d.addCredits(c, now.wall)
+}
+
+// pay takes n credits: from the lease if there are enough, else from the store.
+// It is called with the key's lock held, lets go of it while it waits, and
+// decides anew after each wait.
+func (s *Service) pay(ctx context.Context, st *opened, d *Decision, now instant, n int64) error {
+	l, le, most := d.live, &d.live.lease, s.set.Lease
+	if most > 0 {
+		le.traffic.add(n, now.tick)
+	}
+	for {
+		if l.spend(n, most, now) {
+			s.leased(st, d, now, n)
+			return nil
+		}
+		c, exact := l.view(now.wall)
+		// What is known of the credits is never behind the store for long, and
+		// enough to refuse without asking it.
+		if _, ok := c.Take(n, now.wall); exact && !ok {
+			d.exceed(c, n, now.wall)
+			d.addCredits(c, now.wall)
+			return nil
+		}
+		m, aboard := l.fare(n, most, &c, now), true
+		switch {
+		case le.flight == nil && (m.Lease > 0 || m.Returned > 0):
+		case l.homeHas(n, now.wall):
+			m, aboard = key.Move{Take: n}, false // beside whatever is in flight
+		case le.flight != nil:
+			l.await()
+			continue
+		}
+		if done, err := s.debit(ctx, st, d, m, aboard, now); done {
+			return err
+		}
+	}
+}
+
+// fare returns the movement that pays n and brings the lease to what it should
+// be: it comes home where it is above what is allowed, or where only together
+// there may be enough.
+func (l *live) fare(n, most int64, view *key.Credits, now instant) key.Move {
+	le := &l.lease
+	m := key.Move{Take: n, Returned: max(0, le.unspent-most)}
+	if l.credits.Remaining < n {
+		m.Returned = le.unspent
+	}
+	if now.tick >= le.resume {
+		m.Lease = max(0, l.block(most, view, now.tick)-le.unspent+m.Returned)
+	}
+	return m
+}
+
+// homeHas reports whether n credits can be taken without a look at the lease.
+func (l *live) homeHas(n, now int64) bool {
+	le := &l.lease
+	if le.idle() {
+		return true // the store knows all
+	}
+	return l.credits.Due(now) == 0 && l.credits.Remaining >= n
+}
+
+// leased ends a payment from the lease.
+func (s *Service) leased(st *opened, d *Decision, now instant, n int64) {
 	l := d.live
-	// A debit that has begun is not undone by a client that goes away. A store
-	// that hangs must not hold requests for ever.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), chargeTimeout)
-	defer cancel()
-	taken, err := st.TakeCredits(ctx, l.id, n, now)
-	if err == nil {
+	d.owes(n)
+	c, _ := l.view(now.wall)
+	d.addCredits(c, now.wall)
+	s.ring.renew(st, l, l.block(s.set.Lease, &c, now.tick), now)
+}
+
+// debit makes the movement that takes credits for a request, aboard a flight if
+// it concerns the lease. It reports false where the store had too few: what it
+// said is known now. It is called with the key's lock held, and lets go of it.
+func (s *Service) debit(ctx context.Context, st *opened, d *Decision, m key.Move, aboard bool, now instant) (done bool, err error) {
+	l, r := d.live, s.ring
+	var f *flight
+	if aboard {
+		f = r.depart(l, m, now)
+	}
+	l.mu.Unlock()
+	var taken store.Taken
+	if f != nil {
+		taken, err = r.fly(st, l, f)
+	} else if taken, err = moveInTime(ctx, st, l.id, m, now.wall); err == nil {
 		l.hear(taken.Credits)
 	}
 	l.mu.Lock()
-	l.busy--
-	if err != nil || !taken.OK {
-		slots.undo(l, n)
-	}
-	l.mu.Unlock()
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		*d = Decision{Outcome: Invalid} // deleted meanwhile
+		return true, nil
+	case errors.Is(err, key.ErrNotLeased):
+		r.report(fmt.Errorf("the lease of key %s is lost: %w", l.id, err))
+		return false, nil
 	case err != nil:
 		d.refuse(Unavailable, unavailableWait, true)
-		return fmt.Errorf("taking credits: %w", err)
+		return true, fmt.Errorf("taking credits: %w", err)
 	case !taken.OK:
-		d.exceed(taken.Credits, n, now)
-		d.addCredits(taken.Credits, now)
-	default:
-		if taken.Credits.Limited {
-			d.owes(n)
-		}
-		d.addCredits(taken.Credits, now)
+		return false, nil
 	}
-	return nil
+	if taken.Credits.Limited {
+		d.owes(m.Take)
+	}
+	c, _ := l.view(now.wall)
+	d.addCredits(c, now.wall)
+	return true, nil
 }
 
 func (d *Decision) refuse(o Outcome, wait int64, waitable bool) {
@@ -135,17 +227,20 @@ func (s *Service) Refund(ctx context.Context, d *Decision) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), chargeTimeout)
-	defer cancel()
-	c, err := st.GiveCredits(ctx, d.live.id, n, s.ring.clock().wall)
-	if errors.Is(err, store.ErrNotFound) {
-		return nil
-	}
-	if err != nil {
+	err = s.ring.giveBack(st, d.live, n)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return fmt.Errorf("giving %d credits back: %w", n, err)
 	}
-	d.live.hear(c)
 	return nil
+}
+
+// moveInTime makes a movement of credits that a request waits for. One that has
+// begun is not undone by a client that goes away; a store that hangs must not
+// hold requests for ever.
+func moveInTime(ctx context.Context, st store.Store, id string, m key.Move, now int64) (store.Taken, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), chargeTimeout)
+	defer cancel()
+	return st.MoveCredits(ctx, id, m, now)
 }
 
 // Withdraw takes an admission back, of a request that a later gate has refused:
@@ -153,10 +248,8 @@ func (s *Service) Refund(ctx context.Context, d *Decision) error {
 func (s *Service) Withdraw(ctx context.Context, d *Decision) error {
 	l, n := d.live, d.Cost
 	d.Cost = 0
-	if d.rec.limited && s.set.Rules.RateLimiting {
-		l.mu.Lock()
-		l.rate.Undo(d.rec.policy, d.tick, n)
-		l.mu.Unlock()
+	if err := s.returnSlots(d, n); err != nil {
+		return err
 	}
 	l.lastRequest.CompareAndSwap(d.used, d.usedBefore) // unless it was used again
 	return s.Refund(ctx, d)

@@ -84,6 +84,9 @@ type Request struct {
 	ClientIP netip.Addr
 	// DryRun decides without taking or counting anything.
 	DryRun bool
+	// Counted is what statistics know of the request, where it may meet several
+	// gates. Nil: this is its only decision.
+	Counted *Counted
 }
 
 // Limit is one limit that applied to a request, as rate headers show it.
@@ -106,9 +109,11 @@ type Decision struct {
 	// Cost is what was taken.
 	Cost int64
 
+	at   int64 // when it was made, in Unix milliseconds
 	hash key.Hash
 	live *live
 	rec  *record
+	plan *plan // of the owner; nil: none
 	// What withdraw needs: when the slots were taken, and the time of this use and
 	// of the one before.
 	tick, used, usedBefore int64
@@ -133,6 +138,14 @@ func (d *Decision) Permissions() string {
 		return ""
 	}
 	return d.rec.permissions
+}
+
+// Tier returns the name of the owner's tier, empty where there is none.
+func (d *Decision) Tier() string {
+	if d.plan == nil {
+		return ""
+	}
+	return d.plan.Name
 }
 
 // Metadata returns a top-level field of the key's metadata as text.

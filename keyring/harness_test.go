@@ -3,6 +3,7 @@ package keyring
 import (
 	"context"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -30,6 +31,7 @@ type spy struct {
 	mu                  sync.Mutex
 	afterFind           func() // runs when the row has been read, before it is returned
 	failTake            error
+	afterMove           func(key.Move) // runs when the movement is durable, before it is answered
 }
 
 func (s *spy) Find(ctx context.Context, hash key.Hash) (store.Entry, error) {
@@ -50,12 +52,25 @@ func (s *spy) onFind(hook func()) {
 	s.mu.Unlock()
 }
 
-func (s *spy) TakeCredits(ctx context.Context, id string, n, now int64) (store.Taken, error) {
+func (s *spy) onMove(hook func(key.Move)) {
+	s.mu.Lock()
+	s.afterMove = hook
+	s.mu.Unlock()
+}
+
+func (s *spy) MoveCredits(ctx context.Context, id string, m key.Move, now int64) (store.Taken, error) {
 	s.takes.Add(1)
 	if s.failTake != nil {
 		return store.Taken{}, s.failTake
 	}
-	return s.Store.TakeCredits(ctx, id, n, now)
+	t, err := s.Store.MoveCredits(ctx, id, m, now)
+	s.mu.Lock()
+	hook := s.afterMove
+	s.mu.Unlock()
+	if hook != nil {
+		hook(m)
+	}
+	return t, err
 }
 
 func (s *spy) SaveCounters(ctx context.Context, batch []store.Counted) error {
@@ -82,6 +97,7 @@ type rig struct {
 	clock *fakeClock
 	ring  *Ring
 	spy   *spy
+	lease int64 // of the settings, from the next start on
 	*Service
 }
 
@@ -106,11 +122,15 @@ func (g *rig) start(change ...func(*Rules)) {
 		g.t.Fatal(err)
 	}
 	g.spy = so.opened
+	// What a look-up costs depends on whether the filter is there.
+	for g.ring.members.current.Load() == nil {
+		runtime.Gosched()
+	}
 	rules := DefaultRules()
 	for _, f := range change {
 		f(&rules)
 	}
-	g.Service = NewService(g.ring, &Settings{Rules: rules})
+	g.Service = NewService(g.ring, &Settings{Rules: rules, Lease: g.lease})
 }
 
 func (g *rig) stop() {

@@ -66,9 +66,12 @@ type Ring struct {
 
 	cache   *otter.Cache[key.Hash, *live]
 	unknown *otter.Cache[key.Hash, uint64] // value: additions when it was looked up
+	members membership
 	loads   singleflight.Group
 	lives   lives
 	owners  owners
+	owned   ownerList
+	strays  strays
 
 	// plain tells that a key without checksum may exist.
 	plain atomic.Bool
@@ -81,8 +84,10 @@ type Ring struct {
 	// changing serialises the changes of one key, from the store to the memory.
 	changing stripes
 
+	leases   leases
 	keeping  keeping
 	dirty    dirtyList
+	book     book
 	loops    sync.WaitGroup
 	stopping context.CancelFunc
 }
@@ -108,6 +113,8 @@ func New(opener store.Opener, now func() time.Time, report func(error)) *Ring {
 	})
 	r.unknown = otter.Must(&otter.Options[key.Hash, uint64]{MaximumSize: cachedUnknown})
 	r.lives.init(&r.owners)
+	r.book.init()
+	r.members.init()
 	return r
 }
 
@@ -126,6 +133,9 @@ func (r *Ring) Open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := st.ForfeitLeases(ctx); err != nil {
+		return errors.Join(fmt.Errorf("forfeiting what a crash left leased: %w", err), st.Close())
+	}
 	plain, err := st.HasPlainKeys(ctx)
 	if err != nil {
 		return errors.Join(fmt.Errorf("reading keys: %w", err), st.Close())
@@ -137,8 +147,8 @@ func (r *Ring) Open(ctx context.Context) error {
 	return nil
 }
 
-// Close writes what is counted and closes the store. Requests that still run
-// get store.ErrClosed.
+// Close returns what is leased, writes what is counted and closes the store.
+// Requests that still run get store.ErrClosed.
 func (r *Ring) Close() error { return r.Shut()() }
 
 // Shut is the first half of Close, which takes no time: from then on every
@@ -155,7 +165,7 @@ func (r *Ring) Shut() (finish func() error) {
 	return func() error {
 		r.stopping()
 		r.loops.Wait()
-		return errors.Join(r.flush(context.Background(), st), st.Close())
+		return errors.Join(r.closeLeases(st), r.flush(context.Background(), st), st.Close())
 	}
 }
 

@@ -28,13 +28,15 @@ type live struct {
 	// graceOver is the latest time at which a former raw key was seen to be over.
 	graceOver   atomic.Int64
 	lastRequest atomic.Int64
-	dirty       atomic.Bool // waits to be written
-	metered     atomic.Bool // credits.Limited
+	tally       atomic.Pointer[tally] // of the day of the last request
+	dirty       atomic.Bool           // waits to be written
+	metered     atomic.Bool           // credits.Limited
 
 	mu      sync.Mutex
 	rate    ratelimit.State
 	credits key.Credits // as last heard from the store
-	busy    int         // debits on their way to the store
+	busy    int         // requests that are paying
+	lease   lease
 
 	// Guarded by the shard of lives.
 	changed   uint64 // Ring.changes after the last change made here
@@ -83,11 +85,19 @@ func flatten(metadata json.RawMessage) map[string]string {
 // hear takes over credits that the store reported, unless newer ones are known.
 func (l *live) hear(c key.Credits) {
 	l.mu.Lock()
-	if c.Version >= l.credits.Version {
-		l.credits = c
-		l.metered.Store(c.Limited)
-	}
+	l.hearLocked(c)
 	l.mu.Unlock()
+}
+
+func (l *live) hearLocked(c key.Credits) {
+	if c.Version < l.credits.Version {
+		return
+	}
+	if f := l.lease.flight; f != nil && c.Version > l.credits.Version {
+		f.blurred = true
+	}
+	l.credits = c
+	l.metered.Store(c.Limited)
 }
 
 // restore puts back counters that were written before. A state that cannot be
@@ -103,7 +113,7 @@ func (l *live) restore(c key.Counters) {
 func (l *live) die(now instant) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.busy > 0 || l.dirty.Load() {
+	if l.busy > 0 || l.dirty.Load() || !l.lease.idle() {
 		return false
 	}
 	if rec := l.rec.Load(); rec != nil && rec.limited && !l.rate.Idle(rec.policy, now.tick) {
@@ -212,6 +222,7 @@ func (s *lives) put(sh *shard, l *live, e store.Entry, began uint64) *live {
 func (l *live) forget() {
 	l.mu.Lock()
 	l.rate, l.credits = ratelimit.State{}, key.Credits{}
+	l.drop()
 	l.metered.Store(false)
 	l.mu.Unlock()
 	l.lastRequest.Store(0)
@@ -233,6 +244,9 @@ func (s *lives) bury(id string, seq uint64, now int64) {
 	if old := l.rec.Swap(nil); old != nil {
 		s.owners.drop(old.owner)
 	}
+	l.mu.Lock()
+	l.drop()
+	l.mu.Unlock()
 	l.changed, l.changedAt = seq, now
 }
 

@@ -12,7 +12,9 @@ import (
 )
 
 const (
-	flushEvery  = time.Second
+	// flushEvery leaves room for the write itself: a crash loses a second at most.
+	flushEvery  = 900 * time.Millisecond
+	tendEvery   = time.Second
 	sweepEvery  = 30 * time.Second
 	deleteEvery = 10 * time.Second
 	flushBatch  = 500
@@ -27,7 +29,9 @@ func (r *Ring) startLoops() {
 	ctx, cancel := context.WithCancel(context.Background())
 	r.stopping = cancel
 	st := r.store.Load()
+	r.keepMembership(ctx, st)
 	r.every(ctx, flushEvery, func() error { return r.flush(ctx, st) })
+	r.every(ctx, tendEvery, func() error { return r.tendLeases(st) })
 	r.every(ctx, sweepEvery, func() error { r.lives.sweep(r.clock()); return nil })
 	r.every(ctx, deleteEvery, func() error { return r.deleteKept(ctx, st) })
 }
@@ -95,7 +99,7 @@ func (r *Ring) flush(ctx context.Context, st store.Store) error {
 		}
 		all = all[n:]
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, r.owned.flush(ctx, st), r.book.flush(ctx, st))...)
 }
 
 func flushSome(ctx context.Context, st store.Store, some []*live) error {

@@ -13,6 +13,9 @@ type liveOwner struct {
 	id  string
 	cur atomic.Pointer[key.Owner]
 
+	counts  ownerCounts
+	strayed atomic.Pointer[string] // the tier, not configured, that was last warned of
+
 	// Guarded by owners.mu.
 	refs      int    // records that point here
 	changed   uint64 // Ring.changes after the last change made here
@@ -66,8 +69,17 @@ func (s *owners) publish(o key.Owner, seq uint64, now int64) {
 func (s *owners) drop(lo *liveOwner) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if lo.refs--; lo.refs == 0 && lo.changed == 0 {
+	if lo.refs--; lo.refs == 0 && lo.changed == 0 && lo.counts.die() {
 		delete(s.m, lo.id)
+	}
+}
+
+// bury forgets what a deleted owner has used.
+func (s *owners) bury(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if lo := s.m[id]; lo != nil {
+		lo.counts.clear()
 	}
 }
 
@@ -75,7 +87,7 @@ func (s *owners) sweep(now int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for id, lo := range s.m {
-		if lo.refs == 0 && now-lo.changedAt >= remember {
+		if lo.refs == 0 && now-lo.changedAt >= remember && lo.counts.die() {
 			delete(s.m, id)
 			s.floor = max(s.floor, lo.changed)
 		}

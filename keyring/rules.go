@@ -3,6 +3,7 @@ package keyring
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/ratelimit"
@@ -12,6 +13,15 @@ import (
 // not changed once in use.
 type Settings struct {
 	Rules Rules // of the configuration "default"
+	// Lease is how many credits of a key this process may have leased and not
+	// spent. 0: none, each debit is durable before the request goes on.
+	Lease int64
+	// Zone is where "today" and "month" begin and end. Default: UTC.
+	Zone *time.Location
+	// Tiers are the plans that owners may have, each name once. DefaultTier is that
+	// of owners without one; empty: none.
+	Tiers       []Tier
+	DefaultTier string
 }
 
 // Rules say how keys of one configuration are made and checked.

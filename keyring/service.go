@@ -15,20 +15,25 @@ var sprintf = fmt.Sprintf
 
 // Service is a ring seen with the rules of one configuration.
 type Service struct {
-	ring *Ring
-	set  *Settings
+	ring  *Ring
+	set   *Settings
+	days  calendar // in the zone of the settings
+	plans *plans
 }
 
 // NewService returns the service of a ring under s.
-func NewService(r *Ring, s *Settings) *Service { return &Service{ring: r, set: s} }
+func NewService(r *Ring, s *Settings) *Service {
+	return &Service{ring: r, set: s, days: calendar{zone: s.Zone}, plans: newPlans(s)}
+}
 
 // Info is all that is known of one key at one moment.
 type Info struct {
 	Key          *key.Key
 	Owner        key.Owner
-	Credits      key.Credits // with the refill that is due
+	Credits      key.Credits // with the refill that is due; what is leased and not spent remains
 	RequestCount int64       // in the current window
 	LastRequest  int64       // 0: never
+	Tier         *string     // the owner's; nil: none
 	// Start is what is shown of the raw key, or nil.
 	Start *string
 }
@@ -78,6 +83,11 @@ func (s *Service) Create(ctx context.Context, draft Draft) (Issued, error) {
 	st, err := s.ring.open(ctx)
 	if err != nil {
 		return Issued{}, err
+	}
+	if draft.Permissions == nil {
+		if draft.Permissions, err = s.tierPermissions(ctx, st, draft.UserID); err != nil {
+			return Issued{}, err
+		}
 	}
 	now := s.ring.clock()
 	k, err := rules.draw(draft, now.wall)
@@ -252,12 +262,13 @@ func (s *Service) info(e store.Entry) Info {
 	now := s.ring.clock()
 	i := Info{
 		Key: e.Key, Owner: e.Owner, Credits: e.Credits.At(now.wall),
-		LastRequest: e.Counters.LastRequest, Start: s.shown(e.Key),
+		LastRequest: e.Counters.LastRequest, Start: s.shown(e.Key), Tier: s.TierOf(&e.Owner),
 	}
 	var rate ratelimit.State
 	if l := s.ring.lives.get(e.Key.ID); l != nil && l.rec.Load() != nil {
 		i.LastRequest = max(i.LastRequest, l.lastRequest.Load())
 		i.RequestCount = l.count(e.Key, now.tick)
+		i.Credits = l.balance(e.Credits, now.wall)
 	} else if len(e.Counters.Rate) > 0 && rate.UnmarshalBinary(e.Counters.Rate) == nil {
 		i.RequestCount = countOf(&rate, e.Key, now.tick)
 	}

@@ -1,49 +1,200 @@
 package keyring
 
-import "github.com/caddy-apikey/caddy-apikey/ratelimit"
+import (
+	"context"
 
-// slots are the places that a request takes in the rate limits that apply to it.
+	"github.com/caddy-apikey/caddy-apikey/key"
+	"github.com/caddy-apikey/caddy-apikey/ratelimit"
+	"github.com/caddy-apikey/caddy-apikey/store"
+)
+
+// slots are the places that a request takes in the rate limits that apply to it:
+// the key's own, and those that all keys of its owner share.
 type slots struct {
 	limited bool // one applies at all
-	policy  ratelimit.Policy
+	rec     *record
+	keyed   bool       // the key's own limit is the first
+	owner   *liveOwner // nil: no tier limits anything
+	owned   *ownerList
+	plans   *plans
+	plan    *plan
 	taken   bool
-	at      int64
+
+	n    int
+	room [5]ratelimit.Limit // enough for most, so that a request allocates nothing
+	more []ratelimit.Limit  // instead of room, where it is not
 }
 
-// slotsOf returns the rate limits that apply to a key.
-func (s *Service) slotsOf(rec *record) slots {
-	return slots{limited: rec.limited && s.set.Rules.RateLimiting, policy: rec.policy}
+// limits reports whether a rate limit may apply to a key, or has to be counted.
+func (s *Service) limits(rec *record) bool {
+	return len(s.plans.units) > 0 || rec.limited && s.set.Rules.RateLimiting
+}
+
+// slotsFor finds the rate limits that apply to a decision.
+func (s *Service) slotsFor(sl *slots, st store.Store, d *Decision) error {
+	if !s.limits(d.rec) {
+		return nil
+	}
+	sl.limited, sl.rec, sl.keyed = true, d.rec, d.rec.limited && s.set.Rules.RateLimiting
+	if len(s.plans.units) == 0 {
+		return nil
+	}
+	sl.owner, sl.owned, sl.plans, sl.plan = d.rec.owner, &s.ring.owned, s.plans, d.plan
+	if n := len(s.plans.units) + 1; n > len(sl.room) {
+		sl.more = make([]ratelimit.Limit, 0, n)
+	}
+	return sl.owner.load(st)
 }
 
 // take takes n slots of every limit or of none, and notes where the limits
-// stand. It is called with the key's lock held.
-func (s *slots) take(d *Decision, tick, n int64, dry bool) {
+// stand. It is called with the key's lock held. It reports false where the owner
+// in memory is no longer the one that counts.
+func (s *slots) take(d *Decision, now instant, n int64, dry bool) bool {
 	if !s.limited {
+		return true
+	}
+	if s.owner != nil {
+		s.owner.counts.mu.Lock()
+		defer s.owner.counts.mu.Unlock()
+		if s.owner.counts.dead {
+			return false
+		}
+	}
+	s.gather(d.live, now)
+	var refused int
+	var verdict ratelimit.Verdict
+	if dry {
+		refused, verdict = ratelimit.PeekAll(s.all(), now.tick, n)
+	} else {
+		refused, verdict = ratelimit.TakeAll(s.all(), now.tick, n)
+	}
+	if refused >= 0 {
+		d.refuse(RateLimited, verdict.Wait, !verdict.Never)
+	} else if s.taken = !dry && n > 0; s.taken {
+		s.changed()
+	}
+	s.show(d)
+	return true
+}
+
+// gather collects the limits, with the locks of the key and the owner held.
+func (s *slots) gather(l *live, now instant) {
+	if s.keyed {
+		s.add(ratelimit.Limit{State: &l.rate, Policy: s.rec.policy})
+	}
+	if s.owner == nil {
 		return
 	}
-	look := d.live.rate.Take
-	if dry {
-		look = d.live.rate.Peek
+	for i, u := range s.plans.units {
+		most := key.MaxCount
+		if s.plan != nil {
+			most = s.plan.quotas[i].max
+		}
+		limit := ratelimit.Limit{State: s.owner.counts.state(s.plans, u, now), Policy: s.plans.policy(u, most, now.wall)}
+		if u < 0 {
+			limit.Ahead = now.wall - now.tick
+		}
+		s.add(limit)
 	}
-	verdict := look(s.policy, tick, n)
-	if verdict.OK {
-		s.taken, s.at = !dry, verdict.At
-	} else {
-		d.refuse(RateLimited, verdict.Wait, !verdict.Never)
+}
+
+func (s *slots) add(l ratelimit.Limit) {
+	if s.more != nil {
+		s.more = append(s.more, l)
+		return
 	}
-	d.addRate(s.policy, verdict)
+	s.room[s.n] = l
+	s.n++
+}
+
+func (s *slots) all() []ratelimit.Limit {
+	if s.more != nil {
+		return s.more
+	}
+	return s.room[:s.n]
+}
+
+// changed notes that the owner's counts have to be written.
+func (s *slots) changed() {
+	if s.owner != nil {
+		s.owned.changed(s.owner)
+	}
 }
 
 // undo gives slots back. It is called with the key's lock held.
-func (s *slots) undo(l *live, n int64) {
-	if s.taken {
-		l.rate.Undo(s.policy, s.at, n)
+func (s *slots) undo(n int64) {
+	if !s.taken {
+		return
+	}
+	s.taken = false
+	if s.owner != nil {
+		s.owner.counts.mu.Lock()
+		defer s.owner.counts.mu.Unlock()
+		s.changed()
+	}
+	ratelimit.UndoAll(s.all(), n)
+}
+
+// returnSlots gives back n slots of every limit, of a request that was let in.
+func (s *Service) returnSlots(d *Decision, n int64) error {
+	if n == 0 || !s.limits(d.rec) {
+		return nil
+	}
+	st, err := s.ring.open(context.Background())
+	if err != nil {
+		return err
+	}
+	var slots slots
+	if err := s.slotsFor(&slots, st, d); err != nil {
+		return err
+	}
+	l := d.live
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if slots.owner != nil {
+		slots.owner.counts.mu.Lock()
+		defer slots.owner.counts.mu.Unlock()
+	}
+	slots.gather(l, instant{wall: d.used, tick: d.tick})
+	for _, limit := range slots.all() {
+		limit.State.Undo(limit.Policy, d.tick, n)
+	}
+	slots.changed()
+	return nil
+}
+
+// show puts the limits that apply into the decision, as rate headers show them.
+// Units that are only counted are left out.
+func (s *slots) show(d *Decision) {
+	all := s.all()
+	shown := 1 // the credits
+	if s.keyed {
+		shown++
+	}
+	if s.plan != nil {
+		shown += s.plan.shown
+	}
+	if shown == 1 {
+		return
+	}
+	d.Limits = make([]Limit, 0, shown)
+	if s.keyed {
+		d.addRate("key", s.rec.policy.Window, &all[0])
+		all = all[1:]
+	}
+	if s.plan == nil {
+		return
+	}
+	for i := range all {
+		if q := &s.plan.quotas[i]; q.label != "" {
+			d.addRate(q.label, all[i].Policy.Window, &all[i])
+		}
 	}
 }
 
-func (d *Decision) addRate(p ratelimit.Policy, v ratelimit.Verdict) {
-	if d.Limits == nil {
-		d.Limits = make([]Limit, 0, 2)
-	}
-	d.Limits = append(d.Limits, Limit{Name: "key", Quota: p.Max, Window: p.Window, Remaining: v.Remaining, Reset: v.Reset})
+func (d *Decision) addRate(name string, window int64, l *ratelimit.Limit) {
+	d.Limits = append(d.Limits, Limit{
+		Name: name, Quota: l.Policy.Max, Window: window,
+		Remaining: l.Verdict.Remaining, Reset: l.Verdict.Reset,
+	})
 }

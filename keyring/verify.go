@@ -62,6 +62,9 @@ func (s *Service) decide(ctx context.Context, st *opened, hash key.Hash, before 
 		}
 		d, err := s.admit(ctx, st, l, hash, before, q)
 		if !errors.Is(err, errDead) {
+			if !q.DryRun {
+				s.tell(&d, q.Counted)
+			}
 			return d, err
 		}
 		// The key was let go of between finding and counting: find it again.
@@ -81,6 +84,9 @@ var errDead = errors.New("the key in memory is no longer the one that counts")
 func (r *Ring) find(ctx context.Context, st *opened, hash key.Hash) (*live, error) {
 	if l, ok := r.cache.GetIfPresent(hash); ok && !l.dead.Load() {
 		return l, nil
+	}
+	if r.members.excludes(hash) {
+		return nil, nil
 	}
 	if at, ok := r.unknown.GetIfPresent(hash); ok && at == r.additions.Load() {
 		return nil, nil
@@ -136,7 +142,7 @@ func (s *Service) admit(ctx context.Context, st *opened, l *live, hash key.Hash,
 	if !opening.OK {
 		return Decision{Outcome: Invalid}, nil
 	}
-	d := Decision{hash: hash, live: l, rec: rec, Cost: before.Cost, debt: before.debt}
+	d := Decision{at: now.wall, hash: hash, live: l, rec: rec, plan: s.planFor(rec.owner), Cost: before.Cost, debt: before.debt}
 	if d.Outcome = standing(l, rec, opening.SecretHash, now.wall, q); d.Outcome != Allowed {
 		return d, nil
 	}

@@ -24,6 +24,8 @@ func (s *State) AppendBinary(b []byte) ([]byte, error) {
 	switch s.kind {
 	case TokenBucket:
 		b = appendNumbers(b, s.frac, s.scale)
+	case CalendarWindow:
+		b = appendNumbers(b, s.scale)
 	case SlidingWindow:
 		l := s.log
 		b = appendNumbers(b, s.t-l.gone, s.t-l.prev, l.last, int64(len(l.list)))
@@ -61,6 +63,8 @@ func (s *State) UnmarshalBinary(b []byte) error {
 		n.frac = d.number(0, maxNumber)
 		n.scale = d.number(1, maxNumber)
 		d.require(n.frac < n.scale)
+	case CalendarWindow:
+		n.scale = d.number(1, maxNumber)
 	case SlidingWindow:
 		n.log = d.log(n.t, n.count)
 	default:

@@ -359,7 +359,7 @@ func TestUndoLate(t *testing.T) {
 		})
 	}))
 	t.Run("token_bucket", rapid.MakeCheck(func(t *rapid.T) {
-		p := Policy{TokenBucket, rapid.Int64Range(1, 30).Draw(t, "max"), rapid.Int64Range(1, 300).Draw(t, "window")}
+		p := Policy{Algorithm: TokenBucket, Max: rapid.Int64Range(1, 30).Draw(t, "max"), Window: rapid.Int64Range(1, 300).Draw(t, "window")}
 		s := &State{}
 		var now int64
 		var log []event

@@ -18,6 +18,9 @@
 // TokenBucket: holds Max, starts full and refills evenly, Max per Window, in exact
 // fractions. An interval of length d admits at most Max + Max·d/Window.
 //
+// CalendarWindow: at most Max in each window of the calendar: a day, a month. The
+// first request at or after the end of one counts in the next.
+//
 // # Clock
 //
 // Times are Unix milliseconds. A state never goes back: a time before the newest
@@ -52,9 +55,15 @@ const (
 	SlidingWindow
 	// TokenBucket holds the maximum and refills evenly.
 	TokenBucket
+	// CalendarWindow counts in days or months. It is for limits of ours: no key
+	// can choose it.
+	CalendarWindow
 )
 
-var algorithmNames = [...]string{"fixed_window", "sliding_window", "token_bucket"}
+var algorithmNames = [...]string{"fixed_window", "sliding_window", "token_bucket", "calendar_window"}
+
+// choosable are the names of the algorithms that a key can have.
+var choosable = algorithmNames[:CalendarWindow]
 
 // String returns the name that configurations and APIs use.
 func (a Algorithm) String() string {
@@ -64,14 +73,14 @@ func (a Algorithm) String() string {
 	return fmt.Sprintf("Algorithm(%d)", uint8(a))
 }
 
-// ParseAlgorithm reads a name that String returns.
+// ParseAlgorithm reads the name of an algorithm that a key can have.
 func ParseAlgorithm(s string) (Algorithm, error) {
-	for i, name := range algorithmNames {
+	for i, name := range choosable {
 		if s == name {
 			return Algorithm(i), nil
 		}
 	}
-	return 0, fmt.Errorf("must be one of %v", algorithmNames)
+	return 0, fmt.Errorf("must be one of %v", choosable)
 }
 
 // Policy is a limit: at most Max requests per Window milliseconds. Both are from
@@ -81,6 +90,9 @@ type Policy struct {
 	Algorithm Algorithm
 	Max       int64
 	Window    int64
+	// Start is, of a CalendarWindow, when the window began that the time handed
+	// in lies in; see Span.
+	Start int64
 }
 
 // Verdict is what a limit says of a request.
@@ -102,10 +114,10 @@ type Verdict struct {
 // Every method that is told the time may note in the state a clock that was set back and a new
 // policy; it has to, or the waiting time would start anew with every look.
 type State struct {
-	t     int64     // fixed: start of the window; else: time of the newest request
-	count int64     // fixed: requests in it; sliding: in the log; bucket: tokens missing, rounded up
+	t     int64     // fixed, calendar: start of the window; else: time of the newest request
+	count int64     // fixed, calendar: requests in it; sliding: in the log; bucket: tokens missing, rounded up
 	frac  int64     // bucket: parts of 1/window that count is too high by
-	scale int64     // bucket: the window that frac counts in
+	scale int64     // bucket: the window that frac counts in; calendar: length of the window
 	log   *cells    // sliding
 	kind  Algorithm // who wrote the above; means nothing while count is 0
 }
@@ -138,14 +150,16 @@ func (s *State) decide(p Policy, now, n int64, take bool) Verdict {
 		return s.sliding(p, at, now, n, take)
 	case TokenBucket:
 		return s.bucket(p, at, now, n, take)
+	case CalendarWindow:
+		return s.calendar(p, at, now, n, take)
 	default:
 		return s.fixed(p, at, now, n, take)
 	}
 }
 
 // Undo gives back n that were taken at the time at (Verdict.At), as if they had not
-// been. What no longer counts is not given back: that of a fixed window that has been
-// replaced, of a sliding window's past, of a bucket as far as it may have been refilled
+// been. What no longer counts is not given back: that of a fixed or calendar window
+// that has been replaced, of a sliding window's past, of a bucket as far as it may have been refilled
 // before later requests, and all that was taken by another algorithm or before the
 // clock was found far behind.
 func (s *State) Undo(p Policy, at, n int64) {
@@ -158,6 +172,8 @@ func (s *State) Undo(p Policy, at, n int64) {
 		s.undoSliding(at, n)
 	case TokenBucket:
 		s.undoBucket(p, at, n)
+	case CalendarWindow:
+		s.undoCalendar(at, n)
 	default:
 		s.undoFixed(p, at, n)
 	}
@@ -182,6 +198,11 @@ func (s *State) counted(p Policy, at int64) int64 {
 	case TokenBucket:
 		missing, _ := s.level(p, at)
 		return missing
+	case CalendarWindow:
+		if at-s.t >= s.scale {
+			return 0
+		}
+		return s.count
 	default:
 		if at-s.t >= p.Window {
 			return 0
@@ -214,6 +235,8 @@ func (s *State) settle(p Policy, now int64) int64 {
 		s.convert(p, at)
 	case s.kind == TokenBucket && s.scale != p.Window:
 		s.rescale(p.Window)
+	case s.kind == CalendarWindow:
+		s.turn(p, now)
 	}
 	return at
 }
@@ -235,6 +258,8 @@ func (s *State) convert(p Policy, at int64) {
 		s.log.add(at, n, 1)
 	case TokenBucket:
 		s.scale = p.Window
+	case CalendarWindow:
+		s.t, s.scale = p.Start, p.Window
 	}
 }
 
@@ -244,6 +269,7 @@ func (p Policy) bounded() Policy {
 	}
 	p.Max = min(max(p.Max, 0), maxNumber)
 	p.Window = min(max(p.Window, 1), maxNumber)
+	p.Start = boundedTime(p.Start)
 	return p
 }
 

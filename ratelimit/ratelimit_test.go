@@ -61,7 +61,7 @@ func TestK8_Edges(t *testing.T) {
 		{"less than one in a millisecond", TokenBucket, 7, []step{{0, 8, 7}, {8571, 1, 0}, {8572, 2, 1}, {17_142, 1, 0}, {17_143, 2, 1}, {25_714, 1, 0}, {25_715, 2, 1}}},
 	} {
 		t.Run(c.a.String()+"/"+c.name, func(t *testing.T) {
-			s, p := &State{}, Policy{c.a, c.max, w}
+			s, p := &State{}, Policy{Algorithm: c.a, Max: c.max, Window: w}
 			for _, step := range c.steps {
 				var pass int64
 				for range step.n {
@@ -85,7 +85,7 @@ func TestK8_WaitIsExact(t *testing.T) {
 		t.Run(a.String(), func(t *testing.T) {
 			for done := 0; done < 1000; {
 				s := &State{}
-				p := Policy{a, 1 + r.Int64N(1<<r.IntN(54)), 1 + r.Int64N(1<<r.IntN(54))}
+				p := Policy{Algorithm: a, Max: 1 + r.Int64N(1<<r.IntN(54)), Window: 1 + r.Int64N(1<<r.IntN(54))}
 				p.Max, p.Window = min(p.Max, maxNumber), min(p.Window, maxNumber)
 				now := r.Int64N(year9999)
 				for range 300 {
@@ -125,7 +125,7 @@ func TestK9_Steady(t *testing.T) {
 					if jitter && maximum < 65 {
 						continue
 					}
-					p := Policy{a, maximum, window}
+					p := Policy{Algorithm: a, Max: maximum, Window: window}
 					s := &State{}
 					total := maximum * 30 * 95 / 100
 					var denied int64
@@ -151,7 +151,7 @@ func TestK9_Steady(t *testing.T) {
 // TestBucketDoesNotDrift takes each token the millisecond it comes, through 10,000
 // refills of a bucket whose interval is no whole number.
 func TestBucketDoesNotDrift(t *testing.T) {
-	p := Policy{TokenBucket, 7, 1000}
+	p := Policy{Algorithm: TokenBucket, Max: 7, Window: 1000}
 	s := &State{}
 	s.Take(p, 0, 7)
 	for k := int64(1); k <= 10_000; k++ {
@@ -173,7 +173,7 @@ func TestK10_Extremes(t *testing.T) {
 	for _, a := range []Algorithm{FixedWindow, SlidingWindow, TokenBucket, 77} {
 		for _, maximum := range append(silly, numbers...) {
 			for _, window := range append(silly, numbers...) {
-				p := Policy{a, maximum, window}
+				p := Policy{Algorithm: a, Max: maximum, Window: window}
 				q := p.bounded()
 				for _, first := range times {
 					for _, second := range times {
@@ -205,7 +205,7 @@ func TestK10_BucketArithmetic(t *testing.T) {
 	one := big.NewInt(1)
 	mul := func(a, b int64) *big.Int { return new(big.Int).Mul(big.NewInt(a), big.NewInt(b)) }
 	for range 100_000 {
-		p := Policy{TokenBucket, maxNumber - r.Int64N(1<<r.IntN(53)), maxNumber - r.Int64N(1<<r.IntN(53))}
+		p := Policy{Algorithm: TokenBucket, Max: maxNumber - r.Int64N(1<<r.IntN(53)), Window: maxNumber - r.Int64N(1<<r.IntN(53))}
 		s := &State{count: 1 + r.Int64N(p.Max), frac: r.Int64N(p.Window), scale: p.Window, kind: TokenBucket}
 
 		elapsed := r.Int64N(p.Window)
@@ -230,7 +230,7 @@ func TestK10_BucketArithmetic(t *testing.T) {
 
 func TestK10_LargeNumbersAreExact(t *testing.T) {
 	for _, a := range algorithms {
-		p := Policy{a, maxNumber, maxNumber}
+		p := Policy{Algorithm: a, Max: maxNumber, Window: maxNumber}
 		s := &State{}
 		if v := s.Take(p, year9999, maxNumber-1); !v.OK || v.Remaining != 1 {
 			t.Fatalf("%v: %+v", a, v)
@@ -254,7 +254,7 @@ func TestK10_LargeNumbersAreExact(t *testing.T) {
 // TestNothingIsFree checks that a request of nothing passes whatever the state.
 func TestNothingIsFree(t *testing.T) {
 	for _, a := range algorithms {
-		s, p := &State{}, Policy{a, 1, 1000}
+		s, p := &State{}, Policy{Algorithm: a, Max: 1, Window: 1000}
 		if v := s.Take(p, today, 0); !v.OK || v.Remaining != 1 || v.Reset != 0 || *s != (State{}) {
 			t.Errorf("%v, empty: %+v", a, v)
 		}
@@ -279,7 +279,7 @@ func TestT3_ClockSteps(t *testing.T) {
 	for _, a := range algorithms {
 		for _, maximum := range []int64{5, 200} {
 			for _, window := range []int64{100, second, 60 * second, 30 * day} {
-				p := Policy{a, maximum, window}
+				p := Policy{Algorithm: a, Max: maximum, Window: window}
 				load := func(steps ...int64) (admitted int64) {
 					s, clock := &State{}, today
 					for i := range int64(6000) {
@@ -322,7 +322,7 @@ func TestT3_ClockSteps(t *testing.T) {
 func TestT3_Disorder(t *testing.T) {
 	for _, a := range algorithms {
 		for _, window := range []int64{1, 10, 1000, 60_000} {
-			p := Policy{a, 10, window}
+			p := Policy{Algorithm: a, Max: 10, Window: window}
 			s := &State{}
 			var admitted int64
 			for i := range int64(100_000) {
@@ -340,7 +340,7 @@ func TestT3_Disorder(t *testing.T) {
 func TestT3_FarAheadAndBack(t *testing.T) {
 	const tenYears = 3653 * 86_400_000
 	for _, a := range algorithms {
-		p := Policy{a, 5, 60_000}
+		p := Policy{Algorithm: a, Max: 5, Window: 60_000}
 		s := &State{}
 		s.Take(p, today+tenYears, 5)
 		v := s.Peek(p, today, 5)
@@ -356,7 +356,7 @@ func TestT3_FarAheadAndBack(t *testing.T) {
 func TestUndo(t *testing.T) {
 	const w = 1000
 	t.Run("a replaced window", func(t *testing.T) {
-		s, p := &State{}, Policy{FixedWindow, 5, w}
+		s, p := &State{}, Policy{Algorithm: FixedWindow, Max: 5, Window: w}
 		v := s.Take(p, 0, 3)
 		s.Take(p, w, 2)
 		if s.Undo(p, v.At, 3); s.Count(p, w) != 2 {
@@ -366,7 +366,7 @@ func TestUndo(t *testing.T) {
 	t.Run("more than was taken", func(t *testing.T) {
 		for _, a := range algorithms {
 			for _, maximum := range []int64{5, 500} {
-				s, p := &State{}, Policy{a, maximum, w}
+				s, p := &State{}, Policy{Algorithm: a, Max: maximum, Window: w}
 				v := s.Take(p, 0, 3)
 				s.Undo(p, v.At, maxNumber)
 				if v := s.Peek(p, 0, 0); v.Remaining != maximum || v.Reset != 0 {
@@ -377,7 +377,7 @@ func TestUndo(t *testing.T) {
 	})
 	t.Run("behind the state", func(t *testing.T) { // counted later than asked
 		for _, a := range algorithms {
-			s, p := &State{}, Policy{a, 5, w}
+			s, p := &State{}, Policy{Algorithm: a, Max: 5, Window: w}
 			s.Take(p, today, 1)
 			v := s.Take(p, today-500, 1)
 			if s.Undo(p, v.At, 1); v.At != today || s.Count(p, today) != 1 {
@@ -387,7 +387,7 @@ func TestUndo(t *testing.T) {
 	})
 	t.Run("before the clock was found far behind", func(t *testing.T) {
 		for _, a := range algorithms {
-			s, p := &State{}, Policy{a, 5, w}
+			s, p := &State{}, Policy{Algorithm: a, Max: 5, Window: w}
 			v := s.Take(p, 2*today, 2)
 			s.Take(p, today, 1)
 			if s.Undo(p, v.At, 2); s.Count(p, today) != 3 {
@@ -397,15 +397,15 @@ func TestUndo(t *testing.T) {
 	})
 	t.Run("another algorithm", func(t *testing.T) {
 		s := &State{}
-		v := s.Take(Policy{FixedWindow, 5, w}, 0, 3)
-		p := Policy{TokenBucket, 5, w}
+		v := s.Take(Policy{Algorithm: FixedWindow, Max: 5, Window: w}, 0, 3)
+		p := Policy{Algorithm: TokenBucket, Max: 5, Window: w}
 		if s.Undo(p, v.At, 3); s.Count(p, 0) != 3 {
 			t.Error("gave back")
 		}
 	})
 	t.Run("refilled since", func(t *testing.T) {
 		for n, want := range map[int64]int64{5: 5, 6: 5, 8: 5, 10: 5} {
-			s, p := &State{}, Policy{TokenBucket, 10, w}
+			s, p := &State{}, Policy{Algorithm: TokenBucket, Max: 10, Window: w}
 			v := s.Take(p, 0, n)
 			s.Take(p, 500, 5)
 			if s.Undo(p, v.At, n); s.Count(p, 500) != want {
@@ -418,9 +418,9 @@ func TestUndo(t *testing.T) {
 func TestTakeAll(t *testing.T) {
 	var minute, day, bucket State
 	limits := []Limit{
-		{State: &minute, Policy: Policy{FixedWindow, 3, 60_000}},
-		{State: &day, Policy: Policy{SlidingWindow, 5, 86_400_000}},
-		{State: &bucket, Policy: Policy{TokenBucket, 4, 1000}},
+		{State: &minute, Policy: Policy{Algorithm: FixedWindow, Max: 3, Window: 60_000}},
+		{State: &day, Policy: Policy{Algorithm: SlidingWindow, Max: 5, Window: 86_400_000}},
+		{State: &bucket, Policy: Policy{Algorithm: TokenBucket, Max: 4, Window: 1000}},
 	}
 	take := func(now, n int64, refused int, want Verdict) {
 		t.Helper()
@@ -464,7 +464,7 @@ func TestTakeAll(t *testing.T) {
 // TestSqueeze fills an exact log and then widens the policy, so that the old cells
 // and those of the new grid do not fit together.
 func TestSqueeze(t *testing.T) {
-	s, p := &State{}, Policy{SlidingWindow, 64, 1000}
+	s, p := &State{}, Policy{Algorithm: SlidingWindow, Max: 64, Window: 1000}
 	for i := range int64(64) {
 		s.Take(p, today+i*15, 1)
 	}
@@ -482,7 +482,7 @@ func TestSqueeze(t *testing.T) {
 	}
 
 	// Requests that lie close are squeezed first, the others keep their times.
-	s, p = &State{}, Policy{SlidingWindow, 64, 1000}
+	s, p = &State{}, Policy{Algorithm: SlidingWindow, Max: 64, Window: 1000}
 	for i := range int64(32) {
 		s.Take(p, today+i*20, 1)
 	}
@@ -509,7 +509,7 @@ func TestSize(t *testing.T) {
 	s := &State{}
 	var now int64
 	for range 20_000 {
-		p := Policy{SlidingWindow, 1 + r.Int64N(1<<r.IntN(20)), 1 + r.Int64N(1<<r.IntN(20))}
+		p := Policy{Algorithm: SlidingWindow, Max: 1 + r.Int64N(1<<r.IntN(20)), Window: 1 + r.Int64N(1<<r.IntN(20))}
 		for range r.IntN(200) {
 			now += r.Int64N(p.Window/64 + 2)
 			s.Take(p, now, 1)
@@ -526,13 +526,13 @@ func TestSize(t *testing.T) {
 func TestNoAllocations(t *testing.T) {
 	for _, a := range algorithms {
 		for _, maximum := range []int64{50, 5000} {
-			s, p := &State{}, Policy{a, maximum, 1000}
+			s, p := &State{}, Policy{Algorithm: a, Max: maximum, Window: 1000}
 			now := int64(today)
 			for range 5000 { // a sliding window's log has its size then
 				now += 7
 				s.Take(p, now, 1)
 			}
-			limits := []Limit{{State: s, Policy: p}, {State: &State{}, Policy: Policy{FixedWindow, 10, 10}}}
+			limits := []Limit{{State: s, Policy: p}, {State: &State{}, Policy: Policy{Algorithm: FixedWindow, Max: 10, Window: 10}}}
 			if got := testing.AllocsPerRun(1000, func() {
 				now += 7
 				s.Peek(p, now, 1)
@@ -554,7 +554,7 @@ func TestBinary(t *testing.T) {
 		for _, maximum := range []int64{50, 5000, maxNumber} {
 			s := &State{}
 			for i := range int64(200) {
-				s.Take(Policy{a, maximum, 1000}, today+i*17, maximum/50)
+				s.Take(Policy{Algorithm: a, Max: maximum, Window: 1000}, today+i*17, maximum/50)
 			}
 			good[fmt.Sprint(a, maximum)] = s
 		}
@@ -638,7 +638,7 @@ func FuzzUnmarshal(f *testing.F) {
 		for _, maximum := range []int64{3, 50, 5000} {
 			s := &State{}
 			for i := range int64(10) {
-				s.Take(Policy{a, maximum, 1000}, i*17, maximum/50+1)
+				s.Take(Policy{Algorithm: a, Max: maximum, Window: 1000}, i*17, maximum/50+1)
 				b, _ := s.AppendBinary(nil)
 				f.Add(b, int64(a), maximum, int64(1000), i*17+3, int64(1))
 			}
@@ -653,7 +653,7 @@ func FuzzUnmarshal(f *testing.F) {
 			}
 			return
 		}
-		p := Policy{Algorithm(uint8(a) % 3), max(maximum, 1), window}.bounded()
+		p := Policy{Algorithm: Algorithm(uint8(a) % 3), Max: max(maximum, 1), Window: window}.bounded()
 		now, n = boundedTime(now)/2, min(max(n, 0), maxNumber)
 		for range 3 {
 			checkVerdict(t, s, p, now, n)
@@ -673,7 +673,7 @@ func BenchmarkTake(b *testing.B) {
 	for _, a := range algorithms {
 		for _, maximum := range []int64{60, 6000} {
 			b.Run(fmt.Sprint(a, "/", maximum), func(b *testing.B) {
-				s, p := &State{}, Policy{a, maximum, 60_000}
+				s, p := &State{}, Policy{Algorithm: a, Max: maximum, Window: 60_000}
 				now := int64(today)
 				b.ReportAllocs()
 				for b.Loop() {
@@ -688,7 +688,7 @@ func BenchmarkTake(b *testing.B) {
 func BenchmarkTakeRefused(b *testing.B) {
 	for _, a := range algorithms {
 		b.Run(a.String(), func(b *testing.B) {
-			s, p := &State{}, Policy{a, 60, 1 << 40}
+			s, p := &State{}, Policy{Algorithm: a, Max: 60, Window: 1 << 40}
 			for i := range int64(60) {
 				s.Take(p, today+i, 1)
 			}
@@ -702,9 +702,9 @@ func BenchmarkTakeRefused(b *testing.B) {
 
 func BenchmarkTakeAll(b *testing.B) {
 	limits := []Limit{
-		{State: &State{}, Policy: Policy{FixedWindow, 100, 60_000}},
-		{State: &State{}, Policy: Policy{FixedWindow, 1000, 3_600_000}},
-		{State: &State{}, Policy: Policy{TokenBucket, 100, 1000}},
+		{State: &State{}, Policy: Policy{Algorithm: FixedWindow, Max: 100, Window: 60_000}},
+		{State: &State{}, Policy: Policy{Algorithm: FixedWindow, Max: 1000, Window: 3_600_000}},
+		{State: &State{}, Policy: Policy{Algorithm: TokenBucket, Max: 100, Window: 1000}},
 	}
 	now := int64(today)
 	b.ReportAllocs()

@@ -4,6 +4,10 @@ package ratelimit
 type Limit struct {
 	State  *State
 	Policy Policy
+	// Ahead is how many milliseconds the clock of this limit is ahead of the time
+	// that PeekAll and TakeAll are told: calendars follow another clock than
+	// windows do.
+	Ahead int64
 
 	// Verdict is set by PeekAll and TakeAll. Where another limit refused, one that
 	// did not is shown as it is without this request.
@@ -15,7 +19,7 @@ func PeekAll(limits []Limit, now, n int64) (refused int, v Verdict) {
 	refused = -1
 	for i := range limits {
 		l := &limits[i]
-		l.Verdict = l.State.Peek(l.Policy, now, n)
+		l.Verdict = l.State.Peek(l.Policy, now+l.Ahead, n)
 		if !l.Verdict.OK && (refused < 0 || longer(l.Verdict, v)) {
 			refused, v = i, l.Verdict
 		}
@@ -25,7 +29,7 @@ func PeekAll(limits []Limit, now, n int64) (refused int, v Verdict) {
 	}
 	for i := range limits {
 		if l := &limits[i]; l.Verdict.OK {
-			l.Verdict = l.State.Peek(l.Policy, now, 0)
+			l.Verdict = l.State.Peek(l.Policy, now+l.Ahead, 0)
 		}
 	}
 	return refused, v
@@ -42,7 +46,7 @@ func TakeAll(limits []Limit, now, n int64) (refused int, v Verdict) {
 	if refused < 0 {
 		for i := range limits {
 			l := &limits[i]
-			l.Verdict = l.State.Take(l.Policy, now, n)
+			l.Verdict = l.State.Take(l.Policy, now+l.Ahead, n)
 		}
 	}
 	return refused, v

@@ -93,10 +93,10 @@ type OwnerPage struct {
 	Next   string
 }
 
-// Taken is the answer to TakeCredits.
+// Taken is the answer to MoveCredits.
 type Taken struct {
+	key.Moved
 	Credits key.Credits // after the call, the due refill applied
-	OK      bool        // false: too few, and nothing was taken
 }
 
 // Counted is one key's counters on their way to the store.
@@ -138,20 +138,43 @@ type Store interface {
 	// moves the key, and makes the owner where that is new. change runs while
 	// other writes wait: it must not call the store, or it waits for itself.
 	Update(ctx context.Context, id string, change func(*Entry) error) (Entry, error)
-	// Delete removes a key with all that belongs to it.
+	// Delete removes a key with all that belongs to it, but for its usage.
 	Delete(ctx context.Context, id string) error
 	// DeleteExpired removes up to limit keys whose expiry is not 0 and before
 	// the time given, and returns their IDs. Former hashes whose grace ended
 	// before that time go too.
 	DeleteExpired(ctx context.Context, before int64, limit int) ([]string, error)
 
-	// TakeCredits takes n credits if they are there, after the refill that is
-	// due at now. It is durable when it returns.
-	TakeCredits(ctx context.Context, id string, n, now int64) (Taken, error)
-	// GiveCredits gives n credits back; an unlimited key is left alone.
-	GiveCredits(ctx context.Context, id string, n, now int64) (key.Credits, error)
+	// MoveCredits makes a movement of a key's credits, as key.Credits.Move says.
+	// It is durable when it returns. A refusal writes nothing, not even a refill
+	// that is due, unless something was settled or given back. key.ErrNotLeased
+	// is returned, and nothing changed, where more is settled than is leased.
+	MoveCredits(ctx context.Context, id string, m key.Move, now int64) (Taken, error)
+	// ForfeitLeases gives up all that is leased (key.Credits.Forfeit). It is
+	// called before the store is used: what a process had leased that did not
+	// return it is lost, because nobody knows how much of it was spent.
+	ForfeitLeases(ctx context.Context) error
 	// SaveCounters writes counters and nothing else. Keys that are gone are skipped.
 	SaveCounters(ctx context.Context, batch []Counted) error
+
+	// SaveUsage adds a batch of increments to what is stored, unless a batch with
+	// that number or a higher one was written by the same writer before. A count
+	// never falls below zero. Owners that are gone are skipped; keys that are gone
+	// are not: their usage is kept.
+	SaveUsage(ctx context.Context, b UsageBatch) error
+	// UsageOfKey returns the days from first to last, both included, on which a
+	// key was used, the oldest first. A key that is gone may have some.
+	UsageOfKey(ctx context.Context, id string, first, last int32) ([]DayUses, error)
+	// UsageOfOwner does the same for all that the keys of an owner did while they
+	// were the owner's.
+	UsageOfOwner(ctx context.Context, userID string, first, last int32) ([]DayUses, error)
+
+	// OwnerCounters returns what the keys of an owner have used together, sorted by
+	// unit; nothing for an owner that does not exist.
+	OwnerCounters(ctx context.Context, userID string) ([]OwnerCounter, error)
+	// SaveOwnerCounters writes such counters and nothing else, units that are not
+	// in the batch included. Owners that are gone are skipped.
+	SaveOwnerCounters(ctx context.Context, batch []OwnerCounted) error
 
 	// Owner returns an owner.
 	Owner(ctx context.Context, userID string) (OwnerInfo, error)
@@ -161,9 +184,13 @@ type Store interface {
 	// result; an owner that does not exist begins enabled, with both times now.
 	// Generation grows by one if something changed.
 	PutOwner(ctx context.Context, userID string, now int64, change func(*key.Owner) error) (OwnerInfo, error)
-	// DeleteOwner removes an owner and its keys, and returns the keys' IDs.
+	// DeleteOwner removes an owner with its keys, its counters and its usage, and returns the
+	// keys' IDs.
 	DeleteOwner(ctx context.Context, userID string) ([]string, error)
 
+	// EachHash calls f with the hash of every current and former raw key that was
+	// stored before the call, and perhaps of some stored during it.
+	EachHash(ctx context.Context, f func(key.Hash)) error
 	// HasPlainKeys reports whether a key without a checksum is stored.
 	HasPlainKeys(ctx context.Context) (bool, error)
 	// Health asks the storage itself, now.

@@ -106,6 +106,21 @@ func (c *Client) DeleteOwner(ctx context.Context, userID string) error {
 	return err
 }
 
+// KeyUsage returns what a key has used.
+func (c *Client) KeyUsage(ctx context.Context, id string, in UsageQuery) (Answer[Usage], error) {
+	return send[Usage](ctx, c, http.MethodGet, "/apikey/keys/"+segment(id)+"/usage"+queryOf(in), nil)
+}
+
+// OwnerUsage returns what the keys of an owner have used.
+func (c *Client) OwnerUsage(ctx context.Context, userID string, in UsageQuery) (Answer[Usage], error) {
+	return send[Usage](ctx, c, http.MethodGet, "/apikey/owners/"+segment(userID)+"/usage"+queryOf(in), nil)
+}
+
+// Tiers returns the configured tiers.
+func (c *Client) Tiers(ctx context.Context) (Answer[TierList], error) {
+	return send[TierList](ctx, c, http.MethodGet, "/apikey/tiers", nil)
+}
+
 // Health asks the store.
 func (c *Client) Health(ctx context.Context) (Answer[Health], error) {
 	return send[Health](ctx, c, http.MethodGet, "/apikey/health", nil)

@@ -162,7 +162,7 @@ func keyOf(i keyring.Info) Key {
 		return Key{}
 	}
 	out := Key{
-		ID: k.ID, ConfigID: k.ConfigID, Name: k.Name, Start: i.Start, Prefix: k.Prefix,
+		ID: k.ID, ConfigID: k.ConfigID, Name: k.Name, Start: i.Start, Prefix: k.Prefix, Tier: i.Tier,
 		UserID: k.UserID, Enabled: k.Enabled, Permissions: k.Permissions, Metadata: k.Metadata,
 		RefillAmount:        maybeCount(credits.RefillAmount),
 		RefillInterval:      maybeCount(credits.RefillInterval),

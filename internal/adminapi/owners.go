@@ -12,7 +12,7 @@ func listOwners(c *call, in ListOwners) (OwnerList, error) {
 	}
 	list := OwnerList{Owners: make([]Owner, len(page.Owners)), NextCursor: maybeText(page.Next)}
 	for i, o := range page.Owners {
-		list.Owners[i] = ownerOf(o)
+		list.Owners[i] = c.ownerOf(o)
 	}
 	return list, nil
 }
@@ -23,7 +23,7 @@ func getOwner(c *call) (Owner, error) {
 		return Owner{}, err
 	}
 	o, err := c.svc.Owner(c.Context(), userID)
-	return ownerOf(o), err
+	return c.ownerOf(o), err
 }
 
 func putOwner(c *call, in PutOwner) (Owner, error) {
@@ -31,11 +31,10 @@ func putOwner(c *call, in PutOwner) (Owner, error) {
 	if err != nil {
 		return Owner{}, err
 	}
-	if in.Tier.Value != nil { // none is configured
-		return Owner{}, invalid("tier", "unknown tier")
-	}
-	o, err := c.svc.PutOwner(c.Context(), userID, keyring.OwnerPatch{Enabled: keyring.Field[bool](in.Enabled)})
-	return ownerOf(o), err
+	o, err := c.svc.PutOwner(c.Context(), userID, keyring.OwnerPatch{
+		Tier: keyring.Field[string](in.Tier), Enabled: keyring.Field[bool](in.Enabled),
+	})
+	return c.ownerOf(o), err
 }
 
 func deleteOwner(c *call) (none, error) {
@@ -46,9 +45,9 @@ func deleteOwner(c *call) (none, error) {
 	return none{}, c.svc.DeleteOwner(c.Context(), userID)
 }
 
-func ownerOf(o store.OwnerInfo) Owner {
+func (c *call) ownerOf(o store.OwnerInfo) Owner {
 	return Owner{
-		UserID: o.UserID, Enabled: o.Enabled, KeyCount: o.KeyCount,
+		UserID: o.UserID, Tier: c.svc.TierOf(&o.Owner), Enabled: o.Enabled, KeyCount: o.KeyCount,
 		CreatedAt: timeOf(o.CreatedAt), UpdatedAt: timeOf(o.UpdatedAt),
 	}
 }

@@ -81,9 +81,14 @@ type ListOwners struct {
 	Cursor *string `query:"cursor" doc:"nextCursor of the page before"`
 }
 
+// UsageQuery is the query of both usage calls.
+type UsageQuery struct {
+	Days *int64 `query:"days" min:"1" max:"366" doc:"how many days to list, today included; default 30"`
+}
+
 // PutOwner is the body of PUT /apikey/owners/{userId}. What is absent stays.
 type PutOwner struct {
-	Tier    Optional[string] `json:"tier,omitzero" doc:"null: the default tier"`
+	Tier    Optional[string] `json:"tier,omitzero" doc:"one of those that are configured; null is the default tier"`
 	Enabled Optional[bool]   `json:"enabled,omitzero" null:"no" doc:"default true"`
 }
 

@@ -89,6 +89,35 @@ type OwnerList struct {
 	NextCursor *string `json:"nextCursor" doc:"cursor of the next page; null on the last"`
 }
 
+// Usage is what a key, or all keys of an owner, have used. Days and months are
+// those of the calendar in the time zone of the configuration.
+type Usage struct {
+	Tier   *string     `json:"tier" doc:"the owner's tier, or null where none is configured"`
+	Usage  UsageSums   `json:"usage"`
+	Limits UsageLimits `json:"limits"`
+	Days   []UsageDay  `json:"days" doc:"without a gap, the oldest first, ending today"`
+}
+
+// UsageSums are the requests that were let in.
+type UsageSums struct {
+	Today int64 `json:"today" doc:"requests let in today"`
+	Month int64 `json:"month" doc:"requests let in since the first of this month"`
+}
+
+// UsageLimits are limits of the tier.
+type UsageLimits struct {
+	PerDay    *int64 `json:"perDay" min:"1" doc:"null where the tier has none"`
+	PerMinute *int64 `json:"perMinute" min:"1" doc:"null where the tier has none"`
+}
+
+// UsageDay is one calendar day.
+type UsageDay struct {
+	Date    string `json:"date" doc:"such as 2026-11-21"`
+	Allowed int64  `json:"allowed"`
+	Limited int64  `json:"limited" doc:"refused because a limit was reached"`
+	Denied  int64  `json:"denied" doc:"refused for any other reason"`
+}
+
 // Health is what a healthy store says.
 type Health struct {
 	Status  string      `json:"status" enum:"ok"`

@@ -58,15 +58,25 @@ func (h *Host) ownerShow() *cobra.Command {
 
 func (h *Host) ownerSet() *cobra.Command {
 	var enabled *bool
+	var tier *string
+	var noTier bool
 	cmd := h.command("set <userId> [flags]", "Makes or changes an owner", oneArg("the userId of the owner"), func(c *call) error {
-		a, err := c.client.PutOwner(c.ctx, c.args[0], adminapi.PutOwner{Enabled: some(enabled)})
+		in := adminapi.PutOwner{Tier: some(tier), Enabled: some(enabled)}
+		if noTier {
+			in.Tier = adminapi.Null[string]()
+		}
+		a, err := c.client.PutOwner(c.ctx, c.args[0], in)
 		return answer(c, a, err, ownerDetails)
 	})
 	cmd.Long = "Makes an owner, or changes one. The keys of a disabled owner all stop."
-	cmd.Example = `  caddy apikey owner set alice --disable`
+	cmd.Example = `  caddy apikey owner set alice --tier pro
+  caddy apikey owner set alice --disable`
+	value(cmd.Flags(), &tier, "tier", "`name` of the owner's tier; caddy apikey tiers lists them", parseText)
+	cmd.Flags().BoolVar(&noTier, "no-tier", false, "the default tier, if there is one")
 	boolean(cmd.Flags(), "enable", "the owner's keys work", on(&enabled))
 	boolean(cmd.Flags(), "disable", "none of the owner's keys work", off(&enabled))
 	cmd.MarkFlagsMutuallyExclusive("enable", "disable")
+	cmd.MarkFlagsMutuallyExclusive("tier", "no-tier")
 	return cmd
 }
 

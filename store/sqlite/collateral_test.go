@@ -67,17 +67,37 @@ func TestA6_collateral(t *testing.T) {
 			_, err := s.Health(ctx)
 			return err
 		}, nil},
-		{"take", func() error { _, err := s.TakeCredits(ctx, id(1), 3, now); return err }, row("credits", id(1), "remaining", "version")},
-		{"refused take", func() error { _, err := s.TakeCredits(ctx, id(1), 99, now+9000); return err }, nil},
-		{"take nothing", func() error { _, err := s.TakeCredits(ctx, id(1), 0, now); return err }, nil},
-		{"give", func() error { _, err := s.GiveCredits(ctx, id(1), 1, now); return err }, row("credits", id(1), "remaining", "version")},
-		{"take with refill", func() error { _, err := s.TakeCredits(ctx, id(1), 3, now+1000); return err }, row("credits", id(1), "remaining", "peak", "last_refill_at", "version")},
+		{"take", func() error { _, err := s.MoveCredits(ctx, id(1), key.Move{Take: 3}, now); return err }, row("credits", id(1), "remaining", "spent", "version")},
+		{"refused take", func() error { _, err := s.MoveCredits(ctx, id(1), key.Move{Take: 99}, now+9000); return err }, nil},
+		{"take nothing", func() error { _, err := s.MoveCredits(ctx, id(1), key.Move{Take: 0}, now); return err }, nil},
+		{"give", func() error { _, err := s.MoveCredits(ctx, id(1), key.Move{Give: 1}, now); return err }, row("credits", id(1), "remaining", "spent", "version")},
+		{"take with refill", func() error { _, err := s.MoveCredits(ctx, id(1), key.Move{Take: 3}, now+1000); return err }, row("credits", id(1), "remaining", "spent", "granted", "peak", "last_refill_at", "version")},
+		{"lease", func() error { _, err := s.MoveCredits(ctx, id(1), key.Move{Lease: 1}, now); return err }, row("credits", id(1), "remaining", "leased", "version")},
+		{"forfeit", func() error { return s.ForfeitLeases(ctx) }, row("credits", id(1), "leased", "forfeited", "version")},
+		{"forfeit nothing", func() error { return s.ForfeitLeases(ctx) }, nil},
 		{"counters", func() error {
 			return s.SaveCounters(ctx, []store.Counted{{ID: id(2), Counters: key.Counters{LastRequest: now, Rate: []byte("x")}}, {ID: "nobody"}})
 		}, row("counters", id(2), "last_request", "rate_state")},
+		{"usage", func() error {
+			return s.SaveUsage(ctx, store.UsageBatch{Writer: "w", Number: 1, Used: []store.Used{
+				{KeyID: id(0), UserID: "alice", Day: 20261121, Uses: store.Uses{Allowed: 1}},
+				{KeyID: id(1), UserID: "bob", Day: 20261121, Uses: store.Uses{Allowed: 1}},
+				{KeyID: id(1), UserID: "nobody", Day: 20261121, Uses: store.Uses{Allowed: 1}},
+			}})
+		}, join(whole("usage", id(0)), whole("usage", id(1)), whole("usage_writers", "w"))},
+		{"more usage", func() error {
+			return s.SaveUsage(ctx, store.UsageBatch{Writer: "w", Number: 2, Used: []store.Used{
+				{KeyID: id(1), UserID: "bob", Day: 20261121, Uses: store.Uses{Allowed: -1, Denied: 1}},
+			}})
+		}, join(row("usage", id(1), "allowed", "denied"), row("usage_writers", "w", "number"))},
+		{"the same usage again", func() error {
+			return s.SaveUsage(ctx, store.UsageBatch{Writer: "w", Number: 2, Used: []store.Used{
+				{KeyID: id(1), UserID: "bob", Day: 20261121, Uses: store.Uses{Allowed: 1}},
+			}})
+		}, nil},
 		{"disable", func() error { return change(2, func(e *store.Entry) { e.Key.Enabled = false }) }, row("keys", id(2), "enabled", "generation")},
 		{"no change", func() error { return change(2, func(*store.Entry) {}) }, nil},
-		{"top up", func() error { return change(2, func(e *store.Entry) { e.Credits, _ = e.Credits.Add(5, now) }) }, row("credits", id(2), "remaining", "peak", "version")},
+		{"top up", func() error { return change(2, func(e *store.Entry) { e.Credits, _ = e.Credits.Add(5, now) }) }, row("credits", id(2), "remaining", "granted", "peak", "version")},
 		{"move", func() error { return change(2, func(e *store.Entry) { e.Key.UserID = "carol" }) }, join(row("keys", id(2), "user_id", "generation"), whole("owners", "carol"))},
 		{"rotate", func() error {
 			return change(3, func(e *store.Entry) {
@@ -99,7 +119,7 @@ func TestA6_collateral(t *testing.T) {
 		}, nil},
 		{"delete", func() error { return s.Delete(ctx, id(9)) }, join(whole("keys", id(9)), whole("credits", id(9)), whole("counters", id(9)))},
 		{"nothing expired", func() error { _, err := s.DeleteExpired(ctx, now, 9); return err }, nil},
-		{"delete owner", func() error { _, err := s.DeleteOwner(ctx, "alice"); return err }, join(whole("owners", "alice"), everything(0), everything(4))},
+		{"delete owner", func() error { _, err := s.DeleteOwner(ctx, "alice"); return err }, join(whole("owners", "alice"), everything(0), everything(4), whole("usage", id(0)))},
 	} {
 		before := dump(t, db)
 		if err := step.call(); err != nil {

@@ -4,42 +4,41 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"fmt"
 
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/store"
 )
 
-// movement takes credits from a key, or gives them back.
+// movement is a key.Move on its way through the queue.
 type movement struct {
-	id     string
-	n, now int64
-	give   bool
+	key.Move
+	id  string
+	now int64
 
 	result store.Taken
 }
 
-// TakeCredits implements store.Store.
-func (s *Store) TakeCredits(ctx context.Context, id string, n, now int64) (store.Taken, error) {
-	return s.move(ctx, movement{id: id, n: n, now: now})
-}
-
-// GiveCredits implements store.Store.
-func (s *Store) GiveCredits(ctx context.Context, id string, n, now int64) (key.Credits, error) {
-	t, err := s.move(ctx, movement{id: id, n: n, now: now, give: true})
-	return t.Credits, err
-}
-
-func (s *Store) move(ctx context.Context, m movement) (store.Taken, error) {
-	if m.n < 0 || m.n > key.MaxCount {
-		// A negative amount would turn taking into giving.
-		return store.Taken{}, fmt.Errorf("credits: %d is not an amount from 0 to 2^53-1", m.n)
+// MoveCredits implements store.Store.
+func (s *Store) MoveCredits(ctx context.Context, id string, m key.Move, now int64) (store.Taken, error) {
+	if err := m.Check(); err != nil {
+		return store.Taken{}, err
 	}
-	j := &job{credit: m}
+	j := &job{credit: movement{Move: m, id: id, now: now}}
 	if err := s.submit(ctx, j); err != nil {
 		return store.Taken{}, err
 	}
 	return j.credit.result, nil
+}
+
+// forfeitLeases finds its rows by the index credits_leased.
+const forfeitLeases = `UPDATE {p}credits SET forfeited = forfeited + leased, leased = 0, version = version + 1 WHERE leased > 0`
+
+// ForfeitLeases implements store.Store.
+func (s *Store) ForfeitLeases(ctx context.Context) error {
+	return s.write(ctx, func(w *writerConn) error {
+		_, err := w.exec(forfeitLeases)
+		return failed("forfeiting leases", err)
+	})
 }
 
 // ledger holds the credits that one batch touches. Each row is read once, moved
@@ -77,24 +76,18 @@ func (l *ledger) move(j *job) error {
 		j.err = r.err
 		return nil
 	}
+	after, did, keep, err := r.credits.Move(m.Move, m.now)
+	if err != nil {
+		j.err = err
+		return nil
+	}
 	r.jobs = append(r.jobs, j)
-	next, ok := m.apply(r.credits)
-	if ok && next != r.credits {
-		next.Version++
-		r.credits = next
+	if keep {
+		after.Version++
+		r.credits = after
 	}
-	m.result = store.Taken{Credits: next, OK: ok}
+	m.result = store.Taken{Moved: did, Credits: after}
 	return nil
-}
-
-func (m *movement) apply(c key.Credits) (key.Credits, bool) {
-	switch {
-	case !m.give:
-		return c.Take(m.n, m.now)
-	case !c.Limited:
-		return c, true
-	}
-	return c.Add(m.n, m.now)
 }
 
 // flush writes what was moved, and forgets it.
@@ -131,8 +124,8 @@ var errLostUpdate = errors.New("the row changed between reading and writing it")
 
 // writeCredits stores c where the row still has the version that was read.
 func writeCredits(conn *writerConn, id string, c key.Credits, version int64) error {
-	const query = `UPDATE {p}credits SET remaining = ?, peak = ?, refill_amount = ?, refill_interval = ?,
-		refill_from = ?, last_refill_at = ?, version = ? WHERE key_id = ? AND version = ?`
+	const query = `UPDATE {p}credits SET remaining = ?, leased = ?, spent = ?, forfeited = ?, granted = ?, peak = ?,
+		refill_amount = ?, refill_interval = ?, refill_from = ?, last_refill_at = ?, version = ? WHERE key_id = ? AND version = ?`
 	n, err := conn.exec(query, append(creditsValues(c), id, version)...)
 	if err == nil && n != 1 {
 		err = errLostUpdate

@@ -26,8 +26,8 @@ func createKey(w *writerConn, k *key.Key, c key.Credits) (store.Entry, error) {
 		return store.Entry{}, err
 	}
 	const credits = `INSERT INTO {p}credits
-		(remaining, peak, refill_amount, refill_interval, refill_from, last_refill_at, version, key_id)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?)`
+		(remaining, leased, spent, forfeited, granted, peak, refill_amount, refill_interval, refill_from, last_refill_at, version, key_id)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 	if _, err := w.exec(credits, append(creditsValues(c), k.ID)...); err != nil {
 		return store.Entry{}, failed("creating a key's credits", err)
 	}

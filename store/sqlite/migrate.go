@@ -57,6 +57,10 @@ func migrate(ctx context.Context, db *sql.DB, prefix string) error {
 	if err != nil {
 		return err
 	}
+	return migrateBy(ctx, db, prefix, steps)
+}
+
+func migrateBy(ctx context.Context, db *sql.DB, prefix string, steps []migration) error {
 	var list []*goose.Migration
 	for _, s := range steps {
 		list = append(list, goose.NewGoMigration(s.version, &goose.GoFunc{

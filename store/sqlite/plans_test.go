@@ -62,10 +62,12 @@ func TestPlans(t *testing.T) {
 		byID, byHash,
 		ownerInfo + ` WHERE o.user_id > ? ORDER BY o.user_id LIMIT ?`,
 		`SELECT EXISTS (SELECT 1 FROM {p}keys WHERE checksummed = 0)`,
+		forfeitLeases,
 		`SELECT id FROM {p}keys WHERE expires_at IS NOT NULL AND expires_at < ? ORDER BY expires_at, id LIMIT ?`,
 		`DELETE FROM {p}former_hashes WHERE until_ms < ?`,
 		`SELECT id FROM {p}keys WHERE user_id = ? ORDER BY id`,
 		`DELETE FROM {p}owners WHERE user_id = ?`,
+		usageOfKey, usageOfOwner, takeUsage, ownerCounters,
 	} {
 		args := make([]any, strings.Count(query, "?"))
 		if query == byHash {

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/store"
 	"github.com/caddy-apikey/caddy-apikey/store/sqlite"
 )
@@ -48,7 +49,7 @@ func childMain(what string, o store.Opener) error {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 	case "endure": // a sick disk: says what became of each call
 		for range 300 {
-			if got, err := s.TakeCredits(ctx, newKey(1).ID, 1, now); err != nil {
+			if got, err := s.MoveCredits(ctx, newKey(1).ID, key.Move{Take: 1}, now); err != nil {
 				fmt.Println("failed", err)
 			} else if got.OK {
 				fmt.Println("took")
@@ -58,7 +59,7 @@ func childMain(what string, o store.Opener) error {
 		for w := range 8 {
 			go func() {
 				for {
-					if got, err := s.TakeCredits(ctx, newKey(w%2+1).ID, 1, now); err != nil || !got.OK {
+					if got, err := s.MoveCredits(ctx, newKey(w%2+1).ID, key.Move{Take: 1}, now); err != nil || !got.OK {
 						fmt.Println("failed", got, err)
 						return
 					}

@@ -26,7 +26,8 @@ const (
 	formerColumn = `(SELECT group_concat(hex(f.hash) || ':' || f.until_ms || ':' || hex(f.secret_hash), ',' ORDER BY f.position)
 		FROM {p}former_hashes f WHERE f.key_id = k.id)`
 
-	creditsColumns  = `c.remaining, c.peak, c.refill_amount, c.refill_interval, c.refill_from, c.last_refill_at, c.version`
+	creditsColumns = `c.remaining, c.leased, c.spent, c.forfeited, c.granted, c.peak,
+		c.refill_amount, c.refill_interval, c.refill_from, c.last_refill_at, c.version`
 	countersColumns = `n.key_id, n.last_request, n.rate_state`
 	ownerColumns    = `o.user_id, o.tier, o.enabled, o.created_at, o.updated_at, o.generation`
 
@@ -68,7 +69,7 @@ func creditsValues(c key.Credits) []any {
 		remaining, peak = c.Remaining, c.Peak
 	}
 	return []any{
-		remaining, peak, nonZero(c.RefillAmount), nonZero(c.RefillInterval),
+		remaining, c.Leased, c.Spent, c.Forfeited, c.Granted, peak, nonZero(c.RefillAmount), nonZero(c.RefillInterval),
 		nonZero(c.RefillFrom), nonZero(c.LastRefillAt), c.Version,
 	}
 }
@@ -248,17 +249,22 @@ func pointer(s sql.NullString) *string {
 // creditsRow receives the columns of creditsColumns.
 type creditsRow struct {
 	remaining, amount, interval, from, last sql.NullInt64
+	leased, spent, forfeited, granted       int64
 	peak, version                           int64
 }
 
 func (r *creditsRow) dest() []any {
-	return []any{&r.remaining, &r.peak, &r.amount, &r.interval, &r.from, &r.last, &r.version}
+	return []any{&r.remaining, &r.leased, &r.spent, &r.forfeited, &r.granted, &r.peak, &r.amount, &r.interval, &r.from, &r.last, &r.version}
 }
 
 func (r *creditsRow) credits() key.Credits {
 	return key.Credits{
 		Limited:        r.remaining.Valid,
 		Remaining:      r.remaining.Int64,
+		Leased:         r.leased,
+		Spent:          r.spent,
+		Forfeited:      r.forfeited,
+		Granted:        r.granted,
 		Peak:           r.peak,
 		RefillAmount:   r.amount.Int64,
 		RefillInterval: r.interval.Int64,

@@ -90,7 +90,7 @@ func testC4(e *env) {
 		id := ids[i%n]
 		switch {
 		case i/n < 3:
-			_, err := e.store.TakeCredits(e.ctx, id, 1, t0)
+			_, err := e.store.MoveCredits(e.ctx, id, key.Move{Take: 1}, t0)
 			return err
 		case i/n == 3:
 			_, err := e.store.Update(e.ctx, id, func(en *store.Entry) error {

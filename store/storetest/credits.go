@@ -11,9 +11,9 @@ import (
 
 var creditTests = []test{
 	{"unknown", func(e *env) {
-		_, err := e.store.TakeCredits(e.ctx, "nobody", 1, t0)
+		_, err := e.store.MoveCredits(e.ctx, "nobody", key.Move{Take: 1}, t0)
 		e.wantErr(err, store.ErrNotFound)
-		_, err = e.store.GiveCredits(e.ctx, "nobody", 1, t0)
+		_, err = e.store.MoveCredits(e.ctx, "nobody", key.Move{Give: 1}, t0)
 		e.wantErr(err, store.ErrNotFound)
 	}},
 	{"taking, to the last and not further", func(e *env) {
@@ -38,10 +38,10 @@ var creditTests = []test{
 	{"an amount that is none is refused", func(e *env) {
 		made := e.create(limited(10), nil)
 		for _, n := range []int64{-1, key.MaxCount + 1, math.MinInt64, math.MaxInt64} {
-			if got, err := e.store.TakeCredits(e.ctx, made.Key.ID, n, t0); err == nil {
+			if got, err := e.store.MoveCredits(e.ctx, made.Key.ID, key.Move{Take: n}, t0); err == nil {
 				e.Errorf("took %d: %+v", n, got)
 			}
-			if got, err := e.store.GiveCredits(e.ctx, made.Key.ID, n, t0); err == nil {
+			if got, err := e.store.MoveCredits(e.ctx, made.Key.ID, key.Move{Give: n}, t0); err == nil {
 				e.Errorf("gave %d: %+v", n, got)
 			}
 		}
@@ -52,37 +52,46 @@ var creditTests = []test{
 		if got := e.take(made.Key.ID, 5, t0+5000); !got.OK || got.Credits != made.Credits {
 			e.Fatalf("%+v", got)
 		}
-		got, err := e.store.GiveCredits(e.ctx, made.Key.ID, 5, t0+5000)
+		got, err := e.store.MoveCredits(e.ctx, made.Key.ID, key.Move{Give: 5}, t0+5000)
 		e.must(err)
-		if got != made.Credits {
+		if !got.OK || got.Credits != made.Credits {
 			e.Fatalf("%+v", got)
 		}
 		e.sameEntry(e.get(made.Key.ID), made)
 	}},
-	{"giving back stops at the maximum", func(e *env) {
-		made := e.create(limited(key.MaxCount-5), nil)
-		for _, c := range []struct{ n, want int64 }{{3, key.MaxCount - 2}, {2, key.MaxCount}, {1, key.MaxCount}, {key.MaxCount, key.MaxCount}} {
-			got, err := e.store.GiveCredits(e.ctx, made.Key.ID, c.n, t0)
-			e.must(err)
-			if got.Remaining != c.want || got.Peak != c.want {
-				e.Fatalf("after giving %d: %+v, want %d", c.n, got, c.want)
+	{"giving back stops at what was spent, and at the maximum", func(e *env) {
+		made := e.create(limited(key.MaxCount), nil)
+		for i, c := range []struct{ take, give, topUp, want, forfeited int64 }{
+			{5, 3, 0, key.MaxCount - 2, 0},
+			{0, 9, 0, key.MaxCount, 0}, // only 2 are spent
+			{0, key.MaxCount, 0, key.MaxCount, 0},
+			{7, 0, 4, key.MaxCount - 3, 0},
+			{0, 7, 0, key.MaxCount, 4},
+		} {
+			e.take(made.Key.ID, c.take, t0)
+			if c.topUp > 0 {
+				e.topUp(made.Key.ID, c.topUp)
+			}
+			got := e.move(made.Key.ID, key.Move{Give: c.give}, t0).Credits
+			if got.Remaining != c.want || got.Forfeited != c.forfeited || got.Peak != key.MaxCount {
+				e.Fatalf("step %d: %+v, want %d and %d forfeited", i, got, c.want, c.forfeited)
 			}
 			if stored := e.get(made.Key.ID).Credits; stored != got {
-				e.Fatalf("stored %+v, answered %+v", stored, got)
+				e.Fatalf("step %d: stored %+v, answered %+v", i, stored, got)
 			}
 		}
 	}},
 	{"a refill that is due comes first, once", func(e *env) {
 		made := e.create(key.NewCredits(ptr(int64(1)), 10, 1000, t0), nil)
-		want := key.Credits{Limited: true, Remaining: 8, Peak: 10, RefillAmount: 10, RefillInterval: 1000, RefillFrom: t0, LastRefillAt: t0 + 3000, Version: 2}
+		want := key.Credits{Limited: true, Remaining: 8, Spent: 2, Granted: 10, Peak: 10, RefillAmount: 10, RefillInterval: 1000, RefillFrom: t0, LastRefillAt: t0 + 3000, Version: 2}
 		if got := e.take(made.Key.ID, 2, t0+3999); !got.OK || got.Credits != want {
 			e.Fatalf("got %+v, want %+v", got, want)
 		}
-		want.Remaining, want.Version = 7, 3
+		want.Remaining, want.Spent, want.Version = 7, 3, 3
 		if got := e.take(made.Key.ID, 1, t0+3999); !got.OK || got.Credits != want {
 			e.Fatalf("got %+v, want %+v", got, want)
 		}
-		want.Remaining, want.Version = 6, 4
+		want.Remaining, want.Spent, want.Version = 6, 4, 4
 		if got := e.take(made.Key.ID, 1, t0-99999); !got.OK || got.Credits != want { // a clock that steps back
 			e.Fatalf("got %+v, want %+v", got, want)
 		}
@@ -105,7 +114,7 @@ var creditTests = []test{
 		e.take(made.Key.ID, 3, t0)
 		after := e.get(made.Key.ID)
 		want := made
-		want.Credits.Remaining, want.Credits.Version = 7, 2
+		want.Credits.Remaining, want.Credits.Spent, want.Credits.Version = 7, 3, 2
 		e.sameEntry(after, want)
 		e.unchanged(before, made.Key.ID)
 	}},
@@ -117,28 +126,116 @@ var creditTests = []test{
 		var taken, given atomic.Int64
 		e.parallel(2000, func(i int) error {
 			if i%3 == 0 {
-				given.Add(2)
-				_, err := e.store.GiveCredits(e.ctx, made.Key.ID, 2, t0)
+				if taken.Load()-given.Add(1) < 64 { // never more than was taken, by whichever of 64 callers
+					given.Add(-1)
+					return nil
+				}
+				_, err := e.store.MoveCredits(e.ctx, made.Key.ID, key.Move{Give: 1}, t0)
 				return err
 			}
-			got, err := e.store.TakeCredits(e.ctx, made.Key.ID, 1, t0)
+			got, err := e.store.MoveCredits(e.ctx, made.Key.ID, key.Move{Take: 1}, t0)
 			if got.OK {
 				taken.Add(1)
 			}
 			return err
 		})
-		if left := e.get(made.Key.ID).Credits.Remaining; left != 100+given.Load()-taken.Load() {
-			e.Fatalf("%d left of 100 + %d - %d", left, given.Load(), taken.Load())
+		c := e.get(made.Key.ID).Credits
+		if c.Remaining != 100+given.Load()-taken.Load() || c.Spent != taken.Load()-given.Load() || c.Granted != 100 {
+			e.Fatalf("%+v of 100 + %d - %d", c, given.Load(), taken.Load())
 		}
 	}},
 	{"taking races with administration", testTakeAgainstUpdate},
+	{"leasing and settling", func(e *env) {
+		id := e.create(limited(100), nil).Key.ID
+		for i, c := range []struct {
+			m                              key.Move
+			ok                             bool
+			leased                         int64
+			remaining, out, spent, version int64
+		}{
+			{key.Move{Lease: 50}, true, 10, 90, 10, 0, 2},                                 // a tenth
+			{key.Move{Lease: 50}, true, 0, 90, 10, 0, 2},                                  // which it is already
+			{key.Move{Used: 4, Take: 1, Lease: 2}, true, 2, 87, 8, 5, 3},                  // settled, taken, leased
+			{key.Move{Used: 1, Returned: 2, Take: 1000, Lease: 5}, false, 0, 89, 5, 6, 4}, // settled, though it is refused
+			{key.Move{Take: 1000, Lease: 5}, false, 0, 89, 5, 6, 4},
+			{key.Move{Used: 2, Give: 8}, true, 0, 97, 3, 0, 5}, // what was used can be given back
+			{key.Move{Returned: 3, Take: 100}, true, 0, 0, 0, 100, 6},
+		} {
+			got := e.move(id, c.m, t0)
+			have := got.Credits
+			if got.OK != c.ok || got.Leased != c.leased || have.Remaining != c.remaining || have.Leased != c.out || have.Spent != c.spent || have.Version != c.version {
+				e.Fatalf("step %d: %+v, want %+v", i, got, c)
+			}
+			if stored := e.get(id).Credits; stored != have {
+				e.Fatalf("step %d: stored %+v, answered %+v", i, stored, have)
+			}
+		}
+	}},
+	{"no more is settled than is leased", func(e *env) {
+		id := e.create(limited(100), nil).Key.ID
+		made := e.move(id, key.Move{Lease: 10}, t0)
+		for _, m := range []key.Move{{Used: 11}, {Returned: 11}, {Used: 5, Returned: 6, Take: 1}, {Used: key.MaxCount, Returned: key.MaxCount}} {
+			_, err := e.store.MoveCredits(e.ctx, id, m, t0)
+			e.wantErr(err, key.ErrNotLeased)
+		}
+		if got := e.get(id).Credits; got != made.Credits {
+			e.Fatalf("%+v, want %+v", got, made.Credits)
+		}
+	}},
+	{"a refill makes up for what was used before it", func(e *env) {
+		id := e.create(key.NewCredits(ptr(int64(100)), 100, 1000, t0), nil).Key.ID
+		e.move(id, key.Move{Lease: 10}, t0)
+		got := e.move(id, key.Move{Used: 10, Take: 3}, t0+1000).Credits
+		if got.Remaining != 97 || got.Leased != 0 || got.Granted != 110 {
+			e.Fatalf("%+v", got)
+		}
+		e.move(id, key.Move{Lease: 9}, t0+1000)
+		got = e.move(id, key.Move{Take: 1}, t0+2000).Credits // what is out counts as being there
+		if got.Remaining != 90 || got.Leased != 9 || got.Granted != 113 {
+			e.Fatalf("%+v", got)
+		}
+	}},
+	{"leases are forfeited once", func(e *env) {
+		var ids []string
+		for range 3 {
+			ids = append(ids, e.create(limited(100), nil).Key.ID)
+		}
+		e.move(ids[0], key.Move{Lease: 10}, t0)
+		e.move(ids[1], key.Move{Lease: 10}, t0)
+		e.move(ids[1], key.Move{Used: 2, Returned: 8}, t0)
+		before := e.dump()
+		e.reopen()
+		for range 2 {
+			e.must(e.store.ForfeitLeases(e.ctx))
+			want := before[ids[0]].Credits
+			want.Leased, want.Forfeited, want.Version = 0, 10, want.Version+1
+			if got := e.get(ids[0]).Credits; got != want {
+				e.Fatalf("%+v, want %+v", got, want)
+			}
+		}
+		e.unchanged(before, ids[0])
+	}},
+}
+
+func (e *env) move(id string, m key.Move, now int64) store.Taken {
+	e.Helper()
+	got, err := e.store.MoveCredits(e.ctx, id, m, now)
+	e.must(err)
+	return got
 }
 
 func (e *env) take(id string, n, now int64) store.Taken {
 	e.Helper()
-	got, err := e.store.TakeCredits(e.ctx, id, n, now)
+	return e.move(id, key.Move{Take: n}, now)
+}
+
+func (e *env) topUp(id string, n int64) {
+	e.Helper()
+	_, err := e.store.Update(e.ctx, id, func(en *store.Entry) error {
+		en.Credits, _ = en.Credits.Add(n, t0)
+		return nil
+	})
 	e.must(err)
-	return got
 }
 
 // parallel calls f(0) to f(n-1) from 64 goroutines.
@@ -173,7 +270,7 @@ func testK1(e *env) {
 			var passed atomic.Int64
 			versions := sync.Map{}
 			e.parallel(int(k/cost)+500, func(int) error {
-				got, err := e.store.TakeCredits(e.ctx, made.Key.ID, cost, t0)
+				got, err := e.store.MoveCredits(e.ctx, made.Key.ID, key.Move{Take: cost}, t0)
 				if got.OK {
 					passed.Add(1)
 					if _, twice := versions.LoadOrStore(got.Credits.Version, true); twice {
@@ -201,7 +298,7 @@ func testK1ManyKeys(e *env) {
 	e.parallel(keys*60, func(i int) error {
 		k := i % keys
 		n := costs[(i/keys)%len(costs)]
-		got, err := e.store.TakeCredits(e.ctx, ids[k], n, t0)
+		got, err := e.store.MoveCredits(e.ctx, ids[k], key.Move{Take: n}, t0)
 		if got.OK {
 			spent[k].Add(n)
 		}
@@ -219,7 +316,7 @@ func testK7(e *env) {
 	made := e.create(key.NewCredits(ptr(int64(0)), 100, 1000, t0), nil)
 	var passed atomic.Int64
 	e.parallel(1000, func(int) error {
-		got, err := e.store.TakeCredits(e.ctx, made.Key.ID, 1, t0+1000)
+		got, err := e.store.MoveCredits(e.ctx, made.Key.ID, key.Move{Take: 1}, t0+1000)
 		if got.OK {
 			passed.Add(1)
 		}
@@ -247,7 +344,7 @@ func testTakeAgainstUpdate(e *env) {
 			})
 			return err
 		}
-		got, err := e.store.TakeCredits(e.ctx, made.Key.ID, 1, t0)
+		got, err := e.store.MoveCredits(e.ctx, made.Key.ID, key.Move{Take: 1}, t0)
 		if got.OK {
 			passed.Add(1)
 		}

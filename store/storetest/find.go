@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"context"
+	"maps"
 
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/store"
@@ -27,6 +28,21 @@ var findTests = []test{
 			got, err := e.store.Find(e.ctx, f.Hash)
 			e.must(err)
 			e.sameEntry(got, made)
+		}
+	}},
+	{"each hash once", func(e *env) {
+		want := map[key.Hash]int{}
+		for range 3 {
+			made := e.create(key.Credits{}, func(k *key.Key) {
+				k.Former = []key.Former{{Hash: hash("each", e.n), Until: 1}}
+			})
+			want[made.Key.Hash]++
+			want[made.Key.Former[0].Hash]++
+		}
+		got := map[key.Hash]int{}
+		e.must(e.store.EachHash(e.ctx, func(h key.Hash) { got[h]++ }))
+		if !maps.Equal(got, want) || len(got) != 6 {
+			e.Fatalf("%d hashes, want %d", len(got), len(want))
 		}
 	}},
 	{"the owner comes along", func(e *env) {
@@ -68,7 +84,7 @@ var findTests = []test{
 		e.wantErr(err, context.Canceled)
 		_, err = e.store.List(ctx, store.List{})
 		e.wantErr(err, store.ErrUnavailable)
-		_, err = e.store.TakeCredits(ctx, made.Key.ID, 1, t0)
+		_, err = e.store.MoveCredits(ctx, made.Key.ID, key.Move{Take: 1}, t0)
 		e.wantErr(err, store.ErrUnavailable)
 		e.sameEntry(e.get(made.Key.ID), made) // a write that never began
 	}},

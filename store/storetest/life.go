@@ -62,8 +62,8 @@ func testClosed(e *env) {
 		},
 		"Delete":        func() error { return e.store.Delete(e.ctx, id) },
 		"DeleteExpired": func() error { _, err := e.store.DeleteExpired(e.ctx, t0, 5); return err },
-		"TakeCredits":   func() error { _, err := e.store.TakeCredits(e.ctx, id, 1, t0); return err },
-		"GiveCredits":   func() error { _, err := e.store.GiveCredits(e.ctx, id, 1, t0); return err },
+		"MoveCredits":   func() error { _, err := e.store.MoveCredits(e.ctx, id, key.Move{Take: 1}, t0); return err },
+		"ForfeitLeases": func() error { return e.store.ForfeitLeases(e.ctx) },
 		"SaveCounters":  func() error { return e.store.SaveCounters(e.ctx, []store.Counted{{ID: id}}) },
 		"Owner":         func() error { _, err := e.store.Owner(e.ctx, "alice"); return err },
 		"Owners":        func() error { _, err := e.store.Owners(e.ctx, 5, ""); return err },
@@ -103,7 +103,7 @@ func testCloseRace(e *env) {
 				stored.Store(k.ID, err == nil)
 				if err == nil {
 					var got store.Taken
-					if got, err = e.store.TakeCredits(e.ctx, made.Key.ID, 1, t0); err == nil && got.OK {
+					if got, err = e.store.MoveCredits(e.ctx, made.Key.ID, key.Move{Take: 1}, t0); err == nil && got.OK {
 						taken.Add(1)
 					}
 				}

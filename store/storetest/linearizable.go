@@ -8,6 +8,7 @@ import (
 
 	"github.com/anishathalye/porcupine"
 
+	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/store"
 )
 
@@ -147,7 +148,7 @@ func (e *env) do(round int, in keyInput) (keyOutput, error) {
 		})
 	case "take":
 		var taken store.Taken
-		taken, err = e.store.TakeCredits(e.ctx, k.ID, 1, t0)
+		taken, err = e.store.MoveCredits(e.ctx, k.ID, key.Move{Take: 1}, t0)
 		got, ok = store.Entry{Key: k, Credits: taken.Credits}, taken.OK
 	case "delete":
 		err = e.store.Delete(e.ctx, k.ID)

@@ -102,7 +102,7 @@ var updateTests = []test{
 						k := en.Key.Clone()
 						k.Name = ptr(*k.Name + fmt.Sprintf("[%d.%d]", i, j))
 						en.Key = k
-						en.Credits.Remaining++
+						en.Credits, _ = en.Credits.Add(1, t0)
 						return nil
 					})
 					if err != nil {
@@ -127,7 +127,7 @@ var updateTests = []test{
 				}
 			}()
 			_, _ = e.store.Update(e.ctx, made.Key.ID, func(en *store.Entry) error {
-				en.Credits.Remaining = 100
+				en.Credits = en.Credits.WithRemaining(ptr(int64(100)))
 				panic("mine")
 			})
 		}()
@@ -201,7 +201,7 @@ func testGenerations(e *env) {
 		en.Key.Generation, en.Credits.Version = 50, 60 // not the caller's to choose
 	}), 1, 1)
 	check(e.change(made.Key.ID, func(k *key.Key) { k.Enabled = false }), 2, 1)
-	check(update(func(en *store.Entry) { en.Credits.Remaining = 4 }), 2, 2)
+	check(update(func(en *store.Entry) { en.Credits = en.Credits.WithRemaining(ptr(int64(4))) }), 2, 2)
 	check(update(func(en *store.Entry) { en.Credits = en.Credits.At(t0 + 2000) }), 2, 3)
 	check(update(func(en *store.Entry) {
 		en.Key, en.Credits = en.Key.Clone(), en.Credits.WithRemaining(nil)

@@ -1,0 +1,78 @@
+package sqlite
+
+import (
+	"database/sql"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/caddy-apikey/caddy-apikey/key"
+)
+
+// TestMigrate_ledger opens a database of the first schema, with keys that have
+// credits and one that is unlimited.
+func TestMigrate_ledger(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "keys.db")
+	must(t, os.WriteFile(path, nil, fileMode))
+	db, err := sql.Open("sqlite", dsn(path))
+	must(t, err)
+	steps, err := migrations("")
+	must(t, err)
+	must(t, migrateBy(t.Context(), db, "", steps[:1]))
+	exec := func(query string, args ...any) {
+		t.Helper()
+		_, err := db.Exec(query, args...)
+		must(t, err)
+	}
+	exec(fmt.Sprintf("PRAGMA application_id = %d", applicationID))
+	exec("INSERT INTO owners VALUES ('alice', NULL, 1, 1, 1, 1)")
+	for n, remaining := range []any{nil, 0, 7, key.MaxCount} {
+		k := testKey(n)
+		exec(`INSERT INTO keys (id, config_id, user_id, hash, checksummed, enabled, created_at, updated_at,
+			rate_limit_enabled, rate_limit_algorithm, generation) VALUES (?, 'default', 'alice', ?, 1, 1, 1, 1, 1, 'fixed_window', 1)`, k.ID, k.Hash[:])
+		exec("INSERT INTO credits (key_id, remaining, peak, version) VALUES (?, ?, ?, 4)", k.ID, remaining, 7)
+		exec("INSERT INTO counters (key_id) VALUES (?)", k.ID)
+	}
+	must(t, db.Close())
+
+	o, err := New(Options{Path: path})
+	must(t, err)
+	s, err := o.Open(t.Context())
+	must(t, err)
+	defer s.Close()
+	for n, want := range []key.Credits{
+		{Peak: 7, Version: 4},
+		{Limited: true, Peak: 7, Version: 4},
+		{Limited: true, Remaining: 7, Granted: 7, Peak: 7, Version: 4},
+		{Limited: true, Remaining: key.MaxCount, Granted: key.MaxCount, Peak: 7, Version: 4},
+	} {
+		e, err := s.Get(t.Context(), testKey(n).ID)
+		must(t, err)
+		if e.Credits != want {
+			t.Errorf("key %d: %+v, want %+v", n, e.Credits, want)
+		}
+		taken, err := s.MoveCredits(t.Context(), testKey(n).ID, key.Move{Take: 1}, now)
+		if err != nil || taken.OK != (n != 1) {
+			t.Errorf("key %d: %+v, %v", n, taken, err)
+		}
+	}
+}
+
+// The sum of a ledger is held by the database itself.
+func TestLedgerCheck(t *testing.T) {
+	s := openHooked(t, hooks{})
+	createTest(t, s, 1, 10)
+	for _, change := range []string{
+		"remaining = 11", "remaining = 9", "leased = 1", "spent = 1", "forfeited = 1", "granted = 11", "remaining = NULL",
+		"leased = -1, remaining = 11", "spent = -1, remaining = 11", "forfeited = -1, remaining = 11", "granted = -1",
+	} {
+		err := s.write(t.Context(), func(w *writerConn) error {
+			_, err := w.exec("UPDATE {p}credits SET " + change)
+			return err
+		})
+		if err == nil {
+			t.Errorf("%s is stored", change)
+		}
+	}
+}

@@ -1,0 +1,139 @@
+package storetest
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/caddy-apikey/caddy-apikey/key"
+	"github.com/caddy-apikey/caddy-apikey/store"
+)
+
+const allDays = 99991231
+
+var usageTests = []test{
+	{"adds up by key, by owner and by day", func(e *env) {
+		for _, u := range []string{"alice", "bob"} {
+			e.create(key.Credits{}, func(k *key.Key) { k.UserID = u })
+		}
+		e.saveUsage("w", 1,
+			used("a", "alice", 20261120, 1, 2, 3), used("a", "alice", 20261121, 4, 0, 0),
+			used("b", "alice", 20261120, 10, 0, 0), used("c", "bob", 20261120, 100, 0, 0))
+		e.saveUsage("w", 2, used("a", "alice", 20261121, 0, 5, 6), used("a", "bob", 20261121, 7, 0, 0))
+		e.wantUsage("key a", e.store.UsageOfKey, "a", 0, allDays, day(20261120, 1, 2, 3), day(20261121, 11, 5, 6))
+		e.wantUsage("alice", e.store.UsageOfOwner, "alice", 0, allDays, day(20261120, 11, 2, 3), day(20261121, 4, 5, 6))
+		e.wantUsage("bob", e.store.UsageOfOwner, "bob", 0, allDays, day(20261120, 100, 0, 0), day(20261121, 7, 0, 0))
+		e.wantUsage("one day", e.store.UsageOfOwner, "alice", 20261121, 20261121, day(20261121, 4, 5, 6))
+		e.wantUsage("no day", e.store.UsageOfOwner, "alice", 20261122, allDays)
+		e.wantUsage("nobody", e.store.UsageOfOwner, "nobody", 0, allDays)
+		e.reopen()
+		e.wantUsage("key a, reopened", e.store.UsageOfKey, "a", 0, allDays, day(20261120, 1, 2, 3), day(20261121, 11, 5, 6))
+	}},
+	{"K11 writes a batch once, however often it comes", func(e *env) {
+		e.create(key.Credits{}, nil)
+		one := used("a", "alice", 20261120, 1, 0, 0)
+		for _, number := range []int64{1, 1, 2, 1, 2, 2, 3} {
+			e.saveUsage("w", number, one)
+		}
+		e.wantUsage("after repetitions", e.store.UsageOfKey, "a", 0, allDays, day(20261120, 3, 0, 0))
+		e.reopen()
+		e.saveUsage("w", 3, one) // its answer was lost with the connection
+		e.wantUsage("after a lost answer", e.store.UsageOfKey, "a", 0, allDays, day(20261120, 3, 0, 0))
+		e.saveUsage("another process", 1, one)
+		e.wantUsage("after a restart", e.store.UsageOfKey, "a", 0, allDays, day(20261120, 4, 0, 0))
+	}},
+	{"takes back what was counted as something else", func(e *env) {
+		e.create(key.Credits{}, nil)
+		e.saveUsage("w", 1, used("a", "alice", 20261120, 5, 0, 0))
+		e.saveUsage("w", 2, used("a", "alice", 20261120, -2, 1, 1))
+		e.wantUsage("moved", e.store.UsageOfKey, "a", 0, allDays, day(20261120, 3, 1, 1))
+		e.saveUsage("w", 3, used("a", "alice", 20261120, -9, 0, 2), used("b", "alice", 20261120, -1, 1, 0))
+		e.wantUsage("not below zero", e.store.UsageOfKey, "a", 0, allDays, day(20261120, 0, 1, 3))
+		e.wantUsage("without a row", e.store.UsageOfKey, "b", 0, allDays, day(20261120, 0, 1, 0))
+	}},
+	{"T2 outlives the key, not the owner", func(e *env) {
+		a := e.create(key.Credits{}, func(k *key.Key) { k.ExpiresAt = t0 })
+		b := e.create(key.Credits{}, nil)
+		other := e.create(key.Credits{}, func(k *key.Key) { k.UserID = "bob" })
+		save := func(number int64) {
+			e.saveUsage("w", number, used(a.Key.ID, "alice", 20261120, 1, 0, 0), used(b.Key.ID, "alice", 20261120, 2, 0, 0), used(other.Key.ID, "bob", 20261120, 4, 0, 0))
+		}
+		save(1)
+		e.must(e.store.Delete(e.ctx, b.Key.ID))
+		if _, err := e.store.DeleteExpired(e.ctx, t0+1, 10); err != nil {
+			e.Fatal(err)
+		}
+		save(2) // counted before the deletion, written after it
+		e.wantUsage("deleted keys", e.store.UsageOfOwner, "alice", 0, allDays, day(20261120, 6, 0, 0))
+		e.wantUsage("a deleted key", e.store.UsageOfKey, b.Key.ID, 0, allDays, day(20261120, 4, 0, 0))
+		if _, err := e.store.DeleteOwner(e.ctx, "alice"); err != nil {
+			e.Fatal(err)
+		}
+		e.wantUsage("a deleted owner", e.store.UsageOfOwner, "alice", 0, allDays)
+		save(3) // the owner is gone: only bob's is written
+		e.wantUsage("after the deletion", e.store.UsageOfKey, a.Key.ID, 0, allDays)
+		e.wantUsage("the other owner", e.store.UsageOfOwner, "bob", 0, allDays, day(20261120, 12, 0, 0))
+	}},
+	{"A6 touches nothing else", func(e *env) {
+		made := e.create(limited(5), nil)
+		before := e.dump()
+		e.saveUsage("w", 1, used(made.Key.ID, "alice", 20261120, 1, 1, 1), used("nobody", "nobody", 20261120, 1, 1, 1))
+		e.unchanged(before)
+		page, err := e.store.Owners(e.ctx, 10, "")
+		e.must(err)
+		if len(page.Owners) != 1 {
+			e.Errorf("%d owners", len(page.Owners))
+		}
+	}},
+	{"takes any name", func(e *env) {
+		full, err := e.store.Create(e.ctx, fullKey(100), key.Credits{})
+		e.must(err)
+		e.saveUsage("w", 1, used(full.Key.ID, full.Key.UserID, 20261120, 1, 0, 0))
+		e.wantUsage("by owner", e.store.UsageOfOwner, full.Key.UserID, 0, allDays, day(20261120, 1, 0, 0))
+		for _, name := range []string{"007", "1e3", "null", `"`, "true", "<&>", "\u2028"} {
+			e.create(key.Credits{}, func(k *key.Key) { k.UserID = name })
+		}
+		for i, name := range []string{"007", "1e3", "null", `"`, "true", "<&>", "\u2028"} {
+			e.saveUsage("w", int64(i+2), used(name, name, 20261120, 1, 0, 0))
+			e.wantUsage(name, e.store.UsageOfOwner, name, 0, allDays, day(20261120, 1, 0, 0))
+			e.wantUsage(name, e.store.UsageOfKey, name, 0, allDays, day(20261120, 1, 0, 0))
+		}
+	}},
+	{"takes batches from many at once", func(e *env) {
+		e.create(key.Credits{}, nil)
+		e.parallel(40, func(i int) error {
+			b := store.UsageBatch{Writer: fmt.Sprint(i % 4), Number: int64(i/4 + 1), Used: []store.Used{used("a", "alice", 20261120, 0, 1, 0)}}
+			// Numbers come out of order here, so that some are dropped: none may count twice.
+			return e.store.SaveUsage(e.ctx, b)
+		})
+		days, err := e.store.UsageOfKey(e.ctx, "a", 0, allDays)
+		e.must(err)
+		if len(days) != 1 || days[0].Limited < 4 || days[0].Limited > 40 {
+			e.Errorf("%+v", days)
+		}
+	}},
+}
+
+func used(keyID, userID string, day int32, allowed, limited, denied int64) store.Used {
+	return store.Used{KeyID: keyID, UserID: userID, Day: day, Uses: store.Uses{Allowed: allowed, Limited: limited, Denied: denied}}
+}
+
+func day(day int32, allowed, limited, denied int64) store.DayUses {
+	return store.DayUses{Day: day, Uses: store.Uses{Allowed: allowed, Limited: limited, Denied: denied}}
+}
+
+func (e *env) saveUsage(writer string, number int64, list ...store.Used) {
+	e.Helper()
+	e.must(e.store.SaveUsage(e.ctx, store.UsageBatch{Writer: writer, Number: number, Used: list}))
+}
+
+func (e *env) wantUsage(name string, read usageReader, of string, first, last int32, want ...store.DayUses) {
+	e.Helper()
+	got, err := read(e.ctx, of, first, last)
+	e.must(err)
+	if !slices.Equal(got, want) {
+		e.Errorf("%s: got %+v, want %+v", name, got, want)
+	}
+}
+
+type usageReader = func(ctx context.Context, of string, first, last int32) ([]store.DayUses, error)
