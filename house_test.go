@@ -24,6 +24,7 @@ var mayImport = map[string][]string{
 	"":                   {"/internal/adminapi", "/internal/command", "/keyring", "/store/sqlite", "/store", "/key", "/ratelimit", "http", "caddy"},
 	"/cmd/caddy":         {"", "caddy"},
 	"/bench":             {},
+	"/bench/load":        {"", "/keyring", "/key", "http", "caddy"},
 }
 
 // outsiders are packages that only some floors of the house may know.

@@ -1,100 +1,16 @@
-// Package bench measures the gate against a floor: the work that no gate can do
-// without. Run it with
-//
-//	go test -bench . -benchmem ./bench
 package bench
 
 import (
-	"context"
 	"crypto/sha256"
-	"encoding/json"
 	"fmt"
 	"net/http"
-	"net/http/httptest"
-	"path/filepath"
 	"testing"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
-	apikey "github.com/caddy-apikey/caddy-apikey"
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 )
-
-var done = caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return nil })
-
-// newRequest makes a request as Caddy hands it to its first handler.
-func newRequest(raw string) (*http.Request, *caddy.Replacer) {
-	r := httptest.NewRequest(http.MethodGet, "http://localhost/some/path?q=1", nil)
-	r.Header.Set("User-Agent", "bench")
-	r.Header.Set("Accept", "*/*")
-	r.Header.Set("X-Api-Key", raw)
-	repl := caddy.NewReplacer()
-	ctx := context.WithValue(r.Context(), caddy.ReplacerCtxKey, repl)
-	ctx = context.WithValue(ctx, caddyhttp.VarsCtxKey, map[string]any{caddyhttp.ClientIPVarKey: "127.0.0.1"})
-	return r.WithContext(ctx), repl
-}
-
-// gate provisions a gate with a store of its own.
-func gate(b *testing.B, config string) (*apikey.Gate, *keyring.Service) {
-	b.Helper()
-	store := map[string]string{"store": "sqlite", "path": filepath.Join(b.TempDir(), "keys.db")}
-	raw, err := json.Marshal(map[string]any{"store": store})
-	if err != nil {
-		b.Fatal(err)
-	}
-	ctx, err := caddy.ProvisionContext(&caddy.Config{AppsRaw: caddy.ModuleMap{"apikey": raw}})
-	if err != nil {
-		b.Fatal(err)
-	}
-	mod, err := ctx.App("apikey")
-	if err != nil {
-		b.Fatal(err)
-	}
-	app := mod.(*apikey.App)
-	if err := app.Start(); err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() {
-		if err := app.Cleanup(); err != nil {
-			b.Error(err)
-		}
-	})
-	g := new(apikey.Gate)
-	if err := json.Unmarshal([]byte(config), g); err != nil {
-		b.Fatal(err)
-	}
-	if err := g.Provision(ctx); err != nil {
-		b.Fatal(err)
-	}
-	return g, app.Service()
-}
-
-// measure calls a handler with one request over and over. What the request and
-// the response carry is put back each time, outside of what is compared: the
-// floor pays for it too.
-func measure(b *testing.B, raw string, h caddyhttp.MiddlewareHandler) {
-	b.Helper()
-	b.ReportAllocs()
-	w := httptest.NewRecorder()
-	r, _ := newRequest(raw)
-	base := r.Context()
-	key := r.Header["X-Api-Key"]
-	for b.Loop() {
-		repl := caddy.NewReplacer()
-		ctx := context.WithValue(base, caddy.ReplacerCtxKey, repl)
-		ctx = context.WithValue(ctx, caddyhttp.VarsCtxKey, map[string]any{caddyhttp.ClientIPVarKey: "127.0.0.1"})
-		r := r.WithContext(ctx)
-		r.Header["X-Api-Key"] = key
-		clear(w.Header())
-		if err := h.ServeHTTP(w, r, done); err != nil {
-			b.Fatal(err)
-		}
-	}
-	if w.Code != http.StatusOK {
-		b.Fatalf("status %d", w.Code)
-	}
-}
 
 // floor does what no gate can do without: SHA-256 of the raw key, one look-up in
 // a map, one placeholder and two response headers.
@@ -134,28 +50,27 @@ func BenchmarkFloor(b *testing.B) {
 
 // BenchmarkGate is a warm request with a valid key.
 func BenchmarkGate(b *testing.B) {
-	g, keys := gate(b, `{}`)
-	measure(b, create(b, keys, keyring.Draft{UserID: "alice"}), g)
+	g, keys := gate(b, nil)
+	measure(b, create(b, keys, alice), g)
 }
 
 // BenchmarkGateRateLimit is BenchmarkGate with a rate limit on the key.
 func BenchmarkGateRateLimit(b *testing.B) {
-	for _, algorithm := range []string{"fixed_window", "sliding_window", "token_bucket"} {
-		b.Run(algorithm, func(b *testing.B) {
-			g, keys := gate(b, `{}`)
-			limit, window := int64(1)<<52, int64(60_000)
-			measure(b, create(b, keys, keyring.Draft{
-				UserID: "alice", RateLimitMax: &limit, RateLimitTimeWindow: &window, RateLimitAlgorithm: &algorithm,
-			}), g)
-		})
-	}
+	eachAlgorithm(b, func(b *testing.B, limited keyring.Draft) {
+		g, keys := gate(b, nil)
+		measure(b, create(b, keys, limited), g)
+	})
 }
 
-func create(b *testing.B, keys *keyring.Service, d keyring.Draft) string {
-	b.Helper()
-	issued, err := keys.Create(context.Background(), d)
-	if err != nil {
-		b.Fatal(err)
-	}
-	return issued.Raw
+// BenchmarkGateTiers is BenchmarkGate with a rate limit on the key and three on
+// the tier of its owner.
+func BenchmarkGateTiers(b *testing.B) {
+	g, keys := gate(b, tiers)
+	measure(b, create(b, keys, limitedBy("fixed_window")), g)
+}
+
+// BenchmarkGateLease is BenchmarkGate with credits that are leased.
+func BenchmarkGateLease(b *testing.B) {
+	g, keys := gate(b, lease)
+	measure(b, create(b, keys, metered), g)
 }

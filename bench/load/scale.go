@@ -1,0 +1,212 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"path/filepath"
+	"time"
+)
+
+// finding is one measurement of a whole process.
+type finding struct{ name, value, target, verdict string }
+
+const (
+	starts = 5
+	// use is how long keys are used before the memory is measured, at most.
+	use = 30 * time.Second
+	// quiet is how long the server gets to write what is counted.
+	quiet = 3 * time.Second
+
+	mib = 1 << 20
+
+	startTarget    = time.Second
+	residentTarget = 350e6
+	growthTarget   = 32 * mib
+)
+
+// scale measures what is about a whole process with many keys.
+func (b *bench) scale(ctx context.Context) (all []finding, err error) {
+	for _, part := range []struct {
+		name    string
+		measure func(context.Context) ([]finding, error)
+	}{{"start", b.start}, {"memory", b.memory}} {
+		if !b.rows.MatchString(part.name) {
+			continue
+		}
+		progress("%s …", part.name)
+		found, err := part.measure(ctx)
+		if err != nil {
+			return all, fmt.Errorf("%s: %w", part.name, err)
+		}
+		for _, f := range found {
+			progress("%s: %s (%s)", f.name, f.value, f.verdict)
+		}
+		all = append(all, found...)
+	}
+	return all, nil
+}
+
+// serve starts a process that serves a store.
+func (b *bench) serve(ctx context.Context, path string) (*process, error) {
+	pass := []object{respond(http.StatusOK, body)}
+	cfg, err := b.sites.config(appConfig(nil, path), append([]object{gateHandler}, pass...), pass)
+	if err != nil {
+		return nil, err
+	}
+	return startProcess(ctx, cfg)
+}
+
+// start compares the time from the start of a process to its first answer, with
+// many keys and with none, in turn.
+func (b *bench) start(ctx context.Context) ([]finding, error) {
+	many, err := b.many.path(ctx)
+	if err != nil {
+		return nil, err
+	}
+	raws, err := b.many.raws()
+	if err != nil {
+		return nil, err
+	}
+	none := filepath.Join(b.dir, "none", "keys.db")
+	var with, without []float64
+	for range starts {
+		d, err := b.startOnce(ctx, many, http.StatusOK, uniform(raws)())
+		if err != nil {
+			return nil, err
+		}
+		with = append(with, d.Seconds())
+		if d, err = b.startOnce(ctx, none, http.StatusUnauthorized, strangers()); err != nil {
+			return nil, err
+		}
+		without = append(without, d.Seconds())
+	}
+	more := median(with) - median(without)
+	return []finding{
+		{fmt.Sprintf("start to first answer, %d keys", b.keys), seconds(median(with)), "", ""},
+		{"start to first answer, empty store", seconds(median(without)), "", ""},
+		{"difference", seconds(more), "≤ " + seconds(startTarget.Seconds()), verdict(more <= startTarget.Seconds())},
+	}, nil
+}
+
+func (b *bench) startOnce(ctx context.Context, path string, status int, p pick) (took time.Duration, err error) {
+	began := time.Now()
+	server, err := b.serve(ctx, path)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, server.stop()) }()
+	c, err := dial(b.sites.gate, status, p)
+	if err != nil {
+		return 0, err
+	}
+	defer c.Close()
+	_, err = c.do()
+	return time.Since(began), err
+}
+
+// memory measures a process with many keys while they are used, and then while
+// keys arrive that nobody knows.
+func (b *bench) memory(ctx context.Context) (all []finding, err error) {
+	path, err := b.many.path(ctx)
+	if err != nil {
+		return nil, err
+	}
+	raws, err := b.many.raws()
+	if err != nil {
+		return nil, err
+	}
+	server, err := b.serve(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, server.stop()) }()
+	used, err := b.usage(server, unused(raws))
+	if err != nil {
+		return nil, err
+	}
+	grown, err := b.growth(server, same(string(raws[:rawLen])))
+	return append(used, grown...), err
+}
+
+// usage uses every key once, if there is time.
+func (b *bench) usage(server *process, p picker) ([]finding, error) {
+	n, unavailable, most, err := b.watch(server, http.StatusOK, p, use, int64(b.keys))
+	if err != nil {
+		return nil, err
+	}
+	heap, err := server.inUse()
+	if err != nil {
+		return nil, err
+	}
+	name := fmt.Sprintf("%d keys, %d of them used", b.keys, min(n, int64(b.keys)))
+	name += alsoUnavailable(unavailable)
+	return []finding{
+		{"resident memory, the most, " + name, megabytes(most), "≤ " + megabytes(residentTarget), verdict(most <= residentTarget)},
+		{"reachable heap after that", megabytes(heap), "", ""},
+	}, nil
+}
+
+// growth compares with ordinary traffic: what the garbage collector needs for any
+// traffic is no growth.
+func (b *bench) growth(server *process, ordinary picker) ([]finding, error) {
+	_, _, before, err := b.watch(server, http.StatusOK, ordinary, use, 0)
+	if err != nil {
+		return nil, err
+	}
+	heapBefore, err := server.inUse()
+	if err != nil {
+		return nil, err
+	}
+	n, unavailable, most, err := b.watch(server, http.StatusUnauthorized, strangers, b.floodTime, b.flood)
+	if err != nil {
+		return nil, err
+	}
+	heapAfter, err := server.inUse()
+	if err != nil {
+		return nil, err
+	}
+	grown := most - before
+	name := fmt.Sprintf("resident memory, the most, under %d distinct unknown keys, beside the most under one valid key", n)
+	name += alsoUnavailable(unavailable)
+	return []finding{
+		{name, signed(grown), "≤ " + mebibytes(growthTarget), verdict(grown <= growthTarget)},
+		{"growth of the reachable heap by that", signed(heapAfter - heapBefore), "", ""},
+	}, nil
+}
+
+// watch drives the gate of a process and returns how many requests it answered,
+// how many with 503, and the most memory that was resident, till a little after
+// the end.
+func (b *bench) watch(server *process, status int, p picker, d time.Duration, most int64) (n, unavailable, peak int64, err error) {
+	c, err := newClient(b.sites.gate, status, b.connections, p)
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	done := make(chan struct{})
+	var driven error
+	go func() {
+		defer close(done)
+		n, _, driven = c.drive(d, most)
+		time.Sleep(quiet)
+	}()
+	for ended := false; !ended; {
+		select {
+		case <-done:
+			ended = true
+		case <-time.After(quiet / 20):
+		}
+		resident, rerr := server.resident()
+		err = errors.Join(err, rerr)
+		peak = max(peak, resident)
+	}
+	return n, c.unavailable.Load(), peak, errors.Join(err, driven, c.close())
+}
+
+func alsoUnavailable(n int64) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" (and %d answers were 503)", n)
+}
