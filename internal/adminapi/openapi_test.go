@@ -235,6 +235,7 @@ func TestAnswersAreDocumented(t *testing.T) {
 	do("POST", one+"/rotate", id, "", `{"withSecret":true}`)
 	do("POST", keys+"/delete-expired", "", "", "")
 	do("GET", "/apikey/owners", "", "", "")
+	do("GET", "/apikey/tiers", "", "", "")
 	do("GET", owner, "u", "", "")
 	do("GET", owner, "nosuch", "", "")
 	do("PUT", owner, "u", "", `{"enabled":false}`)
