@@ -80,7 +80,7 @@ func (s *Service) pay(ctx context.Context, st *opened, d *Decision, now instant,
 	if most > 0 {
 		le.traffic.add(n, now.tick)
 	}
-	for {
+	for refused := 0; ; {
 		if l.spend(n, most, now) {
 			s.leased(st, d, now, n)
 			return nil
@@ -102,11 +102,21 @@ func (s *Service) pay(ctx context.Context, st *opened, d *Decision, now instant,
 			l.await()
 			continue
 		}
-		if done, err := s.debit(ctx, st, d, m, aboard, now); done {
+		taken, done, err := s.debit(ctx, st, d, m, aboard, now)
+		if done {
 			return err
+		}
+		if refused++; refused == payTries {
+			d.exceed(taken.Credits, n, now.wall)
+			d.addCredits(taken.Credits, now.wall)
+			return nil
 		}
 	}
 }
+
+// payTries is how often the store may find too few where we expected enough:
+// each time somebody else was faster. Then it has the last word.
+const payTries = 20
 
 // fare returns the movement that pays n and brings the lease to what it should
 // be: it comes home where it is above what is allowed, or where only together
@@ -144,39 +154,38 @@ func (s *Service) leased(st *opened, d *Decision, now instant, n int64) {
 // debit makes the movement that takes credits for a request, aboard a flight if
 // it concerns the lease. It reports false where the store had too few: what it
 // said is known now. It is called with the key's lock held, and lets go of it.
-func (s *Service) debit(ctx context.Context, st *opened, d *Decision, m key.Move, aboard bool, now instant) (done bool, err error) {
-	l, r := d.live, s.ring
+func (s *Service) debit(ctx context.Context, st *opened, d *Decision, m key.Move, aboard bool, now instant) (taken store.Taken, done bool, err error) {
+	l, r, era := d.live, s.ring, d.live.era
 	var f *flight
 	if aboard {
 		f = r.depart(l, m, now)
 	}
 	l.mu.Unlock()
-	var taken store.Taken
 	if f != nil {
 		taken, err = r.fly(st, l, f)
 	} else if taken, err = moveInTime(ctx, st, l.id, m, now.wall); err == nil {
-		l.hear(taken.Credits)
+		l.hearOf(era, taken.Credits)
 	}
 	l.mu.Lock()
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		*d = Decision{Outcome: Invalid} // deleted meanwhile
-		return true, nil
+		return taken, true, nil
 	case errors.Is(err, key.ErrNotLeased):
 		r.report(fmt.Errorf("the lease of key %s is lost: %w", l.id, err))
-		return false, nil
+		return taken, false, nil
 	case err != nil:
 		d.refuse(Unavailable, unavailableWait, true)
-		return true, fmt.Errorf("taking credits: %w", err)
+		return taken, true, fmt.Errorf("taking credits: %w", err)
 	case !taken.OK:
-		return false, nil
+		return taken, false, nil
 	}
 	if taken.Credits.Limited {
 		d.owes(m.Take)
 	}
 	c, _ := l.view(now.wall)
 	d.addCredits(c, now.wall)
-	return true, nil
+	return taken, true, nil
 }
 
 func (d *Decision) refuse(o Outcome, wait int64, waitable bool) {

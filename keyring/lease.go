@@ -75,10 +75,16 @@ func (l *live) view(now int64) (c key.Credits, exact bool) {
 func (l *live) balance(stored key.Credits, now int64) key.Credits {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.hearLocked(stored)
 	for {
-		c, exact := l.view(now)
-		if exact {
+		newer := stored.Version > l.credits.Version // by a debit that is not answered yet
+		if newer && l.lease.flight == nil {
+			known := l.credits
+			l.credits = stored // only for the look: the key may have been deleted meanwhile
+			c, _ := l.view(now)
+			l.credits = known
+			return c
+		}
+		if c, exact := l.view(now); exact && !newer {
 			return c
 		}
 		l.await()
@@ -126,7 +132,10 @@ func (l *live) land(f *flight, t store.Taken, err error, tick int64) {
 }
 
 // drop forgets the lease of a key that is gone.
-func (l *live) drop() { l.lease = lease{listed: l.lease.listed} }
+func (l *live) drop() {
+	l.lease = lease{listed: l.lease.listed}
+	l.era++
+}
 
 const (
 	second = int64(time.Second / time.Millisecond)

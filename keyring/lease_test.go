@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -325,6 +326,84 @@ func TestLeasePatch(t *testing.T) {
 	g.stored(id)
 }
 
+// What was spent from a lease comes back whole, though the store did not know yet
+// that it was spent.
+func TestLeaseRefund(t *testing.T) {
+	g := newRig(t).leasing(1000)
+	k := g.create(Draft{Remaining: ptr(int64(100_000))})
+	paid := g.want(k.Raw, Allowed, Request{Cost: 600})
+	leased := g.want(k.Raw, Allowed, Request{Cost: 300})
+	if row := g.stored(k.Key.ID); row.Spent != 600 || row.Leased != 600 {
+		t.Fatalf("%+v", row)
+	}
+	for i, d := range []*Decision{&paid, &leased, &leased} {
+		if err := g.Refund(context.Background(), d); err != nil {
+			t.Fatal(err)
+		}
+		if left, want := g.get(k.Key.ID).Credits.Remaining, []int64{99_700, 100_000, 100_000}[i]; left != want {
+			t.Errorf("step %d: %d remain, want %d", i, left, want)
+		}
+	}
+	if row := g.stored(k.Key.ID); row.Spent != 0 || row.Granted != 100_000 {
+		t.Errorf("%+v", row)
+	}
+}
+
+// A ring that is closed under load leaves nothing leased.
+func TestLeaseCloseUnderLoad(t *testing.T) {
+	const start = 1 << 40
+	g := newRig(t).leasing(1000)
+	k := g.create(Draft{Remaining: ptr(int64(start))})
+	var passed atomic.Int64
+	for round := range 20 {
+		before := passed.Load()
+		var wg sync.WaitGroup
+		for range 16 {
+			wg.Go(func() {
+				for {
+					d, err := g.Verify(context.Background(), k.Raw, &Request{Cost: 1})
+					if errors.Is(err, store.ErrClosed) {
+						return
+					}
+					if err != nil || d.Outcome != Allowed {
+						t.Errorf("%q, %v", d.Outcome.Code(), err)
+						return
+					}
+					passed.Add(1)
+				}
+			})
+		}
+		for passed.Load() < before+100+rand.Int64N(500) {
+			runtime.Gosched()
+		}
+		ring := g.ring
+		if err := ring.Close(); err != nil {
+			t.Error(err)
+		}
+		wg.Wait()
+		g.start()
+		if row := g.stored(k.Key.ID); row.Leased != 0 || row.Forfeited != 0 || row.Remaining != start-passed.Load() {
+			t.Fatalf("round %d: %d passed: %+v", round, passed.Load(), row)
+		}
+	}
+}
+
+// A key that becomes limited gets what was set, not the refills of the time when
+// it was not.
+func TestRefillsWhileUnlimited(t *testing.T) {
+	g := newRig(t)
+	k := g.create(Draft{Remaining: ptr(int64(1)), RefillAmount: ptr(int64(100)), RefillInterval: ptr(int64(60_000))})
+	g.update(k.Key.ID, Patch{Remaining: cleared[int64]()})
+	g.clock.advance(90 * time.Second)
+	if i := g.update(k.Key.ID, Patch{Remaining: to(int64(5))}); i.Credits.Remaining != 5 {
+		t.Errorf("%+v", i.Credits)
+	}
+	g.clock.advance(30 * time.Second)
+	if left := g.get(k.Key.ID).Credits.Remaining; left != 100 {
+		t.Errorf("%d remain at the next point of the grid", left)
+	}
+}
+
 // Only the balance and the lease together cover the last request.
 func TestLeaseAndBalanceTogether(t *testing.T) {
 	g := newRig(t).leasing(1000)
@@ -447,7 +526,7 @@ func TestLeaseOfDeletedKey(t *testing.T) {
 	var wg sync.WaitGroup
 	wg.Go(func() { // finds the lease empty and renews it, across the deletion
 		for range 100 {
-			if d, err := g.Verify(ctx, k.Raw, &Request{Cost: 1}); err != nil || d.Outcome != Allowed && d.Outcome != Invalid {
+			if d, err := g.Verify(ctx, k.Raw, &Request{Cost: 1}); err != nil || d.Outcome != Allowed && d.Outcome != Invalid && d.Outcome != UsageExceeded {
 				t.Errorf("%q, %v", d.Outcome.Code(), err)
 			}
 		}

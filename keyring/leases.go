@@ -248,10 +248,11 @@ func (r *Ring) giveBack(st store.Store, l *live, n int64) error {
 		_, err := r.fly(st, l, f)
 		return err
 	}
+	era := l.era
 	l.mu.Unlock()
 	t, err := st.MoveCredits(context.Background(), l.id, m, r.clock().wall)
 	if err == nil {
-		l.hear(t.Credits)
+		l.hearOf(era, t.Credits)
 	}
 	return err
 }

@@ -37,6 +37,7 @@ type live struct {
 	credits key.Credits // as last heard from the store
 	busy    int         // requests that are paying
 	lease   lease
+	era     int // grows when the key is deleted: what was asked of it before is not heard after
 
 	// Guarded by the shard of lives.
 	changed   uint64 // Ring.changes after the last change made here
@@ -86,6 +87,15 @@ func flatten(metadata json.RawMessage) map[string]string {
 func (l *live) hear(c key.Credits) {
 	l.mu.Lock()
 	l.hearLocked(c)
+	l.mu.Unlock()
+}
+
+// hearOf is hear for an answer about the key as it was in an era.
+func (l *live) hearOf(era int, c key.Credits) {
+	l.mu.Lock()
+	if l.era == era {
+		l.hearLocked(c)
+	}
 	l.mu.Unlock()
 }
 
