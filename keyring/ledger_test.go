@@ -134,7 +134,10 @@ func (m *ledgerMachine) patch(t *rapid.T) {
 	case 3:
 		amount, period := rapid.Int64Range(1, 300).Draw(t, "amount"), rapid.Int64Range(1, 5000).Draw(t, "period")
 		p.RefillAmount, p.RefillInterval = to(amount), to(period)
-		next.amount, next.period, next.next = amount, period, now+period
+		if next.amount == 0 || next.period != period { // only another interval starts another grid
+			next.period, next.next = period, now+period
+		}
+		next.amount = amount
 	case 4:
 		p.Name = to("x")
 	}
