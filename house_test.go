@@ -19,6 +19,7 @@ var mayImport = map[string][]string{
 	"/store/sqlite":      {"/store", "/key", "/ratelimit", "sql"},
 	"/store/storetest":   {"/store", "/key", "/ratelimit"},
 	"/keyring":           {"/store", "/key", "/ratelimit"},
+	"/internal/caller":   {"/keyring", "/key", "http"},
 	"/internal/adminapi": {"/keyring", "/store", "/key", "/ratelimit", "http"},
 	"/internal/command":  {"/internal/adminapi", "/key", "http"},
 	"":                   {"/internal/adminapi", "/internal/command", "/keyring", "/store/sqlite", "/store", "/key", "/ratelimit", "http", "caddy"},

@@ -159,6 +159,28 @@ func (p Permissions) Covers(o Permissions) bool {
 	return true
 }
 
+// Part returns what of o p grants too; nil stays nil.
+func (p Permissions) Part(o Permissions) Permissions {
+	if o == nil || p.Covers(o) {
+		return o
+	}
+	part := Permissions{}
+	for resource, actions := range o {
+		for _, action := range actions {
+			if one := (Permission{resource, action}); p.Allows(one) {
+				part.add(one)
+			} else if resource == wildcard {
+				return p // everything, cut down to what is here
+			} else if action == wildcard {
+				for _, mine := range p[resource] {
+					part.add(Permission{resource, mine})
+				}
+			}
+		}
+	}
+	return part
+}
+
 // List returns p as sorted "resource:action" strings.
 func (p Permissions) List() []string {
 	list := []string{}

@@ -90,6 +90,8 @@ type Patch struct {
 	Permissions         Field[key.Permissions]
 	AllowedIPs          Field[[]netip.Prefix]
 	Enabled             Field[bool]
+	// Within are the bounds of whoever asks. Nil: an operator, who has none.
+	Within *Bounds
 }
 
 // ErrTooFewCredits is returned for a deduction that would fall below zero.
@@ -105,6 +107,9 @@ func (s *Service) Update(ctx context.Context, id string, p Patch) (Info, error) 
 	e, err := s.ring.update(ctx, st, id, func(e *store.Entry) error {
 		k := e.Key.Clone()
 		if err := s.set.Rules.patch(k, p, now); err != nil {
+			return err
+		}
+		if err := p.Within.patch(k, p); err != nil {
 			return err
 		}
 		credits, err := p.credits(e.Credits.At(now), now)

@@ -64,6 +64,8 @@ type Draft struct {
 	AllowedIPs          []netip.Prefix
 	Enabled             *bool
 	WithSecret          bool
+	// Within are the bounds of whoever asks. Nil: an operator, who has none.
+	Within *Bounds
 }
 
 // rulesOf returns the rules of a configuration.
@@ -84,14 +86,21 @@ func (s *Service) Create(ctx context.Context, draft Draft) (Issued, error) {
 	if err != nil {
 		return Issued{}, err
 	}
-	if draft.Permissions == nil {
-		if draft.Permissions, err = s.tierPermissions(ctx, st, draft.UserID); err != nil {
-			return Issued{}, err
-		}
-	}
 	now := s.ring.clock()
 	k, err := rules.draw(draft, now.wall)
 	if err != nil {
+		return Issued{}, err
+	}
+	if draft.Permissions == nil {
+		granted, err := s.tierPermissions(ctx, st, draft.UserID)
+		if err != nil {
+			return Issued{}, err
+		}
+		if granted != nil {
+			k.Permissions = granted
+		}
+	}
+	if err := draft.Within.draw(k, draft); err != nil {
 		return Issued{}, err
 	}
 	issued := Issued{}

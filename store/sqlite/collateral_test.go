@@ -95,6 +95,12 @@ func TestA6_collateral(t *testing.T) {
 				{KeyID: id(1), UserID: "bob", Day: 20261121, Uses: store.Uses{Allowed: 1}},
 			}})
 		}, nil},
+		{"owner counters", func() error {
+			return s.SaveOwnerCounters(ctx, []store.OwnerCounted{
+				{UserID: "alice", OwnerCounter: store.OwnerCounter{Unit: "day", State: []byte("x")}},
+				{UserID: "nobody", OwnerCounter: store.OwnerCounter{Unit: "day", State: []byte("x")}},
+			})
+		}, whole("owner_counters", "alice")},
 		{"disable", func() error { return change(2, func(e *store.Entry) { e.Key.Enabled = false }) }, row("keys", id(2), "enabled", "generation")},
 		{"no change", func() error { return change(2, func(*store.Entry) {}) }, nil},
 		{"top up", func() error { return change(2, func(e *store.Entry) { e.Credits, _ = e.Credits.Add(5, now) }) }, row("credits", id(2), "remaining", "granted", "peak", "version")},
@@ -119,7 +125,7 @@ func TestA6_collateral(t *testing.T) {
 		}, nil},
 		{"delete", func() error { return s.Delete(ctx, id(9)) }, join(whole("keys", id(9)), whole("credits", id(9)), whole("counters", id(9)))},
 		{"nothing expired", func() error { _, err := s.DeleteExpired(ctx, now, 9); return err }, nil},
-		{"delete owner", func() error { _, err := s.DeleteOwner(ctx, "alice"); return err }, join(whole("owners", "alice"), everything(0), everything(4), whole("usage", id(0)))},
+		{"delete owner", func() error { _, err := s.DeleteOwner(ctx, "alice"); return err }, join(whole("owners", "alice"), everything(0), everything(4), whole("usage", id(0)), whole("owner_counters", "alice"))},
 	} {
 		before := dump(t, db)
 		if err := step.call(); err != nil {

@@ -50,7 +50,7 @@ func dump(t *testing.T, db *sql.DB) map[string]string {
 	return all
 }
 
-const tables = "keys owners former_hashes credits counters usage usage_writers apikey_migrations"
+const tables = "keys owners former_hashes credits counters usage usage_writers owner_counters apikey_migrations"
 
 // cells returns the cells that differ.
 func cells(before, after map[string]string) map[string]bool {
