@@ -50,6 +50,10 @@ type Gate struct {
 	// From is a placeholder that holds the key, instead of headers and bearer.
 	From string `json:"from,omitempty"`
 
+	// Configs are the configurations whose keys the gate lets in; a key of another
+	// one is unknown to it. Default: all.
+	Configs []string `json:"configs,omitempty"`
+
 	// Require lists permissions that a key must all have. Default: none.
 	Require []string `json:"require,omitempty"`
 	// RequireAny lists lists of permissions: a key must have one of each.
@@ -118,7 +122,7 @@ func (g *Gate) Provision(ctx caddy.Context) error {
 	if err := g.checkPlaces(); err != nil {
 		return err
 	}
-	g.places.shaped = g.keys.HasShape
+	g.places.shaped = func(raw string) bool { return g.keys.HasShape(raw, g.Configs) }
 	app.exposed.add(&g.places, g.Secret != "")
 	g.session = g.Session == nil || *g.Session
 	g.provisionRequest()
