@@ -2,6 +2,7 @@ package apikey
 
 import (
 	"net/http"
+	"net/netip"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
@@ -13,7 +14,8 @@ import (
 // visit is what the gates know of one request. It lives with the request through
 // rewrites, retries and error routes, so that the request is charged once.
 type visit struct {
-	admitted bool // decision let it in
+	vars     map[string]any // the variables of the request
+	admitted bool           // decision let it in
 	decision keyring.Decision
 	counted  keyring.Counted
 	session  bool // http.auth.user.* speaks of the key
@@ -31,15 +33,22 @@ const (
 )
 
 // visitOf returns the visit of a request, and begins one where there is none.
-func visitOf(r *http.Request) *visit {
-	ctx := r.Context()
-	if v, ok := caddyhttp.GetVar(ctx, visitVar).(*visit); ok {
+func visitOf(r *http.Request, repl *caddy.Replacer) *visit {
+	vars := r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any)
+	if v, ok := vars[visitVar].(*visit); ok {
 		return v
 	}
-	v := new(visit)
-	caddyhttp.SetVar(ctx, visitVar, v)
-	ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer).Map(v.placeholder)
+	v := &visit{vars: vars}
+	vars[visitVar] = v
+	repl.Map(v.placeholder)
 	return v
+}
+
+// clientIP is who calls, as far as Caddy trusts what it was told.
+func (v *visit) clientIP() netip.Addr {
+	s, _ := v.vars[caddyhttp.ClientIPVarKey].(string)
+	ip, _ := netip.ParseAddr(s) // what is no address is in no network
+	return ip
 }
 
 // admit notes that a gate has let the request in.
