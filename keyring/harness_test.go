@@ -2,6 +2,7 @@ package keyring
 
 import (
 	"context"
+	"os"
 	"path/filepath"
 	"runtime"
 	"sync"
@@ -17,6 +18,16 @@ import (
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// times is how often a test does what it does: now and then in its short form,
+// which runs with the others, or as often as the reliability bar asks for in the
+// long one. CONTRIBUTING.md has the command.
+func times(short, long int) int {
+	if os.Getenv("APIKEY_LONG") != "" {
+		return long
+	}
+	return short
+}
 
 // fakeClock is a clock that tests set.
 type fakeClock struct{ ms atomic.Int64 }
