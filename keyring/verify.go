@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -65,7 +66,7 @@ func (s *Service) Again(ctx context.Context, before *Decision, q *Request) (d De
 		d.refuse(Unavailable, unavailableWait, true)
 		return d, err
 	}
-	err = s.decide(ctx, st, credential{hash: before.hash}, paid{before.Cost, before.debt}, q, &d)
+	err = s.decide(ctx, st, credential{hash: before.hash}, paid{before.Cost, before.debt, &before.uses}, q, &d)
 	return d, err
 }
 
@@ -73,6 +74,7 @@ func (s *Service) Again(ctx context.Context, before *Decision, q *Request) (d De
 type paid struct {
 	cost int64
 	debt *atomic.Int64
+	uses *uses // nil: there was none
 }
 
 // decide finds the key and admits the request. The decision is passed down by
@@ -187,7 +189,7 @@ func (s *Service) admit(ctx context.Context, st *opened, l *live, c credential, 
 	}
 	if !q.DryRun {
 		d.Cost += more
-		d.use(now)
+		d.use(before.uses, more, now)
 		s.ring.dirty.add(l)
 	}
 	return nil
@@ -227,10 +229,29 @@ func (l *live) openedBy(k *key.Key, hash key.Hash, now int64) key.Opening {
 	return o
 }
 
-// use notes the use of the key.
-func (d *Decision) use(now instant) {
-	d.tick, d.used, d.usedBefore = now.tick, now.wall, d.live.lastRequest.Load()
+// use notes the use of the key, which took n more than the uses before.
+func (d *Decision) use(before *uses, n int64, now instant) {
+	if n > 0 {
+		d.taken = taking{n, now}
+	}
+	d.used, d.usedBefore = now.wall, d.live.lastRequest.Load()
+	if before != nil {
+		d.follow(before)
+	}
 	raise(&d.live.lastRequest, now.wall)
+}
+
+// follow takes over what earlier gates have noted.
+func (u *uses) follow(before *uses) {
+	switch {
+	case u.taken.n == 0:
+		u.taken, u.earlier = before.taken, before.earlier
+	case before.taken.n > 0:
+		u.earlier = append(slices.Clip(before.earlier), before.taken)
+	}
+	if u.usedBefore == before.used {
+		u.usedBefore = before.usedBefore // that was this request
+	}
 }
 
 // raise sets v to n unless it is higher already.
