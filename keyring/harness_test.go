@@ -43,6 +43,29 @@ type spy struct {
 	afterFind           func() // runs when the row has been read, before it is returned
 	failTake            error
 	afterMove           func(key.Move) // runs when the movement is durable, before it is answered
+	stall               atomic.Pointer[stall]
+}
+
+// stall stops the writes of what is counted, of one kind.
+type stall struct {
+	kind    string        // "counters", "owners" or "usage"
+	release chan struct{} // closed when they go on
+	waiting atomic.Int64
+}
+
+// stop begins a stall.
+func (s *spy) stop(kind string) *stall {
+	st := &stall{kind: kind, release: make(chan struct{})}
+	s.stall.Store(st)
+	return st
+}
+
+// wait waits where there is a stall of that kind.
+func (s *spy) wait(kind string) {
+	if st := s.stall.Load(); st != nil && st.kind == kind {
+		st.waiting.Add(1)
+		<-st.release
+	}
 }
 
 func (s *spy) Find(ctx context.Context, hash key.Hash) (store.Entry, error) {
@@ -86,7 +109,18 @@ func (s *spy) MoveCredits(ctx context.Context, id string, m key.Move, now int64)
 
 func (s *spy) SaveCounters(ctx context.Context, batch []store.Counted) error {
 	s.saves.Add(1)
+	s.wait("counters")
 	return s.Store.SaveCounters(ctx, batch)
+}
+
+func (s *spy) SaveOwnerCounters(ctx context.Context, batch []store.OwnerCounted) error {
+	s.wait("owners")
+	return s.Store.SaveOwnerCounters(ctx, batch)
+}
+
+func (s *spy) SaveUsage(ctx context.Context, b store.UsageBatch) error {
+	s.wait("usage")
+	return s.Store.SaveUsage(ctx, b)
 }
 
 // spyOpener opens a spy.
