@@ -35,7 +35,7 @@ func (s *Service) charge(ctx context.Context, st *opened, d *Decision, now insta
 	if d.Outcome != Allowed || n == 0 || dry || !l.credits.Limited {
 		l.look(d, n, now)
 		if d.Outcome != Allowed {
-			slots.undo(n)
+			slots.undo(d, n)
 		}
 		return nil
 	}
@@ -43,7 +43,7 @@ func (s *Service) charge(ctx context.Context, st *opened, d *Decision, now insta
 	err := s.pay(ctx, st, d, now, n)
 	l.busy--
 	if d.Outcome != Allowed {
-		slots.undo(n)
+		slots.undo(d, n)
 	}
 	return err
 }

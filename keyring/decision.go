@@ -97,8 +97,18 @@ type Limit struct {
 	Name      string
 	Quota     int64
 	Window    int64 // milliseconds; 0: none
-	Remaining int64
+	Remaining int64 // by this limit alone; see Least
 	Reset     int64 // milliseconds; 0: none
+}
+
+// Least returns what remains by all limits together: so much passes now, at a
+// cost of 1 each, and no more. Without limits it has no meaning.
+func Least(limits []Limit) int64 {
+	least := int64(key.MaxCount)
+	for i := range limits {
+		least = min(least, limits[i].Remaining)
+	}
+	return least
 }
 
 // Decision is the answer to a Request.

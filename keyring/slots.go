@@ -125,10 +125,16 @@ func (s *slots) changed() {
 	}
 }
 
-// undo gives slots back. It is called with the key's lock held.
-func (s *slots) undo(n int64) {
+// undo gives slots back, also in what the decision shows. It is called with the
+// key's lock held.
+func (s *slots) undo(d *Decision, n int64) {
 	if !s.taken {
 		return
+	}
+	for i := range d.Limits {
+		if l := &d.Limits[i]; l.Window > 0 { // not the credits
+			l.Remaining = min(l.Remaining+n, l.Quota)
+		}
 	}
 	s.taken = false
 	if s.owner != nil {
