@@ -20,7 +20,7 @@ func (s *Service) Verify(ctx context.Context, raw string, q *Request) (Decision,
 	}
 	st, err := s.ring.open(ctx)
 	if err != nil {
-		return Decision{Outcome: Unavailable, Wait: unavailableWait, Waitable: true}, err
+		return Unreachable(), err
 	}
 	if !s.checksumFits(raw) {
 		return Decision{Outcome: Invalid}, nil
@@ -44,7 +44,7 @@ func (s *Service) HasShape(raw string) bool {
 func (s *Service) Again(ctx context.Context, d *Decision, q *Request) (Decision, error) {
 	st, err := s.ring.open(ctx)
 	if err != nil {
-		return Decision{Outcome: Unavailable, Wait: unavailableWait, Waitable: true}, err
+		return Unreachable(), err
 	}
 	return s.decide(ctx, st, d.hash, d, q)
 }
@@ -55,7 +55,7 @@ func (s *Service) decide(ctx context.Context, st *opened, hash key.Hash, before 
 	for {
 		l, err := s.ring.find(ctx, st, hash)
 		if err != nil {
-			return Decision{Outcome: Unavailable, Wait: unavailableWait, Waitable: true}, err
+			return Unreachable(), err
 		}
 		if l == nil {
 			return Decision{Outcome: Invalid}, nil
@@ -76,6 +76,11 @@ const (
 	// could not be asked.
 	unavailableWait = int64(time.Second / time.Millisecond)
 )
+
+// Unreachable is the decision where the store could not be asked.
+func Unreachable() Decision {
+	return Decision{Outcome: Unavailable, Wait: unavailableWait, Waitable: true}
+}
 
 var errDead = errors.New("the key in memory is no longer the one that counts")
 
