@@ -71,7 +71,7 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, identify caller.
 	}
 	out, err := rt.serve(&call{r, h, w, answer.Caller, arg})
 	if err != nil {
-		h.fail(w, r, answer.Caller, err)
+		h.fail(w, r, rt, answer.Caller, err)
 		return
 	}
 	h.write(w, rt.status, out)
@@ -92,10 +92,10 @@ func (h *Handler) refuse(w http.ResponseWriter, a *caller.Answer) {
 }
 
 // fail answers with an error.
-func (h *Handler) fail(w http.ResponseWriter, r *http.Request, c *caller.Caller, err error) {
+func (h *Handler) fail(w http.ResponseWriter, r *http.Request, rt *route, c *caller.Caller, err error) {
 	f := failureOf(err)
 	if f.cause != nil && r.Context().Err() == nil { // what a caller who left has cancelled is no failure
-		h.o.Report(fmt.Errorf("%s: %w", r.Method, f.cause))
+		h.o.Report(fmt.Errorf("%s %s: %w", rt.method, rt.path, f.cause))
 	}
 	switch f.status {
 	case http.StatusForbidden:

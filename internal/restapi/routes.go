@@ -46,6 +46,9 @@ func routes(base string) []*route {
 // at returns the routes with the path of a request, and the variable segment. It
 // looks at the escaped path, so that the segment may hold anything, a slash too.
 func (h *Handler) at(r *http.Request) (found []*route, arg string) {
+	if !strings.HasPrefix(r.URL.Path, h.o.Base+"/") { // as most of a site's requests
+		return nil, ""
+	}
 	path := strings.Split(r.URL.EscapedPath(), "/")
 	for _, rt := range h.routes {
 		if a, ok := rt.matches(path); ok {
