@@ -64,7 +64,7 @@ func (s *SelfService) identifyKey(w http.ResponseWriter, r *http.Request, repl *
 			return a
 		}
 	}
-	q := keyring.Request{Cost: 1, CheckIP: true, ClientIP: clientIP(r), Counted: &v.counted}
+	q := keyring.Request{Cost: 1, CheckIP: true, ClientIP: clientIP(r), Counted: &v.counted, ConfigIDs: s.Configs}
 	if need != "" {
 		q.RequireAny = [][]key.Permission{caller.Needs(need)}
 	}
@@ -74,7 +74,7 @@ func (s *SelfService) identifyKey(w http.ResponseWriter, r *http.Request, repl *
 		v.withdraw(r, s.keys, s.alarms)
 		return s.refusal(r, d, err)
 	}
-	v.admit(repl, &d, true, s.places.ambient())
+	v.admit(repl, &d, d.Session(), s.places.ambient())
 	k, bounds := d.Key(), s.keys.BoundsOf(&d)
 	bounds.Permissions = caller.Grantable(bounds.Permissions)
 	return caller.Answer{Caller: &caller.Caller{

@@ -18,7 +18,7 @@ const chargeTimeout = 2 * time.Second
 // charge takes n rate slots and n credits, both or neither.
 func (s *Service) charge(ctx context.Context, st *opened, d *Decision, now instant, n int64, dry bool) error {
 	l := d.live
-	if !s.limits(d.rec) && !l.metered.Load() {
+	if !s.limits(d) && !l.metered.Load() {
 		return nil
 	}
 	var slots slots

@@ -15,8 +15,15 @@ import (
 // refusal takes nothing. The error tells why the outcome is Unavailable, for the
 // log; it is nil for every other outcome.
 func (s *Service) Verify(ctx context.Context, raw string, q *Request) (Decision, error) {
-	if key.CheckShape(raw, false) != nil || !s.set.Rules.accepts(raw) {
+	c := credential{unjudged: raw}
+	if key.CheckShape(raw, false) != nil {
 		return Decision{Outcome: Invalid}, nil
+	}
+	if rules := s.sole(q.ConfigIDs); rules != nil {
+		if !rules.accepts(raw) {
+			return Decision{Outcome: Invalid}, nil
+		}
+		c.unjudged = ""
 	}
 	st, err := s.ring.open(ctx)
 	if err != nil {
@@ -25,7 +32,15 @@ func (s *Service) Verify(ctx context.Context, raw string, q *Request) (Decision,
 	if !s.checksumFits(raw) {
 		return Decision{Outcome: Invalid}, nil
 	}
-	return s.decide(ctx, st, key.HashOf(raw), &Decision{}, q)
+	c.hash = key.HashOf(raw)
+	return s.decide(ctx, st, c, &Decision{}, q)
+}
+
+// credential is what opens a key. unjudged is the raw key where the validators of
+// its configuration have still to see it: which they are, only the record tells.
+type credential struct {
+	hash     key.Hash
+	unjudged string
 }
 
 // checksumFits holds the checksum against raw, unless a key without one is stored.
@@ -33,9 +48,10 @@ func (s *Service) checksumFits(raw string) bool {
 	return s.ring.plain.Load() || key.ChecksumFits(raw)
 }
 
-// HasShape reports whether raw has the shape of a key, without looking it up.
-func (s *Service) HasShape(raw string) bool {
-	return key.CheckShape(raw, false) == nil && s.set.Rules.accepts(raw) && s.checksumFits(raw)
+// HasShape reports whether raw has the shape of a key of one of some
+// configurations, without looking it up. Nil: of any.
+func (s *Service) HasShape(raw string, configIDs []string) bool {
+	return key.CheckShape(raw, false) == nil && s.accepted(raw, configIDs) && s.checksumFits(raw)
 }
 
 // Again decides about a request that was already let in by d and meets another
@@ -46,21 +62,21 @@ func (s *Service) Again(ctx context.Context, d *Decision, q *Request) (Decision,
 	if err != nil {
 		return Unreachable(), err
 	}
-	return s.decide(ctx, st, d.hash, d, q)
+	return s.decide(ctx, st, credential{hash: d.hash}, d, q)
 }
 
 // decide finds the key and admits the request. before is what was decided about
 // the same request earlier.
-func (s *Service) decide(ctx context.Context, st *opened, hash key.Hash, before *Decision, q *Request) (Decision, error) {
+func (s *Service) decide(ctx context.Context, st *opened, c credential, before *Decision, q *Request) (Decision, error) {
 	for {
-		l, err := s.ring.find(ctx, st, hash)
+		l, err := s.ring.find(ctx, st, c.hash)
 		if err != nil {
 			return Unreachable(), err
 		}
 		if l == nil {
 			return Decision{Outcome: Invalid}, nil
 		}
-		d, err := s.admit(ctx, st, l, hash, before, q)
+		d, err := s.admit(ctx, st, l, c, before, q)
 		if !errors.Is(err, errDead) {
 			if !q.DryRun {
 				s.tell(&d, q.Counted)
@@ -137,17 +153,20 @@ func (r *Ring) load(st *opened, hash key.Hash) (*live, error) {
 
 // admit checks a key's standing, then takes what the request costs beyond what
 // it has paid before.
-func (s *Service) admit(ctx context.Context, st *opened, l *live, hash key.Hash, before *Decision, q *Request) (Decision, error) {
+func (s *Service) admit(ctx context.Context, st *opened, l *live, c credential, before *Decision, q *Request) (Decision, error) {
 	now := s.ring.clock()
 	rec := l.rec.Load()
 	if rec == nil {
 		return Decision{Outcome: Invalid}, nil
 	}
-	opening := l.openedBy(rec.key, hash, now.wall)
-	if !opening.OK {
+	opening, rules := l.openedBy(rec.key, c.hash, now.wall), s.rulesFor(rec.key)
+	if !opening.OK || c.unjudged != "" && !rules.accepts(c.unjudged) {
 		return Decision{Outcome: Invalid}, nil
 	}
-	d := Decision{at: now.wall, hash: hash, live: l, rec: rec, plan: s.planFor(rec.owner), Cost: before.Cost, debt: before.debt}
+	d := Decision{
+		at: now.wall, hash: c.hash, live: l, rec: rec, rules: rules, plan: s.planFor(rec.owner),
+		Cost: before.Cost, debt: before.debt,
+	}
 	if d.Outcome = standing(l, rec, opening.SecretHash, now.wall, q); d.Outcome != Allowed {
 		return d, nil
 	}
@@ -167,6 +186,8 @@ func (s *Service) admit(ctx context.Context, st *opened, l *live, hash key.Hash,
 func standing(l *live, rec *record, secret *key.Hash, now int64, q *Request) Outcome {
 	k := rec.key
 	switch {
+	case !q.wants(k.ConfigID):
+		return Invalid
 	case !k.Enabled || !rec.owner.cur.Load().Enabled:
 		return Disabled
 	case l.seenExpired(k, now):

@@ -26,8 +26,8 @@ type Options struct {
 	Base string
 	// Message is the sentence in the answer to creating a key. Default: see below.
 	Message string
-	// Configs are the configurations whose keys the API is about; new keys belong to
-	// the first. Nil: all, and "default".
+	// Configs are the configurations whose keys the API is about; those that people
+	// make belong to the first. Nil: all, and "default".
 	Configs []string
 	// Report gets the errors behind answers from 500 on.
 	Report func(error)
