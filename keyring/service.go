@@ -50,6 +50,7 @@ type Draft struct {
 	UserID              string
 	ConfigID            *string
 	Name                *string
+	DefaultName         string // where Name is nil, unless the rules forbid it
 	Prefix              *string
 	ExpiresIn           *int64 // seconds
 	Metadata            json.RawMessage
@@ -128,6 +129,9 @@ func (r *Rules) draw(d Draft, now int64) (*sketch, error) {
 	}
 	if err := r.checkName(d.Name); err != nil {
 		return nil, err
+	}
+	if d.Name == nil && r.checkName(&d.DefaultName) == nil {
+		d.Name = &d.DefaultName
 	}
 	k := &sketch{key.Key{
 		ID: key.NewID(now), ConfigID: r.ConfigID, UserID: d.UserID, Name: d.Name,

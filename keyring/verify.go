@@ -23,8 +23,7 @@ func (s *Service) Verify(ctx context.Context, raw string, q *Request) (d Decisio
 	}
 	st, err := s.ring.open(ctx)
 	if err != nil {
-		d.refuse(Unavailable, unavailableWait, true)
-		return d, err
+		return Unreachable(), err
 	}
 	if !s.checksumFits(raw) {
 		d.Outcome = Invalid
@@ -63,8 +62,7 @@ func (s *Service) HasShape(raw string, configIDs []string) bool {
 func (s *Service) Again(ctx context.Context, before *Decision, q *Request) (d Decision, err error) {
 	st, err := s.ring.open(ctx)
 	if err != nil {
-		d.refuse(Unavailable, unavailableWait, true)
-		return d, err
+		return Unreachable(), err
 	}
 	err = s.decide(ctx, st, credential{hash: before.hash}, paid{before.Cost, before.debt, &before.uses}, q, &d)
 	return d, err
@@ -84,7 +82,7 @@ func (s *Service) decide(ctx context.Context, st *opened, c credential, before p
 	for {
 		l, err := s.ring.find(ctx, st, c.hash)
 		if err != nil {
-			d.refuse(Unavailable, unavailableWait, true)
+			*d = Unreachable()
 			return err
 		}
 		if l == nil {
@@ -108,6 +106,11 @@ const (
 	// could not be asked.
 	unavailableWait = int64(time.Second / time.Millisecond)
 )
+
+// Unreachable is the decision where the store could not be asked.
+func Unreachable() Decision {
+	return Decision{Outcome: Unavailable, Wait: unavailableWait, Waitable: true}
+}
 
 var errDead = errors.New("the key in memory is no longer the one that counts")
 
