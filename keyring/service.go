@@ -126,9 +126,6 @@ func (r *Rules) draw(d Draft, now int64) (*sketch, error) {
 	if err := CheckUserID(d.UserID); err != nil {
 		return nil, err
 	}
-	if err := r.checkName(d.Name); err != nil {
-		return nil, err
-	}
 	k := &sketch{key.Key{
 		ID: key.NewID(now), ConfigID: r.ConfigID, UserID: d.UserID, Name: d.Name,
 		Enabled: d.Enabled == nil || *d.Enabled, AllowedIPs: d.AllowedIPs,
@@ -137,20 +134,24 @@ func (r *Rules) draw(d Draft, now int64) (*sketch, error) {
 	if k.Permissions == nil {
 		k.Permissions = r.Permissions
 	}
-	if err := r.drawPrefix(k, d.Prefix); err != nil {
-		return nil, err
-	}
+	// In this order, because that of the first problem is the one that is reported.
 	var err error
 	if k.Metadata, err = r.checkMetadata(d.Metadata); err != nil {
-		return nil, err
-	}
-	if k.ExpiresAt, err = r.expiresAt(d.ExpiresIn, now); err != nil {
 		return nil, err
 	}
 	if err := checkCount("remaining", d.Remaining, 0); err != nil {
 		return nil, err
 	}
 	if err := checkRefill(d.RefillAmount, d.RefillInterval); err != nil {
+		return nil, err
+	}
+	if k.ExpiresAt, err = r.expiresAt(d.ExpiresIn, now); err != nil {
+		return nil, err
+	}
+	if err := r.drawPrefix(k, d.Prefix); err != nil {
+		return nil, err
+	}
+	if err := r.checkName(d.Name); err != nil {
 		return nil, err
 	}
 	return k, r.drawRateLimit(k, d)
