@@ -13,19 +13,21 @@ const module = "github.com/caddy-apikey/caddy-apikey"
 // mayImport says which packages of ours, and which of a few telling outsiders,
 // each package may know. docs/architecture.md explains the picture.
 var mayImport = map[string][]string{
-	"/ratelimit":         {},
-	"/key":               {"/ratelimit"},
-	"/store":             {"/key", "/ratelimit"},
-	"/store/sqlite":      {"/store", "/key", "/ratelimit", "sql"},
-	"/store/storetest":   {"/store", "/key", "/ratelimit"},
-	"/keyring":           {"/store", "/key", "/ratelimit"},
-	"/internal/caller":   {"/keyring", "/key", "http"},
-	"/internal/adminapi": {"/keyring", "/store", "/key", "/ratelimit", "http"},
-	"/internal/command":  {"/internal/adminapi", "/key", "http"},
-	"":                   {"/internal/adminapi", "/internal/command", "/keyring", "/store/sqlite", "/store", "/key", "/ratelimit", "http", "caddy"},
-	"/cmd/caddy":         {"", "caddy"},
-	"/bench":             {},
-	"/bench/load":        {"", "/keyring", "/key", "http", "caddy"},
+	"/ratelimit":           {},
+	"/key":                 {"/ratelimit"},
+	"/store":               {"/key", "/ratelimit"},
+	"/store/sqlite":        {"/store", "/key", "/ratelimit", "sql"},
+	"/store/storetest":     {"/store", "/key", "/ratelimit"},
+	"/keyring":             {"/store", "/key", "/ratelimit"},
+	"/internal/caller":     {"/keyring", "/key", "http"},
+	"/internal/strictjson": {"http"},
+	"/internal/restapi":    {"/internal/caller", "/internal/strictjson", "/keyring", "/store", "/key", "http"},
+	"/internal/adminapi":   {"/internal/strictjson", "/keyring", "/store", "/key", "/ratelimit", "http"},
+	"/internal/command":    {"/internal/adminapi", "/key", "http"},
+	"":                     {"/internal/caller", "/internal/restapi", "/internal/adminapi", "/internal/command", "/keyring", "/store/sqlite", "/store", "/key", "/ratelimit", "http", "caddy"},
+	"/cmd/caddy":           {"", "caddy"},
+	"/bench":               {},
+	"/bench/load":          {"", "/keyring", "/key", "http", "caddy"},
 }
 
 // outsiders are packages that only some floors of the house may know.
@@ -79,7 +81,7 @@ func knows(path string) (string, bool) {
 // TestPureDependencies keeps Caddy and SQL out of the packages below, however
 // they might come in.
 func TestPureDependencies(t *testing.T) {
-	for _, p := range []string{"./key", "./ratelimit", "./store", "./keyring", "./internal/adminapi"} {
+	for _, p := range []string{"./key", "./ratelimit", "./store", "./keyring", "./internal/adminapi", "./internal/restapi"} {
 		out, err := exec.Command("go", "list", "-deps", p).Output()
 		if err != nil {
 			t.Fatal(err)

@@ -25,11 +25,11 @@ type problem struct {
 // refuse answers a request that may not pass. Where an error route is there for
 // it, the error goes there; else the body is ours.
 func (g *Gate) refuse(w http.ResponseWriter, r *http.Request, v *visit, d *keyring.Decision, err error) error {
-	v.code = d.Outcome.Code()
-	g.logRefusal(r, d, err)
+	v.refusal = d.Outcome
+	logRefusal(r, g.logger, g.alarms, d, err)
 	p := problem{
 		Status: d.Outcome.Status(), Title: http.StatusText(d.Outcome.Status()),
-		Detail: d.Outcome.Title(), Code: v.code,
+		Detail: d.Outcome.Title(), Code: d.Outcome.Code(),
 	}
 	h := w.Header()
 	if d.Waitable {
@@ -37,7 +37,7 @@ func (g *Gate) refuse(w http.ResponseWriter, r *http.Request, v *visit, d *keyri
 		h["Retry-After"] = []string{strconv.FormatInt(p.RetryAfter, 10)}
 	}
 	if p.Status == http.StatusUnauthorized {
-		h["Www-Authenticate"] = []string{g.challenge(d.Outcome)}
+		h["Www-Authenticate"] = []string{g.places.challenge(d.Outcome)}
 	}
 	refusal := caddyhttp.Error(p.Status, errors.New(p.Code))
 	if !g.mustAnswer(r) && errorRouteMatches(r, refusal) {
@@ -52,12 +52,13 @@ func (g *Gate) refuse(w http.ResponseWriter, r *http.Request, v *visit, d *keyri
 	return nil
 }
 
-func (g *Gate) logRefusal(r *http.Request, d *keyring.Decision, err error) {
+// logRefusal says why a request was refused: to alarms where we are to blame.
+func logRefusal(r *http.Request, logger, alarms *zap.Logger, d *keyring.Decision, err error) {
 	if err != nil && r.Context().Err() == nil { // else the client has gone
-		g.alarms.Error("a key could not be checked", zap.Error(err))
+		alarms.Error("a key could not be checked", zap.Error(err))
 		return
 	}
-	if c := g.logger.Check(zap.DebugLevel, "request refused"); c != nil {
+	if c := logger.Check(zap.DebugLevel, "request refused"); c != nil {
 		fields := []zap.Field{zap.String("code", d.Outcome.Code())}
 		if k := d.Key(); k != nil {
 			fields = append(fields, zap.String("key_id", k.ID), zap.String("user_id", k.UserID))
@@ -68,9 +69,9 @@ func (g *Gate) logRefusal(r *http.Request, d *keyring.Decision, err error) {
 
 // challenge is the value of WWW-Authenticate (RFC 6750, section 3: no error
 // where nothing was sent).
-func (g *Gate) challenge(o keyring.Outcome) string {
+func (p *places) challenge(o keyring.Outcome) string {
 	scheme := "Bearer"
-	if !g.places.bearer {
+	if !p.bearer {
 		scheme = "APIKey"
 	}
 	if o == keyring.Missing {

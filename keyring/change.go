@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 
@@ -92,6 +93,9 @@ type Patch struct {
 	Enabled             Field[bool]
 	// Within are the bounds of whoever asks. Nil: an operator, who has none.
 	Within *Bounds
+	// Only tells the keys that whoever asks may know of; any other is not found.
+	// Nil: all.
+	Only func(*key.Key) bool
 }
 
 // ErrTooFewCredits is returned for a deduction that would fall below zero.
@@ -105,6 +109,9 @@ func (s *Service) Update(ctx context.Context, id string, p Patch) (Info, error) 
 	}
 	now := s.ring.clock().wall
 	e, err := s.ring.update(ctx, st, id, func(e *store.Entry) error {
+		if p.Only != nil && !p.Only(e.Key) {
+			return fmt.Errorf("key: %w", store.ErrNotFound)
+		}
 		k := e.Key.Clone()
 		if err := s.rulesFor(k).patch(k, p, now); err != nil {
 			return err

@@ -50,6 +50,7 @@ type Draft struct {
 	UserID              string
 	ConfigID            *string
 	Name                *string
+	DefaultName         string // where Name is nil, unless the rules forbid it
 	Prefix              *string
 	ExpiresIn           *int64 // seconds
 	Metadata            json.RawMessage
@@ -153,6 +154,9 @@ func (r *Rules) draw(d Draft, now int64) (*sketch, error) {
 	}
 	if err := r.checkName(d.Name); err != nil {
 		return nil, err
+	}
+	if d.Name == nil && d.DefaultName != "" && r.checkName(&d.DefaultName) == nil {
+		k.Name = &d.DefaultName
 	}
 	return k, r.drawRateLimit(k, d)
 }

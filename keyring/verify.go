@@ -27,7 +27,7 @@ func (s *Service) Verify(ctx context.Context, raw string, q *Request) (Decision,
 	}
 	st, err := s.ring.open(ctx)
 	if err != nil {
-		return Decision{Outcome: Unavailable, Wait: unavailableWait, Waitable: true}, err
+		return Unreachable(), err
 	}
 	if !s.checksumFits(raw) {
 		return Decision{Outcome: Invalid}, nil
@@ -60,7 +60,7 @@ func (s *Service) HasShape(raw string, configIDs []string) bool {
 func (s *Service) Again(ctx context.Context, d *Decision, q *Request) (Decision, error) {
 	st, err := s.ring.open(ctx)
 	if err != nil {
-		return Decision{Outcome: Unavailable, Wait: unavailableWait, Waitable: true}, err
+		return Unreachable(), err
 	}
 	return s.decide(ctx, st, credential{hash: d.hash}, d, q)
 }
@@ -71,7 +71,7 @@ func (s *Service) decide(ctx context.Context, st *opened, c credential, before *
 	for {
 		l, err := s.ring.find(ctx, st, c.hash)
 		if err != nil {
-			return Decision{Outcome: Unavailable, Wait: unavailableWait, Waitable: true}, err
+			return Unreachable(), err
 		}
 		if l == nil {
 			return Decision{Outcome: Invalid}, nil
@@ -92,6 +92,11 @@ const (
 	// could not be asked.
 	unavailableWait = int64(time.Second / time.Millisecond)
 )
+
+// Unreachable is the decision where the store could not be asked.
+func Unreachable() Decision {
+	return Decision{Outcome: Unavailable, Wait: unavailableWait, Waitable: true}
+}
 
 var errDead = errors.New("the key in memory is no longer the one that counts")
 

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/caddy-apikey/caddy-apikey/internal/strictjson"
 )
 
 // marker stands in sent values; no answer may hold it.
@@ -176,7 +178,7 @@ func TestBodies(t *testing.T) {
 
 func TestBodySize(t *testing.T) {
 	a := newAPI(t)
-	fit := `{"userId":"u"` + strings.Repeat(" ", maxBody-14) + `}`
+	fit := `{"userId":"u"` + strings.Repeat(" ", strictjson.MaxBody-14) + `}`
 	a.send("POST", "/apikey/keys", fit).want(t, 201)
 	a.send("POST", "/apikey/keys", fit+" ").refused(t, 413, "PAYLOAD_TOO_LARGE", "")
 	a.send("POST", "/apikey/keys", `{"userId":"u","name":"`+strings.Repeat("x", 64<<10)+`"}`).refused(t, 413, "PAYLOAD_TOO_LARGE", "")

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/caddy-apikey/caddy-apikey/internal/strictjson"
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 	"github.com/caddy-apikey/caddy-apikey/store"
 )
@@ -151,7 +152,7 @@ func (s *server) fail(w http.ResponseWriter, r *http.Request, rt *route, err err
 
 // write sends JSON. All of it is nobody else's business, so none is cached.
 func (s *server) write(w http.ResponseWriter, status int, body any, header http.Header) {
-	b, err := marshal(body)
+	b, err := strictjson.Marshal(body)
 	if err != nil {
 		s.info.Report(fmt.Errorf("admin API: writing an answer: %w", err))
 		status, b = http.StatusInternalServerError, []byte(`{"error":"the answer cannot be written","code":"INTERNAL"}`)

@@ -3,6 +3,7 @@ package adminapi
 import (
 	"encoding/json"
 
+	"github.com/caddy-apikey/caddy-apikey/internal/strictjson"
 	"github.com/caddy-apikey/caddy-apikey/key"
 )
 
@@ -105,4 +106,4 @@ func Some[T any](v T) Optional[T] { return Optional[T]{true, &v} }
 func Null[T any]() Optional[T] { return Optional[T]{Set: true} }
 
 // MarshalJSON implements json.Marshaler.
-func (o Optional[T]) MarshalJSON() ([]byte, error) { return marshal(o.Value) }
+func (o Optional[T]) MarshalJSON() ([]byte, error) { return strictjson.Marshal(o.Value) }

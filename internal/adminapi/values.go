@@ -1,7 +1,6 @@
 package adminapi
 
 import (
-	"bytes"
 	"encoding/json"
 	"reflect"
 	"slices"
@@ -10,6 +9,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/caddy-apikey/caddy-apikey/internal/strictjson"
 	"github.com/caddy-apikey/caddy-apikey/key"
 )
 
@@ -36,7 +36,7 @@ func (f *field) set(in reflect.Value, raw json.RawMessage) error {
 	case f.value == stringsType:
 		return f.setStrings(v, raw)
 	case f.value.Kind() == reflect.String:
-		s, ok := readString(raw)
+		s, ok := strictjson.String(raw)
 		if !ok {
 			return invalid(f.name, "%s", f.allowed())
 		}
@@ -107,20 +107,6 @@ func (f *field) setStrings(v reflect.Value, raw json.RawMessage) error {
 		v.Set(reflect.Append(v, reflect.ValueOf(*s)))
 	}
 	return nil
-}
-
-// readString reads a JSON string. encoding/json would replace halves of
-// surrogate pairs silently, and so store something else than was sent.
-func readString(raw json.RawMessage) (string, bool) {
-	var s string
-	if raw[0] != '"' || json.Unmarshal(raw, &s) != nil {
-		return "", false
-	}
-	if !strings.ContainsRune(s, utf8.RuneError) {
-		return s, true
-	}
-	sent := bytes.Count(raw, []byte("\uFFFD")) + bytes.Count(bytes.ToLower(raw), []byte(`\ufffd`))
-	return s, strings.Count(s, "\uFFFD") <= sent
 }
 
 // readInt reads a plain integer: no fraction, exponent, sign of plus, leading
