@@ -369,7 +369,8 @@ func (s *Service) DeleteExpired(ctx context.Context) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	return s.ring.deleteExpired(ctx, st, s.ring.clock().wall+1)
+	end := s.ring.clock().wall + 1
+	return s.ring.deleteExpired(ctx, st, store.Expired{Before: func(string) int64 { return end }, Former: end})
 }
 
 // Owner returns an owner.

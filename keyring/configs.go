@@ -10,10 +10,12 @@ import (
 )
 
 // Configs returns the IDs of the configurations, "default" first.
-func (s *Service) Configs() []string {
-	ids := []string{s.set.Rules.ConfigID}
-	for i := range s.set.Configs {
-		ids = append(ids, s.set.Configs[i].ConfigID)
+func (s *Service) Configs() []string { return s.set.configIDs() }
+
+func (s *Settings) configIDs() []string {
+	ids := []string{s.Rules.ConfigID}
+	for i := range s.Configs {
+		ids = append(ids, s.Configs[i].ConfigID)
 	}
 	return ids
 }
