@@ -12,6 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
+	"github.com/caddy-apikey/caddy-apikey/internal/betterauth"
 	"github.com/caddy-apikey/caddy-apikey/internal/caller"
 	"github.com/caddy-apikey/caddy-apikey/internal/restapi"
 	"github.com/caddy-apikey/caddy-apikey/key"
@@ -52,6 +53,9 @@ type SelfService struct {
 	// TrustedOrigins lists other origins, such as "https://app.example.com", whose
 	// pages may call from a browser. Default: none.
 	TrustedOrigins []string `json:"trusted_origins,omitempty"`
+	// Organization lets people act for an organization. Only for better_auth.
+	// Default: none, all keys belong to users.
+	Organization *Organization `json:"organization,omitempty"`
 
 	logger  *zap.Logger
 	alarms  *zap.Logger // logger, but for what may come with every request
@@ -76,7 +80,8 @@ var dialects = map[string]struct {
 	base string // default
 	make func(s *SelfService, base string) (dialect, error)
 }{
-	"rest": {"/v1/auth", (*SelfService).newREST},
+	"rest":        {"/v1/auth", (*SelfService).newREST},
+	"better_auth": {"/api/auth", (*SelfService).newBetterAuth},
 }
 
 const defaultDialect = "rest"
@@ -102,7 +107,7 @@ func (s *SelfService) Provision(ctx caddy.Context) error {
 	if s.places = newPlaces(app, &s.KeyPlaces); s.places.none() {
 		return errNoPlace
 	}
-	s.places.shaped = s.keys.HasShape
+	s.places.shaped = func(raw string) bool { return s.keys.HasShape(raw, s.Config) }
 	app.exposed.add(&s.places, false)
 	s.grant = caller.Grantable(s.granted())
 	s.origins = newOrigins(s.TrustedOrigins, s.places.headers)
@@ -118,6 +123,16 @@ func (s *SelfService) Provision(ctx caddy.Context) error {
 func (s *SelfService) newREST(base string) (dialect, error) {
 	return restapi.New(s.keys, restapi.Options{
 		Base: base, Message: s.Message, Configs: s.Config,
+		Report: func(err error) { s.alarms.Error("a call failed", zap.Error(err)) },
+	}), nil
+}
+
+func (s *SelfService) newBetterAuth(base string) (dialect, error) {
+	if err := s.Organization.checkConfigs(s.keys.HasConfig); err != nil {
+		return nil, err
+	}
+	return betterauth.New(s.keys, betterauth.Options{
+		Base: base, Configs: s.Config, Organization: s.Organization.rules(), Now: now,
 		Report: func(err error) { s.alarms.Error("a call failed", zap.Error(err)) },
 	}), nil
 }
@@ -173,7 +188,7 @@ func (s *SelfService) check() error {
 	if _, err := key.ParsePermissions(s.Grant); err != nil {
 		return fmt.Errorf("grant: %w", err)
 	}
-	return checkOrigins(s.TrustedOrigins)
+	return errors.Join(checkOrigins(s.TrustedOrigins), s.Organization.check())
 }
 
 // checkWhole reports options that do nothing without, or beside, another.
@@ -184,7 +199,7 @@ func (s *SelfService) checkWhole() error {
 	case s.Message != "" && s.dialectName() != "rest":
 		return errors.New("message: is for the dialect rest only")
 	}
-	return nil
+	return s.Organization.checkWhole(s)
 }
 
 func dialectNames() (names []string) {
@@ -215,4 +230,5 @@ var (
 	_ caddy.Provisioner           = (*SelfService)(nil)
 	_ caddyhttp.MiddlewareHandler = (*SelfService)(nil)
 	_ dialect                     = (*restapi.Handler)(nil)
+	_ dialect                     = (*betterauth.Handler)(nil)
 )

@@ -59,7 +59,7 @@ func (s *SelfService) identifyKey(w http.ResponseWriter, r *http.Request, repl *
 			return a
 		}
 	}
-	q := keyring.Request{Cost: 1, CheckIP: true, ClientIP: clientIP(r), Counted: &v.counted}
+	q := keyring.Request{Cost: 1, CheckIP: true, ClientIP: clientIP(r), Counted: &v.counted, ConfigIDs: s.Config}
 	if need != "" {
 		q.RequireAny = [][]key.Permission{caller.Needs(need)}
 	}
@@ -69,7 +69,7 @@ func (s *SelfService) identifyKey(w http.ResponseWriter, r *http.Request, repl *
 		v.withdraw(r, s.keys, s.alarms)
 		return s.refusal(r, d, err)
 	}
-	v.admit(repl, &d, true, s.places.ambient())
+	v.admit(repl, &d, d.Session(), s.places.ambient())
 	k, bounds := d.Key(), s.keys.BoundsOf(&d)
 	bounds.Permissions = caller.Grantable(bounds.Permissions)
 	return caller.Answer{Caller: &caller.Caller{
@@ -102,9 +102,11 @@ func (s *SelfService) identifyPerson(r *http.Request, repl *caddy.Replacer, need
 	if need != "" && !caller.May(s.grant, need) {
 		return s.refusal(r, keyring.Decision{Outcome: keyring.Forbidden}, nil)
 	}
-	return caller.Answer{Caller: &caller.Caller{
+	c := &caller.Caller{
 		UserID: userID, Permissions: s.grant, Bounds: &keyring.Bounds{Permissions: s.grant}, Withdraw: func() {},
-	}}
+	}
+	s.Organization.of(c, repl)
+	return caller.Answer{Caller: c}
 }
 
 func (s *SelfService) refusal(r *http.Request, d keyring.Decision, err error) caller.Answer {

@@ -17,7 +17,7 @@ const maxBody = 64 << 10
 // does not say what it is counts as none.
 func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	types := r.Header["Content-Type"]
-	for _, t := range types {
+	if t := strings.Join(types, ", "); types != nil {
 		if media, _, _ := strings.Cut(t, ";"); !strings.EqualFold(strings.TrimSpace(media), "application/json") {
 			return nil, mediaType(t)
 		}

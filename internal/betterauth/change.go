@@ -1,9 +1,11 @@
 package betterauth
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 
+	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 )
 
@@ -25,17 +27,11 @@ func (c *call) update() (any, error) {
 	if _, err := c.find(id, actionUpdate); err != nil {
 		return nil, err
 	}
-	p := c.patch()
-	if p == (keyring.Patch{Within: p.Within}) {
-		return nil, errNoValues
-	}
-	info, err := c.keys.Update(c.Context(), id, p)
+	info, err := c.change(id)
 	if bad := new(keyring.FieldError); errors.As(err, &bad) && bad.Code == keyring.MetadataDisabled {
 		// The plugin passes over metadata that it does not keep.
-		if p.Metadata = (keyring.Field[json.RawMessage]{}); p == (keyring.Patch{Within: p.Within}) {
-			return nil, errNoValues
-		}
-		info, err = c.keys.Update(c.Context(), id, p)
+		delete(c.in, "metadata")
+		info, err = c.change(id)
 	}
 	if err != nil {
 		return nil, err
@@ -43,15 +39,20 @@ func (c *call) update() (any, error) {
 	return objectOf(info), nil
 }
 
-// patch returns the change that was asked for.
-func (c *call) patch() keyring.Patch {
-	return keyring.Patch{
+// change makes the change that was asked for.
+func (c *call) change(id string) (keyring.Info, error) {
+	if !c.in.hasAny("name", "enabled", "expiresIn", "metadata") {
+		return keyring.Info{}, errNoValues
+	}
+	// What has begun is not undone by a caller who leaves.
+	return c.keys.Update(context.WithoutCancel(c.Context()), id, keyring.Patch{
 		Name:      keyring.Field[string]{Set: c.in.has("name"), Value: sent[string](c.in, "name")},
 		Enabled:   keyring.Field[bool]{Set: c.in.has("enabled"), Value: sent[bool](c.in, "enabled")},
 		ExpiresIn: keyring.Field[int64]{Set: c.in.has("expiresIn"), Value: seconds(c.in)},
 		Metadata:  keyring.Field[json.RawMessage]{Set: c.in.has("metadata"), Value: sent[json.RawMessage](c.in, "metadata")},
 		Within:    c.caller.Bounds,
-	}
+		Only:      func(k *key.Key) bool { return c.visible(k) && c.allowed(k, actionUpdate) == nil },
+	})
 }
 
 func (c *call) delete() (any, error) {

@@ -28,19 +28,30 @@ func (c *call) find(id, action string) (keyring.Info, error) {
 	if err != nil {
 		return keyring.Info{}, err
 	}
-	k := info.Key
-	switch {
-	case k.ConfigID != c.config() && k.ConfigID != c.in.text("configId"), !c.covers(k.ConfigID):
-		return keyring.Info{}, errNotFound
-	case !c.Organization.owns(k):
-		if k.UserID != c.caller.UserID {
-			return keyring.Info{}, errNotFound
-		}
-		return info, nil
-	case !c.isMember(k.UserID):
+	if !c.visible(info.Key) {
 		return keyring.Info{}, errNotFound
 	}
-	return info, c.actFor(k.UserID, action)
+	return info, c.allowed(info.Key, action)
+}
+
+// visible reports whether the call is about keys like k, and whether the caller may
+// know of this one.
+func (c *call) visible(k *key.Key) bool {
+	if !c.covers(k.ConfigID) || k.ConfigID != c.config() && k.ConfigID != c.in.text("configId") {
+		return false
+	}
+	if c.Organization.owns(k) {
+		return c.isMember(k.UserID)
+	}
+	return k.UserID == c.caller.UserID
+}
+
+// allowed reports why the caller may not do something with a key that is visible.
+func (c *call) allowed(k *key.Key, action string) error {
+	if !c.Organization.owns(k) {
+		return nil
+	}
+	return c.actFor(k.UserID, action)
 }
 
 // listing is the answer to list.
