@@ -66,7 +66,8 @@ type Gate struct {
 	Preflight bool `json:"preflight,omitempty"`
 	// KeepKey leaves the key in the request for the next handler. Default: false.
 	KeepKey bool `json:"keep_key,omitempty"`
-	// Session sets http.auth.user.*. Default: true.
+	// Session sets http.auth.user.*, unless the configuration of the key does not
+	// allow it. Default: true.
 	Session *bool `json:"session,omitempty"`
 	// IdentityHeaders are set on the request, after the client's own copies were removed.
 	IdentityHeaders []IdentityHeader `json:"identity_headers,omitempty"`
@@ -112,7 +113,7 @@ func (g *Gate) Provision(ctx caddy.Context) error {
 	app := mod.(*App)
 	g.keys = app.Service()
 	g.places, g.identity = newPlaces(app, &g.KeyPlaces), newIdentity(g.IdentityHeaders)
-	if err := g.checkPlaces(); err != nil {
+	if err := errors.Join(g.checkPlaces(), checkKnown(g.keys, g.Configs)); err != nil {
 		return err
 	}
 	g.places.shaped = func(raw string) bool { return g.keys.HasShape(raw, g.Configs) }
@@ -128,7 +129,7 @@ func (g *Gate) provisionRequest() {
 	g.request = keyring.Request{
 		Cost: 1, CheckIP: true,
 		CheckSecret: g.Secret != "", RequireSecret: g.Secret == secretRequired,
-		Require: permissions(g.Require),
+		Require: permissions(g.Require), ConfigIDs: g.Configs,
 	}
 	for _, list := range g.RequireAny {
 		g.request.RequireAny = append(g.request.RequireAny, permissions(list))
@@ -191,7 +192,7 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 		g.clean(r, f)
 		return g.refuse(w, r, v, &d, err)
 	}
-	v.admit(repl, &d, g.session, g.places.ambient())
+	v.admit(repl, &d, g.session && d.Session(), g.places.ambient())
 	g.identity.set(r, repl)
 	g.clean(r, f)
 	if g.RefundOn == nil {
@@ -328,7 +329,7 @@ func (g *Gate) check() error {
 			return fmt.Errorf("cost: %w, or a placeholder", err)
 		}
 	}
-	return errors.Join(g.checkWords(), checkIdentity(g.IdentityHeaders, g.Headers))
+	return errors.Join(g.checkWords(), checkConfigList(g.Configs), checkIdentity(g.IdentityHeaders, g.Headers))
 }
 
 // checkPlaces reports what could never work once it is known what the app says.

@@ -299,7 +299,9 @@ func TestT2_KeepByConfig(t *testing.T) {
 		ids[id] = g.create(Draft{ConfigID: ptr(id), ExpiresIn: ptr(int64(1))}).Key.ID
 	}
 	last := g.create(Draft{ConfigID: ptr("none")}).Key.ID
-	settings := func(configs ...Rules) *Settings { return &Settings{Rules: config("default", keep(24*time.Hour)), Configs: configs} }
+	settings := func(configs ...Rules) *Settings {
+		return &Settings{Rules: config("default", keep(24*time.Hour)), Configs: configs}
+	}
 	defer g.ring.Attach(settings(config("hour", keep(time.Hour)), config("none", keep(0)), forever))()
 	detach := g.ring.Attach(settings(config("hour", keep(2*time.Hour)), config("none", keep(0)), forever))
 	step := func(after time.Duration, want ...string) {
