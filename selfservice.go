@@ -128,11 +128,14 @@ func (s *SelfService) newREST(base string) (dialect, error) {
 }
 
 func (s *SelfService) newBetterAuth(base string) (dialect, error) {
-	if err := s.Organization.checkConfigs(s.keys.HasConfig); err != nil {
-		return nil, err
+	organization := s.Organization.rules()
+	if organization != nil {
+		if err := checkKnown(s.keys, organization.Configs); err != nil {
+			return nil, fmt.Errorf("organization: %w", err)
+		}
 	}
 	return betterauth.New(s.keys, betterauth.Options{
-		Base: base, Configs: s.Config, Organization: s.Organization.rules(), Now: now,
+		Base: base, Configs: s.Config, Organization: organization, Now: now,
 		Report: func(err error) { s.alarms.Error("a call failed", zap.Error(err)) },
 	}), nil
 }

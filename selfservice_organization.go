@@ -99,19 +99,6 @@ func (o *Organization) checkWhole(s *SelfService) error {
 	return nil
 }
 
-// checkConfigs reports configurations that do not exist.
-func (o *Organization) checkConfigs(known func(string) bool) error {
-	if o == nil {
-		return nil
-	}
-	for _, id := range o.Configs {
-		if !known(id) {
-			return fmt.Errorf("organization: config: %q is no configuration of the apikey app", id)
-		}
-	}
-	return nil
-}
-
 // unmarshal reads the option "organization" and its block.
 func (o *Organization) unmarshal(d *caddyfile.Dispenser) error {
 	if err := word(d, &o.ID); err != nil {

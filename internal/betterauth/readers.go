@@ -122,6 +122,9 @@ func count(is *issues, at string, raw json.RawMessage) any {
 	case n > float64(key.MaxCount):
 		is.add(at, "Too big: expected int to be <=%d", key.MaxCount)
 	case n < 0:
+		if n < -float64(key.MaxCount) {
+			is.add(at, "Too small: expected int to be >=%d", -key.MaxCount)
+		}
 		is.add(at, "Too small: expected number to be >=0")
 	}
 	return v
