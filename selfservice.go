@@ -47,9 +47,10 @@ type SelfService struct {
 	// Message is the sentence in the answer to creating a key. Only for rest.
 	// Default: it says that the secret is shown only once.
 	Message string `json:"message,omitempty"`
-	// Config lists the configurations whose keys this API is about; new keys belong
-	// to the first. Default: keys of all, and new ones belong to "default".
-	Config []string `json:"config,omitempty"`
+	// Configs are the configurations whose keys may call, and are shown and made. What
+	// a key makes belongs to the configuration of that key, what a person makes to the
+	// first of these. Default: all, and "default" for people.
+	Configs []string `json:"configs,omitempty"`
 	// TrustedOrigins lists other origins, such as "https://app.example.com", whose
 	// pages may call from a browser. Default: none.
 	TrustedOrigins []string `json:"trusted_origins,omitempty"`
@@ -107,7 +108,10 @@ func (s *SelfService) Provision(ctx caddy.Context) error {
 	if s.places = newPlaces(app, &s.KeyPlaces); s.places.none() {
 		return errNoPlace
 	}
-	s.places.shaped = func(raw string) bool { return s.keys.HasShape(raw, s.Config) }
+	if err := checkKnown(s.keys, s.Configs); err != nil {
+		return err
+	}
+	s.places.shaped = func(raw string) bool { return s.keys.HasShape(raw, s.Configs) }
 	app.exposed.add(&s.places, false)
 	s.grant = caller.Grantable(s.granted())
 	s.origins = newOrigins(s.TrustedOrigins, s.places.headers)
@@ -122,7 +126,7 @@ func (s *SelfService) Provision(ctx caddy.Context) error {
 
 func (s *SelfService) newREST(base string) (dialect, error) {
 	return restapi.New(s.keys, restapi.Options{
-		Base: base, Message: s.Message, Configs: s.Config,
+		Base: base, Message: s.Message, Configs: s.Configs,
 		Report: func(err error) { s.alarms.Error("a call failed", zap.Error(err)) },
 	}), nil
 }
@@ -135,7 +139,7 @@ func (s *SelfService) newBetterAuth(base string) (dialect, error) {
 		}
 	}
 	return betterauth.New(s.keys, betterauth.Options{
-		Base: base, Configs: s.Config, Organization: organization, Now: now,
+		Base: base, Configs: s.Configs, Organization: organization, Now: now,
 		Report: func(err error) { s.alarms.Error("a call failed", zap.Error(err)) },
 	}), nil
 }
@@ -191,7 +195,7 @@ func (s *SelfService) check() error {
 	if _, err := key.ParsePermissions(s.Grant); err != nil {
 		return fmt.Errorf("grant: %w", err)
 	}
-	return errors.Join(checkOrigins(s.TrustedOrigins), s.Organization.check())
+	return errors.Join(checkConfigList(s.Configs), checkOrigins(s.TrustedOrigins), s.Organization.check())
 }
 
 // checkWhole reports options that do nothing without, or beside, another.

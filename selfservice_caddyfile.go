@@ -69,7 +69,7 @@ func (s *SelfService) unmarshalOption(d *caddyfile.Dispenser, option string) err
 	case "message":
 		return word(d, &s.Message)
 	case "config":
-		return some(d, &s.Config)
+		return some(d, &s.Configs)
 	case "trusted_origins":
 		return some(d, &s.TrustedOrigins)
 	case "organization":

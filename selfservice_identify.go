@@ -24,8 +24,13 @@ func (s *SelfService) identify(w http.ResponseWriter, r *http.Request, need stri
 	if v.presented(f) != keyring.Missing {
 		return s.identifyKey(w, r, repl, v, f, need)
 	}
+	// A gate may have refused, and removed, a key; this is an error route then. What
+	// it knows of the key, or what a gate before it has set, is nobody's identity.
 	if o := v.refusal; o != keyring.Allowed && o != keyring.Missing {
-		return s.refusal(r, keyring.Decision{Outcome: o}, nil) // a gate has refused, and removed, a key
+		return s.refusal(r, keyring.Decision{Outcome: o}, nil)
+	}
+	if v.session {
+		return s.refusal(r, keyring.Decision{Outcome: keyring.Missing}, nil)
 	}
 	return s.identifyPerson(r, repl, need)
 }
@@ -59,7 +64,7 @@ func (s *SelfService) identifyKey(w http.ResponseWriter, r *http.Request, repl *
 			return a
 		}
 	}
-	q := keyring.Request{Cost: 1, CheckIP: true, ClientIP: clientIP(r), Counted: &v.counted, ConfigIDs: s.Config}
+	q := keyring.Request{Cost: 1, CheckIP: true, ClientIP: clientIP(r), Counted: &v.counted, ConfigIDs: s.Configs}
 	if need != "" {
 		q.RequireAny = [][]key.Permission{caller.Needs(need)}
 	}

@@ -64,6 +64,9 @@ func (o *Organization) check() error {
 			return fmt.Errorf("organization: role: %w", err)
 		}
 	}
+	if err := checkConfigList(o.Configs); err != nil {
+		return fmt.Errorf("organization: %w", err)
+	}
 	for role, actions := range o.Allow {
 		if role == "" || strings.ContainsAny(role, ", ") {
 			return fmt.Errorf("organization: allow: %q is no role: commas and blanks separate roles", role)
@@ -92,7 +95,7 @@ func (o *Organization) checkWhole(s *SelfService) error {
 		return errors.New("organization: needs config: the configurations whose keys belong to organizations")
 	}
 	for _, id := range o.Configs {
-		if s.Config != nil && !slices.Contains(s.Config, id) {
+		if s.Configs != nil && !slices.Contains(s.Configs, id) {
 			return fmt.Errorf("organization: config: %q is none of the configurations that this API is about", id)
 		}
 	}

@@ -62,15 +62,12 @@ func createKey(c *call) (any, error) {
 		return nil, err
 	}
 	draft := keyring.Draft{
-		UserID: c.caller.UserID, Name: in.Name, DefaultName: defaultName,
+		UserID: c.caller.UserID, ConfigID: c.configID(), Name: in.Name, DefaultName: defaultName,
 		Permissions: key.Permissions{key.DefaultResource: in.Permissions},
 		WithSecret:  true, Within: c.caller.Bounds,
 	}
 	if in.Permissions == nil {
 		draft.Permissions = c.usual()
-	}
-	if c.o.Configs != nil {
-		draft.ConfigID = &c.o.Configs[0]
 	}
 	made, err := c.keys.Create(c.Context(), draft)
 	if err != nil {
@@ -80,6 +77,21 @@ func createKey(c *call) (any, error) {
 		ID: made.Key.ID, Key: made.Raw, Secret: made.Secret, Name: nameOf(made.Key),
 		Permissions: actionsOf(made.Key.Permissions), Tier: tierOf(made.Tier), Message: c.o.Message,
 	}, nil
+}
+
+// configID returns the configuration of a new key: that of the key which makes it,
+// or it might open what its maker cannot. Nil is "default".
+func (c *call) configID() *string {
+	if d := c.caller.Decision; d != nil {
+		if id := d.Key().ConfigID; c.keys.HasConfig(id) {
+			return &id
+		}
+		return nil
+	}
+	if c.o.Configs != nil {
+		return &c.o.Configs[0]
+	}
+	return nil
 }
 
 // usual returns what a new key may do where its maker does not say.

@@ -2,7 +2,7 @@
 // and revoke the keys of their owner, and see what the owner has used. It knows
 // nothing of Caddy.
 //
-// Each call is a [route] of one table. Answers have exactly the fields that stand in
+// Each call is a [Route] of one table. Answers have exactly the fields that stand in
 // this package's wire types; an error is a sentence and a code, and never repeats a
 // value that was sent.
 package restapi
@@ -26,8 +26,8 @@ type Options struct {
 	Base string
 	// Message is the sentence in the answer to creating a key. Default: see below.
 	Message string
-	// Configs are the configurations whose keys the API is about; new keys belong to
-	// the first. Nil: all, and "default".
+	// Configs are the configurations whose keys the API is about; those that people
+	// make belong to the first. Nil: all, and "default".
 	Configs []string
 	// Report gets the errors behind answers from 500 on.
 	Report func(error)
@@ -39,7 +39,7 @@ const defaultMessage = "Keep the key and the secret in a safe place: they are sh
 type Handler struct {
 	keys   *keyring.Service
 	o      Options
-	routes []*route
+	routes []*Route
 }
 
 // New returns the API over the keys of a configuration.
@@ -47,7 +47,7 @@ func New(keys *keyring.Service, o Options) *Handler {
 	if o.Message == "" {
 		o.Message = defaultMessage
 	}
-	return &Handler{keys: keys, o: o, routes: routes(o.Base)}
+	return &Handler{keys: keys, o: o, routes: Routes(o.Base)}
 }
 
 // Serve answers a request for one of the API's paths.
@@ -57,24 +57,24 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, identify caller.
 	if method == http.MethodHead {
 		method = http.MethodGet
 	}
-	i := slices.IndexFunc(found, func(rt *route) bool { return rt.method == method })
+	i := slices.IndexFunc(found, func(rt *Route) bool { return rt.Method == method })
 	if i < 0 {
 		w.Header().Set("Allow", strings.Join(methodsOf(found), ", "))
 		h.write(w, errMethod.status, errMethod.body)
 		return
 	}
 	rt := found[i]
-	answer := identify(w, r, rt.needs)
+	answer := identify(w, r, rt.Needs)
 	if answer.Caller == nil {
 		h.refuse(w, &answer)
 		return
 	}
 	out, err := rt.serve(&call{r, h, w, answer.Caller, arg})
 	if err != nil {
-		h.fail(w, r, answer.Caller, err)
+		h.fail(w, r, rt, answer.Caller, err)
 		return
 	}
-	h.write(w, rt.status, out)
+	h.write(w, rt.Status, out)
 }
 
 // refuse answers who may not call.
@@ -92,10 +92,10 @@ func (h *Handler) refuse(w http.ResponseWriter, a *caller.Answer) {
 }
 
 // fail answers with an error.
-func (h *Handler) fail(w http.ResponseWriter, r *http.Request, c *caller.Caller, err error) {
+func (h *Handler) fail(w http.ResponseWriter, r *http.Request, rt *Route, c *caller.Caller, err error) {
 	f := failureOf(err)
 	if f.cause != nil && r.Context().Err() == nil { // what a caller who left has cancelled is no failure
-		h.o.Report(fmt.Errorf("%s: %w", r.Method, f.cause))
+		h.o.Report(fmt.Errorf("%s %s: %w", rt.Method, rt.Path, f.cause))
 	}
 	switch f.status {
 	case http.StatusForbidden:

@@ -10,13 +10,13 @@ import (
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 )
 
-// route is one call of the API.
-type route struct {
-	method, path string
-	needs        string // the action of the resource "api"; empty: any caller
-	status       int    // of the good answer
-	serve        func(*call) (any, error)
+// Route is one call of the API.
+type Route struct {
+	Method, Path string
+	Needs        string // the action of the resource "api"; empty: any caller
+	Status       int    // of the good answer
 
+	serve    func(*call) (any, error)
 	segments []string
 }
 
@@ -29,23 +29,26 @@ type call struct {
 	arg    string // the variable segment of the path
 }
 
-// routes returns the table. Paths are relative to the base.
-func routes(base string) []*route {
-	all := []*route{
-		{method: http.MethodPost, path: "/api-keys", needs: caller.Write, status: http.StatusCreated, serve: createKey},
-		{method: http.MethodGet, path: "/api-keys", status: http.StatusOK, serve: listKeys},
-		{method: http.MethodDelete, path: "/api-keys/{id}", needs: caller.Write, status: http.StatusOK, serve: revokeKey},
-		{method: http.MethodGet, path: "/usage", status: http.StatusOK, serve: usage},
+// Routes returns the table of all calls below a base.
+func Routes(base string) []*Route {
+	all := []*Route{
+		{Method: http.MethodPost, Path: "/api-keys", Needs: caller.Write, Status: http.StatusCreated, serve: createKey},
+		{Method: http.MethodGet, Path: "/api-keys", Status: http.StatusOK, serve: listKeys},
+		{Method: http.MethodDelete, Path: "/api-keys/{id}", Needs: caller.Write, Status: http.StatusOK, serve: revokeKey},
+		{Method: http.MethodGet, Path: "/usage", Status: http.StatusOK, serve: usage},
 	}
 	for _, rt := range all {
-		rt.segments = strings.Split(base+rt.path, "/")
+		rt.segments = strings.Split(base+rt.Path, "/")
 	}
 	return all
 }
 
 // at returns the routes with the path of a request, and the variable segment. It
 // looks at the escaped path, so that the segment may hold anything, a slash too.
-func (h *Handler) at(r *http.Request) (found []*route, arg string) {
+func (h *Handler) at(r *http.Request) (found []*Route, arg string) {
+	if !strings.HasPrefix(r.URL.Path, h.o.Base+"/") { // as most of a site's requests
+		return nil, ""
+	}
 	path := strings.Split(r.URL.EscapedPath(), "/")
 	for _, rt := range h.routes {
 		if a, ok := rt.matches(path); ok {
@@ -55,7 +58,7 @@ func (h *Handler) at(r *http.Request) (found []*route, arg string) {
 	return found, arg
 }
 
-func (rt *route) matches(path []string) (arg string, ok bool) {
+func (rt *Route) matches(path []string) (arg string, ok bool) {
 	if len(path) != len(rt.segments) {
 		return "", false
 	}
@@ -82,10 +85,10 @@ func (h *Handler) Methods(r *http.Request) []string {
 	return methodsOf(found)
 }
 
-func methodsOf(routes []*route) (methods []string) {
+func methodsOf(routes []*Route) (methods []string) {
 	for _, rt := range routes {
-		methods = append(methods, rt.method)
-		if rt.method == http.MethodGet {
+		methods = append(methods, rt.Method)
+		if rt.Method == http.MethodGet {
 			methods = append(methods, http.MethodHead)
 		}
 	}
