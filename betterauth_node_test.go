@@ -72,9 +72,6 @@ const betterAuthSite = `{
 }
 `
 
-// passwordHash is bcrypt of "password", at its lowest cost.
-const passwordHash = "$2a$04$Nlah0BDtEbvXgQg6Z5pNvejchqGIZIkYF3y9AQ/bou5h.42gu6pV."
-
 // comparison is one call, and what each server answered.
 type comparison struct {
 	Name      string          `json:"name"`

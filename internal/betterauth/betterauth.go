@@ -70,8 +70,19 @@ var routes = []route{
 	{"/api-key/delete", http.MethodPost, caller.Write, deleteFields, true, (*call).delete},
 	{"/api-key/list", http.MethodGet, "", listFields, true, (*call).list},
 	{"/api-key/verify", http.MethodPost, caller.Admin, verifyFields, true, (*call).verify},
-	{"/api-key/delete-all-expired-api-keys", http.MethodPost, caller.Admin, nil, true, (*call).deleteAllExpired},
 	{"/get-session", http.MethodGet, "", nil, false, (*call).getSession},
+	{"/api-key/delete-all-expired-api-keys", http.MethodPost, caller.Admin, nil, true, (*call).deleteAllExpired},
+}
+
+// Route is what others may know of a call: a test goes through all of them.
+type Route struct{ Method, Path, Needs string }
+
+// Routes returns all calls, by their paths below the base.
+func Routes() (all []Route) {
+	for _, rt := range routes {
+		all = append(all, Route{rt.method, rt.path, rt.needs})
+	}
+	return all
 }
 
 // call is one request on its way through a route.
