@@ -103,9 +103,25 @@ func TestBetterAuthClient(t *testing.T) {
 			rows = append(rows, fmt.Sprintf("| %s | %s | %s | %s |", c.Name, cell(reference), cell(ours), c.Why))
 		}
 	}
+	checkCodes(t, all)
 	t.Logf("%d calls, %d with a difference", len(all), len(rows))
 	checkGenerated(t, "docs/better-auth.md", "differences",
 		"| call | reference | here | why |\n| --- | --- | --- | --- |\n"+strings.Join(rows, "\n")+"\n")
+}
+
+// checkCodes holds that every code of the reference occurred, but for those of which
+// the document says that they never do.
+func checkCodes(t *testing.T, all []comparison) {
+	t.Helper()
+	cells := firstCells(t)
+	for _, code := range rowsOf(t, "codes") {
+		occurs := slices.ContainsFunc(all, func(c comparison) bool {
+			return bytes.Contains(c.Ours, []byte(`"code":"`+code+`"`))
+		})
+		if never := strings.HasPrefix(cells[code], "never"); never == occurs {
+			t.Errorf("%s occurred: %v; the document says %q", code, occurs, cells[code])
+		}
+	}
 }
 
 // needNode returns the node program. Where the packages are not installed, the test
