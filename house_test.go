@@ -82,7 +82,7 @@ func knows(path string) (string, bool) {
 // TestPureDependencies keeps Caddy and SQL out of the packages below, however
 // they might come in.
 func TestPureDependencies(t *testing.T) {
-	for _, p := range []string{"./key", "./ratelimit", "./store", "./keyring", "./internal/adminapi", "./internal/restapi"} {
+	for _, p := range []string{"./key", "./ratelimit", "./store", "./keyring", "./internal/adminapi", "./internal/restapi", "./internal/betterauth"} {
 		out, err := exec.Command("go", "list", "-deps", p).Output()
 		if err != nil {
 			t.Fatal(err)

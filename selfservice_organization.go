@@ -107,7 +107,7 @@ func (o *Organization) unmarshal(d *caddyfile.Dispenser) error {
 	if err := word(d, &o.ID); err != nil {
 		return err
 	}
-	return options(d, "allow", func(option string) error {
+	return options(d, "config allow", func(option string) error {
 		switch option {
 		case "role":
 			return word(d, &o.Role)

@@ -18,7 +18,9 @@ func shelf(t *testing.T) (*api, keyring.Issued) {
 	a := newAPI(t)
 	b := a.mint(keyring.Draft{Name: ptr("b")})
 	for _, d := range []keyring.Draft{
-		{Name: ptr("a"), Remaining: ptr(int64(7))}, {Remaining: ptr(int64(3))}, {Name: ptr("c"), Prefix: ptr("zz_")},
+		{Name: ptr("a"), Remaining: ptr(int64(7))},
+		{Remaining: ptr(int64(3))},
+		{Name: ptr("c"), Prefix: ptr("zz_")},
 		{UserID: "bob", Name: ptr("not hers")},
 	} {
 		a.sleep(time.Millisecond)
@@ -136,6 +138,18 @@ func TestBetterAuth_verify(t *testing.T) {
 	a.post("/api-key/verify", ask("")).refuses(401, "UNAUTHORIZED")
 	a.post("/api-key/verify", ask(""), as(k)...).refuses(403, "INSUFFICIENT_PERMISSIONS")
 	a.post("/api-key/verify", ask(""), person("alice")...).refuses(403, "INSUFFICIENT_PERMISSIONS")
+}
+
+// A mount that is about some configurations judges their keys only.
+func TestBetterAuth_verify_of_a_mount(t *testing.T) {
+	a := newAPI(t, config("second", func(*keyring.Rules) {}), mount(func(o *Options) { o.Configs = []string{"default"} }))
+	admin := a.mint(keyring.Draft{Permissions: key.Permissions{"api": {"admin"}}})
+	k := a.mint(keyring.Draft{ConfigID: ptr("second")})
+	for _, rest := range []string{"", `,"configId":"second"`, `,"configId":"default"`} {
+		if m := a.post("/api-key/verify", `{"key":"`+k.Raw+`"`+rest+`}`, as(admin)...).object(); m["valid"] != false {
+			t.Errorf("%s: %v", rest, m)
+		}
+	}
 }
 
 // A reason stays the same however often it is asked for, and a refusal takes nothing.
