@@ -15,18 +15,22 @@ import (
 	"unicode/utf8"
 )
 
-// maxBody is the longest body that is read. Its largest part, metadata, may be 16 KiB.
-const maxBody = 64 << 10
+const (
+	// maxBody is the longest body that is read. Its largest part, metadata, may be 16 KiB.
+	maxBody = 64 << 10
+	// MaxImportBody is the longest body of an import.
+	MaxImportBody = 4 << 20
+)
 
 // readBody reads a request's body, and nil for an empty one.
-func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	if r.ContentLength > maxBody {
-		return nil, errTooLarge
+func readBody(w http.ResponseWriter, r *http.Request, most int64) ([]byte, error) {
+	if r.ContentLength > most {
+		return nil, tooLarge(most)
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, most))
 	if err != nil {
-		if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
-			return nil, errTooLarge
+		if beyond := new(http.MaxBytesError); errors.As(err, &beyond) {
+			return nil, tooLarge(most)
 		}
 		return nil, malformed("the body could not be read")
 	}
