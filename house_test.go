@@ -13,19 +13,20 @@ const module = "github.com/caddy-apikey/caddy-apikey"
 // mayImport says which packages of ours, and which of a few telling outsiders,
 // each package may know. docs/architecture.md explains the picture.
 var mayImport = map[string][]string{
-	"/ratelimit":         {},
-	"/key":               {"/ratelimit"},
-	"/store":             {"/key", "/ratelimit"},
-	"/store/sqlite":      {"/store", "/key", "/ratelimit", "sql"},
-	"/store/storetest":   {"/store", "/key", "/ratelimit"},
-	"/keyring":           {"/store", "/key", "/ratelimit"},
-	"/internal/caller":   {"/keyring", "/key", "http"},
-	"/internal/adminapi": {"/keyring", "/store", "/key", "/ratelimit", "http"},
-	"/internal/command":  {"/internal/adminapi", "/key", "http"},
-	"":                   {"/internal/adminapi", "/internal/command", "/keyring", "/store/sqlite", "/store", "/key", "/ratelimit", "http", "caddy"},
-	"/cmd/caddy":         {"", "caddy"},
-	"/bench":             {},
-	"/bench/load":        {"", "/keyring", "/key", "http", "caddy"},
+	"/ratelimit":             {},
+	"/key":                   {"/ratelimit"},
+	"/store":                 {"/key", "/ratelimit"},
+	"/store/sqlite":          {"/store", "/key", "/ratelimit", "sql"},
+	"/store/storetest":       {"/store", "/key", "/ratelimit"},
+	"/keyring":               {"/store", "/key", "/ratelimit"},
+	"/internal/caller":       {"/keyring", "/key", "http"},
+	"/internal/adminapi":     {"/keyring", "/store", "/key", "/ratelimit", "http"},
+	"/internal/betterauthdb": {"/internal/adminapi", "/key", "sql"},
+	"/internal/command":      {"/internal/adminapi", "/internal/betterauthdb", "/key", "http"},
+	"":                       {"/internal/adminapi", "/internal/command", "/keyring", "/store/sqlite", "/store", "/key", "/ratelimit", "http", "caddy"},
+	"/cmd/caddy":             {"", "caddy"},
+	"/bench":                 {},
+	"/bench/load":            {"", "/keyring", "/key", "http", "caddy"},
 }
 
 // outsiders are packages that only some floors of the house may know.
