@@ -49,6 +49,10 @@ type App struct {
 	Plans
 	KeyRules
 
+	// Configs are named configurations beside "default", which is what KeyRules
+	// describe. Default: none.
+	Configs []Config `json:"configs,omitempty"`
+
 	ctx      caddy.Context // kept for Start, which asks it for the logs
 	logger   *zap.Logger
 	exposed  exposed
@@ -99,21 +103,15 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if err := a.check(); err != nil {
 		return err
 	}
-	rules, err := a.provision(ctx)
-	if err != nil {
-		return err
-	}
-	if a.SecretPrefix != nil {
-		rules.SecretPrefix = *a.SecretPrefix
-	}
-	if err := rules.Check(); err != nil {
-		return fmt.Errorf("no key could be made with this configuration: %w", err)
-	}
 	if err := a.checkDefaultTier(); err != nil {
 		return err
 	}
-	a.settings = &keyring.Settings{Rules: rules, Lease: a.Credits.lease()}
+	a.settings = &keyring.Settings{Lease: a.Credits.lease()}
 	a.provisionPlans(a.settings)
+	err := a.provisionRules(ctx, a.settings)
+	if err != nil {
+		return err
+	}
 	if a.opener, err = a.provisionStore(ctx); err != nil {
 		return err
 	}
@@ -144,13 +142,19 @@ func (a *App) join() error {
 }
 
 // report logs what no caller waits for: failures of the background work, and
-// owners whose tier is not configured. The logger is asked for each time, because
+// owners and keys whose tier or configuration is not configured. The logger is asked for each time, because
 // this outlives the configuration that began it.
 func report(err error) {
 	var unknown *keyring.UnknownTier
 	if errors.As(err, &unknown) {
 		caddy.Log().Named("apikey").Warn("an owner's tier is not configured",
 			zap.String("user_id", unknown.UserID), zap.String("tier", unknown.Tier), zap.String("instead", unknown.Instead))
+		return
+	}
+	var gone *keyring.UnknownConfig
+	if errors.As(err, &gone) {
+		caddy.Log().Named("apikey").Warn("the configuration of a key is not configured",
+			zap.String("config", gone.ConfigID), zap.String("instead", key.DefaultConfig))
 		return
 	}
 	caddy.Log().Named("apikey").Error("background work failed", zap.Error(err))
@@ -220,7 +224,7 @@ func (a *App) check() error {
 	if err := a.checkPlans(); err != nil {
 		return err
 	}
-	return a.KeyRules.check()
+	return errors.Join(a.KeyRules.check(), a.checkConfigs())
 }
 
 // Service returns the keys under the rules of this configuration. The state behind

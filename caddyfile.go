@@ -74,35 +74,43 @@ func options(d *caddyfile.Dispenser, repeatable string, read func(option string)
 //		checksum [on|off]
 //		start <n>|off
 //		generator <module> { ... }
-//		validate <module> ...
+//		validate <module> ...|off
 //		name_length <min> <max>
 //		prefix_length <min> <max>
 //		require_name [on|off]
 //		metadata [on|off]
 //		expiration {
-//			default <duration>
-//			min <duration>
-//			max <duration>
+//			default <duration>|off
+//			min <duration>|off
+//			max <duration>|off
 //			fixed [on|off]
 //			keep <duration>|forever
 //		}
-//		rate_limit <max>/<window> [fixed_window|sliding_window|token_bucket]
+//		rate_limit <max>/<window> [fixed_window|sliding_window|token_bucket]|off
 //		rate_limiting [on|off]
-//		permissions <permission...>
+//		permissions <permission...>|off
 //		time_zone <name>
 //		tier <name> {
 //			limit <max>/<duration>|<max>/day|<max>/month
 //			permissions <permission...>
 //		}
 //		default_tier <name>
+//		config <id> {
+//			session [on|off]
+//			<prefix, length, checksum, start, generator, validate, name_length,
+//			prefix_length, require_name, metadata, expiration, rate_limit,
+//			rate_limiting, permissions>
+//		}
 //	}
 func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // option name
 	if d.NextArg() {
 		return d.ArgErr()
 	}
-	var defaultTier caddyfile.Dispenser // where that option stands
-	err := options(d, "validate headers permissions tier", func(option string) error {
+	// Where these options stand.
+	var defaultTier caddyfile.Dispenser
+	var configs []caddyfile.Dispenser
+	err := options(d, "validate headers permissions tier config", func(option string) error {
 		switch option {
 		case "store":
 			return a.unmarshalStore(d)
@@ -123,6 +131,9 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 				defaultTier = *d
 			}
 			return err
+		case "config":
+			configs = append(configs, *d)
+			return a.unmarshalConfig(d)
 		}
 		return a.KeyRules.unmarshalOption(d, option)
 	}, a.check)
@@ -132,7 +143,7 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if err := a.checkDefaultTier(); err != nil {
 		return defaultTier.WrapErr(err)
 	}
-	return nil
+	return a.completeConfigs(configs)
 }
 
 func (a *App) unmarshalStore(d *caddyfile.Dispenser) (err error) {
@@ -156,9 +167,11 @@ func (r *KeyRules) unmarshalOption(d *caddyfile.Dispenser, option string) error 
 		r.GeneratorRaw, err = guest(d, "apikey.generators", "generator")
 		return err
 	case "validate":
-		raw, err := guest(d, "apikey.validators", "validator")
-		r.ValidatorsRaw = append(r.ValidatorsRaw, raw)
-		return err
+		return orNone(d, &r.ValidatorsRaw, func() error {
+			raw, err := guest(d, "apikey.validators", "validator")
+			r.ValidatorsRaw = append(r.ValidatorsRaw, raw)
+			return err
+		})
 	case "name_length":
 		return lengths(d, &r.NameLength)
 	case "prefix_length":
@@ -171,14 +184,25 @@ func (r *KeyRules) unmarshalOption(d *caddyfile.Dispenser, option string) error 
 		r.Expiration = new(Expiration)
 		return r.Expiration.unmarshal(d)
 	case "rate_limit":
-		r.RateLimit = new(RateLimit)
-		return r.RateLimit.unmarshal(d)
+		return r.unmarshalRateLimit(d)
 	case "rate_limiting":
 		return onOff(d, &r.RateLimiting)
 	case "permissions":
-		return some(d, &r.Permissions)
+		return orNone(d, &r.Permissions, func() error { return some(d, &r.Permissions) })
 	}
 	return d.Errf("unknown option %q", option)
+}
+
+func (r *KeyRules) unmarshalRateLimit(d *caddyfile.Dispenser) error {
+	word := onlyOnOff(d)
+	if word == "on" {
+		return nil
+	}
+	r.RateLimit = new(RateLimit)
+	if word == "off" {
+		return nil
+	}
+	return r.RateLimit.unmarshal(d)
 }
 
 func (r *KeyRules) unmarshalStart(d *caddyfile.Dispenser) error {
@@ -202,11 +226,11 @@ func (e *Expiration) unmarshal(d *caddyfile.Dispenser) error {
 	return options(d, "", func(option string) error {
 		switch option {
 		case "default":
-			return duration(d, &e.Default)
+			return durationOrOff(d, &e.Default)
 		case "min":
-			return duration(d, &e.Min)
+			return durationOrOff(d, &e.Min)
 		case "max":
-			return duration(d, &e.Max)
+			return durationOrOff(d, &e.Max)
 		case "fixed":
 			return onOff(d, &e.Fixed)
 		case "keep":
@@ -255,6 +279,7 @@ func (l *RateLimit) unmarshal(d *caddyfile.Dispenser) error {
 //		bearer [on|off]
 //		query <name>
 //		from <placeholder>
+//		config <id...>
 //		require <permission...>
 //		require_any <permission...>
 //		cost <n>|<placeholder>
@@ -273,7 +298,7 @@ func (g *Gate) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if err := g.check(); err != nil {
 		return d.WrapErr(err)
 	}
-	return options(d, "headers require require_any identity_header refund_on", func(option string) error {
+	return options(d, "headers config require require_any identity_header refund_on", func(option string) error {
 		if ok, err := g.unmarshalPlace(d, option); ok {
 			return err
 		}
@@ -298,6 +323,8 @@ func (g *Gate) unmarshalPlace(d *caddyfile.Dispenser, option string) (bool, erro
 
 func (g *Gate) unmarshalOption(d *caddyfile.Dispenser, option string) error {
 	switch option {
+	case "config":
+		return some(d, &g.Configs)
 	case "require":
 		return some(d, &g.Require)
 	case "require_any":
@@ -496,6 +523,45 @@ func duration(d *caddyfile.Dispenser, dst *caddy.Duration) error {
 	}
 	*dst = caddy.Duration(value)
 	return nil
+}
+
+// durationOrOff reads a duration. "off" is none; "on" says nothing.
+func durationOrOff(d *caddyfile.Dispenser, dst **caddy.Duration) error {
+	word := onlyOnOff(d)
+	if word == "on" {
+		return nil
+	}
+	*dst = new(caddy.Duration)
+	if word == "off" {
+		return nil
+	}
+	return duration(d, *dst)
+}
+
+// orNone reads an option whose lines add up. "off" is none, and then the only
+// line; "on" says nothing.
+func orNone[T any](d *caddyfile.Dispenser, list *[]T, read func() error) error {
+	word := onlyOnOff(d)
+	switch off := word == "off"; {
+	case word == "on":
+		return nil
+	case *list != nil && (off || len(*list) == 0):
+		return d.Err("off must be the only line of this option")
+	case off:
+		*list = []T{}
+		return nil
+	}
+	return read()
+}
+
+// onlyOnOff reads the argument if it is a single one, and on or off. Else it
+// returns nothing, and leaves it.
+func onlyOnOff(d *caddyfile.Dispenser) string {
+	if d.CountRemainingArgs() != 1 || peek(d) != "on" && peek(d) != "off" {
+		return ""
+	}
+	d.NextArg()
+	return d.Val()
 }
 
 // peek returns the next argument without reading it.

@@ -49,6 +49,10 @@ type Gate struct {
 	// From is a placeholder that holds the key, instead of headers and bearer.
 	From string `json:"from,omitempty"`
 
+	// Configs are the configurations whose keys the gate lets in; a key of another
+	// one is unknown to it. Default: all.
+	Configs []string `json:"configs,omitempty"`
+
 	// Require lists permissions that a key must all have. Default: none.
 	Require []string `json:"require,omitempty"`
 	// RequireAny lists lists of permissions: a key must have one of each.
@@ -68,7 +72,8 @@ type Gate struct {
 	Preflight bool `json:"preflight,omitempty"`
 	// KeepKey leaves the key in the request for the next handler. Default: false.
 	KeepKey bool `json:"keep_key,omitempty"`
-	// Session sets http.auth.user.*. Default: true.
+	// Session sets http.auth.user.*, unless the configuration of the key does not
+	// allow it. Default: true.
 	Session *bool `json:"session,omitempty"`
 	// IdentityHeaders are set on the request, after the client's own copies were removed.
 	IdentityHeaders []IdentityHeader `json:"identity_headers,omitempty"`
@@ -114,10 +119,10 @@ func (g *Gate) Provision(ctx caddy.Context) error {
 	app := mod.(*App)
 	g.keys = app.Service()
 	g.places, g.identity = newPlaces(app, g), newIdentity(g.IdentityHeaders)
-	if err := g.checkPlaces(); err != nil {
+	if err := errors.Join(g.checkPlaces(), checkKnown(g.keys, g.Configs)); err != nil {
 		return err
 	}
-	g.places.shaped = g.keys.HasShape
+	g.places.shaped = func(raw string) bool { return g.keys.HasShape(raw, g.Configs) }
 	app.exposed.add(&g.places, g.Secret != "")
 	g.session = g.Session == nil || *g.Session
 	g.provisionRequest()
@@ -130,7 +135,7 @@ func (g *Gate) provisionRequest() {
 	g.request = keyring.Request{
 		Cost: 1, CheckIP: true,
 		CheckSecret: g.Secret != "", RequireSecret: g.Secret == secretRequired,
-		Require: permissions(g.Require),
+		Require: permissions(g.Require), ConfigIDs: g.Configs,
 	}
 	for _, list := range g.RequireAny {
 		g.request.RequireAny = append(g.request.RequireAny, permissions(list))
@@ -194,7 +199,7 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 		g.clean(r, f)
 		return g.refuse(w, r, v, &d, err)
 	}
-	v.admit(repl, &d, g.session)
+	v.admit(repl, &d, g.session && d.Session())
 	g.identity.set(r, repl)
 	g.clean(r, f)
 	if g.RefundOn == nil {
@@ -364,7 +369,7 @@ func (g *Gate) check() error {
 			return fmt.Errorf("cost: %w, or a placeholder", err)
 		}
 	}
-	return errors.Join(g.checkWords(), checkIdentity(g.IdentityHeaders, g.Headers))
+	return errors.Join(g.checkWords(), checkConfigList(g.Configs), checkIdentity(g.IdentityHeaders, g.Headers))
 }
 
 // checkPlaces reports what could never work once it is known what the app says.

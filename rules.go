@@ -43,8 +43,8 @@ type KeyRules struct {
 	GeneratorRaw json.RawMessage `json:"generator,omitempty" caddy:"namespace=apikey.generators inline_key=generator"`
 
 	// ValidatorsRaw refuse raw keys before any lookup; all must pass. Modules of
-	// the namespace apikey.validators. Default: none.
-	ValidatorsRaw []json.RawMessage `json:"validators,omitempty" caddy:"namespace=apikey.validators inline_key=validator"`
+	// the namespace apikey.validators; an empty list is none. Default: none.
+	ValidatorsRaw []json.RawMessage `json:"validators,omitzero" caddy:"namespace=apikey.validators inline_key=validator"`
 
 	// NameLength is the allowed length of a name in characters. Default: 1 to 32.
 	NameLength *Range `json:"name_length,omitempty"`
@@ -62,7 +62,7 @@ type KeyRules struct {
 	// Expiration says how long keys live. Default: for ever, unless they say.
 	Expiration *Expiration `json:"expiration,omitempty"`
 
-	// RateLimit of new keys that do not say. Default: none.
+	// RateLimit of new keys that do not say; an empty object is none. Default: none.
 	RateLimit *RateLimit `json:"rate_limit,omitempty"`
 
 	// RateLimiting false enforces no key's rate limit, whatever its record says.
@@ -70,8 +70,8 @@ type KeyRules struct {
 	RateLimiting *bool `json:"rate_limiting,omitempty"`
 
 	// Permissions of new keys that do not say, as "resource:action"; a bare name
-	// such as "read" means "api:read". Default: none.
-	Permissions []string `json:"permissions,omitempty"`
+	// such as "read" means "api:read"; an empty list is none. Default: none.
+	Permissions []string `json:"permissions,omitzero"`
 }
 
 // Range is an inclusive range of lengths.
@@ -82,12 +82,13 @@ type Range struct {
 
 // Expiration says how long keys live.
 type Expiration struct {
-	// Default lifetime of new keys that do not say. Default: none.
-	Default caddy.Duration `json:"default,omitempty"`
-	// Min is the shortest lifetime a caller may choose. Default: one second.
-	Min caddy.Duration `json:"min,omitempty"`
-	// Max is the longest lifetime a caller may choose. Default: none.
-	Max caddy.Duration `json:"max,omitempty"`
+	// Default lifetime of new keys that do not say; 0 is none. Default: none.
+	Default *caddy.Duration `json:"default,omitempty"`
+	// Min is the shortest lifetime a caller may choose; 0 is one second.
+	// Default: one second.
+	Min *caddy.Duration `json:"min,omitempty"`
+	// Max is the longest lifetime a caller may choose; 0 is none. Default: none.
+	Max *caddy.Duration `json:"max,omitempty"`
 	// Fixed: callers may not choose. Default: false.
 	Fixed *bool `json:"fixed,omitempty"`
 	// Keep is how long an expired key stays, so that the answer to it stays
@@ -124,8 +125,8 @@ func (k Keep) MarshalJSON() ([]byte, error) {
 
 // RateLimit is at most Max requests per Window.
 type RateLimit struct {
-	Max    int64          `json:"max"`
-	Window caddy.Duration `json:"window"`
+	Max    int64          `json:"max,omitempty"`
+	Window caddy.Duration `json:"window,omitempty"`
 	// Algorithm is "fixed_window", "sliding_window" or "token_bucket".
 	// Default: "fixed_window".
 	Algorithm string `json:"algorithm,omitempty"`
@@ -168,15 +169,19 @@ func (e *Expiration) check() error {
 	if e == nil {
 		return nil
 	}
-	for name, d := range map[string]caddy.Duration{"default": e.Default, "min": e.Min, "max": e.Max} {
+	var usual, least, most caddy.Duration
+	set(&usual, e.Default)
+	set(&least, e.Min)
+	set(&most, e.Max)
+	for name, d := range map[string]caddy.Duration{"default": usual, "min": least, "max": most} {
 		if d < 0 || d != 0 && time.Duration(d) < time.Second {
 			return fmt.Errorf("expiration %s: must be at least one second", name)
 		}
 	}
-	if e.Max != 0 && e.Min > e.Max {
+	if most != 0 && least > most {
 		return errors.New("expiration min: must not be above max")
 	}
-	if e.Default != 0 && (e.Default < e.Min || e.Max != 0 && e.Default > e.Max) {
+	if usual != 0 && (usual < least || most != 0 && usual > most) {
 		return errors.New("expiration default: must lie between min and max")
 	}
 	if e.Keep != nil && e.Keep.Duration < 0 {
@@ -186,7 +191,7 @@ func (e *Expiration) check() error {
 }
 
 func (l *RateLimit) check() error {
-	if l == nil {
+	if l.none() {
 		return nil
 	}
 	if l.Max < 1 || l.Max > key.MaxCount {
@@ -200,6 +205,8 @@ func (l *RateLimit) check() error {
 	}
 	return nil
 }
+
+func (l *RateLimit) none() bool { return l == nil || *l == RateLimit{} }
 
 func (l *RateLimit) algorithm() (ratelimit.Algorithm, error) {
 	if l.Algorithm == "" {
@@ -234,11 +241,11 @@ func (r *KeyRules) provision(ctx caddy.Context) (keyring.Rules, error) {
 	if r.PrefixLength != nil {
 		rules.PrefixLength = keyring.Range(*r.PrefixLength)
 	}
-	if r.Permissions != nil {
+	if len(r.Permissions) > 0 {
 		rules.Permissions, _ = key.ParsePermissions(r.Permissions) // checked
 	}
 	r.Expiration.provision(&rules.Expiration)
-	if l := r.RateLimit; l != nil {
+	if l := r.RateLimit; !l.none() {
 		algorithm, _ := l.algorithm() // checked
 		rules.RateLimit = &ratelimit.Policy{Algorithm: algorithm, Max: l.Max, Window: millis(l.Window)}
 	}
@@ -249,7 +256,11 @@ func (e *Expiration) provision(x *keyring.Expiration) {
 	if e == nil {
 		return
 	}
-	x.Default, x.Min, x.Max = millis(e.Default), millis(e.Min), millis(e.Max)
+	for dst, d := range map[*int64]*caddy.Duration{&x.Default: e.Default, &x.Min: e.Min, &x.Max: e.Max} {
+		if d != nil {
+			*dst = millis(*d)
+		}
+	}
 	set(&x.Fixed, e.Fixed)
 	if e.Keep != nil {
 		x.Keep = millis(e.Keep.Duration)

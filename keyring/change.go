@@ -110,7 +110,7 @@ func (s *Service) Update(ctx context.Context, id string, p Patch) (Info, error) 
 	now := s.ring.clock().wall
 	e, err := s.ring.update(ctx, st, id, func(e *store.Entry) error {
 		k := e.Key.Clone()
-		if err := s.set.Rules.patch(k, p, now); err != nil {
+		if err := s.rulesFor(k).patch(k, p, now); err != nil {
 			return err
 		}
 		if err := p.Within.patch(k, p); err != nil {
@@ -299,10 +299,10 @@ func (s *Service) Rotate(ctx context.Context, id string, grace int64, withSecret
 	if err != nil {
 		return Issued{}, err
 	}
-	rules, now := &s.set.Rules, s.ring.clock().wall
+	now := s.ring.clock().wall
 	var issued Issued
 	e, err := s.ring.update(ctx, st, id, func(e *store.Entry) (err error) {
-		k := &sketch{*e.Key}
+		k, rules := &sketch{*e.Key}, s.rulesFor(e.Key)
 		prefix := ""
 		if k.Prefix != nil {
 			prefix = *k.Prefix
@@ -358,7 +358,8 @@ func (s *Service) DeleteExpired(ctx context.Context) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	return s.ring.deleteExpired(ctx, st, s.ring.clock().wall+1)
+	end := s.ring.clock().wall + 1
+	return s.ring.deleteExpired(ctx, st, store.Expired{Before: func(string) int64 { return end }, Former: end})
 }
 
 // Owner returns an owner.

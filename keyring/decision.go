@@ -82,6 +82,9 @@ type Request struct {
 	// not known (zero) is in no network.
 	CheckIP  bool
 	ClientIP netip.Addr
+	// ConfigIDs are the configurations whose keys are asked for; a key of another
+	// one is Invalid. Nil: all.
+	ConfigIDs []string
 	// DryRun decides without taking or counting anything.
 	DryRun bool
 	// Counted is what statistics know of the request, where it may meet several
@@ -109,11 +112,12 @@ type Decision struct {
 	// Cost is what was taken.
 	Cost int64
 
-	at   int64 // when it was made, in Unix milliseconds
-	hash key.Hash
-	live *live
-	rec  *record
-	plan *plan // of the owner; nil: none
+	at    int64 // when it was made, in Unix milliseconds
+	hash  key.Hash
+	live  *live
+	rec   *record
+	rules *Rules // of the key's configuration
+	plan  *plan  // of the owner; nil: none
 	// What withdraw needs: when the slots were taken, and the time of this use and
 	// of the one before.
 	tick, used, usedBefore int64
@@ -139,6 +143,9 @@ func (d *Decision) Permissions() string {
 	}
 	return d.rec.permissions
 }
+
+// Session reports whether the key stands for its owner.
+func (d *Decision) Session() bool { return d.rules != nil && d.rules.Session }
 
 // Tier returns the name of the owner's tier, empty where there is none.
 func (d *Decision) Tier() string {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -146,37 +148,58 @@ func (r *Ring) Attach(s *Settings) (detach func()) {
 	}
 }
 
-// longest returns how long expired keys are kept, and false where they are never
-// deleted.
-func (k *keeping) longest() (int64, bool) {
+// cutoffs returns which expired keys are kept for long enough, and false where
+// nobody says, or all are kept for ever. A key whose configuration is not
+// configured any more is kept as those of "default" are.
+func (k *keeping) cutoffs(now int64) (x store.Expired, ok bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	longest, ok := int64(0), false
-	for s := range k.keep {
-		keep := s.Rules.Expiration.Keep
-		if keep == KeepForever {
-			return 0, false
+	all := slices.Collect(maps.Keys(k.keep))
+	x.Before = func(configID string) int64 {
+		before := now
+		for _, s := range all {
+			before = min(before, s.cutoff(configID, now))
 		}
-		longest, ok = max(longest, keep), true
+		return before
 	}
-	return longest, ok
+	x.Former = now
+	for _, s := range all {
+		for _, id := range s.configIDs() {
+			before := x.Before(id)
+			x.Former, ok = min(x.Former, before), ok || before > 0
+		}
+	}
+	return x, ok
+}
+
+// cutoff returns the time before which keys of a configuration must have expired
+// to be deleted.
+func (s *Settings) cutoff(configID string, now int64) int64 {
+	rules := s.rules(configID)
+	if rules == nil {
+		rules = &s.Rules
+	}
+	if rules.Expiration.Keep == KeepForever {
+		return 0
+	}
+	return max(0, now-rules.Expiration.Keep)
 }
 
 // deleteKept deletes keys that have been expired for longer than they are kept.
 func (r *Ring) deleteKept(ctx context.Context, st store.Store) error {
-	keep, ok := r.keeping.longest()
+	x, ok := r.keeping.cutoffs(r.clock().wall)
 	if !ok {
 		return nil
 	}
-	_, err := r.deleteExpired(ctx, st, r.clock().wall-keep)
+	_, err := r.deleteExpired(ctx, st, x)
 	return err
 }
 
-// deleteExpired deletes keys that expired before the time given.
-func (r *Ring) deleteExpired(ctx context.Context, st store.Store, before int64) (int, error) {
+// deleteExpired deletes expired keys.
+func (r *Ring) deleteExpired(ctx context.Context, st store.Store, x store.Expired) (int, error) {
 	total := 0
 	for ctx.Err() == nil {
-		n, err := r.deleteSome(ctx, st, before)
+		n, err := r.deleteSome(ctx, st, x)
 		total += n
 		if err != nil {
 			return total, fmt.Errorf("deleting expired keys: %w", err)
@@ -188,9 +211,9 @@ func (r *Ring) deleteExpired(ctx context.Context, st store.Store, before int64) 
 	return total, ctx.Err()
 }
 
-func (r *Ring) deleteSome(ctx context.Context, st store.Store, before int64) (int, error) {
+func (r *Ring) deleteSome(ctx context.Context, st store.Store, x store.Expired) (int, error) {
 	defer r.changing.lockAll()()
-	ids, err := st.DeleteExpired(ctx, before, deleteBatch)
+	ids, err := st.DeleteExpired(ctx, x, deleteBatch)
 	if err != nil {
 		return 0, err
 	}

@@ -13,6 +13,8 @@ import (
 // not changed once in use.
 type Settings struct {
 	Rules Rules // of the configuration "default"
+	// Configs are the rules of further configurations, each ConfigID once.
+	Configs []Rules
 	// Lease is how many credits of a key this process may have leased and not
 	// spent. 0: none, each debit is durable before the request goes on.
 	Lease int64
@@ -44,6 +46,7 @@ type Rules struct {
 	RateLimit    *ratelimit.Policy // of new keys that do not say
 	RateLimiting bool              // rate limits on keys are enforced
 	Permissions  key.Permissions   // of new keys that do not say
+	Session      bool              // keys stand for their owners
 }
 
 // Range is an inclusive range of lengths in characters.
@@ -82,6 +85,7 @@ func DefaultRules() Rules {
 		Metadata:     true,
 		Expiration:   Expiration{Keep: 30 * day},
 		RateLimiting: true,
+		Session:      true,
 	}
 }
 

@@ -68,14 +68,6 @@ type Draft struct {
 	Within *Bounds
 }
 
-// rulesOf returns the rules of a configuration.
-func (s *Service) rulesOf(configID *string) (*Rules, error) {
-	if configID != nil && *configID != s.set.Rules.ConfigID {
-		return nil, &FieldError{"configId", NoSuchConfig, sprintf("must be a configuration of this server: %q", s.set.Rules.ConfigID)}
-	}
-	return &s.set.Rules, nil
-}
-
 // Create makes a key.
 func (s *Service) Create(ctx context.Context, draft Draft) (Issued, error) {
 	rules, err := s.rulesOf(draft.ConfigID)
@@ -300,7 +292,7 @@ func countOf(s *ratelimit.State, k *key.Key, tick int64) int64 {
 
 // shown returns the leading characters of a raw key that may be shown.
 func (s *Service) shown(k *key.Key) *string {
-	n := s.set.Rules.Start
+	n := s.rulesFor(k).Start
 	if k.Start == nil || n == 0 {
 		return nil
 	}

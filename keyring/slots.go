@@ -25,17 +25,20 @@ type slots struct {
 	more []ratelimit.Limit  // instead of room, where it is not
 }
 
-// limits reports whether a rate limit may apply to a key, or has to be counted.
-func (s *Service) limits(rec *record) bool {
-	return len(s.plans.units) > 0 || rec.limited && s.set.Rules.RateLimiting
+// limits reports whether a rate limit may apply to a decision, or has to be counted.
+func (s *Service) limits(d *Decision) bool {
+	return len(s.plans.units) > 0 || d.keyed()
 }
+
+// keyed reports whether the key's own rate limit applies.
+func (d *Decision) keyed() bool { return d.rec.limited && d.rules.RateLimiting }
 
 // slotsFor finds the rate limits that apply to a decision.
 func (s *Service) slotsFor(sl *slots, st store.Store, d *Decision) error {
-	if !s.limits(d.rec) {
+	if !s.limits(d) {
 		return nil
 	}
-	sl.limited, sl.rec, sl.keyed = true, d.rec, d.rec.limited && s.set.Rules.RateLimiting
+	sl.limited, sl.rec, sl.keyed = true, d.rec, d.keyed()
 	if len(s.plans.units) == 0 {
 		return nil
 	}
@@ -137,7 +140,7 @@ func (s *slots) undo(n int64) {
 
 // returnSlots gives back n slots of every limit, of a request that was let in.
 func (s *Service) returnSlots(d *Decision, n int64) error {
-	if n == 0 || !s.limits(d.rec) {
+	if n == 0 || !s.limits(d) {
 		return nil
 	}
 	st, err := s.ring.open(context.Background())

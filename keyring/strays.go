@@ -26,6 +26,19 @@ const maxStrays = 1000
 type strays struct {
 	mu sync.Mutex
 	m  map[[2]string]struct{}
+
+	configs sync.Map // IDs of configurations
+}
+
+// firstOfConfig reports whether a configuration is new here. Requests ask each
+// time, so it takes no lock. There are as many IDs as have ever been configured,
+// or imported: few.
+func (s *strays) firstOfConfig(id string) bool {
+	if _, known := s.configs.Load(id); known {
+		return false
+	}
+	_, known := s.configs.LoadOrStore(id, nil)
+	return !known
 }
 
 // first reports whether an owner with a tier is new here.

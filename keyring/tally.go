@@ -17,15 +17,16 @@ const (
 	kinds
 )
 
-// kindOf returns how an outcome is counted. Where no key was opened, or the
-// store failed, there is nothing that a key did.
+// kindOf returns how an outcome is counted. Where the store failed, there is
+// nothing that a key did. Invalid counts where a key was opened all the same: one
+// of another configuration.
 func kindOf(o Outcome) kind {
 	switch o {
 	case Allowed:
 		return allowed
 	case RateLimited, UsageExceeded:
 		return limited
-	case Disabled, Expired, InvalidSecret, IPNotAllowed, Forbidden:
+	case Invalid, Disabled, Expired, InvalidSecret, IPNotAllowed, Forbidden:
 		return denied
 	default:
 		return uncounted

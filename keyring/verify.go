@@ -15,7 +15,8 @@ import (
 // refusal takes nothing. The error tells why the outcome is Unavailable, for the
 // log; it is nil for every other outcome.
 func (s *Service) Verify(ctx context.Context, raw string, q *Request) (d Decision, err error) {
-	if key.CheckShape(raw, false) != nil || !s.set.Rules.accepts(raw) {
+	rules := s.sole(q.ConfigIDs)
+	if key.CheckShape(raw, false) != nil || rules != nil && !rules.accepts(raw) {
 		d.Outcome = Invalid
 		return d, nil
 	}
@@ -28,8 +29,19 @@ func (s *Service) Verify(ctx context.Context, raw string, q *Request) (d Decisio
 		d.Outcome = Invalid
 		return d, nil
 	}
-	err = s.decide(ctx, st, key.HashOf(raw), paid{}, q, &d)
+	c := credential{hash: key.HashOf(raw)}
+	if rules == nil {
+		c.unjudged = raw
+	}
+	err = s.decide(ctx, st, c, paid{}, q, &d)
 	return d, err
+}
+
+// credential is what opens a key. unjudged is the raw key where the validators of
+// its configuration have still to see it: which they are, only the record tells.
+type credential struct {
+	hash     key.Hash
+	unjudged string
 }
 
 // checksumFits holds the checksum against raw, unless a key without one is stored.
@@ -37,9 +49,10 @@ func (s *Service) checksumFits(raw string) bool {
 	return s.ring.plain.Load() || key.ChecksumFits(raw)
 }
 
-// HasShape reports whether raw has the shape of a key, without looking it up.
-func (s *Service) HasShape(raw string) bool {
-	return key.CheckShape(raw, false) == nil && s.set.Rules.accepts(raw) && s.checksumFits(raw)
+// HasShape reports whether raw has the shape of a key of one of some
+// configurations, without looking it up. Nil: of any.
+func (s *Service) HasShape(raw string, configIDs []string) bool {
+	return key.CheckShape(raw, false) == nil && s.accepted(raw, configIDs) && s.checksumFits(raw)
 }
 
 // Again decides about a request that was already let in by before and meets
@@ -52,7 +65,7 @@ func (s *Service) Again(ctx context.Context, before *Decision, q *Request) (d De
 		d.refuse(Unavailable, unavailableWait, true)
 		return d, err
 	}
-	err = s.decide(ctx, st, before.hash, paid{before.Cost, before.debt}, q, &d)
+	err = s.decide(ctx, st, credential{hash: before.hash}, paid{before.Cost, before.debt}, q, &d)
 	return d, err
 }
 
@@ -65,9 +78,9 @@ type paid struct {
 // decide finds the key and admits the request. The decision is passed down by
 // its address: by value, its copies alone would make the stack of a connection
 // grow.
-func (s *Service) decide(ctx context.Context, st *opened, hash key.Hash, before paid, q *Request, d *Decision) error {
+func (s *Service) decide(ctx context.Context, st *opened, c credential, before paid, q *Request, d *Decision) error {
 	for {
-		l, err := s.ring.find(ctx, st, hash)
+		l, err := s.ring.find(ctx, st, c.hash)
 		if err != nil {
 			d.refuse(Unavailable, unavailableWait, true)
 			return err
@@ -76,7 +89,7 @@ func (s *Service) decide(ctx context.Context, st *opened, hash key.Hash, before 
 			d.Outcome = Invalid
 			return nil
 		}
-		err = s.admit(ctx, st, l, hash, before, q, d)
+		err = s.admit(ctx, st, l, c, before, q, d)
 		if errors.Is(err, errDead) {
 			*d = Decision{}
 			continue // the key was let go of between finding and counting: find it again
@@ -149,25 +162,25 @@ func (r *Ring) load(st *opened, hash key.Hash) (*live, error) {
 
 // admit checks a key's standing, then takes what the request costs beyond what
 // it has paid before.
-func (s *Service) admit(ctx context.Context, st *opened, l *live, hash key.Hash, before paid, q *Request, d *Decision) error {
+func (s *Service) admit(ctx context.Context, st *opened, l *live, c credential, before paid, q *Request, d *Decision) error {
 	now := s.ring.clock()
 	rec := l.rec.Load()
 	if rec == nil {
 		d.Outcome = Invalid
 		return nil
 	}
-	opening := l.openedBy(rec.key, hash, now.wall)
-	if !opening.OK {
+	opening, rules := l.openedBy(rec.key, c.hash, now.wall), s.rulesFor(rec.key)
+	if !opening.OK || c.unjudged != "" && !rules.accepts(c.unjudged) {
 		d.Outcome = Invalid
 		return nil
 	}
-	d.at, d.hash, d.live, d.rec, d.plan = now.wall, hash, l, rec, s.planFor(rec.owner)
+	d.at, d.hash, d.live, d.rec, d.rules, d.plan = now.wall, c.hash, l, rec, rules, s.planFor(rec.owner)
 	d.Cost, d.debt = before.cost, before.debt
 	if d.Outcome = standing(l, rec, opening.SecretHash, now.wall, q); d.Outcome != Allowed {
 		return nil
 	}
 	more := max(0, q.Cost-before.cost)
-	if s.limits(rec) || l.metered.Load() {
+	if s.limits(d) || l.metered.Load() {
 		if err := s.charge(ctx, st, d, now, more, q.DryRun); err != nil || d.Outcome != Allowed {
 			return err
 		}
@@ -184,6 +197,8 @@ func (s *Service) admit(ctx context.Context, st *opened, l *live, hash key.Hash,
 func standing(l *live, rec *record, secret *key.Hash, now int64, q *Request) Outcome {
 	k := rec.key
 	switch {
+	case !q.wants(k.ConfigID):
+		return Invalid
 	case !k.Enabled || !rec.owner.cur.Load().Enabled:
 		return Disabled
 	case l.seenExpired(k, now):

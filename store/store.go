@@ -99,6 +99,16 @@ type Taken struct {
 	Credits key.Credits // after the call, the due refill applied
 }
 
+// Expired says what DeleteExpired removes.
+type Expired struct {
+	// Before returns a time for a configuration: those of its keys go whose expiry
+	// is not 0 and before that time. It runs while other writes wait: it must not
+	// call the store.
+	Before func(configID string) int64
+	// Former hashes go whose grace ended before this time.
+	Former int64
+}
+
 // Counted is one key's counters on their way to the store.
 type Counted struct {
 	ID       string
@@ -145,10 +155,9 @@ type Store interface {
 	Update(ctx context.Context, id string, change func(*Entry) error) (Entry, error)
 	// Delete removes a key with all that belongs to it, but for its usage.
 	Delete(ctx context.Context, id string) error
-	// DeleteExpired removes up to limit keys whose expiry is not 0 and before
-	// the time given, and returns their IDs. Former hashes whose grace ended
-	// before that time go too.
-	DeleteExpired(ctx context.Context, before int64, limit int) ([]string, error)
+	// DeleteExpired removes up to limit keys that have been expired for long
+	// enough, and returns their IDs. Former hashes go too.
+	DeleteExpired(ctx context.Context, x Expired, limit int) ([]string, error)
 
 	// MoveCredits makes a movement of a key's credits, as key.Credits.Move says.
 	// It is durable when it returns. A refusal writes nothing, not even a refill

@@ -9,7 +9,7 @@ import (
 // CreateKey is the body of POST /apikey/keys.
 type CreateKey struct {
 	UserID              string          `json:"userId" min:"1" max:"255" doc:"owner"`
-	ConfigID            *string         `json:"configId,omitzero" doc:"configuration; default \"default\""`
+	ConfigID            *string         `json:"configId,omitzero" doc:"one of the configurations; default \"default\""`
 	Name                *string         `json:"name,omitzero"`
 	Prefix              *string         `json:"prefix,omitzero"`
 	ExpiresIn           *int64          `json:"expiresIn,omitzero" min:"1" doc:"seconds"`

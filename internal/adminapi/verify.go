@@ -14,7 +14,7 @@ func verifyKey(c *call, in VerifyKey) (Verification, error) {
 	if err != nil {
 		return Verification{}, err
 	}
-	d, err := verify(c, in, q)
+	d, err := c.svc.Verify(c.Context(), in.Key, q)
 	if err != nil {
 		return Verification{}, err
 	}
@@ -40,6 +40,9 @@ func (in VerifyKey) request() (*keyring.Request, error) {
 			q.Require = append(q.Require, key.Permission{Resource: resource, Action: action})
 		}
 	}
+	if in.ConfigID != nil {
+		q.ConfigIDs = []string{*in.ConfigID}
+	}
 	if in.IP == nil {
 		return q, nil
 	}
@@ -49,24 +52,6 @@ func (in VerifyKey) request() (*keyring.Request, error) {
 		return nil, invalid("ip", "must be an IP address")
 	}
 	return q, nil
-}
-
-// verify decides. A key of another configuration than the one asked for is
-// invalid, whatever else is wrong with it, and pays nothing; so its
-// configuration is looked at first.
-func verify(c *call, in VerifyKey, q *keyring.Request) (keyring.Decision, error) {
-	if in.ConfigID != nil {
-		dry := *q
-		dry.DryRun = true
-		d, err := c.svc.Verify(c.Context(), in.Key, &dry)
-		if err != nil {
-			return d, err
-		}
-		if k := d.Key(); k != nil && k.ConfigID != *in.ConfigID {
-			return keyring.Decision{Outcome: keyring.Invalid}, nil
-		}
-	}
-	return c.svc.Verify(c.Context(), in.Key, q)
 }
 
 func refused(d *keyring.Decision) Verification {

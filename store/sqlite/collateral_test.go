@@ -132,7 +132,7 @@ func TestA6_collateral(t *testing.T) {
 			return err
 		}, nil},
 		{"delete", func() error { return s.Delete(ctx, id(9)) }, join(whole("keys", id(9)), whole("credits", id(9)), whole("counters", id(9)))},
-		{"nothing expired", func() error { _, err := s.DeleteExpired(ctx, now, 9); return err }, nil},
+		{"nothing expired", func() error { _, err := s.DeleteExpired(ctx, expiredBefore(now), 9); return err }, nil},
 		{"delete owner", func() error { _, err := s.DeleteOwner(ctx, "alice"); return err }, join(whole("owners", "alice"), everything(0), everything(4), whole("usage", id(0)), whole("owner_counters", "alice"))},
 	} {
 		before := dump(t, db)

@@ -94,7 +94,7 @@ func survives(t *testing.T, path string) (opened bool) {
 		_, _ = s.List(t.Context(), store.List{Sort: sort, Limit: 500})
 	}
 	_, _ = s.Owners(t.Context(), 500, "")
-	_, _ = s.DeleteExpired(t.Context(), now, 10)
+	_, _ = s.DeleteExpired(t.Context(), expiredBefore(now), 10)
 	_, _ = s.Health(t.Context())
 	return true
 }

@@ -20,17 +20,37 @@ func (s *Store) Delete(ctx context.Context, id string) error {
 	})
 }
 
-// DeleteExpired implements store.Store. The oldest go first.
-func (s *Store) DeleteExpired(ctx context.Context, before int64, limit int) ([]string, error) {
+const (
+	// expiring names the configurations of keys that expire, by steps through an
+	// index: there are few of them, and may be many keys.
+	expiring = `WITH RECURSIVE configs (id) AS (
+		SELECT min(config_id) FROM {p}keys WHERE expires_at IS NOT NULL
+		UNION ALL
+		SELECT (SELECT min(config_id) FROM {p}keys WHERE config_id > configs.id AND expires_at IS NOT NULL)
+		FROM configs WHERE configs.id IS NOT NULL)
+		SELECT id FROM configs WHERE id IS NOT NULL`
+
+	expiredOf = `SELECT id FROM {p}keys
+		WHERE config_id = ? AND expires_at IS NOT NULL AND expires_at < ? ORDER BY expires_at, id LIMIT ?`
+)
+
+// DeleteExpired implements store.Store. Of each configuration, the oldest go first.
+func (s *Store) DeleteExpired(ctx context.Context, x store.Expired, limit int) ([]string, error) {
 	return writeFor(ctx, s, func(w *writerConn) ([]string, error) {
-		ids, err := w.ids(`DELETE FROM {p}keys WHERE id IN (
-			SELECT id FROM {p}keys WHERE expires_at IS NOT NULL AND expires_at < ? ORDER BY expires_at, id LIMIT ?)
-			RETURNING id`, before, max(limit, 0))
+		configs, err := w.ids(expiring)
 		if err != nil {
-			return nil, failed("deleting expired keys", err)
+			return nil, failed("reading the configurations of keys", err)
 		}
-		_, err = w.exec(`DELETE FROM {p}former_hashes WHERE until_ms < ?`, before)
-		return ids, failed("deleting former hashes", err)
+		var all []string
+		for _, id := range configs {
+			ids, err := w.ids(`DELETE FROM {p}keys WHERE id IN (`+expiredOf+`) RETURNING id`, id, x.Before(id), max(limit-len(all), 0))
+			if err != nil {
+				return nil, failed("deleting expired keys", err)
+			}
+			all = append(all, ids...)
+		}
+		_, err = w.exec(`DELETE FROM {p}former_hashes WHERE until_ms < ?`, x.Former)
+		return all, failed("deleting former hashes", err)
 	})
 }
 

@@ -40,3 +40,8 @@ func TestStore_prefixed(t *testing.T) {
 		t.Errorf("%s names without the prefix", got)
 	}
 }
+
+// expiredBefore is the same time for keys of all configurations.
+func expiredBefore(t int64) store.Expired {
+	return store.Expired{Before: func(string) int64 { return t }, Former: t}
+}

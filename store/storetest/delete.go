@@ -43,6 +43,40 @@ var deleteTests = []test{
 		}
 	}},
 	{"T2 expired keys, and only those", testT2},
+	{"T2 each configuration has its own time", func(e *env) {
+		for i, config := range []string{"a", "b", "c", "default"} {
+			for n := range 3 {
+				e.create(key.Credits{}, func(k *key.Key) {
+					k.ID, k.ConfigID, k.ExpiresAt = fmt.Sprintf("%s%d", config, n), config, t0+int64(n-1)
+					k.Hash = hash(config, n)
+				})
+			}
+			e.create(key.Credits{}, func(k *key.Key) { k.ID, k.ConfigID, k.Hash = config+"-", config, hash("never "+config, i) })
+		}
+		before := map[string]int64{"a": t0 + 1, "b": 0, "c": t0}
+		x := store.Expired{Before: func(configID string) int64 {
+			if t, ok := before[configID]; ok {
+				return t
+			}
+			return t0 + 2
+		}}
+		var gone []string
+		for _, want := range []int{4, 2, 0} {
+			ids, err := e.store.DeleteExpired(e.ctx, x, 4)
+			e.must(err)
+			if len(ids) != want {
+				e.Fatalf("%d deleted, want %d", len(ids), want)
+			}
+			gone = append(gone, ids...)
+		}
+		slices.Sort(gone)
+		if want := []string{"a0", "a1", "c0", "default0", "default1", "default2"}; !slices.Equal(gone, want) {
+			e.Fatalf("%v deleted, want %v", gone, want)
+		}
+		if rest := e.dump(); len(rest) != 10 {
+			e.Fatalf("%d keys stay, want 10", len(rest))
+		}
+	}},
 	{"T2 at most the limit, the rest later", func(e *env) {
 		for i := range 25 {
 			e.create(key.Credits{}, func(k *key.Key) { k.ExpiresAt = t0 + int64(i) })
@@ -53,7 +87,7 @@ var deleteTests = []test{
 			if want == 0 && total == 0 {
 				limit = 0
 			}
-			ids, err := e.store.DeleteExpired(e.ctx, t0+100, limit)
+			ids, err := e.store.DeleteExpired(e.ctx, expiredBefore(t0+100), limit)
 			e.must(err)
 			if len(ids) != want {
 				e.Fatalf("%d deleted, want %d", len(ids), want)
@@ -61,6 +95,11 @@ var deleteTests = []test{
 			total += len(ids)
 		}
 	}},
+}
+
+// expiredBefore is the same time for keys of all configurations.
+func expiredBefore(t int64) store.Expired {
+	return store.Expired{Before: func(string) int64 { return t }, Former: t}
 }
 
 // testT2 mixes 10,000 keys of which a known half has expired.
@@ -100,7 +139,7 @@ func testT2(e *env) {
 	was := e.dump()
 	var deleted []string
 	for {
-		ids, err := e.store.DeleteExpired(e.ctx, before, 999)
+		ids, err := e.store.DeleteExpired(e.ctx, expiredBefore(before), 999)
 		e.must(err)
 		if len(ids) == 0 {
 			break

@@ -61,7 +61,7 @@ func testClosed(e *env) {
 			return err
 		},
 		"Delete":        func() error { return e.store.Delete(e.ctx, id) },
-		"DeleteExpired": func() error { _, err := e.store.DeleteExpired(e.ctx, t0, 5); return err },
+		"DeleteExpired": func() error { _, err := e.store.DeleteExpired(e.ctx, expiredBefore(t0), 5); return err },
 		"MoveCredits":   func() error { _, err := e.store.MoveCredits(e.ctx, id, key.Move{Take: 1}, t0); return err },
 		"ForfeitLeases": func() error { return e.store.ForfeitLeases(e.ctx) },
 		"SaveCounters":  func() error { return e.store.SaveCounters(e.ctx, []store.Counted{{ID: id}}) },

@@ -60,7 +60,7 @@ var usageTests = []test{
 		}
 		save(1)
 		e.must(e.store.Delete(e.ctx, b.Key.ID))
-		if _, err := e.store.DeleteExpired(e.ctx, t0+1, 10); err != nil {
+		if _, err := e.store.DeleteExpired(e.ctx, expiredBefore(t0+1), 10); err != nil {
 			e.Fatal(err)
 		}
 		save(2) // counted before the deletion, written after it

@@ -1,0 +1,203 @@
+package apikey
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+
+	"github.com/caddy-apikey/caddy-apikey/key"
+	"github.com/caddy-apikey/caddy-apikey/keyring"
+)
+
+// Config is a named configuration: rules of its own for making and checking keys.
+// What it does not say, it takes from the app.
+type Config struct {
+	// ID names the configuration: 1 to 64 of a-z A-Z 0-9 . _ - and not "default".
+	// Required.
+	ID string `json:"id"`
+
+	// Session false keeps the keys of the configuration from standing for their
+	// owners: they set no http.auth.user.*, and get-session refuses them.
+	// Default: true.
+	Session *bool `json:"session,omitempty"`
+
+	KeyRules
+}
+
+var configID = regexp.MustCompile(`^[a-zA-Z0-9_.-]{1,64}$`)
+
+// checkConfigs reports what could never work. It looks at each configuration
+// alone: complete does at what it becomes.
+func (a *App) checkConfigs() error {
+	for i := range a.Configs {
+		c := &a.Configs[i]
+		if err := checkConfigID(c.ID, a.Configs[:i]); err != nil {
+			return err
+		}
+		if err := c.check(); err != nil {
+			return fmt.Errorf("config %s: %w", c.ID, err)
+		}
+	}
+	return nil
+}
+
+// checkConfigID checks the ID of a configuration that comes after others.
+func checkConfigID(id string, others []Config) error {
+	switch {
+	case !configID.MatchString(id):
+		return errors.New("config: the id must be 1 to 64 of a-z A-Z 0-9 . _ -")
+	case id == key.DefaultConfig:
+		return fmt.Errorf("config: the options of %q are those outside of any config", id)
+	case slices.ContainsFunc(others, func(c Config) bool { return c.ID == id }):
+		return fmt.Errorf("config %s stands twice", id)
+	}
+	return nil
+}
+
+// complete returns the rules with all that they take from outside.
+func (c *Config) complete(outside *KeyRules) (KeyRules, error) {
+	r := c.inherit(outside)
+	if err := r.check(); err != nil {
+		return r, fmt.Errorf("config %s, with what it takes from outside: %w", c.ID, err)
+	}
+	return r, nil
+}
+
+// inherit returns the rules with what they do not say taken from others.
+func (r KeyRules) inherit(from *KeyRules) KeyRules {
+	r.Prefix = cmp.Or(r.Prefix, from.Prefix)
+	r.Length = cmp.Or(r.Length, from.Length)
+	r.Checksum = cmp.Or(r.Checksum, from.Checksum)
+	r.Start = cmp.Or(r.Start, from.Start)
+	r.NameLength = cmp.Or(r.NameLength, from.NameLength)
+	r.PrefixLength = cmp.Or(r.PrefixLength, from.PrefixLength)
+	r.RequireName = cmp.Or(r.RequireName, from.RequireName)
+	r.Metadata = cmp.Or(r.Metadata, from.Metadata)
+	r.Expiration = r.Expiration.inherit(from.Expiration)
+	r.RateLimit = cmp.Or(r.RateLimit, from.RateLimit)
+	r.RateLimiting = cmp.Or(r.RateLimiting, from.RateLimiting)
+	if r.GeneratorRaw == nil {
+		r.GeneratorRaw = from.GeneratorRaw
+	}
+	if r.ValidatorsRaw == nil {
+		r.ValidatorsRaw = from.ValidatorsRaw
+	}
+	if r.Permissions == nil {
+		r.Permissions = from.Permissions
+	}
+	return r
+}
+
+func (e *Expiration) inherit(from *Expiration) *Expiration {
+	if e == nil || from == nil {
+		return cmp.Or(e, from)
+	}
+	return &Expiration{
+		Default: cmp.Or(e.Default, from.Default),
+		Min:     cmp.Or(e.Min, from.Min),
+		Max:     cmp.Or(e.Max, from.Max),
+		Fixed:   cmp.Or(e.Fixed, from.Fixed),
+		Keep:    cmp.Or(e.Keep, from.Keep),
+	}
+}
+
+// provisionRules fills in the rules of all configurations. check has passed.
+func (a *App) provisionRules(ctx caddy.Context, s *keyring.Settings) (err error) {
+	// Before any guest module is loaded: loading empties the field that holds it.
+	completed := make([]KeyRules, len(a.Configs))
+	for i := range a.Configs {
+		if completed[i], err = a.Configs[i].complete(&a.KeyRules); err != nil {
+			return err
+		}
+	}
+	if s.Rules, err = a.usable(ctx, &a.KeyRules); err != nil {
+		return err
+	}
+	s.Configs = make([]keyring.Rules, len(a.Configs))
+	for i := range a.Configs {
+		id := a.Configs[i].ID
+		if s.Configs[i], err = a.usable(ctx, &completed[i]); err != nil {
+			return fmt.Errorf("config %s: %w", id, err)
+		}
+		s.Configs[i].ConfigID = id
+		set(&s.Configs[i].Session, a.Configs[i].Session)
+	}
+	return nil
+}
+
+// usable returns rules by which keys can be made.
+func (a *App) usable(ctx caddy.Context, r *KeyRules) (keyring.Rules, error) {
+	rules, err := r.provision(ctx)
+	if err != nil {
+		return rules, err
+	}
+	set(&rules.SecretPrefix, a.SecretPrefix)
+	if err := rules.Check(); err != nil {
+		return rules, fmt.Errorf("no key could be made with this configuration: %w", err)
+	}
+	return rules, nil
+}
+
+// unmarshalConfig reads <id> { … }.
+func (a *App) unmarshalConfig(d *caddyfile.Dispenser) error {
+	var c Config
+	if err := one(d, &c.ID); err != nil {
+		return err
+	}
+	if err := checkConfigID(c.ID, a.Configs); err != nil {
+		return d.WrapErr(err)
+	}
+	err := options(d, "validate permissions", func(option string) error {
+		if option == "session" {
+			return onOff(d, &c.Session)
+		}
+		return c.unmarshalOption(d, option)
+	}, c.check)
+	a.Configs = append(a.Configs, c)
+	return err
+}
+
+// completeConfigs checks what the configurations become together with the options
+// outside of them, when all are known. at is where each of them begins.
+func (a *App) completeConfigs(at []caddyfile.Dispenser) error {
+	for i := range a.Configs {
+		if _, err := a.Configs[i].complete(&a.KeyRules); err != nil {
+			return at[i].WrapErr(err)
+		}
+	}
+	return nil
+}
+
+// checkConfigList checks a list of configurations whose keys are let in.
+func checkConfigList(ids []string) error {
+	if ids != nil && len(ids) == 0 {
+		return errors.New("config: a list without configurations lets nobody in")
+	}
+	for i, id := range ids {
+		if slices.Contains(ids[:i], id) {
+			return fmt.Errorf("config: %q stands twice", id)
+		}
+	}
+	return nil
+}
+
+// checkKnown reports configurations that there are none of.
+func checkKnown(keys *keyring.Service, ids []string) error {
+	for _, id := range ids {
+		if !keys.HasConfig(id) {
+			known := keys.Configs()
+			for i := range known {
+				known[i] = strconv.Quote(known[i])
+			}
+			return fmt.Errorf("config: there is no configuration %q: it must be one of %s", id, strings.Join(known, ", "))
+		}
+	}
+	return nil
+}

@@ -1,0 +1,106 @@
+package keyring
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/caddy-apikey/caddy-apikey/key"
+)
+
+// Configs returns the IDs of the configurations, "default" first.
+func (s *Service) Configs() []string { return s.set.configIDs() }
+
+func (s *Settings) configIDs() []string {
+	ids := []string{s.Rules.ConfigID}
+	for i := range s.Configs {
+		ids = append(ids, s.Configs[i].ConfigID)
+	}
+	return ids
+}
+
+// HasConfig reports whether there is a configuration of that ID.
+func (s *Service) HasConfig(id string) bool { return s.set.rules(id) != nil }
+
+// rules returns the rules of a configuration, or nil where there is none of that
+// ID. There are few, so a walk is as good as a map.
+func (s *Settings) rules(id string) *Rules {
+	if id == s.Rules.ConfigID {
+		return &s.Rules
+	}
+	for i := range s.Configs {
+		if s.Configs[i].ConfigID == id {
+			return &s.Configs[i]
+		}
+	}
+	return nil
+}
+
+// rulesOf returns the rules of the configuration that somebody asks for. Nil is
+// "default".
+func (s *Service) rulesOf(configID *string) (*Rules, error) {
+	if configID == nil {
+		return &s.set.Rules, nil
+	}
+	if r := s.set.rules(*configID); r != nil {
+		return r, nil
+	}
+	var ids []string
+	for _, id := range s.Configs() {
+		ids = append(ids, strconv.Quote(id))
+	}
+	return nil, &FieldError{"configId", NoSuchConfig, "must be a configuration of this server: " + strings.Join(ids, ", ")}
+}
+
+// rulesFor returns the rules of the configuration of a stored key. Where that is
+// not configured any more, those of "default" hold, and the log says so.
+func (s *Service) rulesFor(k *key.Key) *Rules {
+	if r := s.set.rules(k.ConfigID); r != nil {
+		return r
+	}
+	if s.ring.strays.firstOfConfig(k.ConfigID) {
+		s.ring.report(&UnknownConfig{k.ConfigID})
+	}
+	return &s.set.Rules
+}
+
+// UnknownConfig is reported for a key whose configuration is not configured, once
+// for each in a process.
+type UnknownConfig struct{ ConfigID string }
+
+func (e *UnknownConfig) Error() string {
+	return fmt.Sprintf("the configuration %q of a key is not configured: the rules of %q apply", e.ConfigID, key.DefaultConfig)
+}
+
+// sole returns the rules that judge every key of some configurations, or nil
+// where that depends on the key.
+func (s *Service) sole(configIDs []string) *Rules {
+	switch {
+	case len(configIDs) == 1:
+		return s.set.rules(configIDs[0])
+	case len(s.set.Configs) == 0:
+		return &s.set.Rules
+	}
+	return nil
+}
+
+// accepted reports whether the validators of one of some configurations let a raw
+// key pass. Nil: of any.
+func (s *Service) accepted(raw string, configIDs []string) bool {
+	if rules := s.sole(configIDs); rules != nil {
+		return rules.accepts(raw)
+	}
+	if configIDs == nil {
+		configIDs = s.Configs()
+	}
+	return slices.ContainsFunc(configIDs, func(id string) bool {
+		rules := s.set.rules(id)
+		return rules != nil && rules.accepts(raw)
+	})
+}
+
+// wants reports whether keys of a configuration are asked for.
+func (q *Request) wants(configID string) bool {
+	return q.ConfigIDs == nil || slices.Contains(q.ConfigIDs, configID)
+}
