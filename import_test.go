@@ -198,6 +198,9 @@ func TestImportBetterAuth(t *testing.T) {
 	if err != nil || string(after) != string(before) {
 		t.Errorf("the other database was changed (%v)", err)
 	}
+	if r := c.exits(1, "import", "better-auth", db); !strings.Contains(r.stdout, `"public" must be a configuration of this server: "default", "pub"`) {
+		t.Errorf("an unknown configuration:\n%s", r.stdout)
+	}
 	out := c.exits(1, "import", "better-auth", db, "--json")
 	for where, text := range map[string]string{"the log": c.s.Log(), "the report": r.stdout + r.stderr, "the JSON": out.stdout + out.stderr} {
 		for i, row := range rows {

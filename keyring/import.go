@@ -221,8 +221,10 @@ func checkWords(k *key.Key) error {
 	if k.Metadata == nil {
 		return nil
 	}
-	var err error
-	k.Metadata, err = compactObject(k.Metadata)
+	compact, err := compactObject(k.Metadata)
+	if err == nil {
+		k.Metadata = compact
+	}
 	return err
 }
 

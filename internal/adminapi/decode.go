@@ -78,7 +78,7 @@ func decodeBody(body []byte, in reflect.Value, fields []field) error {
 		if d.Decode(&raw) != nil || !utf8.Valid(raw) || !ends(body[d.InputOffset():]) {
 			return invalid(name, "%s", f.allowed())
 		}
-		if !namesOnce(raw) {
+		if !isList(f.value) && !namesOnce(raw) { // objects in lists are looked at one by one
 			return invalid(name, "must not hold an object with a repeated name")
 		}
 		if err := f.set(in, raw); err != nil {

@@ -71,7 +71,7 @@ func (c *call) importBetterAuth(o betterauthdb.Options, dryRun bool) (err error)
 
 // key sends a converted key on its way.
 func (s *shipment) key(k betterauthdb.Key) error {
-	one := item{id: k.Record.ID, notes: k.Notes}
+	one := item{id: k.Record.ID, notes: k.Notes, config: *k.Record.ConfigID}
 	if k.Refused != nil {
 		result := adminapi.ImportResult{Kind: "key", Status: "invalid", Field: k.Refused.Field, Error: k.Refused.Message}
 		if one.id != "" {

@@ -64,6 +64,9 @@ type item struct {
 	owner bool
 	json  json.RawMessage
 	notes []betterauthdb.Note
+	// config is the configuration of a key that comes from elsewhere: the server
+	// does not repeat one that it does not know.
+	config string
 }
 
 // maxImport is how many bytes of records go into one request: what is around

@@ -61,7 +61,11 @@ func (r *report) add(one item, result adminapi.ImportResult) error {
 		example = sprintf("line %d", one.line)
 	}
 	if result.Error != "" {
-		r.fault(result.Status, result.Field, strings.TrimPrefix(result.Error, result.Field+": "), example)
+		message := strings.TrimPrefix(result.Error, result.Field+": ")
+		if result.Field == "configId" && one.config != "" {
+			message = sprintf("%q %s", one.config, message)
+		}
+		r.fault(result.Status, result.Field, message, example)
 		one.notes = nil // nothing was imported
 	}
 	lost := false
