@@ -66,7 +66,9 @@ func (r *report) add(one item, result adminapi.ImportResult) error {
 			message = sprintf("%q %s", one.config, message)
 		}
 		r.fault(result.Status, result.Field, message, example)
-		one.notes = nil // nothing was imported
+	}
+	if result.Status != "created" {
+		one.notes = nil // of the record that was not imported now
 	}
 	lost := false
 	for _, note := range one.notes {
@@ -123,14 +125,21 @@ func (r *report) close() error {
 	failed := r.totals["conflict"] + r.totals["invalid"]
 	switch {
 	case failed > 0 && r.lost > 0:
-		return fmt.Errorf("%d records could not be imported, and %d have lost something", failed, r.lost)
+		return fmt.Errorf("%s could not be imported, and %s lost something", records(failed), records(r.lost))
 	case failed > 0:
-		return fmt.Errorf("%d records could not be imported", failed)
+		return fmt.Errorf("%s could not be imported", records(failed))
 	case r.lost > 0:
-		return fmt.Errorf("%d records have lost something", r.lost)
+		return fmt.Errorf("%s lost something", records(r.lost))
 	default:
 		return nil
 	}
+}
+
+func records(n int64) string {
+	if n == 1 {
+		return "1 record"
+	}
+	return sprintf("%d records", n)
 }
 
 func (r *report) finish() error {
