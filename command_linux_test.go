@@ -128,3 +128,31 @@ func TestCommandVerifyInterrupted(t *testing.T) {
 		t.Error("the terminal stays blind")
 	}
 }
+
+// On a terminal, an import shows a bar, and takes it away at the end.
+func TestImportShowsProgress(t *testing.T) {
+	c := startCLI(t)
+	rows := make([]map[string]any, 1000)
+	for i := range rows {
+		rows[i] = betterAuthRow(rawKeyOf(fmt.Sprintf("k%d", i)), map[string]any{"id": fmt.Sprintf("id%d", i)})
+	}
+	db := betterAuthDB(t, rows...)
+	file := c.s.Dir + "/keys.ndjson"
+	for _, args := range [][]string{{"import", "better-auth", db}, {"export", "--output", file}, {"import", file}} {
+		term := onTerminal(t, c.s.command(append([]string{"apikey"}, args...)...))
+		code := term.wait()
+		_, last, gone := strings.Cut(term.text(), "100%\r\x1b[K")
+		if code != 0 || !gone || !strings.Contains(term.text(), "#....") || strings.Contains(last, "#") {
+			t.Errorf("%v: exit status %d: %q", args, code, term.text())
+		}
+		if r := c.exits(0, args...); strings.Contains(r.stdout+r.stderr, "%") {
+			t.Errorf("a bar without a terminal: %q", r.stderr)
+		}
+		if args[0] == "import" {
+			r := onTerminal(t, c.s.command(append([]string{"apikey", "--json"}, args...)...))
+			if r.wait(); strings.Contains(r.text(), "%") {
+				t.Error("a bar beside JSON")
+			}
+		}
+	}
+}

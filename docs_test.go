@@ -153,6 +153,7 @@ func runSteps(t *testing.T, steps []docStep) {
 		cmd.Path = path
 	}
 	cmd.Dir = t.TempDir()
+	fillBetterAuthDB(t, filepath.Join(cmd.Dir, "better-auth.db"), docsRows())
 	// On a terminal curl shows no progress, as here.
 	if err := os.WriteFile(filepath.Join(cmd.Dir, ".curlrc"), []byte("silent\nshow-error\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -170,6 +171,22 @@ func runSteps(t *testing.T, steps []docStep) {
 		if have, want := anonymous(got[i]), anonymous(step.want); have != want {
 			t.Errorf("%s: %s\ngot:\n%s\nthe documentation says:\n%s", step.at, strings.TrimSpace(step.command), got[i], step.want)
 		}
+	}
+}
+
+// docsRows is the database of Better Auth that the documentation moves in from.
+func docsRows() []map[string]any {
+	const raw = "kQzVbWnYcRtMfHjLpXsDgKaUoEiTyNwBqZvCxSmRdFhJlPgOkIuYtReWqAzSxDcF"
+	other := func(name string, changes map[string]any) map[string]any {
+		changes["id"], changes["name"] = name, name
+		return betterAuthRow(rawKeyOf(name), changes)
+	}
+	return []map[string]any{
+		betterAuthRow(raw, map[string]any{"id": "laptop", "name": "laptop", "remaining": 50}),
+		other("build", map[string]any{"permissions": `{"files":["read","*"]}`}),
+		other("report", map[string]any{"remaining": 0}),
+		other("tags", map[string]any{"metadata": `["a","b"]`}),
+		other("website", map[string]any{"configId": "public"}),
 	}
 }
 

@@ -45,9 +45,13 @@ func (r *Ring) added(k *key.Key) {
 	if !k.Checksummed {
 		r.plain.Store(true)
 	}
-	r.members.add(k.Hash)
+	r.addedHash(k.Hash)
+}
+
+func (r *Ring) addedHash(h key.Hash) {
+	r.members.add(h)
 	r.additions.Add(1)
-	r.loads.Forget(string(k.Hash[:]))
+	r.loads.Forget(string(h[:]))
 }
 
 // update changes a key in the store and then in memory.

@@ -19,10 +19,13 @@ const (
 )
 
 // CheckUserID checks the name of an owner.
-func CheckUserID(id string) error {
+func CheckUserID(id string) error { return checkID("userId", id) }
+
+// checkID checks what stands in paths.
+func checkID(field, id string) error {
 	n := utf8.RuneCountInString(id)
 	if n < 1 || n > maxUserID || !printable(id) || id == "." || id == ".." {
-		return invalid("userId", "must be 1 to %d UTF-8 characters without control characters, and not \".\" or \"..\"", maxUserID)
+		return invalid(field, "must be 1 to %d UTF-8 characters without control characters, and not \".\" or \"..\"", maxUserID)
 	}
 	return nil
 }
@@ -68,6 +71,10 @@ func (r *Rules) checkMetadata(raw json.RawMessage) (json.RawMessage, error) {
 	if !r.Metadata {
 		return nil, &FieldError{"metadata", MetadataDisabled, "is switched off in this configuration"}
 	}
+	return compactObject(raw)
+}
+
+func compactObject(raw json.RawMessage) (json.RawMessage, error) {
 	if raw[0] != '{' {
 		return nil, &FieldError{"metadata", InvalidMetadataType, "must be an object or null"}
 	}

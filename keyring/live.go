@@ -222,20 +222,20 @@ func (s *lives) put(sh *shard, l *live, e store.Entry, began uint64) *live {
 	if old := l.rec.Swap(rec); old != nil {
 		s.owners.drop(old.owner)
 	} else if !fresh {
-		l.forget() // a new key under the ID of a deleted one
+		l.begin(e.Counters) // a new key under the ID of a deleted one
 	}
 	l.hear(e.Credits)
 	return l
 }
 
-// forget resets what use has changed.
-func (l *live) forget() {
+// begin resets what use has changed to what the store has.
+func (l *live) begin(c key.Counters) {
 	l.mu.Lock()
-	l.rate, l.credits = ratelimit.State{}, key.Credits{}
+	l.credits = key.Credits{}
+	l.restore(c)
 	l.drop()
 	l.metered.Store(false)
 	l.mu.Unlock()
-	l.lastRequest.Store(0)
 	l.expired.Store(0)
 	l.graceOver.Store(0)
 }

@@ -117,6 +117,16 @@ func (c *ownerCounts) clear() {
 	c.loaded.Store(true)
 }
 
+// reload has the counts read again when they are next needed, unless something
+// has been counted here.
+func (c *ownerCounts) reload() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.units) == 0 {
+		c.loaded.Store(false)
+	}
+}
+
 // ownerList holds the owners whose counts wait to be written, each once. Locks
 // are taken in the order ownerCounts.mu, ownerList.mu.
 type ownerList struct {

@@ -94,6 +94,16 @@ func (s *owners) bury(id string) {
 	}
 }
 
+// reload has the counts of an owner that was imported read from the store, where
+// those of a deleted one of the same name are remembered as none.
+func (s *owners) reload(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if lo := s.m[id]; lo != nil {
+		lo.counts.reload()
+	}
+}
+
 func (s *owners) sweep(now int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -305,6 +305,9 @@ func (s *Service) shown(k *key.Key) *string {
 	return &start
 }
 
+// Now is the time by which keys are made and judged.
+func (s *Service) Now() int64 { return s.ring.clock().wall }
+
 // Health asks the store now.
 func (s *Service) Health(ctx context.Context) (store.Status, error) {
 	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)

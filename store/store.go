@@ -140,6 +140,11 @@ type Store interface {
 	// (enabled, no tier, made at the key's CreatedAt). It sets Generation and
 	// Version to 1 and returns what is stored.
 	Create(ctx context.Context, k *key.Key, c key.Credits) (Entry, error)
+	// Import adds keys as Create does, each with its counters, all in one
+	// transaction. A key whose ID or one of whose hashes exists is left out with
+	// its owner, and nothing of what exists is changed: added tells which are new.
+	// Any other error is that of all, and nothing is stored.
+	Import(ctx context.Context, batch []Entry) (added []bool, err error)
 	// Update runs change on a key inside one transaction and stores what it
 	// left in the entry: change may replace Entry.Key (by a changed Clone) and
 	// Entry.Credits, nothing else. Generation grows by one if the key changed,

@@ -82,6 +82,29 @@ func (c *Client) DeleteExpired(ctx context.Context) (Answer[Deleted], error) {
 	return send[Deleted](ctx, c, http.MethodPost, "/apikey/keys/delete-expired", nil)
 }
 
+// ImportKeys imports keys and owners.
+func (c *Client) ImportKeys(ctx context.Context, in ImportKeys) (Answer[Imported], error) {
+	return send[Imported](ctx, c, http.MethodPost, "/apikey/keys/import", in)
+}
+
+// ExportKeys returns an export, which the caller reads and closes. One that broke
+// off ends with another error than io.EOF.
+func (c *Client) ExportKeys(ctx context.Context) (io.ReadCloser, error) {
+	resp, err := c.call(ctx, http.MethodGet, "/apikey/keys/export", nil)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode < 300 {
+		return resp.Body, nil
+	}
+	defer resp.Body.Close()
+	raw, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err != nil {
+		return nil, fmt.Errorf("reading the answer: %w", err)
+	}
+	return nil, apiError(resp.StatusCode, raw)
+}
+
 // Verify asks whether a raw key is valid. An invalid one is no error.
 func (c *Client) Verify(ctx context.Context, in VerifyKey) (Answer[Verification], error) {
 	return send[Verification](ctx, c, http.MethodPost, "/apikey/verify", in)
@@ -144,8 +167,27 @@ func send[T any](ctx context.Context, c *Client, method, path string, in any) (a
 	return a, nil
 }
 
-// do sends in as JSON, or nothing for nil, and returns the body of a good answer.
+// do is call that returns the body of a good answer.
 func (c *Client) do(ctx context.Context, method, path string, in any) (json.RawMessage, error) {
+	resp, err := c.call(ctx, method, path, in)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	raw, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("reading the answer: %w", err)
+	case len(raw) > maxAnswer:
+		return nil, errors.New("reading the answer: it is too long")
+	case resp.StatusCode >= 300:
+		return nil, apiError(resp.StatusCode, raw)
+	}
+	return raw, nil
+}
+
+// call sends in as JSON, or nothing for nil.
+func (c *Client) call(ctx context.Context, method, path string, in any) (*http.Response, error) {
 	var body io.Reader
 	if in != nil {
 		b, err := strictjson.Marshal(in)
@@ -168,21 +210,7 @@ func (c *Client) do(ctx context.Context, method, path string, in any) (json.RawM
 	if client == nil {
 		client = http.DefaultClient
 	}
-	resp, err := client.Do(req)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	raw, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
-	switch {
-	case err != nil:
-		return nil, fmt.Errorf("reading the answer: %w", err)
-	case len(raw) > maxAnswer:
-		return nil, errors.New("reading the answer: it is too long")
-	case resp.StatusCode >= 300:
-		return nil, apiError(resp.StatusCode, raw)
-	}
-	return raw, nil
+	return client.Do(req)
 }
 
 // apiError reads an error of ours, or of whatever else answered.

@@ -11,11 +11,14 @@ import (
 	"github.com/caddy-apikey/caddy-apikey/internal/strictjson"
 )
 
-// readBody reads a request's body, and nil for an empty one.
-func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	body, err := strictjson.ReadBody(w, r)
+// MaxImportBody is the longest body of an import.
+const MaxImportBody = 4 << 20
+
+// readBody reads a request's body of so many bytes at most, and nil for an empty one.
+func readBody(w http.ResponseWriter, r *http.Request, most int64) ([]byte, error) {
+	body, err := strictjson.ReadBody(w, r, most)
 	switch {
-	case errors.Is(err, strictjson.ErrTooLarge):
+	case errors.As(err, new(*strictjson.TooLargeError)):
 		return nil, fail(http.StatusRequestEntityTooLarge, codeTooLarge, err.Error())
 	case errors.Is(err, strictjson.ErrMediaType):
 		return nil, fail(http.StatusUnsupportedMediaType, codeMediaType, err.Error())
@@ -37,7 +40,7 @@ func decodeBody(body []byte, in reflect.Value, fields []field) error {
 			return err
 		case value == nil:
 			return invalid(name, "%s", f.allowed())
-		case !strictjson.NamesOnce(value):
+		case !isList(f.value) && !strictjson.NamesOnce(value): // objects in lists are looked at one by one
 			return invalid(name, "must not hold an object with a repeated name")
 		}
 		return f.set(in, value)

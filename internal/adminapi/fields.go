@@ -23,6 +23,7 @@ type field struct {
 	nilable  bool // has a value that is written as null
 	notNull  bool // null is refused
 	omitted  bool // may be absent from an answer
+	each     bool // a list of Each
 
 	min, max int64 // of an integer, or of a length
 	bounded  bool  // a length is bounded at all
@@ -67,9 +68,23 @@ func (f *field) unwrap() {
 	case strings.HasPrefix(t.Name(), "Optional["):
 		f.optional, f.nilable, f.value = true, true, t.Field(1).Type.Elem()
 	default:
-		// Lists of objects are written as [], never as null.
-		f.nilable = t == rawType || t == permissionsType || t == stringsType
+		// Lists of objects are written as [], never as null; in requests they may be absent.
+		f.nilable = t == rawType || t == permissionsType || t == stringsType || isList(t) && f.omitted
+		f.each = isList(t) && strings.HasPrefix(t.Elem().Name(), "Each[")
 	}
+}
+
+// isList tells lists of objects.
+func isList(t reflect.Type) bool {
+	return t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Struct
+}
+
+// object returns the type of the objects in a list.
+func (f *field) object() reflect.Type {
+	if f.each {
+		return f.value.Elem().Field(0).Type
+	}
+	return f.value.Elem()
 }
 
 func (f *field) bound(tag reflect.StructTag) {
@@ -105,6 +120,10 @@ func (f *field) allowed() string {
 		return `must be a map {"resource":["action"]} or a list ["resource:action"]`
 	case f.value == stringsType:
 		return fmt.Sprintf("must be a list of %d to %d strings", f.min, f.max)
+	case isList(f.value):
+		return fmt.Sprintf("must be a list of %d to %d objects", f.min, f.max)
+	case f.value == timeType:
+		return "must be a time such as 2026-11-21T19:09:19.578Z, in the years 1970 to 9999"
 	case f.value.Kind() == reflect.Int64:
 		return fmt.Sprintf("must be an integer from %d to %d", f.min, f.max)
 	case f.value.Kind() == reflect.Bool:

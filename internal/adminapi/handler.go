@@ -1,6 +1,7 @@
 package adminapi
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -57,13 +58,32 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	answer, ferr := s.run(w, r, rt, arg)
+	body, streamed := answer.(stream)
 	switch {
 	case ferr != nil:
 		s.fail(w, r, rt, ferr)
 	case answer == nil:
 		w.WriteHeader(rt.status)
+	case streamed:
+		s.stream(w, r, rt, body)
 	default:
 		s.write(w, rt.status, answer, nil)
+	}
+}
+
+// stream answers with what is written while it is read.
+func (s *server) stream(w http.ResponseWriter, r *http.Request, rt *route, body stream) {
+	private(w.Header(), streamType)
+	began, err := body.send(w)
+	switch {
+	case err == nil:
+	case !began:
+		s.fail(w, r, rt, err)
+	default:
+		if r.Context().Err() == nil {
+			s.info.Report(fmt.Errorf("admin API: %s broke off: %w", rt.name, err))
+		}
+		panic(http.ErrAbortHandler) // so that nobody takes the half for the whole
 	}
 }
 
@@ -82,7 +102,7 @@ func (s *server) run(w http.ResponseWriter, r *http.Request, rt *route, arg stri
 	}
 	body := reflect.New(rt.body).Elem()
 	if rt.body != noneType || rt.mayBeEmpty {
-		raw, err := readBody(w, r)
+		raw, err := readBody(w, r, cmp.Or(rt.maxBody, strictjson.MaxBody))
 		if err != nil {
 			return nil, err
 		}
@@ -163,12 +183,16 @@ func (s *server) write(w http.ResponseWriter, status int, body any, header http.
 			h[name] = values
 		}
 	}
-	h.Set("Content-Type", "application/json")
+	private(h, "application/json")
 	h.Set("Content-Length", strconv.Itoa(len(b)))
-	h.Set("Cache-Control", "no-store")
-	h.Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)
 	w.Write(b) // who has left needs no answer
+}
+
+func private(h http.Header, contentType string) {
+	h.Set("Content-Type", contentType)
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
 }
 
 // id returns the variable segment as the ID of a key. What cannot be an ID is

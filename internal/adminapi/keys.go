@@ -180,11 +180,6 @@ func keyOf(i keyring.Info) Key {
 	if credits.Limited {
 		out.Remaining = &credits.Remaining
 	}
-	if k.AllowedIPs != nil {
-		out.AllowedIPs = make([]string, len(k.AllowedIPs))
-		for n, network := range k.AllowedIPs {
-			out.AllowedIPs[n] = network.String()
-		}
-	}
+	out.AllowedIPs = networkTexts(k.AllowedIPs)
 	return out
 }

@@ -10,7 +10,7 @@ import (
 )
 
 const introduction = `Keys and owners of caddy-apikey, on Caddy's admin endpoint. ` +
-	`Bodies are JSON objects of at most 64 KiB. Names count to the letter; unknown and repeated ones are refused, in the query too. ` +
+	`Bodies are JSON objects of at most 64 KiB, those of imports of at most 4 MiB. Names count to the letter; unknown and repeated ones are refused, in the query too. ` +
 	`Integers are written plainly, without fraction and exponent. An error names the field that is to blame and repeats no value.`
 
 // document makes the OpenAPI document of the table.
@@ -72,7 +72,12 @@ func (s *schemas) parameters(rt *route) []object {
 
 func (s *schemas) responses(rt *route) object {
 	good := object{{"description", http.StatusText(rt.status)}}
-	if rt.answer != noneType {
+	switch rt.answer {
+	case noneType:
+	case reflect.TypeFor[stream]():
+		good.add("content", object{{streamType, object{{"schema", object{{"type", "string"}, {"description", "one JSON object a line: " +
+			`{"format":"caddy-apikey","version":1}, then {"owner":OwnerRecord} for every owner, then a KeyRecord for every key`}}}}}})
+	default:
 		good.add("content", s.content(rt.answer, false))
 	}
 	out := object{{strconv.Itoa(rt.status), good}}

@@ -130,6 +130,37 @@ func readSpec(t *testing.T, a *api) spec {
 	return s
 }
 
+// checkExport holds the lines of an export against the records in the document.
+func (s spec) checkExport(t *testing.T, r reply) {
+	t.Helper()
+	if ct, cc := r.header.Get("Content-Type"), r.header.Get("Cache-Control"); ct != streamType || cc != "no-store" {
+		t.Errorf("Content-Type %q, Cache-Control %q", ct, cc)
+	}
+	record := func(name string) map[string]any { return s.at("components", "schemas", name).(map[string]any) }
+	keys := 0
+	for line := range strings.Lines(string(r.body)) {
+		var v map[string]any
+		if err := json.Unmarshal([]byte(line), &v); err != nil {
+			t.Fatalf("%v: %s", err, line)
+		}
+		var faults []string
+		switch owner, ok := v["owner"]; {
+		case v["format"] != nil:
+		case ok:
+			faults = s.check(record("OwnerRecord"), owner, "owner")
+		default:
+			keys++
+			faults = s.check(record("KeyRecord"), v, "key")
+		}
+		for _, f := range faults {
+			t.Errorf("export: %s", f)
+		}
+	}
+	if keys == 0 {
+		t.Error("no key in the export")
+	}
+}
+
 func TestDocumentHoldsEveryRoute(t *testing.T) {
 	s := readSpec(t, newAPI(t))
 	if s["openapi"] != "3.1.0" || s.at("info", "version") != "v1.2.3" {
@@ -199,6 +230,10 @@ func TestAnswersAreDocumented(t *testing.T) {
 			}
 			return nil
 		}
+		if content[streamType] != nil {
+			s.checkExport(t, r)
+			return nil
+		}
 		var v map[string]any
 		if err := json.Unmarshal(r.body, &v); err != nil {
 			t.Fatal(err)
@@ -245,6 +280,10 @@ func TestAnswersAreDocumented(t *testing.T) {
 	do("GET", one+"/usage", "nosuch", "", "")
 	do("GET", owner+"/usage", "u", "?days=366", "")
 	do("GET", owner+"/usage", "nosuch", "", "")
+	do("GET", keys+"/export", "", "", "")
+	do("POST", keys+"/import", "", "", `{"keys":[{"id":"i","userId":"w","hash":"`+strings.Repeat("0", 64)+`"},{"id":"i"}],"owners":[{"userId":"u"},{"userId":"v","tier":"x"}]}`)
+	do("POST", keys+"/import", "", "", `{}`)
+	do("POST", keys+"/import", "", "", `{"keys":[`+strings.Repeat(" ", 4<<20)+`]}`)
 	do("DELETE", one, id, "", "")
 	do("DELETE", one, id, "", "")
 	do("DELETE", owner, "u", "", "")

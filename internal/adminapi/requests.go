@@ -93,6 +93,22 @@ type PutOwner struct {
 	Enabled Optional[bool]   `json:"enabled,omitzero" null:"no" doc:"default true"`
 }
 
+// Each is one of a list whose elements are read one by one: a bad one does not
+// spoil the others.
+type Each[T any] struct {
+	Value T
+	Raw   json.RawMessage // of a request that is being made: sent instead of Value
+	Err   error           // of a request that was read: why Value is not whole
+}
+
+// MarshalJSON implements json.Marshaler.
+func (e Each[T]) MarshalJSON() ([]byte, error) {
+	if e.Raw != nil {
+		return e.Raw, nil
+	}
+	return strictjson.Marshal(e.Value)
+}
+
 // Optional is a field that may be absent, null or a value.
 type Optional[T any] struct {
 	Set   bool

@@ -12,11 +12,12 @@ import (
 type route struct {
 	name, method, pattern, summary string
 
-	status     int  // of the good answer
-	static     bool // needs no running keyring
-	mayBeEmpty bool // the body may be empty
-	unhealthy  bool // a 503 is an Unhealthy
-	conflict   bool // may answer 409
+	status     int   // of the good answer
+	static     bool  // needs no running keyring
+	mayBeEmpty bool  // the body may be empty
+	unhealthy  bool  // a 503 is an Unhealthy
+	conflict   bool  // may answer 409
+	maxBody    int64 // default 64 KiB
 
 	end
 	segments                []string
@@ -41,6 +42,8 @@ func routes() []*route {
 		{name: "createKey", method: post, pattern: "/apikey/keys", status: 201, conflict: true, end: withBody(createKey), summary: "Make a key"},
 		{name: "listKeys", method: get, pattern: "/apikey/keys", status: 200, end: withQuery(listKeys), summary: "List keys"},
 		{name: "deleteExpired", method: post, pattern: "/apikey/keys/delete-expired", status: 200, mayBeEmpty: true, end: plain(deleteExpired), summary: "Delete all keys whose time is over"},
+		{name: "importKeys", method: post, pattern: "/apikey/keys/import", status: 200, maxBody: MaxImportBody, end: withBody(importKeys), summary: "Import keys and owners as they were elsewhere"},
+		{name: "exportKeys", method: get, pattern: "/apikey/keys/export", status: 200, end: plain(exportKeys), summary: "Export all owners and keys, with their hashes"},
 		{name: "getKey", method: get, pattern: "/apikey/keys/{id}", status: 200, end: plain(getKey), summary: "Show a key"},
 		{name: "patchKey", method: patch, pattern: "/apikey/keys/{id}", status: 200, conflict: true, end: withBody(patchKey), summary: "Change a key"},
 		{name: "deleteKey", method: remove, pattern: "/apikey/keys/{id}", status: 204, end: plain(deleteKey), summary: "Delete a key"},

@@ -68,7 +68,11 @@ func (s *schemas) plain(f *field, request bool) object {
 		}
 		return words
 	case t.Kind() == reflect.Slice:
-		return object{{"type", "array"}, {"items", s.of(t.Elem(), request)}}
+		list := object{{"type", "array"}, {"items", s.of(f.object(), request)}}
+		if f.bounded {
+			list.add("maxItems", f.max)
+		}
+		return list
 	case t.Kind() == reflect.Struct:
 		return s.of(t, request)
 	case t.Kind() == reflect.Int64:

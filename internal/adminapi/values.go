@@ -2,10 +2,12 @@ package adminapi
 
 import (
 	"encoding/json"
+	"errors"
 	"reflect"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -35,6 +37,10 @@ func (f *field) set(in reflect.Value, raw json.RawMessage) error {
 		return f.setPermissions(v, raw)
 	case f.value == stringsType:
 		return f.setStrings(v, raw)
+	case isList(f.value):
+		return f.setObjects(v, raw)
+	case f.value == timeType:
+		return f.setTime(v, raw)
 	case f.value.Kind() == reflect.String:
 		s, ok := strictjson.String(raw)
 		if !ok {
@@ -106,6 +112,54 @@ func (f *field) setStrings(v reflect.Value, raw json.RawMessage) error {
 	for _, s := range list {
 		v.Set(reflect.Append(v, reflect.ValueOf(*s)))
 	}
+	return nil
+}
+
+// setObjects reads a list of objects. What is wrong with an object is the list's
+// fault too, unless each stands for itself.
+func (f *field) setObjects(v reflect.Value, raw json.RawMessage) error {
+	var list []json.RawMessage
+	err := json.Unmarshal(raw, &list)
+	if n := int64(len(list)); err != nil || n < f.min || n > f.max {
+		return invalid(f.name, "%s", f.allowed())
+	}
+	fields := fieldsOf(f.object(), "json")
+	v.Set(reflect.MakeSlice(f.value, len(list), len(list)))
+	for i, one := range list {
+		o := v.Index(i)
+		if f.each {
+			o = o.Field(0) // Value
+		}
+		err := decodeBody(one, o, fields)
+		switch {
+		case err == nil:
+		case f.each:
+			v.Index(i).Field(2).Set(reflect.ValueOf(err)) // Err
+		default:
+			return within(f.name, err)
+		}
+	}
+	return nil
+}
+
+// within names the list that a bad field stands in.
+func within(list string, err error) error {
+	var f *failure
+	if !errors.As(err, &f) || f.body.Field == "" {
+		return invalid(list, "must be a list of objects")
+	}
+	inner := *f
+	inner.body.Field, inner.body.Message = list+"."+f.body.Field, list+"."+f.body.Message
+	return &inner
+}
+
+func (f *field) setTime(v reflect.Value, raw json.RawMessage) error {
+	s, ok := strictjson.String(raw)
+	t, err := time.Parse(time.RFC3339, s)
+	if ms := t.UnixMilli(); !ok || err != nil || ms < 0 || ms > key.MaxTime {
+		return invalid(f.name, "%s", f.allowed())
+	}
+	v.Set(reflect.ValueOf(timeOf(t.UnixMilli())))
 	return nil
 }
 

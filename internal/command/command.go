@@ -55,7 +55,7 @@ func Setup(root *cobra.Command, host Host) {
 	})
 	root.AddCommand(
 		h.create(), h.list(), h.show(), h.update(), h.enable(true), h.enable(false), h.delete(),
-		h.rotate(), h.deleteExpired(), h.verify(), h.usage(), h.owner(), h.tiers(), h.health(),
+		h.rotate(), h.deleteExpired(), h.verify(), h.usage(), h.owner(), h.tiers(), h.health(), h.export(), h.importKeys(),
 	)
 }
 

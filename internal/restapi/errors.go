@@ -57,7 +57,7 @@ func failureOf(err error) *failure {
 		return fail(http.StatusBadRequest, bad.Code, bad.Error())
 	case errors.As(err, &beyond):
 		return fail(http.StatusForbidden, keyring.Forbidden.Code(), beyond.Error())
-	case errors.Is(err, strictjson.ErrTooLarge):
+	case errors.As(err, new(*strictjson.TooLargeError)):
 		return fail(http.StatusRequestEntityTooLarge, "PAYLOAD_TOO_LARGE", err.Error())
 	case errors.Is(err, strictjson.ErrMediaType):
 		return fail(errMediaType.status, errMediaType.body.Code, err.Error())

@@ -101,7 +101,7 @@ func (c *call) usual() key.Permissions {
 
 // readCreate reads the body. An empty one says nothing.
 func (c *call) readCreate() (in CreateKey, err error) {
-	body, err := strictjson.ReadBody(c.w, c.Request)
+	body, err := strictjson.ReadBody(c.w, c.Request, strictjson.MaxBody)
 	if err != nil || body == nil {
 		return in, err
 	}

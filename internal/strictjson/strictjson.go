@@ -14,28 +14,34 @@ import (
 	"unicode/utf8"
 )
 
-// MaxBody is the longest body that is read. The largest part of one, metadata, may
-// be 16 KiB.
+// MaxBody is the longest body that most calls read. The largest part of one,
+// metadata, may be 16 KiB.
 const MaxBody = 64 << 10
 
 // What a body can be refused for. The texts are for people and repeat nothing.
 var (
-	ErrTooLarge   = fmt.Errorf("the body must be at most %d bytes", MaxBody)
 	ErrMediaType  = errors.New("the body must be JSON, and its Content-Type application/json")
 	ErrUnreadable = errors.New("the body could not be read")
 	ErrNoObject   = errors.New("the body must be a JSON object")
 	ErrInvalid    = errors.New("the body is not valid JSON")
 )
 
-// ReadBody reads a request's body, and nil for an empty one.
-func ReadBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	if r.ContentLength > MaxBody {
-		return nil, ErrTooLarge
+// TooLargeError is what a body of more than Most bytes is refused for.
+type TooLargeError struct{ Most int64 }
+
+func (e *TooLargeError) Error() string {
+	return fmt.Sprintf("the body must be at most %d bytes", e.Most)
+}
+
+// ReadBody reads a request's body of at most so many bytes, and nil for an empty one.
+func ReadBody(w http.ResponseWriter, r *http.Request, most int64) ([]byte, error) {
+	if r.ContentLength > most {
+		return nil, &TooLargeError{most}
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxBody))
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, most))
 	if err != nil {
-		if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
-			return nil, ErrTooLarge
+		if beyond := new(http.MaxBytesError); errors.As(err, &beyond) {
+			return nil, &TooLargeError{most}
 		}
 		return nil, ErrUnreadable
 	}

@@ -123,9 +123,17 @@ func TestA6_collateral(t *testing.T) {
 			_, _ = s.Create(ctx, k, key.Credits{})
 			return nil
 		}, nil},
+		{"import", func() error {
+			_, err := s.Import(ctx, []store.Entry{{Key: newKey(9)}, {Key: newKey(11), Counters: key.Counters{LastRequest: now}}, {Key: newKey(1)}})
+			return err
+		}, join(whole("keys", id(11)), whole("credits", id(11)), whole("counters", id(11)))},
+		{"import of what exists", func() error {
+			_, err := s.Import(ctx, []store.Entry{{Key: newKey(9)}, {Key: newKey(11)}})
+			return err
+		}, nil},
 		{"delete", func() error { return s.Delete(ctx, id(9)) }, join(whole("keys", id(9)), whole("credits", id(9)), whole("counters", id(9)))},
 		{"nothing expired", func() error { _, err := s.DeleteExpired(ctx, expiredBefore(now), 9); return err }, nil},
-		{"delete owner", func() error { _, err := s.DeleteOwner(ctx, "alice"); return err }, join(whole("owners", "alice"), everything(0), everything(4), whole("usage", id(0)), whole("owner_counters", "alice"))},
+		{"delete owner", func() error { _, err := s.DeleteOwner(ctx, "alice"); return err }, join(whole("owners", "alice"), everything(0), everything(4), whole("keys", id(11)), whole("credits", id(11)), whole("counters", id(11)), whole("usage", id(0)), whole("owner_counters", "alice"))},
 	} {
 		before := dump(t, db)
 		if err := step.call(); err != nil {

@@ -18,23 +18,30 @@ func (s *Store) Create(ctx context.Context, k *key.Key, c key.Credits) (store.En
 }
 
 func createKey(w *writerConn, k *key.Key, c key.Credits) (store.Entry, error) {
-	k.Generation, c.Version = 1, 1
-	if err := ensureOwner(w, k.UserID, k.CreatedAt); err != nil {
+	if err := addKey(w, k, c, key.Counters{}); err != nil {
 		return store.Entry{}, err
 	}
+	return getEntry(w, k.ID)
+}
+
+// addKey stores a key with all that belongs to it.
+func addKey(w *writerConn, k *key.Key, c key.Credits, n key.Counters) error {
+	k.Generation, c.Version = 1, 1
+	if err := ensureOwner(w, k.UserID, k.CreatedAt); err != nil {
+		return err
+	}
 	if err := insertKey(w, k); err != nil {
-		return store.Entry{}, err
+		return err
 	}
 	const credits = `INSERT INTO {p}credits
 		(remaining, leased, spent, forfeited, granted, peak, refill_amount, refill_interval, refill_from, last_refill_at, version, key_id)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 	if _, err := w.exec(credits, append(creditsValues(c), k.ID)...); err != nil {
-		return store.Entry{}, failed("creating a key's credits", err)
+		return failed("creating a key's credits", err)
 	}
-	if _, err := w.exec(`INSERT INTO {p}counters (key_id) VALUES (?)`, k.ID); err != nil {
-		return store.Entry{}, failed("creating a key's counters", err)
-	}
-	return getEntry(w, k.ID)
+	const counters = `INSERT INTO {p}counters (key_id, last_request, rate_state) VALUES (?, ?, ?)`
+	_, err := w.exec(counters, k.ID, nonZero(n.LastRequest), orNull(n.Rate))
+	return failed("creating a key's counters", err)
 }
 
 func insertKey(w *writerConn, k *key.Key) error {

@@ -26,6 +26,7 @@ func Run(t *testing.T, open func(t *testing.T) store.Opener) {
 		tests []test
 	}{
 		{"Create", createTests},
+		{"Import", importTests},
 		{"Find", findTests},
 		{"Update", updateTests},
 		{"Delete", deleteTests},

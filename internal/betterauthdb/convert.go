@@ -1,0 +1,308 @@
+package betterauthdb
+
+import (
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/caddy-apikey/caddy-apikey/internal/adminapi"
+	"github.com/caddy-apikey/caddy-apikey/key"
+)
+
+// Key is one row, as it can be imported.
+type Key struct {
+	Record adminapi.KeyRecord
+	// Notes tell what is not as it was.
+	Notes []Note
+	// Refused tells why the row cannot be imported at all; nil: it can.
+	Refused *Note
+}
+
+// Note tells what became of a field. It repeats no value.
+type Note struct {
+	Field   string `json:"field"`
+	Message string `json:"message"`
+	Lost    bool   `json:"lost"` // something that was there is not there any more
+}
+
+// row holds the values of one row by field: nil, int64, float64, string or []byte.
+type row map[string]any
+
+// conversion is a row on its way to a record.
+type conversion struct {
+	row
+	Key
+	options *Options
+}
+
+func (o *Options) convert(r row) Key {
+	c := conversion{row: r, options: o}
+	c.identity()
+	c.rawKey()
+	c.times()
+	c.rateLimit()
+	c.credits()
+	c.permissions()
+	c.metadata()
+	return c.Key
+}
+
+func (c *conversion) note(field, message string) {
+	c.Notes = append(c.Notes, Note{field, message, false})
+}
+
+func (c *conversion) lose(field, message string) {
+	c.Notes = append(c.Notes, Note{field, message, true})
+}
+
+func (c *conversion) refuse(field, message string) {
+	if c.Refused == nil {
+		c.Refused = &Note{field, message, true}
+	}
+}
+
+func (c *conversion) identity() {
+	rec := &c.Record
+	rec.ID, _ = c.text("id")
+	rec.UserID, _ = c.text("referenceId")
+	config, _ := c.text("configId")
+	if config == "" {
+		config = key.DefaultConfig
+	}
+	if other, ok := c.options.Configs[config]; ok {
+		config = other
+	}
+	rec.ConfigID = &config
+	if name, _ := c.text("name"); name != "" {
+		rec.Name = &name
+	}
+	enabled := c.flag("enabled")
+	rec.Enabled = &enabled
+}
+
+// rawKey carries the hash over. A key that is stored as it is is hashed here: it
+// goes no further.
+func (c *conversion) rawKey() {
+	rec := &c.Record
+	stored, _ := c.text("key")
+	start, _ := c.text("start")
+	prefix, _ := c.text("prefix")
+	hash, err := base64.RawURLEncoding.Strict().DecodeString(stored)
+	isHash := err == nil && len(hash) == len(key.Hash{}) && !(start != "" && strings.HasPrefix(stored, start))
+	switch {
+	case stored == "":
+		c.refuse("key", "is empty")
+	case isHash && !c.options.PlainKeys:
+		rec.Hash = hex.EncodeToString(hash)
+	case key.CheckShape(stored, false) != nil:
+		c.refuse("key", "has characters or a length that no gate lets pass")
+	default:
+		sum, fits := key.HashOf(stored), key.ChecksumFits(stored)
+		rec.Hash, rec.Checksummed, start = hex.EncodeToString(sum[:]), &fits, key.Display(stored)
+	}
+	if start+prefix != "" && key.CheckShape(start+prefix, false) != nil {
+		c.refuse("prefix", "has characters that no gate lets pass in a raw key")
+		return
+	}
+	if start != "" {
+		start = key.Display(start)
+		rec.Start = &start
+	}
+	switch {
+	case len(prefix) > key.MaxPrefixLen:
+		c.lose("prefix", "is longer than 32 characters: left out; the key works")
+	case prefix != "":
+		rec.Prefix = &prefix
+	}
+}
+
+func (c *conversion) times() {
+	rec := &c.Record
+	var bad bool
+	if rec.ExpiresAt, bad = c.time("expiresAt"); bad {
+		c.refuse("expiresAt", "is no time from 1970 to 9999: whether the key still holds cannot be told")
+	}
+	for field, to := range map[string]**adminapi.Time{
+		"createdAt": &rec.CreatedAt, "updatedAt": &rec.UpdatedAt, "lastRequest": &rec.LastRequest, "lastRefillAt": &rec.LastRefillAt,
+	} {
+		if *to, bad = c.time(field); bad {
+			c.lose(field, "is no time from 1970 to 9999: left out")
+		}
+	}
+}
+
+// rateLimit carries the limit over as the other system applies it.
+func (c *conversion) rateLimit() {
+	rec := &c.Record
+	enabled := c.flag("rateLimitEnabled")
+	rec.RateLimitEnabled = &enabled
+	limit, window := c.count("rateLimitMax"), c.count("rateLimitTimeWindow")
+	switch {
+	case limit == nil && window == nil:
+		return
+	case limit == nil || window == nil:
+		c.note("rateLimitMax", "means nothing without the other of rateLimitMax and rateLimitTimeWindow: left out")
+		return
+	case *window < 1:
+		c.note("rateLimitTimeWindow", "is not above zero, so nothing was limited: left out")
+		return
+	case *limit < 1:
+		c.note("rateLimitMax", "is below 1, which let one request pass in a window: set to 1")
+		*limit = 1
+	}
+	rec.RateLimitMax, rec.RateLimitTimeWindow = limit, window
+	if n := c.count("requestCount"); n != nil && *n > 0 {
+		rec.RequestCount = n
+	}
+}
+
+func (c *conversion) credits() {
+	rec := &c.Record
+	if rec.Remaining = c.count("remaining"); rec.Remaining != nil && *rec.Remaining < 0 {
+		c.note("remaining", "is below zero: set to 0")
+		*rec.Remaining = 0
+	}
+	amount, interval := c.count("refillAmount"), c.count("refillInterval")
+	refills := amount != nil && *amount > 0 && interval != nil && *interval > 0
+	switch {
+	case refills:
+		rec.RefillAmount, rec.RefillInterval = amount, interval
+	case amount != nil || interval != nil:
+		c.note("refillAmount", "refills only where refillAmount and refillInterval are above zero: left out")
+		rec.LastRefillAt = nil
+	}
+	if rec.Remaining != nil && *rec.Remaining == 0 && !refills {
+		c.note("remaining", "is used up and never refilled: the key stays and is refused, where it would have been deleted")
+	}
+}
+
+// permissions leaves out what has no exact counterpart. "*" was an action like
+// any other: here it would open everything.
+func (c *conversion) permissions() {
+	raw, ok := c.json("permissions")
+	if raw == nil {
+		if !ok {
+			c.lose("permissions", "are not JSON: the key has none")
+		}
+		return
+	}
+	var all map[string][]string
+	if json.Unmarshal(raw, &all) != nil {
+		c.lose("permissions", "are not lists of actions by resource: the key has none")
+		return
+	}
+	c.Record.Permissions = key.Permissions{}
+	lost := false
+	for resource, actions := range all {
+		for _, action := range actions {
+			one, err := key.ParsePermissions([]string{resource + ":" + action})
+			if err != nil || resource == "*" || action == "*" || strings.Contains(resource, ":") {
+				lost = true
+				continue
+			}
+			if kept := c.Record.Permissions; !slices.Contains(kept[resource], action) {
+				kept[resource] = append(kept[resource], one[resource]...)
+			}
+		}
+	}
+	if lost {
+		c.lose("permissions", `some have blanks, ":" in the resource, or "*", which was no wildcard: those are left out`)
+	}
+}
+
+const maxMetadata = 16 << 10
+
+func (c *conversion) metadata() {
+	raw, ok := c.json("metadata")
+	switch {
+	case !ok:
+		c.lose("metadata", "is not JSON: left out")
+	case raw == nil:
+	case raw[0] != '{':
+		c.lose("metadata", "is not an object: left out")
+	case len(raw) > maxMetadata:
+		c.lose("metadata", "is longer than 16 KiB: left out")
+	default:
+		c.Record.Metadata = raw
+	}
+}
+
+// nesting is how often JSON may have been written as a string of JSON again.
+const nesting = 3
+
+// json returns the JSON in a field: nil for none, and ok where it could be read.
+func (c *conversion) json(field string) (raw json.RawMessage, ok bool) {
+	text, has := c.text(field)
+	if !has || text == "" {
+		return nil, true
+	}
+	for range nesting {
+		raw = json.RawMessage(strings.TrimSpace(text))
+		if !json.Valid(raw) {
+			return nil, false
+		}
+		if string(raw) == "null" {
+			return nil, true
+		}
+		if raw[0] != '"' || json.Unmarshal(raw, &text) != nil {
+			break
+		}
+	}
+	return raw, true
+}
+
+// text returns a field as text; has is false for NULL.
+func (c *conversion) text(field string) (s string, has bool) {
+	switch v := c.row[field].(type) {
+	case string:
+		return v, true
+	case []byte:
+		return string(v), true
+	case int64:
+		return jsonNumber(v), true
+	}
+	return "", false
+}
+
+func jsonNumber(n int64) string {
+	b, _ := json.Marshal(n) // never fails
+	return string(b)
+}
+
+// flag reads a boolean. Only an explicit no is one.
+func (c *conversion) flag(field string) bool {
+	switch v := c.row[field].(type) {
+	case int64:
+		return v != 0
+	case string:
+		return v != "false" && v != "0"
+	}
+	return true
+}
+
+// count reads a number, rounded up: a limit of 2.5 let three requests pass, and
+// 2.5 credits were good for three.
+func (c *conversion) count(field string) *int64 {
+	switch v := c.row[field].(type) {
+	case int64:
+		if v > key.MaxCount {
+			c.note(field, "is above 2^53-1: set to that")
+		}
+		v = min(max(v, -1), key.MaxCount)
+		return &v
+	case float64:
+		n := min(max(math.Ceil(v), -1), float64(key.MaxCount))
+		if n != v {
+			c.note(field, "is no whole number from 0 to 2^53-1: rounded up, within that")
+		}
+		whole := int64(n)
+		return &whole
+	case nil:
+	default:
+		c.lose(field, "is no number: left out")
+	}
+	return nil
+}

@@ -1,0 +1,202 @@
+package command
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/caddy-apikey/caddy-apikey/internal/adminapi"
+	"github.com/caddy-apikey/caddy-apikey/internal/betterauthdb"
+)
+
+func (h *Host) importKeys() *cobra.Command {
+	var dryRun bool
+	cmd := h.command("import <file|-> [flags]", "Imports owners and keys from an export, or from elsewhere", oneArg("the file to import, or - for standard input"), func(c *call) error {
+		in, size, err := c.openInput(c.args[0])
+		if err != nil {
+			return err
+		}
+		defer in.Close()
+		run := c.newImport(size, dryRun)
+		return run.end(run.lines(in))
+	})
+	cmd.Long = `Imports owners and keys from what caddy apikey export wrote, into a server that
+runs. Keys keep their ids, hashes, credits and windows.
+
+Nothing that exists is changed, so an import can be repeated: what is there
+already is counted as such, and what is there with another raw key or another
+standing is a conflict. Exit status 1 tells that something could not be imported;
+the report tells what and why.`
+	cmd.Example = `  caddy apikey import keys.ndjson --dry-run
+  gunzip < keys.ndjson.gz | caddy apikey import -
+  caddy apikey import better-auth sqlite.db`
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "report the same, and write nothing")
+	cmd.AddCommand(h.importBetterAuth())
+	return cmd
+}
+
+// openInput opens a file or standard input. The size of the latter is not known.
+func (c *call) openInput(name string) (io.ReadCloser, int64, error) {
+	if name == "-" {
+		return io.NopCloser(c.InOrStdin()), 0, nil
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, 0, err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return nil, 0, errors.Join(err, f.Close())
+	}
+	return f, info.Size(), nil
+}
+
+// item is one record on its way to the server.
+type item struct {
+	id    string
+	line  int64 // of the file; 0: it is of no file
+	owner bool
+	json  json.RawMessage
+	notes []betterauthdb.Note
+	// config is the configuration of a key that comes from elsewhere: the server
+	// does not repeat one that it does not know.
+	config string
+}
+
+// maxImport is how many bytes of records go into one request: what is around
+// them is short.
+const maxImport = adminapi.MaxImportBody - 1<<16
+
+// shipment is one run of an import.
+type shipment struct {
+	*report
+	c      *call
+	dryRun bool
+	bar    *progress
+	items  []item // of one kind, for the next request
+	size   int
+}
+
+func (c *call) newImport(total int64, dryRun bool) *shipment {
+	return &shipment{report: newReport(c, dryRun), c: c, dryRun: dryRun, bar: c.progress(total)}
+}
+
+// lines imports what an export wrote.
+func (s *shipment) lines(in io.Reader) error {
+	scanner := bufio.NewScanner(in)
+	scanner.Buffer(nil, maxImport)
+	done := int64(0)
+	for n := int64(1); scanner.Scan(); n++ {
+		line := bytes.Clone(bytes.TrimSpace(scanner.Bytes()))
+		if n == 1 {
+			if err := checkHeader(line); err != nil {
+				return err
+			}
+		} else if len(line) > 0 {
+			if err := s.line(n, line); err != nil {
+				return err
+			}
+		}
+		done += int64(len(scanner.Bytes())) + 1
+		s.bar.at(done)
+	}
+	if err := scanner.Err(); err != nil {
+		return fmt.Errorf("reading the file: %w", err)
+	}
+	if done == 0 {
+		return errNoExport
+	}
+	return s.flush()
+}
+
+var errNoExport = fmt.Errorf(`this is no export of caddy-apikey: its first line must be {"format":%q,"version":%d}`+
+	"\nA database of Better Auth is imported with \"caddy apikey import better-auth\"", adminapi.ExportFormat, adminapi.ExportVersion)
+
+func checkHeader(line []byte) error {
+	var header adminapi.ExportHeader
+	if json.Unmarshal(line, &header) != nil || header.Format != adminapi.ExportFormat {
+		return errNoExport
+	}
+	if header.Version != adminapi.ExportVersion {
+		return fmt.Errorf("this export is of version %d; this program reads version %d", header.Version, adminapi.ExportVersion)
+	}
+	return nil
+}
+
+// line sends one line on its way.
+func (s *shipment) line(n int64, line []byte) error {
+	one := item{line: n, json: line}
+	var fields map[string]json.RawMessage
+	if json.Unmarshal(line, &fields) != nil || fields == nil {
+		return s.add(one, adminapi.ImportResult{Kind: "key", Status: "invalid", Error: "the line is not a JSON object"})
+	}
+	if owner, ok := fields["owner"]; ok && len(fields) == 1 {
+		one.owner, one.json = true, owner
+	}
+	return s.put(one)
+}
+
+// put adds an item to the next request. Owners and keys go in different ones.
+func (s *shipment) put(one item) error {
+	full := len(s.items) == adminapi.MaxImport || s.size+len(one.json) > maxImport
+	if len(s.items) > 0 && (full || s.items[0].owner != one.owner) {
+		if err := s.flush(); err != nil {
+			return err
+		}
+	}
+	s.items = append(s.items, one)
+	s.size += len(one.json) + 1
+	return nil
+}
+
+// flush sends what waits.
+func (s *shipment) flush() error {
+	if len(s.items) == 0 {
+		return nil
+	}
+	in := adminapi.ImportKeys{DryRun: &s.dryRun}
+	for _, one := range s.items {
+		if one.owner {
+			in.Owners = append(in.Owners, adminapi.Each[adminapi.OwnerRecord]{Raw: one.json})
+		} else {
+			in.Keys = append(in.Keys, adminapi.Each[adminapi.KeyRecord]{Raw: one.json})
+		}
+	}
+	a, err := s.c.client.ImportKeys(s.c.ctx, in)
+	if err != nil {
+		return err
+	}
+	if len(a.Value.Results) != len(s.items) {
+		return errors.New("the server did not answer for every record")
+	}
+	for i, one := range s.items {
+		if err := s.add(one, a.Value.Results[i]); err != nil {
+			return err
+		}
+	}
+	if s.items[0].owner && a.Value.Invalid > 0 {
+		return errors.New("an owner could not be imported, so its keys would get a new one that is enabled: nothing more was imported")
+	}
+	s.items, s.size = s.items[:0], 0
+	return nil
+}
+
+// end closes the report. What was imported before an error stays, so the report
+// tells of it; the error is then no answer of the API on its own.
+func (s *shipment) end(err error) error {
+	s.bar.end()
+	switch {
+	case err == nil:
+		return s.close()
+	case s.total() == 0:
+		return err
+	default:
+		return errors.Join(errors.New(describe(err)), s.finish())
+	}
+}

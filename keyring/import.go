@@ -1,0 +1,297 @@
+package keyring
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"unicode/utf8"
+
+	"github.com/caddy-apikey/caddy-apikey/key"
+	"github.com/caddy-apikey/caddy-apikey/ratelimit"
+	"github.com/caddy-apikey/caddy-apikey/store"
+)
+
+// ImportStatus is what became of a record that was to be imported.
+type ImportStatus string
+
+const (
+	Created  ImportStatus = "created"
+	Exists   ImportStatus = "exists"   // it is here already; what is here stays as it is
+	Conflict ImportStatus = "conflict" // something else is here in its place, and stays
+	Refused  ImportStatus = "invalid"
+)
+
+// Imported is the answer for one record.
+type Imported struct {
+	Status ImportStatus
+	Reason *FieldError // nil for Created and Exists
+}
+
+func conflict(field, message string) Imported {
+	return Imported{Conflict, &FieldError{field, InvalidField, message}}
+}
+
+// Import adds keys as they were elsewhere: with their IDs, hashes, counters and
+// credits. The rules for new keys (lengths, expiration, what is required) do not
+// bind them, so that what was exported can always come back. Nothing that exists
+// is changed. A dry run answers the same and writes nothing. Generations,
+// versions and owners of the entries are not looked at.
+func (s *Service) Import(ctx context.Context, batch []store.Entry, dryRun bool) ([]Imported, error) {
+	st, err := s.ring.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	results := make([]Imported, len(batch))
+	var good []store.Entry
+	var at []int // places of the good ones in the batch
+	for i := range batch {
+		if err := s.checkEntry(&batch[i]); err != nil {
+			bad, ok := errors.AsType[*FieldError](err)
+			if !ok {
+				return nil, err
+			}
+			results[i] = Imported{Refused, bad}
+			continue
+		}
+		good, at = append(good, batch[i]), append(at, i)
+	}
+	var some []Imported
+	if dryRun {
+		some, err = foresee(ctx, st, good)
+	} else {
+		some, err = s.ring.importKeys(ctx, st, good)
+	}
+	if err != nil {
+		return nil, err
+	}
+	for n, i := range at {
+		results[i] = some[n]
+	}
+	return results, nil
+}
+
+// importKeys stores keys and makes them known.
+func (r *Ring) importKeys(ctx context.Context, st *opened, batch []store.Entry) ([]Imported, error) {
+	ctx = context.WithoutCancel(ctx)
+	defer r.changing.lockAll()()
+	began := r.changes.Load()
+	added, err := st.Import(ctx, batch)
+	if err != nil {
+		return nil, err
+	}
+	results := make([]Imported, len(batch))
+	for i := range batch {
+		k := batch[i].Key
+		if !added[i] {
+			if results[i], err = whatIsThere(ctx, st, k); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		r.added(k)
+		for _, f := range k.Former {
+			r.addedHash(f.Hash)
+		}
+		if r.lives.get(k.ID) != nil { // the trace of a deleted key, or somebody was quick
+			e, err := st.Get(ctx, k.ID)
+			if err == nil {
+				_, err = r.publish(ctx, st, e, began)
+			}
+			if err != nil {
+				return nil, err
+			}
+		}
+		results[i].Status = Created
+	}
+	return results, nil
+}
+
+// whatIsThere tells why a key could not be added.
+func whatIsThere(ctx context.Context, st store.Store, k *key.Key) (Imported, error) {
+	e, err := st.Get(ctx, k.ID)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return conflict("hash", "a raw key of this record belongs to a key with another id"), nil
+	case err != nil:
+		return Imported{}, err
+	case e.Key.Hash.Equal(k.Hash):
+		return Imported{Status: Exists}, nil
+	default:
+		return conflict("id", "belongs to a key with another raw key"), nil
+	}
+}
+
+// foresee answers as importKeys would, and writes nothing.
+func foresee(ctx context.Context, st store.Store, batch []store.Entry) ([]Imported, error) {
+	results := make([]Imported, len(batch))
+	ids, hashes := map[string]key.Hash{}, map[key.Hash]bool{} // of this batch
+	for i := range batch {
+		k := batch[i].Key
+		var err error
+		if results[i], err = foreseeOne(ctx, st, k, ids, hashes); err != nil {
+			return nil, err
+		}
+		if results[i].Status == Created {
+			ids[k.ID] = k.Hash
+			for _, h := range hashesOf(k) {
+				hashes[h] = true
+			}
+		}
+	}
+	return results, nil
+}
+
+func foreseeOne(ctx context.Context, st store.Store, k *key.Key, ids map[string]key.Hash, hashes map[key.Hash]bool) (Imported, error) {
+	if h, ok := ids[k.ID]; ok {
+		if h.Equal(k.Hash) {
+			return Imported{Status: Exists}, nil
+		}
+		return conflict("id", "belongs to a key with another raw key"), nil
+	}
+	_, err := st.Get(ctx, k.ID)
+	if !errors.Is(err, store.ErrNotFound) {
+		return whatIsThere(ctx, st, k)
+	}
+	for _, h := range hashesOf(k) {
+		if !hashes[h] {
+			_, err = st.Find(ctx, h)
+		}
+		if hashes[h] || err == nil {
+			return whatIsThere(ctx, st, k)
+		}
+		if !errors.Is(err, store.ErrNotFound) {
+			return Imported{}, err
+		}
+	}
+	return Imported{Status: Created}, nil
+}
+
+// hashesOf returns the hashes of all raw keys of a key.
+func hashesOf(k *key.Key) []key.Hash {
+	list := []key.Hash{k.Hash}
+	for _, f := range k.Former {
+		list = append(list, f.Hash)
+	}
+	return list
+}
+
+// maxName is the longest name that a configuration can allow.
+const maxName = 1000
+
+// checkEntry checks a whole record, and writes its metadata in compact form.
+func (s *Service) checkEntry(e *store.Entry) error {
+	k := e.Key
+	if err := checkID("id", k.ID); err != nil {
+		return err
+	}
+	if err := CheckUserID(k.UserID); err != nil {
+		return err
+	}
+	if _, err := s.rulesOf(&k.ConfigID); err != nil {
+		return err
+	}
+	if err := checkWords(k); err != nil {
+		return err
+	}
+	if err := checkRateLimit(orNil(k.RateLimitMax), orNil(k.RateLimitTimeWindow)); err != nil {
+		return err
+	}
+	if err := checkTimes(k, &e.Counters); err != nil {
+		return err
+	}
+	if err := checkFormer(k); err != nil {
+		return err
+	}
+	if rate := new(ratelimit.State); len(e.Counters.Rate) > 0 && rate.UnmarshalBinary(e.Counters.Rate) != nil {
+		return invalid("rateState", "must be as it was exported")
+	}
+	return checkCredits(&e.Credits)
+}
+
+func checkWords(k *key.Key) error {
+	if k.Name != nil && (utf8.RuneCountInString(*k.Name) > maxName || !printable(*k.Name)) {
+		return invalid("name", "must be at most %d UTF-8 characters without control characters", maxName)
+	}
+	if k.Prefix != nil && !key.ValidPrefix(*k.Prefix) {
+		return invalid("prefix", "must be at most %d of a-z A-Z 0-9 _ -", key.MaxPrefixLen)
+	}
+	if k.Start != nil && (len(*k.Start) > key.DisplayLen || *k.Start != "" && key.CheckShape(*k.Start, false) != nil) {
+		return invalid("start", "must be at most %d of a-z A-Z 0-9 _ -", key.DisplayLen)
+	}
+	if k.Metadata == nil {
+		return nil
+	}
+	compact, err := compactObject(k.Metadata)
+	if err == nil {
+		k.Metadata = compact
+	}
+	return err
+}
+
+func checkTimes(k *key.Key, c *key.Counters) error {
+	for _, t := range []struct {
+		field string
+		at    int64
+	}{
+		{"expiresAt", k.ExpiresAt},
+		{"createdAt", k.CreatedAt},
+		{"updatedAt", k.UpdatedAt},
+		{"lastRequest", c.LastRequest},
+	} {
+		if t.at < 0 || t.at > key.MaxTime {
+			return invalid(t.field, "must lie in the years 1970 to 9999")
+		}
+	}
+	return nil
+}
+
+// checkFormer also keeps one raw key from standing twice in a record.
+func checkFormer(k *key.Key) error {
+	if len(k.Former) > key.MaxFormer {
+		return invalid("former", "must be at most %d", key.MaxFormer)
+	}
+	seen := []key.Hash{k.Hash}
+	for _, f := range k.Former {
+		if slices.Contains(seen, f.Hash) {
+			return invalid("former", "must hold no hash twice, nor the current one")
+		}
+		if f.Until < 0 || f.Until > key.MaxTime {
+			return invalid("former", "must end in the years 1970 to 9999")
+		}
+		seen = append(seen, f.Hash)
+	}
+	return nil
+}
+
+// checkCredits also makes the sum of the ledger.
+func checkCredits(c *key.Credits) error {
+	if err := checkRefill(orNil(c.RefillAmount), orNil(c.RefillInterval)); err != nil {
+		return err
+	}
+	for _, n := range []struct {
+		field string
+		value int64
+	}{
+		{"remaining", c.Remaining},
+		{"peak", c.Peak},
+		{"spent", c.Spent},
+		{"forfeited", c.Forfeited},
+		{"refillFrom", c.RefillFrom},
+		{"lastRefillAt", c.LastRefillAt},
+	} {
+		if err := checkCount(n.field, &n.value, 0); err != nil {
+			return err
+		}
+	}
+	c.Peak = max(c.Peak, c.Remaining)
+	c.Granted = c.Remaining + c.Spent + c.Forfeited
+	return nil
+}
+
+// orNil is nil for 0.
+func orNil(n int64) *int64 {
+	if n == 0 {
+		return nil
+	}
+	return &n
+}
