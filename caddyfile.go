@@ -109,7 +109,8 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if d.NextArg() {
 		return d.ArgErr()
 	}
-	var defaultTier caddyfile.Dispenser // where that option stands
+	// Where these options stand.
+	var defaultTier caddyfile.Dispenser
 	var configs []caddyfile.Dispenser
 	err := options(d, "validate headers permissions tier config", func(option string) error {
 		switch option {
@@ -144,12 +145,7 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if err := a.checkDefaultTier(); err != nil {
 		return defaultTier.WrapErr(err)
 	}
-	for i := range a.Configs {
-		if _, err := a.Configs[i].complete(&a.KeyRules); err != nil {
-			return configs[i].WrapErr(err)
-		}
-	}
-	return nil
+	return a.completeConfigs(configs)
 }
 
 func (a *App) unmarshalStore(d *caddyfile.Dispenser) (err error) {

@@ -139,7 +139,7 @@ func TestJSONErrors(t *testing.T) {
 		{`{"configs": [{"id": "a"}, {"id": "b"}, {"id": "a"}]}`, `{}`, "config a stands twice"},
 		{`{"configs": [{"id": "a", "tiers": []}]}`, `{}`, "tiers"},
 		{`{"configs": [{"id": "a", "start": 13}]}`, `{}`, "config a: start: must be"},
-		{`{"configs": [{"id": "a", "expiration": {"min": "2d"}}], "expiration": {"max": "1d"}}`, `{}`, "config a, with what it takes from above: expiration min"},
+		{`{"configs": [{"id": "a", "expiration": {"min": "2d"}}], "expiration": {"max": "1d"}}`, `{}`, "config a, with what it takes from outside: expiration min"},
 		{`{"configs": [{"id": "a", "generator": {"generator": "none"}}]}`, `{}`, "config a: loading the generator module"},
 		{`{"validators": [{"validator": "match", "pattern": "^ak_"}], "configs": [{"id": "pub", "prefix": "pub_"}]}`, `{}`, "config pub: no key could be made"},
 		{`{"store": {"store": "none"}}`, `{}`, "unknown module"},

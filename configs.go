@@ -19,7 +19,7 @@ import (
 // Config is a named configuration: rules of its own for making and checking keys.
 // What it does not say, it takes from the app.
 type Config struct {
-	// ID names the configuration: 1 to 64 of a-z A-Z 0-9 _ - . and not "default".
+	// ID names the configuration: 1 to 64 of a-z A-Z 0-9 . _ - and not "default".
 	// Required.
 	ID string `json:"id"`
 
@@ -52,7 +52,7 @@ func (a *App) checkConfigs() error {
 func checkConfigID(id string, others []Config) error {
 	switch {
 	case !configID.MatchString(id):
-		return errors.New("config: the id must be 1 to 64 of a-z A-Z 0-9 _ - .")
+		return errors.New("config: the id must be 1 to 64 of a-z A-Z 0-9 . _ -")
 	case id == key.DefaultConfig:
 		return fmt.Errorf("config: the options of %q are those outside of any config", id)
 	case slices.ContainsFunc(others, func(c Config) bool { return c.ID == id }):
@@ -61,11 +61,11 @@ func checkConfigID(id string, others []Config) error {
 	return nil
 }
 
-// complete returns the rules with all that they take from above.
-func (c *Config) complete(above *KeyRules) (KeyRules, error) {
-	r := c.inherit(above)
+// complete returns the rules with all that they take from outside.
+func (c *Config) complete(outside *KeyRules) (KeyRules, error) {
+	r := c.inherit(outside)
 	if err := r.check(); err != nil {
-		return r, fmt.Errorf("config %s, with what it takes from above: %w", c.ID, err)
+		return r, fmt.Errorf("config %s, with what it takes from outside: %w", c.ID, err)
 	}
 	return r, nil
 }
@@ -162,6 +162,17 @@ func (a *App) unmarshalConfig(d *caddyfile.Dispenser) error {
 	}, c.check)
 	a.Configs = append(a.Configs, c)
 	return err
+}
+
+// completeConfigs checks what the configurations become together with the options
+// outside of them, when all are known. at is where each of them begins.
+func (a *App) completeConfigs(at []caddyfile.Dispenser) error {
+	for i := range a.Configs {
+		if _, err := a.Configs[i].complete(&a.KeyRules); err != nil {
+			return at[i].WrapErr(err)
+		}
+	}
+	return nil
 }
 
 // checkConfigList checks a list of configurations whose keys are let in.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -164,14 +163,15 @@ func permissions(list []string) []key.Permission {
 // ServeHTTP lets the request through or refuses it.
 func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	g.identity.strip(r)
-	v := visitOf(r)
 	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	v := visitOf(r, repl)
 	f := g.places.find(r, repl, v.admitted)
 	if g.Preflight && isPreflight(r) {
 		g.clean(r, f)
 		return next.ServeHTTP(w, r)
 	}
-	d, err := g.decide(r, repl, v, f)
+	var d keyring.Decision
+	err := g.decide(r, repl, v, f, &d)
 	if errors.Is(err, errCost) {
 		v.withdraw(r, g.keys, g.alarms)
 		g.clean(r, f)
@@ -203,35 +203,35 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 
 // decide asks the keyring. Where another gate has let the request in before, its
 // decision holds, and only what is new here is checked and taken.
-func (g *Gate) decide(r *http.Request, repl *caddy.Replacer, v *visit, f found) (keyring.Decision, error) {
-	if o := v.presented(f); o != keyring.Allowed {
-		return keyring.Decision{Outcome: o}, nil
+func (g *Gate) decide(r *http.Request, repl *caddy.Replacer, v *visit, f found, d *keyring.Decision) error {
+	if d.Outcome = v.presented(f); d.Outcome != keyring.Allowed {
+		return nil
 	}
 	q := g.request
 	if q.CheckSecret {
 		q.Secret = v.secretOf(r)
 	}
-	q.ClientIP = clientIP(r)
+	q.ClientIP = v.clientIP()
 	q.Counted = &v.counted
 	if g.cost != "" {
 		n, err := parseCost(repl.ReplaceAll(g.cost, ""))
 		if err != nil {
-			return g.costless(r, v, f, &q)
+			return g.costless(r, v, f, &q, d)
 		}
 		q.Cost = n
 	}
-	return v.ask(r.Context(), g.keys, f, &q)
+	return v.ask(r.Context(), g.keys, f, &q, d)
 }
 
 // costless decides where the cost cannot be told: a caller without a good key
 // hears about the key, and takes no part in our log.
-func (g *Gate) costless(r *http.Request, v *visit, f found, q *keyring.Request) (keyring.Decision, error) {
+func (g *Gate) costless(r *http.Request, v *visit, f found, q *keyring.Request, d *keyring.Decision) error {
 	q.Cost, q.DryRun = 0, true
-	d, err := v.ask(r.Context(), g.keys, f, q)
+	err := v.ask(r.Context(), g.keys, f, q, d)
 	if err == nil && d.Outcome == keyring.Allowed {
 		err = fmt.Errorf("%w: %q gives no integer from 0 on", errCost, g.cost)
 	}
-	return d, err
+	return err
 }
 
 // errCost is a cost that cannot be told. It names the placeholder, not its value.
@@ -254,12 +254,6 @@ func (g *Gate) clean(r *http.Request, f found) {
 	if g.request.CheckSecret {
 		delete(r.Header, secretHeader)
 	}
-}
-
-func clientIP(r *http.Request) netip.Addr {
-	s, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
-	ip, _ := netip.ParseAddr(s) // what is no address is in no network
-	return ip
 }
 
 // isPreflight tells a real CORS preflight from any other OPTIONS request.

@@ -232,7 +232,13 @@ type reply struct {
 	code   string // of a problem body
 }
 
-func (r *reply) problem(t testing.TB) (p problem) {
+// wholeProblem is a problem with the member that depends on the request.
+type wholeProblem struct {
+	problem
+	RetryAfter int64 `json:"retryAfter"`
+}
+
+func (r *reply) problem(t testing.TB) (p wholeProblem) {
 	t.Helper()
 	if ct := r.header.Get("Content-Type"); ct != "application/problem+json" {
 		t.Errorf("Content-Type is %q", ct)

@@ -1,10 +1,12 @@
 package apikey
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"net/http"
 	"strconv"
+	"sync"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -13,13 +15,46 @@ import (
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 )
 
-// problem is the body of a refusal (RFC 9457).
+// problem is the body of a refusal (RFC 9457), but for its last member,
+// retryAfter.
 type problem struct {
-	Status     int    `json:"status"`
-	Title      string `json:"title"`
-	Detail     string `json:"detail"`
-	Code       string `json:"code"`
-	RetryAfter int64  `json:"retryAfter,omitempty"`
+	Status int    `json:"status"`
+	Title  string `json:"title"`
+	Detail string `json:"detail"`
+	Code   string `json:"code"`
+}
+
+// problems are the bodies of all refusals, without the end that depends on the
+// request.
+var problems = sync.OnceValue(func() (all [keyring.Unavailable + 1][]byte) {
+	for i := range all {
+		o := keyring.Outcome(i)
+		body, _ := json.Marshal(problem{o.Status(), http.StatusText(o.Status()), o.Title(), o.Code()}) // strings and numbers
+		all[i] = bytes.TrimSuffix(body, []byte("}"))
+	}
+	return all
+})
+
+// bodyOf returns the body of a refusal. retryAfter 0 is none.
+func bodyOf(o keyring.Outcome, retryAfter int64) []byte {
+	body := append(make([]byte, 0, 192), problems()[o]...)
+	if retryAfter > 0 {
+		body = strconv.AppendInt(append(body, `,"retryAfter":`...), retryAfter, 10)
+	}
+	return append(body, '}')
+}
+
+// headers sets response headers whose values share one piece of memory. Each has
+// a slice of its own, for other handlers may write into it.
+type headers struct {
+	http.Header
+	values []string
+}
+
+func (h *headers) set(name, value string) {
+	h.values = append(h.values, value)
+	n := len(h.values)
+	h.Header[name] = h.values[n-1 : n : n]
 }
 
 // refuse answers a request that may not pass. Where an error route is there for
@@ -27,27 +62,26 @@ type problem struct {
 func (g *Gate) refuse(w http.ResponseWriter, r *http.Request, v *visit, d *keyring.Decision, err error) error {
 	v.refusal = d.Outcome
 	logRefusal(r, g.logger, g.alarms, d, err)
-	p := problem{
-		Status: d.Outcome.Status(), Title: http.StatusText(d.Outcome.Status()),
-		Detail: d.Outcome.Title(), Code: d.Outcome.Code(),
-	}
-	h := w.Header()
+	h, status, retryAfter := headers{w.Header(), make([]string, 0, 5)}, d.Outcome.Status(), int64(0)
 	if d.Waitable {
-		p.RetryAfter = max(1, seconds(d.Wait))
-		h["Retry-After"] = []string{strconv.FormatInt(p.RetryAfter, 10)}
+		retryAfter = max(1, seconds(d.Wait))
+		h.set("Retry-After", strconv.FormatInt(retryAfter, 10))
 	}
-	if p.Status == http.StatusUnauthorized {
-		h["Www-Authenticate"] = []string{g.places.challenge(d.Outcome)}
+	if status == http.StatusUnauthorized {
+		h.set("Www-Authenticate", g.places.challenge(d.Outcome))
 	}
-	refusal := caddyhttp.Error(p.Status, errors.New(p.Code))
-	if !g.mustAnswer(r) && errorRouteMatches(r, refusal) {
-		return refusal
+	// An error of Caddy's costs as much as all the rest here: it is made only for
+	// somebody who may want it.
+	if hasErrorRoutes(r) && !g.mustAnswer(r) {
+		if refusal := caddyhttp.Error(status, errors.New(d.Outcome.Code())); errorRouteMatches(r, refusal) {
+			return refusal
+		}
 	}
-	h["Content-Type"] = []string{"application/problem+json"}
-	h["Cache-Control"] = []string{"no-store"}
-	body, _ := json.Marshal(p) // strings and numbers
-	h["Content-Length"] = []string{strconv.Itoa(len(body))}
-	w.WriteHeader(p.Status)
+	body := bodyOf(d.Outcome, retryAfter)
+	h.set("Content-Type", "application/problem+json")
+	h.set("Cache-Control", "no-store")
+	h.set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(status)
 	w.Write(body) // the client may be gone
 	return nil
 }
@@ -70,14 +104,16 @@ func logRefusal(r *http.Request, logger, alarms *zap.Logger, d *keyring.Decision
 // challenge is the value of WWW-Authenticate (RFC 6750, section 3: no error
 // where nothing was sent).
 func (p *places) challenge(o keyring.Outcome) string {
-	scheme := "Bearer"
-	if !p.bearer {
-		scheme = "APIKey"
+	switch {
+	case o == keyring.Missing && p.bearer:
+		return "Bearer"
+	case o == keyring.Missing:
+		return "APIKey"
+	case p.bearer:
+		return `Bearer error="invalid_token"`
+	default:
+		return `APIKey error="invalid_token"`
 	}
-	if o == keyring.Missing {
-		return scheme
-	}
-	return scheme + ` error="invalid_token"`
 }
 
 // mustAnswer reports whether an error that the gate returned might not end the
@@ -111,18 +147,21 @@ func catchErrors(routes caddyhttp.RouteList) bool {
 	return false
 }
 
-// errorRouteMatches reports whether one of the server's error routes would
-// handle the error. The routes belong to all sites of a server, so that there
-// are some says nothing about this request.
-func errorRouteMatches(r *http.Request, refusal error) bool {
+// hasErrorRoutes reports whether an error could reach an error route at all.
+func hasErrorRoutes(r *http.Request) bool {
 	ctx := r.Context()
 	if ctx.Value(caddyhttp.ErrorCtxKey) != nil {
 		return false // this gate sits in an error route itself
 	}
 	srv, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
-	if !ok || srv.Errors == nil || len(srv.Errors.Routes) == 0 {
-		return false
-	}
+	return ok && srv.Errors != nil && len(srv.Errors.Routes) > 0
+}
+
+// errorRouteMatches reports whether one of the server's error routes, of which
+// there are some, would handle the error. The routes belong to all sites of a
+// server, so that there are some says nothing about this request.
+func errorRouteMatches(r *http.Request, refusal error) bool {
+	srv := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	// As the server will do it: the request as it came in, with the error.
 	r = srv.Errors.WithError(r, refusal)
 	if orig, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {

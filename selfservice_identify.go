@@ -18,8 +18,8 @@ import (
 // identify implements caller.Identify: a key decides alone where one was presented,
 // else the person whom another handler has identified.
 func (s *SelfService) identify(w http.ResponseWriter, r *http.Request, need string) caller.Answer {
-	v := visitOf(r)
 	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	v := visitOf(r, repl)
 	f := s.find(r, repl, v)
 	if v.presented(f) != keyring.Missing {
 		return s.identifyKey(w, r, repl, v, f, need)
@@ -64,11 +64,12 @@ func (s *SelfService) identifyKey(w http.ResponseWriter, r *http.Request, repl *
 			return a
 		}
 	}
-	q := keyring.Request{Cost: 1, CheckIP: true, ClientIP: clientIP(r), Counted: &v.counted, ConfigIDs: s.Configs}
+	q := keyring.Request{Cost: 1, CheckIP: true, ClientIP: v.clientIP(), Counted: &v.counted, ConfigIDs: s.Configs}
 	if need != "" {
 		q.RequireAny = [][]key.Permission{caller.Needs(need)}
 	}
-	d, err := v.ask(r.Context(), s.keys, f, &q)
+	var d keyring.Decision
+	err := v.ask(r.Context(), s.keys, f, &q, &d)
 	writeRateHeaders(w.Header(), rateDraft, d.Limits, v.admitted)
 	if d.Outcome != keyring.Allowed {
 		v.withdraw(r, s.keys, s.alarms)

@@ -3,6 +3,7 @@ package apikey
 import (
 	"context"
 	"net/http"
+	"net/netip"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
@@ -12,10 +13,12 @@ import (
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 )
 
-// visit is what the gates and the self-service API know of one request. It lives with the request through
-// rewrites, retries and error routes, so that the request is charged once.
+// visit is what the gates and the self-service API know of one request. It lives
+// with the request through rewrites, retries and error routes, so that the request
+// is charged once.
 type visit struct {
-	admitted bool // decision let it in
+	vars     map[string]any // the variables of the request
+	admitted bool           // decision let it in
 	decision keyring.Decision
 	counted  keyring.Counted
 	session  bool            // http.auth.user.* speaks of the key
@@ -34,15 +37,22 @@ const (
 )
 
 // visitOf returns the visit of a request, and begins one where there is none.
-func visitOf(r *http.Request) *visit {
-	ctx := r.Context()
-	if v, ok := caddyhttp.GetVar(ctx, visitVar).(*visit); ok {
+func visitOf(r *http.Request, repl *caddy.Replacer) *visit {
+	vars := r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any)
+	if v, ok := vars[visitVar].(*visit); ok {
 		return v
 	}
-	v := new(visit)
-	caddyhttp.SetVar(ctx, visitVar, v)
-	ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer).Map(v.placeholder)
+	v := &visit{vars: vars}
+	vars[visitVar] = v
+	repl.Map(v.placeholder)
 	return v
+}
+
+// clientIP is who calls, as far as Caddy trusts what it was told.
+func (v *visit) clientIP() netip.Addr {
+	s, _ := v.vars[caddyhttp.ClientIPVarKey].(string)
+	ip, _ := netip.ParseAddr(s) // what is no address is in no network
+	return ip
 }
 
 // presented says what can be told before a key is looked at: Missing, Ambiguous
@@ -60,11 +70,13 @@ func (v *visit) presented(f found) keyring.Outcome {
 
 // ask asks the keyring. Where a gate has let the request in before, its decision
 // holds, and only what is new in q is checked and taken.
-func (v *visit) ask(ctx context.Context, keys *keyring.Service, f found, q *keyring.Request) (keyring.Decision, error) {
+func (v *visit) ask(ctx context.Context, keys *keyring.Service, f found, q *keyring.Request, d *keyring.Decision) (err error) {
 	if v.admitted {
-		return keys.Again(ctx, &v.decision, q)
+		*d, err = keys.Again(ctx, &v.decision, q)
+	} else {
+		*d, err = keys.Verify(ctx, f.raw, q)
 	}
-	return keys.Verify(ctx, f.raw, q)
+	return err
 }
 
 // withdraw takes back what was charged for a request that is refused after all.

@@ -15,12 +15,10 @@ import (
 // the store has begun by then may still be taken.
 const chargeTimeout = 2 * time.Second
 
-// charge takes n rate slots and n credits, both or neither.
+// charge takes n rate slots and n credits, both or neither, of a key that has
+// limits or credits.
 func (s *Service) charge(ctx context.Context, st *opened, d *Decision, now instant, n int64, dry bool) error {
 	l := d.live
-	if !s.limits(d) && !l.metered.Load() {
-		return nil
-	}
 	var slots slots
 	if err := s.slotsFor(&slots, st, d); err != nil {
 		d.refuse(Unavailable, unavailableWait, true)

@@ -306,7 +306,7 @@ func TestTierDead(t *testing.T) {
 	if !l.rec.Load().owner.counts.die() {
 		t.Fatal("what is written can be forgotten")
 	}
-	_, err := g.admit(context.Background(), g.ring.store.Load(), l, credential{hash: k.Key.Hash}, &Decision{}, &Request{Cost: 1})
+	err := g.admit(context.Background(), g.ring.store.Load(), l, credential{hash: k.Key.Hash}, paid{}, &Request{Cost: 1}, &Decision{})
 	if !errors.Is(err, errDead) {
 		t.Errorf("%v", err)
 	}

@@ -14,26 +14,26 @@ import (
 // Verify decides about a request that carries raw, and takes what it costs. A
 // refusal takes nothing. The error tells why the outcome is Unavailable, for the
 // log; it is nil for every other outcome.
-func (s *Service) Verify(ctx context.Context, raw string, q *Request) (Decision, error) {
-	c := credential{unjudged: raw}
-	if key.CheckShape(raw, false) != nil {
-		return Decision{Outcome: Invalid}, nil
-	}
-	if rules := s.sole(q.ConfigIDs); rules != nil {
-		if !rules.accepts(raw) {
-			return Decision{Outcome: Invalid}, nil
-		}
-		c.unjudged = ""
+func (s *Service) Verify(ctx context.Context, raw string, q *Request) (d Decision, err error) {
+	rules := s.sole(q.ConfigIDs)
+	if key.CheckShape(raw, false) != nil || rules != nil && !rules.accepts(raw) {
+		d.Outcome = Invalid
+		return d, nil
 	}
 	st, err := s.ring.open(ctx)
 	if err != nil {
 		return Unreachable(), err
 	}
 	if !s.checksumFits(raw) {
-		return Decision{Outcome: Invalid}, nil
+		d.Outcome = Invalid
+		return d, nil
 	}
-	c.hash = key.HashOf(raw)
-	return s.decide(ctx, st, c, &Decision{}, q)
+	c := credential{hash: key.HashOf(raw)}
+	if rules == nil {
+		c.unjudged = raw
+	}
+	err = s.decide(ctx, st, c, paid{}, q, &d)
+	return d, err
 }
 
 // credential is what opens a key. unjudged is the raw key where the validators of
@@ -54,36 +54,48 @@ func (s *Service) HasShape(raw string, configIDs []string) bool {
 	return key.CheckShape(raw, false) == nil && s.accepted(raw, configIDs) && s.checksumFits(raw)
 }
 
-// Again decides about a request that was already let in by d and meets another
-// gate: the standing of the key is checked for the new demands, and what q costs
-// more than d did is taken. If it is refused, Withdraw gives back what d took.
-func (s *Service) Again(ctx context.Context, d *Decision, q *Request) (Decision, error) {
+// Again decides about a request that was already let in by before and meets
+// another gate: the standing of the key is checked for the new demands, and what
+// q costs more than before did is taken. If it is refused, Withdraw gives back
+// what before took.
+func (s *Service) Again(ctx context.Context, before *Decision, q *Request) (d Decision, err error) {
 	st, err := s.ring.open(ctx)
 	if err != nil {
 		return Unreachable(), err
 	}
-	return s.decide(ctx, st, credential{hash: d.hash}, d, q)
+	err = s.decide(ctx, st, credential{hash: before.hash}, paid{before.Cost, before.debt}, q, &d)
+	return d, err
 }
 
-// decide finds the key and admits the request. before is what was decided about
-// the same request earlier.
-func (s *Service) decide(ctx context.Context, st *opened, c credential, before *Decision, q *Request) (Decision, error) {
+// paid is what earlier gates have taken for the same request.
+type paid struct {
+	cost int64
+	debt *atomic.Int64
+}
+
+// decide finds the key and admits the request. The decision is passed down by
+// its address: by value, its copies alone would make the stack of a connection
+// grow.
+func (s *Service) decide(ctx context.Context, st *opened, c credential, before paid, q *Request, d *Decision) error {
 	for {
 		l, err := s.ring.find(ctx, st, c.hash)
 		if err != nil {
-			return Unreachable(), err
+			d.refuse(Unavailable, unavailableWait, true)
+			return err
 		}
 		if l == nil {
-			return Decision{Outcome: Invalid}, nil
+			d.Outcome = Invalid
+			return nil
 		}
-		d, err := s.admit(ctx, st, l, c, before, q)
-		if !errors.Is(err, errDead) {
-			if !q.DryRun {
-				s.tell(&d, q.Counted)
-			}
-			return d, err
+		err = s.admit(ctx, st, l, c, before, q, d)
+		if errors.Is(err, errDead) {
+			*d = Decision{}
+			continue // the key was let go of between finding and counting: find it again
 		}
-		// The key was let go of between finding and counting: find it again.
+		if !q.DryRun {
+			s.tell(d, q.Counted)
+		}
+		return err
 	}
 }
 
@@ -94,8 +106,9 @@ const (
 )
 
 // Unreachable is the decision where the store could not be asked.
-func Unreachable() Decision {
-	return Decision{Outcome: Unavailable, Wait: unavailableWait, Waitable: true}
+func Unreachable() (d Decision) {
+	d.refuse(Unavailable, unavailableWait, true)
+	return d
 }
 
 var errDead = errors.New("the key in memory is no longer the one that counts")
@@ -153,33 +166,35 @@ func (r *Ring) load(st *opened, hash key.Hash) (*live, error) {
 
 // admit checks a key's standing, then takes what the request costs beyond what
 // it has paid before.
-func (s *Service) admit(ctx context.Context, st *opened, l *live, c credential, before *Decision, q *Request) (Decision, error) {
+func (s *Service) admit(ctx context.Context, st *opened, l *live, c credential, before paid, q *Request, d *Decision) error {
 	now := s.ring.clock()
 	rec := l.rec.Load()
 	if rec == nil {
-		return Decision{Outcome: Invalid}, nil
+		d.Outcome = Invalid
+		return nil
 	}
 	opening, rules := l.openedBy(rec.key, c.hash, now.wall), s.rulesFor(rec.key)
 	if !opening.OK || c.unjudged != "" && !rules.accepts(c.unjudged) {
-		return Decision{Outcome: Invalid}, nil
+		d.Outcome = Invalid
+		return nil
 	}
-	d := Decision{
-		at: now.wall, hash: c.hash, live: l, rec: rec, rules: rules, plan: s.planFor(rec.owner),
-		Cost: before.Cost, debt: before.debt,
-	}
+	d.at, d.hash, d.live, d.rec, d.rules, d.plan = now.wall, c.hash, l, rec, rules, s.planFor(rec.owner)
+	d.Cost, d.debt = before.cost, before.debt
 	if d.Outcome = standing(l, rec, opening.SecretHash, now.wall, q); d.Outcome != Allowed {
-		return d, nil
+		return nil
 	}
-	more := max(0, q.Cost-before.Cost)
-	if err := s.charge(ctx, st, &d, now, more, q.DryRun); err != nil || d.Outcome != Allowed {
-		return d, err
+	more := max(0, q.Cost-before.cost)
+	if s.limits(d) || l.metered.Load() {
+		if err := s.charge(ctx, st, d, now, more, q.DryRun); err != nil || d.Outcome != Allowed {
+			return err
+		}
 	}
 	if !q.DryRun {
 		d.Cost += more
 		d.use(now)
 		s.ring.dirty.add(l)
 	}
-	return d, nil
+	return nil
 }
 
 // standing checks everything about a key that needs no counting.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
@@ -33,8 +34,6 @@ func newSites() (s sites, err error) {
 
 // body is what both sides answer to a request that passes.
 const body = "Hello, world!\n"
-
-var gateHandler = object{"handler": "apikey"}
 
 func respond(status int, body string) object {
 	return object{"handler": "static_response", "status_code": status, "body": body}
@@ -91,10 +90,11 @@ func unsupported(extra object) error {
 // the other side answers with where the gate refuses.
 func (b *bench) load(r *row, path string, refusal int) error {
 	pass := []object{respond(http.StatusOK, body)}
-	gate, bare := append([]object{gateHandler}, pass...), pass
-	if r.bare {
-		gate = pass
+	front, bare := r.front, pass
+	if front == nil {
+		front = []object{{"handler": "apikey"}}
 	}
+	gate := slices.Concat(front, pass)
 	if r.status != 0 {
 		bare = []object{respond(r.status, strings.Repeat("x", refusal))}
 	}

@@ -19,10 +19,10 @@ type object = map[string]any
 // row is one comparison.
 type row struct {
 	name   string
-	target float64 // the least ratio that is good enough; 0: none
-	app    object  // of the app, beside the store
-	status int     // of the gate; the other side answers the same. 0: 200
-	bare   bool    // there is no gate on either side
+	target float64  // the least ratio that is good enough; 0: none
+	app    object   // of the app, beside the store
+	status int      // of the gate; the other side answers the same. 0: 200
+	front  []object // what stands in front of the answer instead of the gate; nil: the gate
 
 	// many: the store is the one with many keys.
 	many bool
@@ -58,7 +58,8 @@ func rows() []row {
 		"default_tier": "pro",
 	}
 	return []row{
-		{name: "control: bare beside bare", bare: true, keys: one(alice)},
+		{name: "control: bare beside bare", front: []object{}, keys: one(alice)},
+		{name: "control: the floor", front: []object{{"handler": "bench_floor"}}, keys: one(alice)},
 		{name: "valid key", target: 0.95, keys: one(alice)},
 		{name: "valid key, rate limit", keys: one(limited)},
 		{name: "valid key, rate limit and tier limits", target: 0.93, app: tiers, keys: one(limited)},
