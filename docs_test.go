@@ -197,7 +197,7 @@ var varying = []struct {
 }{
 	{regexp.MustCompile(`ak_[0-9A-Za-z]{64}`), "KEY"},
 	{regexp.MustCompile(`clsk_[0-9A-Za-z]{48}`), "SECRET"},
-	{regexp.MustCompile(`\bak_[0-9A-Za-z]{3}\b`), "START"},
+	{regexp.MustCompile(`\bak_[0-9A-Za-z]{3}([0-9A-Za-z]{6})?\b`), "START"},
 	{regexp.MustCompile(`\b[0-9a-f]{24}\b`), "ID"},
 	{regexp.MustCompile(`\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z| UTC)?`), "TIME"},
 	{regexp.MustCompile(`\b\d{4}-\d\d-\d\d\b`), "DATE"},

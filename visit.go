@@ -13,8 +13,9 @@ import (
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 )
 
-// visit is what the gates and the self-service API know of one request. It lives with the request through
-// rewrites, retries and error routes, so that the request is charged once.
+// visit is what the gates and the self-service API know of one request. It lives
+// with the request through rewrites, retries and error routes, so that the request
+// is charged once.
 type visit struct {
 	vars     map[string]any // the variables of the request
 	admitted bool           // decision let it in

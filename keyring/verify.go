@@ -108,8 +108,9 @@ const (
 )
 
 // Unreachable is the decision where the store could not be asked.
-func Unreachable() Decision {
-	return Decision{Outcome: Unavailable, Wait: unavailableWait, Waitable: true}
+func Unreachable() (d Decision) {
+	d.refuse(Unavailable, unavailableWait, true)
+	return d
 }
 
 var errDead = errors.New("the key in memory is no longer the one that counts")
