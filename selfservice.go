@@ -12,6 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
+	"github.com/caddy-apikey/caddy-apikey/internal/betterauth"
 	"github.com/caddy-apikey/caddy-apikey/internal/caller"
 	"github.com/caddy-apikey/caddy-apikey/internal/restapi"
 	"github.com/caddy-apikey/caddy-apikey/key"
@@ -53,6 +54,9 @@ type SelfService struct {
 	// TrustedOrigins lists other origins, such as "https://app.example.com", whose
 	// pages may call from a browser. Default: none.
 	TrustedOrigins []string `json:"trusted_origins,omitempty"`
+	// Organization lets people act for an organization. Only for better_auth.
+	// Default: none, all keys belong to users.
+	Organization *Organization `json:"organization,omitempty"`
 
 	logger  *zap.Logger
 	alarms  *zap.Logger // logger, but for what may come with every request
@@ -77,7 +81,8 @@ var dialects = map[string]struct {
 	base string // default
 	make func(s *SelfService, base string) (dialect, error)
 }{
-	"rest": {"/v1/auth", (*SelfService).newREST},
+	"rest":        {"/v1/auth", (*SelfService).newREST},
+	"better_auth": {"/api/auth", (*SelfService).newBetterAuth},
 }
 
 const defaultDialect = "rest"
@@ -122,6 +127,19 @@ func (s *SelfService) Provision(ctx caddy.Context) error {
 func (s *SelfService) newREST(base string) (dialect, error) {
 	return restapi.New(s.keys, restapi.Options{
 		Base: base, Message: s.Message, Configs: s.Configs,
+		Report: func(err error) { s.alarms.Error("a call failed", zap.Error(err)) },
+	}), nil
+}
+
+func (s *SelfService) newBetterAuth(base string) (dialect, error) {
+	organization := s.Organization.rules()
+	if organization != nil {
+		if err := checkKnown(s.keys, organization.Configs); err != nil {
+			return nil, fmt.Errorf("organization: %w", err)
+		}
+	}
+	return betterauth.New(s.keys, betterauth.Options{
+		Base: base, Configs: s.Configs, Organization: organization, Now: now,
 		Report: func(err error) { s.alarms.Error("a call failed", zap.Error(err)) },
 	}), nil
 }
@@ -177,7 +195,7 @@ func (s *SelfService) check() error {
 	if _, err := key.ParsePermissions(s.Grant); err != nil {
 		return fmt.Errorf("grant: %w", err)
 	}
-	return errors.Join(checkConfigList(s.Configs), checkOrigins(s.TrustedOrigins))
+	return errors.Join(checkConfigList(s.Configs), checkOrigins(s.TrustedOrigins), s.Organization.check())
 }
 
 // checkWhole reports options that do nothing without, or beside, another.
@@ -188,7 +206,7 @@ func (s *SelfService) checkWhole() error {
 	case s.Message != "" && s.dialectName() != "rest":
 		return errors.New("message: is for the dialect rest only")
 	}
-	return nil
+	return s.Organization.checkWhole(s)
 }
 
 func dialectNames() (names []string) {
@@ -219,4 +237,5 @@ var (
 	_ caddy.Provisioner           = (*SelfService)(nil)
 	_ caddyhttp.MiddlewareHandler = (*SelfService)(nil)
 	_ dialect                     = (*restapi.Handler)(nil)
+	_ dialect                     = (*betterauth.Handler)(nil)
 )

@@ -17,7 +17,7 @@ func parseSelfService(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, erro
 // UnmarshalCaddyfile sets up the self-service API from Caddyfile tokens. Syntax:
 //
 //	apikey_api [<matcher>] {
-//		dialect rest
+//		dialect rest|better_auth
 //		base <path>
 //		headers <name...>
 //		bearer [on|off]
@@ -28,6 +28,12 @@ func parseSelfService(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, erro
 //		message <text>
 //		config <id...>
 //		trusted_origins <origin...>
+//		organization <placeholder> {
+//			role <placeholder>
+//			config <id...>
+//			allow <role> <action...>
+//			creator_role <role>
+//		}
 //	}
 func (s *SelfService) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // directive name
@@ -66,6 +72,9 @@ func (s *SelfService) unmarshalOption(d *caddyfile.Dispenser, option string) err
 		return some(d, &s.Configs)
 	case "trusted_origins":
 		return some(d, &s.TrustedOrigins)
+	case "organization":
+		s.Organization = new(Organization)
+		return s.Organization.unmarshal(d)
 	}
 	return d.Errf("unknown option %q", option)
 }

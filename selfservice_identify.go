@@ -108,9 +108,11 @@ func (s *SelfService) identifyPerson(r *http.Request, repl *caddy.Replacer, need
 	if need != "" && !caller.May(s.grant, need) {
 		return s.refusal(r, keyring.Decision{Outcome: keyring.Forbidden}, nil)
 	}
-	return caller.Answer{Caller: &caller.Caller{
+	c := &caller.Caller{
 		UserID: userID, Permissions: s.grant, Bounds: &keyring.Bounds{Permissions: s.grant}, Withdraw: func() {},
-	}}
+	}
+	s.Organization.of(c, repl)
+	return caller.Answer{Caller: c}
 }
 
 func (s *SelfService) refusal(r *http.Request, d keyring.Decision, err error) caller.Answer {

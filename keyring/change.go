@@ -138,16 +138,13 @@ func (r *Rules) patch(k *key.Key, p Patch, now int64) error {
 	if err := r.patchWords(k, p); err != nil {
 		return err
 	}
-	if p.ExpiresIn.Set {
-		if p.ExpiresIn.Value == nil && r.Expiration.Fixed {
-			return &FieldError{"expiresIn", KeyDisabledExpiration, "cannot be chosen in this configuration"}
-		}
-		k.ExpiresAt = 0
-		if p.ExpiresIn.Value != nil {
-			var err error
-			if k.ExpiresAt, err = r.expiresAt(p.ExpiresIn.Value, now); err != nil {
-				return err
-			}
+	if err := r.patchExpiry(k, p, now); err != nil {
+		return err
+	}
+	if p.Metadata.Set {
+		var err error
+		if k.Metadata, err = r.checkMetadata(valueOr(p.Metadata, nil)); err != nil {
+			return err
 		}
 	}
 	if p.Permissions.Set {
@@ -162,7 +159,7 @@ func (r *Rules) patch(k *key.Key, p Patch, now int64) error {
 	return patchRateLimit(k, p)
 }
 
-// patchWords changes what people write.
+// patchWords changes who the key belongs to and what it is called.
 func (r *Rules) patchWords(k *key.Key, p Patch) error {
 	if err := must(p.UserID, "userId", &k.UserID); err != nil {
 		return err
@@ -178,11 +175,22 @@ func (r *Rules) patchWords(k *key.Key, p Patch) error {
 			return err
 		}
 	}
-	if !p.Metadata.Set {
+	return nil
+}
+
+func (r *Rules) patchExpiry(k *key.Key, p Patch, now int64) error {
+	if !p.ExpiresIn.Set {
+		return nil
+	}
+	if p.ExpiresIn.Value == nil {
+		if r.Expiration.Fixed {
+			return &FieldError{"expiresIn", KeyDisabledExpiration, "cannot be chosen in this configuration"}
+		}
+		k.ExpiresAt = 0
 		return nil
 	}
 	var err error
-	k.Metadata, err = r.checkMetadata(valueOr(p.Metadata, nil))
+	k.ExpiresAt, err = r.expiresAt(p.ExpiresIn.Value, now)
 	return err
 }
 

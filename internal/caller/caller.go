@@ -22,6 +22,9 @@ const (
 // identified.
 type Caller struct {
 	UserID string
+	// Organization is the one that a person acts for, and Role what the person is
+	// there; several roles are separated by commas or blanks. A key acts for none.
+	Organization, Role string
 	// Permissions are what the caller may do.
 	Permissions key.Permissions
 	// Decision let the caller's key in; nil for a person.
