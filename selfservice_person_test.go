@@ -5,6 +5,8 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -406,6 +408,53 @@ func personCORS(t *testing.T, s *server) {
 		}
 		if exposed := h.Get("Access-Control-Expose-Headers"); (exposed == "RateLimit, RateLimit-Policy, Retry-After") != (row.origin != "" && r.status != 204) {
 			t.Errorf("%s: exposes %q", row.name, exposed)
+		}
+	}
+}
+
+// TestF5_selfService takes the database away: callers hear that it is away, and
+// never that they are nobody.
+func TestF5_selfService(t *testing.T) {
+	db := filepath.Join(t.TempDir(), "a.db")
+	s := startGate(t, fmt.Sprintf(`{
+	apikey {
+		store sqlite %s
+	}
+}
+
+{$SITE} {
+	handle /person/* {
+		basic_auth {
+			bob {$HASH}
+		}
+		apikey_api {
+			base /person
+			user {http.auth.user.id}
+		}
+	}
+	handle {
+		apikey_api
+	}
+}
+`, db), withEnv("HASH="+passwordHash))
+	plain := s.create(readWrite)
+	counted := s.create(map[string]any{"remaining": 9})
+	s.call("GET", "/v1/auth/usage", "", keyLine(plain.Raw)).is(t, 200, "")
+	s.call("GET", "/v1/auth/usage", "", keyLine(counted.Raw)).is(t, 200, "")
+	s.call("GET", "/person/usage", "", signedIn("bob")).is(t, 200, "")
+	if err := os.Rename(db, db+".away"); err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct{ method, target, line string }{
+		{"POST", "/v1/auth/api-keys", keyLine(plain.Raw)},
+		{"DELETE", "/v1/auth/api-keys/" + counted.ID, keyLine(plain.Raw)},
+		{"GET", "/v1/auth/usage", keyLine(counted.Raw)},
+		{"POST", "/person/api-keys", signedIn("bob")},
+	} {
+		r := s.call(row.method, row.target, "", row.line)
+		r.is(t, 503, "STORE_UNAVAILABLE")
+		if r.header.Get("Retry-After") != "1" || strings.Contains(r.body, db) {
+			t.Errorf("%s %s: %v %s", row.method, row.target, r.header, r.body)
 		}
 	}
 }

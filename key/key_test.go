@@ -69,6 +69,32 @@ func TestPermissionsAllow(t *testing.T) {
 	}
 }
 
+func TestPermissions_part(t *testing.T) {
+	ps := func(list ...string) Permissions { p, _ := ParsePermissions(list); return p }
+	for _, row := range []struct {
+		has, of     Permissions
+		part, union string
+	}{
+		{ps(), ps("read"), "", "api:read"},
+		{ps("read", "write"), ps("read"), "api:read", "api:read api:write"},
+		{ps("read"), ps("read", "files:read"), "api:read", "api:read files:read"},
+		{ps("files:read", "files:write", "read"), ps("files:*"), "files:read files:write", "api:read files:* files:read files:write"},
+		{ps("files:*"), ps("files:read", "read"), "files:read", "api:read files:* files:read"},
+		{ps("files:*", "read"), ps("*:*"), "api:read files:*", "*:* api:read files:*"},
+		{ps("*:*"), ps("*:*", "read"), "*:* api:read", "*:* api:read"},
+	} {
+		if got := strings.Join(row.has.Part(row.of).List(), " "); got != row.part {
+			t.Errorf("%v of %v: %s, want %s", row.has, row.of, got, row.part)
+		}
+		if got := strings.Join(row.has.Union(row.of).List(), " "); got != row.union {
+			t.Errorf("%v and %v: %s, want %s", row.has, row.of, got, row.union)
+		}
+	}
+	if ps("read").Part(nil) != nil {
+		t.Error("a part of nothing is something")
+	}
+}
+
 func TestUnmarshalPermissions(t *testing.T) {
 	for raw, want := range map[string][]string{
 		`{"files":["read","write","read"],"x":[]}`: {"files:read", "files:write"},

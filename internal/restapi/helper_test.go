@@ -35,6 +35,7 @@ type api struct {
 	withdrawn int
 
 	looks atomic.Int64
+	later atomic.Int64 // milliseconds by which a test has set the clock on
 
 	mu       sync.Mutex
 	reported []error
@@ -93,7 +94,7 @@ func newAPI(t testing.TB, change ...func(*keyring.Settings, *Options)) *api {
 		t.Fatal(err)
 	}
 	a := &api{t: t, store: new(brokenStore)}
-	a.ring = keyring.New(opener{file, a.store}, func() time.Time { return start.Add(time.Duration(a.looks.Add(1)) * time.Millisecond) }, a.report)
+	a.ring = keyring.New(opener{file, a.store}, func() time.Time { return start.Add(time.Duration(a.looks.Add(1)+a.later.Load()) * time.Millisecond) }, a.report)
 	if err := a.ring.Open(context.Background()); err != nil {
 		t.Fatal(err)
 	}

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/caddy-apikey/caddy-apikey/internal/caller"
 	"github.com/caddy-apikey/caddy-apikey/key"
@@ -295,6 +296,97 @@ func TestRest_keys(t *testing.T) {
 	}
 }
 
+// TestRest_secret opens what create has answered.
+func TestRest_secret(t *testing.T) {
+	a := newAPI(t, func(s *keyring.Settings, _ *Options) { s.Rules.SecretPrefix = "clsk_" })
+	made := a.create("")
+	if !strings.HasPrefix(made.Secret, "clsk_") {
+		t.Errorf("%s", made.Secret)
+	}
+	for secret, want := range map[string]keyring.Outcome{made.Secret: keyring.Allowed, "": keyring.InvalidSecret, made.Key: keyring.InvalidSecret} {
+		d, err := a.keys.Verify(context.Background(), made.Key, &keyring.Request{RequireSecret: true, Secret: secret})
+		if err != nil || d.Outcome != want {
+			t.Errorf("%q: %v %v", secret, d.Outcome.Code(), err)
+		}
+	}
+}
+
+// TestRest_enabled shows which keys work, whoever has disabled them.
+func TestRest_enabled(t *testing.T) {
+	a := newAPI(t)
+	first, second := a.create(""), a.create("")
+	enabled := func() string {
+		var list Keys
+		a.send("GET", "/v1/auth/api-keys", "").into(t, &list)
+		return fmt.Sprint(list.Keys[0].Enabled, list.Keys[1].Enabled)
+	}
+	if got := enabled(); got != "true true" {
+		t.Error(got)
+	}
+	a.send("DELETE", "/v1/auth/api-keys/"+first.ID, "")
+	if got := enabled(); got != "false true" {
+		t.Error(got)
+	}
+	no := false
+	if _, err := a.keys.Update(context.Background(), second.ID, keyring.Patch{Enabled: keyring.Field[bool]{Set: true, Value: &no}}); err != nil {
+		t.Fatal(err)
+	}
+	if got := enabled(); got != "false false" {
+		t.Error(got)
+	}
+}
+
+// TestRest_createdAt writes times to the millisecond, in UTC.
+func TestRest_createdAt(t *testing.T) {
+	a := newAPI(t)
+	a.create("")
+	a.later.Store((24 * time.Hour).Milliseconds())
+	a.create("")
+	var list Keys
+	a.send("GET", "/v1/auth/api-keys", "").into(t, &list)
+	for i, day := range []string{"2026-11-21", "2026-11-22"} {
+		got := list.Keys[i].CreatedAt
+		if at, err := time.Parse("2006-01-02T15:04:05.000Z", got); err != nil || at.Format(time.DateOnly) != day {
+			t.Errorf("%s: %v", got, err)
+		}
+	}
+}
+
+// TestRest_usage counts the uses of all keys of the owner on calendar days and in
+// calendar months.
+func TestRest_usage(t *testing.T) {
+	a := newAPI(t)
+	first, second := a.create(""), a.create("")
+	use := func(times int, raw string) {
+		t.Helper()
+		for range times {
+			if d, err := a.keys.Verify(context.Background(), raw, &keyring.Request{Cost: 1}); err != nil || d.Outcome != keyring.Allowed {
+				t.Fatalf("%v %v", d.Outcome.Code(), err)
+			}
+		}
+	}
+	for _, row := range []struct {
+		days         int // since the start
+		today, month int64
+	}{
+		{0, 3, 3}, {1, 3, 6}, {9, 3, 9}, {10, 3, 3}, {11, 3, 6},
+	} {
+		a.later.Store((time.Duration(row.days) * 24 * time.Hour).Milliseconds())
+		use(2, first.Key)
+		use(1, second.Key)
+		var u Usage
+		r := a.send("GET", "/v1/auth/usage", "")
+		r.into(t, &u)
+		if u.Usage != (UsageSums{row.today, row.month}) {
+			t.Errorf("after %d days: %s", row.days, r.body)
+		}
+	}
+	a.as("nobody", "read")
+	if r := a.send("GET", "/v1/auth/usage", ""); picture(r.body) != `{"tier":"free","usage":{"today":0,"month":0},"limits":{"perDay":null,"perMinute":null}}` {
+		t.Errorf("%s", r.body)
+	}
+}
+
 // TestRest_actions shows the permissions of keys that an operator has made.
 func TestRest_actions(t *testing.T) {
 	for _, row := range []struct {
@@ -385,8 +477,8 @@ func TestRest_status405(t *testing.T) {
 	}
 }
 
-// TestRest_bodies tries what a body may be, apart from its fields.
-func TestRest_bodies(t *testing.T) {
+// TestRest_contentType tries what a body may be, apart from its fields.
+func TestRest_contentType(t *testing.T) {
 	a := newAPI(t)
 	fit := `{"name":"a"` + strings.Repeat(" ", 64<<10-12) + `}`
 	for _, row := range []struct {

@@ -1,0 +1,62 @@
+package caller
+
+import (
+	"net/http"
+	"slices"
+	"testing"
+
+	"github.com/caddy-apikey/caddy-apikey/key"
+	"github.com/caddy-apikey/caddy-apikey/keyring"
+)
+
+func TestMay(t *testing.T) {
+	for _, row := range []struct {
+		p    key.Permissions
+		may  []string
+		more []string // that can be granted
+	}{
+		{nil, nil, nil},
+		{key.Permissions{"files": {"*"}}, nil, nil},
+		{key.Permissions{"api": {"read"}}, []string{Read}, []string{Read}},
+		{key.Permissions{"api": {"write", "other"}}, []string{Write}, []string{Write}},
+		{key.Permissions{"api": {"admin"}}, []string{Read, Write, Admin}, []string{Read, Write, Admin}},
+		{key.Permissions{"api": {"*"}}, []string{Read, Write, Admin}, []string{Read, Write, Admin}},
+		{key.Permissions{"*": {"*"}}, []string{Read, Write, Admin}, []string{Read, Write, Admin}},
+	} {
+		for _, action := range []string{Read, Write, Admin} {
+			c := Caller{Permissions: row.p}
+			if got := c.May(action); got != slices.Contains(row.may, action) {
+				t.Errorf("%v may %s: %v", row.p, action, got)
+			}
+			one := key.Permission{Resource: key.DefaultResource, Action: action}
+			if got := Grantable(row.p).Allows(one); got != slices.Contains(row.more, action) {
+				t.Errorf("%v may grant %s: %v", row.p, action, got)
+			}
+		}
+		if Grantable(row.p).Allows(key.Permission{Resource: "other", Action: "x"}) != row.p.Allows(key.Permission{Resource: "other", Action: "x"}) {
+			t.Errorf("%v may grant what is no action of the API", row.p)
+		}
+	}
+}
+
+func TestSetHeaders(t *testing.T) {
+	for _, row := range []struct {
+		d         keyring.Decision
+		challenge string
+		after     string
+	}{
+		{keyring.Decision{Outcome: keyring.Invalid}, "Bearer", ""},
+		{keyring.Decision{Outcome: keyring.Forbidden}, "", ""},
+		{keyring.Decision{Outcome: keyring.RateLimited, Waitable: true}, "", "1"},
+		{keyring.Decision{Outcome: keyring.RateLimited, Waitable: true, Wait: 1000}, "", "1"},
+		{keyring.Decision{Outcome: keyring.RateLimited, Waitable: true, Wait: 1001}, "", "2"},
+		{keyring.Decision{Outcome: keyring.UsageExceeded, Wait: 1001}, "", ""},
+		{keyring.Unreachable(), "", "1"},
+	} {
+		h := http.Header{}
+		(&Answer{Refusal: row.d, Challenge: "Bearer"}).SetHeaders(h)
+		if h.Get("WWW-Authenticate") != row.challenge || h.Get("Retry-After") != row.after {
+			t.Errorf("%+v: %v", row.d.Outcome, h)
+		}
+	}
+}
