@@ -18,6 +18,8 @@ func init() {
 	httpcaddyfile.RegisterGlobalOption("apikey", parseGlobalOption)
 	httpcaddyfile.RegisterHandlerDirective("apikey", parseDirective)
 	httpcaddyfile.RegisterDirectiveOrder("apikey", httpcaddyfile.Before, "basic_auth")
+	httpcaddyfile.RegisterHandlerDirective("apikey_api", parseSelfService)
+	httpcaddyfile.RegisterDirectiveOrder("apikey_api", httpcaddyfile.After, "forward_auth")
 }
 
 func parseGlobalOption(d *caddyfile.Dispenser, existing any) (any, error) {
@@ -307,16 +309,16 @@ func (g *Gate) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 }
 
 // unmarshalPlace reads the options that say where a key may sit.
-func (g *Gate) unmarshalPlace(d *caddyfile.Dispenser, option string) (bool, error) {
+func (k *KeyPlaces) unmarshalPlace(d *caddyfile.Dispenser, option string) (bool, error) {
 	switch option {
 	case "headers":
-		return true, some(d, &g.Headers)
+		return true, some(d, &k.Headers)
 	case "bearer":
-		return true, onOff(d, &g.Bearer)
+		return true, onOff(d, &k.Bearer)
 	case "query":
-		return true, word(d, &g.Query)
+		return true, word(d, &k.Query)
 	case "from":
-		return true, word(d, &g.From)
+		return true, word(d, &k.From)
 	}
 	return false, nil
 }

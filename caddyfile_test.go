@@ -12,7 +12,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
-	_ "github.com/caddyserver/caddy/v2/modules/caddyhttp/caddyauth" // the directive basic_auth
+	_ "github.com/caddyserver/caddy/v2/modules/caddyhttp/caddyauth"                // the directive basic_auth
+	_ "github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy/forwardauth" // the directive forward_auth
 )
 
 // adapt turns a Caddyfile into JSON. Its errors call it "Caddyfile".
@@ -195,6 +196,39 @@ func TestJSONErrors(t *testing.T) {
 			t.Errorf("app %s, gate %s: %v", row.app, row.gate, err)
 		case row.want != "" && (err == nil || !strings.Contains(err.Error(), row.want)):
 			t.Errorf("app %s, gate %s: error is %v, want %s", row.app, row.gate, err, row.want)
+		}
+	}
+}
+
+// TestSelfServiceJSONErrors does the same for the self-service API.
+func TestSelfServiceJSONErrors(t *testing.T) {
+	t.Setenv("XDG_DATA_HOME", t.TempDir())
+	for _, row := range []struct{ app, api, want string }{
+		{`{}`, ``, ""},
+		{`{"configs": [{"id": "pub"}]}`, `"configs": ["pub", "default"]`, ""},
+		{`{}`, `"grants": []`, "grants"},
+		{`{}`, `"dialect": "graphql"`, "dialect: must be one of"},
+		{`{}`, `"base": "v1"`, "base: must be a path"},
+		{`{}`, `"base": "/v1/"`, "base: must be a path"},
+		{`{}`, `"user": "{http.request.header.X-User}"`, "not what the client says of itself"},
+		{`{}`, `"user": "{http.auth.user.id} "`, "user: must be a placeholder"},
+		{`{}`, `"grant": ["read"]`, "grant: says what a person may do"},
+		{`{}`, `"user": "{x}", "grant": ["*"]`, "grant: a bare"},
+		{`{}`, `"configs": []`, "config: a list without configurations"},
+		{`{}`, `"configs": ["pub"]`, `config: there is no configuration "pub": it must be one of "default"`},
+		{`{}`, `"trusted_origins": ["*"]`, "trusted_origins: \"*\" must be"},
+		{`{}`, `"headers": ["X.Key"]`, "headers: X.Key can never match"},
+		{`{}`, `"headers": [], "bearer": false`, "there is no place where a key may sit"},
+		{`{"headers": [], "bearer": false}`, `"query": "key"`, ""},
+		{`{}`, `"from": "x"`, "from: must be a placeholder"},
+	} {
+		api := strings.TrimSuffix(`{"handler": "apikey_api", `+row.api, ", ") + `}`
+		err := validate([]byte(`{"apps": {"apikey": ` + row.app + `, "http": {"servers": {"s": {"listen": [":0"], "routes": [{"handle": [` + api + `]}]}}}}}`))
+		switch {
+		case row.want == "" && err != nil:
+			t.Errorf("app %s, api %s: %v", row.app, api, err)
+		case row.want != "" && (err == nil || !strings.Contains(err.Error(), row.want)):
+			t.Errorf("app %s, api %s: error is %v, want %s", row.app, api, err, row.want)
 		}
 	}
 }

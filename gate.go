@@ -40,14 +40,7 @@ func init() {
 // `{http.auth.user.metadata.*}` | A top-level field of the key's metadata
 // `{http.apikey.error.code}` | After a refusal, its code
 type Gate struct {
-	// Headers are the request headers where the key may sit. Default: those of the app.
-	Headers []string `json:"headers,omitempty"`
-	// Bearer also accepts "Authorization: Bearer <key>". Default: as in the app.
-	Bearer *bool `json:"bearer,omitempty"`
-	// Query is the query parameter where the key may sit. Default: none.
-	Query string `json:"query,omitempty"`
-	// From is a placeholder that holds the key, instead of headers and bearer.
-	From string `json:"from,omitempty"`
+	KeyPlaces
 
 	// Configs are the configurations whose keys the gate lets in; a key of another
 	// one is unknown to it. Default: all.
@@ -118,7 +111,7 @@ func (g *Gate) Provision(ctx caddy.Context) error {
 	}
 	app := mod.(*App)
 	g.keys = app.Service()
-	g.places, g.identity = newPlaces(app, g), newIdentity(g.IdentityHeaders)
+	g.places, g.identity = newPlaces(app, &g.KeyPlaces), newIdentity(g.IdentityHeaders)
 	if err := errors.Join(g.checkPlaces(), checkKnown(g.keys, g.Configs)); err != nil {
 		return err
 	}
@@ -180,7 +173,7 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	var d keyring.Decision
 	err := g.decide(r, repl, v, f, &d)
 	if errors.Is(err, errCost) {
-		g.withdraw(r, v)
+		v.withdraw(r, g.keys, g.alarms)
 		g.clean(r, f)
 		g.alarms.Error("the request was refused", zap.Error(err))
 		if g.mustAnswer(r) {
@@ -195,11 +188,11 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	}
 	writeRateHeaders(w.Header(), g.RateHeaders, d.Limits, v.admitted)
 	if d.Outcome != keyring.Allowed {
-		g.withdraw(r, v)
+		v.withdraw(r, g.keys, g.alarms)
 		g.clean(r, f)
 		return g.refuse(w, r, v, &d, err)
 	}
-	v.admit(repl, &d, g.session && d.Session())
+	v.admit(repl, &d, g.session && d.Session(), g.places.ambient())
 	g.identity.set(r, repl)
 	g.clean(r, f)
 	if g.RefundOn == nil {
@@ -208,27 +201,10 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	return g.serveRefunding(w, r, next, v)
 }
 
-// withdraw takes back what an earlier gate has charged for a request that this
-// one refuses.
-func (g *Gate) withdraw(r *http.Request, v *visit) {
-	if !v.admitted {
-		return
-	}
-	v.admitted = false
-	if err := g.keys.Withdraw(context.WithoutCancel(r.Context()), &v.decision); err != nil {
-		g.alarms.Error("credits were not given back", zap.Error(err), zap.String("key_id", v.decision.Key().ID))
-	}
-}
-
 // decide asks the keyring. Where another gate has let the request in before, its
 // decision holds, and only what is new here is checked and taken.
 func (g *Gate) decide(r *http.Request, repl *caddy.Replacer, v *visit, f found, d *keyring.Decision) error {
-	switch {
-	case f.count > 1 || f.count == 1 && v.admitted && !v.decision.Opens(f.raw):
-		d.Outcome = keyring.Ambiguous
-		return nil
-	case f.count == 0 && !v.admitted:
-		d.Outcome = keyring.Missing
+	if d.Outcome = v.presented(f); d.Outcome != keyring.Allowed {
 		return nil
 	}
 	q := g.request
@@ -244,23 +220,14 @@ func (g *Gate) decide(r *http.Request, repl *caddy.Replacer, v *visit, f found, 
 		}
 		q.Cost = n
 	}
-	return g.ask(r, v, f, &q, d)
-}
-
-func (g *Gate) ask(r *http.Request, v *visit, f found, q *keyring.Request, d *keyring.Decision) (err error) {
-	if v.admitted {
-		*d, err = g.keys.Again(r.Context(), &v.decision, q)
-	} else {
-		*d, err = g.keys.Verify(r.Context(), f.raw, q)
-	}
-	return err
+	return v.ask(r.Context(), g.keys, f, &q, d)
 }
 
 // costless decides where the cost cannot be told: a caller without a good key
 // hears about the key, and takes no part in our log.
 func (g *Gate) costless(r *http.Request, v *visit, f found, q *keyring.Request, d *keyring.Decision) error {
 	q.Cost, q.DryRun = 0, true
-	err := g.ask(r, v, f, q, d)
+	err := v.ask(r.Context(), g.keys, f, q, d)
 	if err == nil && d.Outcome == keyring.Allowed {
 		err = fmt.Errorf("%w: %q gives no integer from 0 on", errCost, g.cost)
 	}
@@ -340,21 +307,8 @@ func (w *statusWriter) Write(b []byte) (int, error) {
 // check reports what could never work. It looks at the fields alone, so that the
 // Caddyfile can call it after each option and name the line.
 func (g *Gate) check() error {
-	if err := checkPlaces(g.Headers, g.Query); err != nil {
+	if err := g.KeyPlaces.check(); err != nil {
 		return err
-	}
-	if g.From != "" && (g.Headers != nil || g.Bearer != nil || g.Query != "") {
-		return errors.New("from: stands instead of headers, bearer and query, not beside them")
-	}
-	if g.From != "" {
-		if !isPlaceholder(g.From) {
-			return errors.New("from: must be a placeholder such as {http.request.cookie.key}")
-		}
-		for _, name := range placesFrom(g.From).headers {
-			if err := checkHeaderName(name); err != nil {
-				return fmt.Errorf("from: %w", err)
-			}
-		}
 	}
 	if slices.ContainsFunc(g.RequireAny, func(list []string) bool { return len(list) == 0 }) {
 		return errors.New("require_any: a list without permissions lets nobody in")
@@ -375,7 +329,7 @@ func (g *Gate) check() error {
 // checkPlaces reports what could never work once it is known what the app says.
 func (g *Gate) checkPlaces() error {
 	if g.places.none() {
-		return errors.New("there is no place where a key may sit: headers, bearer and query are all off")
+		return errNoPlace
 	}
 	for i := range g.identity {
 		name := g.identity[i].canonical

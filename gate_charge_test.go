@@ -344,6 +344,31 @@ func TestK5_RefusalsCostNothing(t *testing.T) {
 	}
 }
 
+// TestK5_BodyTooLarge: a body is read behind the gate, so what is found wrong with
+// it comes after the charge; refund_on takes that back.
+func TestK5_BodyTooLarge(t *testing.T) {
+	s := startGate(t, `{$SITE} {
+	apikey {
+		refund_on 413
+	}
+	request_body {
+		max_size 10B
+	}
+	reverse_proxy {$UPSTREAM}
+}
+`, withEnv("UPSTREAM="+startUpstream(t).Addr))
+	k := s.create(map[string]any{"remaining": 5})
+	for body, status := range map[string]int{"short": 200, strings.Repeat("long", 100): 413} {
+		m := message{method: "POST", target: "/", body: body, fields: fieldsOf([]string{"X-API-Key: " + k.Raw})}
+		if r := m.plain(t, s.URL); r.status != status {
+			t.Errorf("a body of %d bytes: status %d, want %d", len(body), r.status, status)
+		}
+	}
+	if left := s.left(k.ID); left != 4 {
+		t.Errorf("%d credits left, want 4", left)
+	}
+}
+
 // rates is what the rate headers of an answer say.
 type rates map[string]struct{ q, w, r, t int64 }
 

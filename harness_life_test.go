@@ -54,6 +54,16 @@ func (l life) awaitConfig(before int) {
 	eventually(l.t, "the server says that it serves", func() bool { return strings.Count(l.Log(), servingMessage) > before })
 }
 
+// times is how often a test does what it does: now and then in its short form,
+// which runs with the others, or as often as the reliability bar asks for in the
+// long one. CONTRIBUTING.md has the command.
+func times(short, long int) int {
+	if os.Getenv("APIKEY_LONG") != "" {
+		return long
+	}
+	return short
+}
+
 // lifeConfig is a Caddyfile with a database, and lines of the site in place of
 // the gate and "respond ok".
 func lifeConfig(db string, site ...string) string {
@@ -355,6 +365,21 @@ func (l life) goroutines() int {
 		l.t.Fatalf("goroutine profile: %v", a)
 	}
 	return n
+}
+
+// resident is the memory of the server in KiB, after its garbage was collected.
+func (l life) resident() (kib int) {
+	l.t.Helper()
+	l.admin(http.MethodGet, "/debug/pprof/heap?gc=1", "")
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", l.cmd.Process.Pid))
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), "VmRSS:")
+	if _, err := fmt.Sscan(rest, &kib); err != nil {
+		l.t.Fatal(err)
+	}
+	return kib
 }
 
 // noPanic checks that nothing the server wrote tells of a panic.

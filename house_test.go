@@ -20,10 +20,13 @@ var mayImport = map[string][]string{
 	"/store/storetest":       {"/store", "/key", "/ratelimit"},
 	"/keyring":               {"/store", "/key", "/ratelimit"},
 	"/internal/caller":       {"/keyring", "/key", "http"},
-	"/internal/adminapi":     {"/keyring", "/store", "/key", "/ratelimit", "http"},
+	"/internal/strictjson":   {"http"},
+	"/internal/restapi":      {"/internal/caller", "/internal/strictjson", "/keyring", "/store", "/key", "http"},
+	"/internal/betterauth":   {"/internal/caller", "/keyring", "/store", "/key", "http"},
+	"/internal/adminapi":     {"/internal/strictjson", "/keyring", "/store", "/key", "/ratelimit", "http"},
 	"/internal/betterauthdb": {"/internal/adminapi", "/key", "sql"},
 	"/internal/command":      {"/internal/adminapi", "/internal/betterauthdb", "/key", "http"},
-	"":                       {"/internal/adminapi", "/internal/command", "/keyring", "/store/sqlite", "/store", "/key", "/ratelimit", "http", "caddy"},
+	"":                       {"/internal/caller", "/internal/restapi", "/internal/betterauth", "/internal/adminapi", "/internal/command", "/keyring", "/store/sqlite", "/store", "/key", "/ratelimit", "http", "caddy"},
 	"/cmd/caddy":             {"", "caddy"},
 	"/bench":                 {},
 	"/bench/load":            {"", "/keyring", "/key", "http", "caddy"},
@@ -80,7 +83,7 @@ func knows(path string) (string, bool) {
 // TestPureDependencies keeps Caddy and SQL out of the packages below, however
 // they might come in.
 func TestPureDependencies(t *testing.T) {
-	for _, p := range []string{"./key", "./ratelimit", "./store", "./keyring", "./internal/adminapi"} {
+	for _, p := range []string{"./key", "./ratelimit", "./store", "./keyring", "./internal/adminapi", "./internal/restapi", "./internal/betterauth"} {
 		out, err := exec.Command("go", "list", "-deps", p).Output()
 		if err != nil {
 			t.Fatal(err)

@@ -378,7 +378,7 @@ func TestFinding9_validate(t *testing.T) {
 	}
 }
 
-func mustStat(t *testing.T, path string) os.FileInfo {
+func mustStat(t testing.TB, path string) os.FileInfo {
 	t.Helper()
 	info, err := os.Stat(path)
 	if err != nil {
@@ -506,65 +506,115 @@ func (h *hammer) end(t *testing.T) {
 	t.Logf("answers: %v, failed connections: %d %v", h.answers, h.failed, h.errors[:min(3, len(h.errors))])
 }
 
-// TestC1_reloadStorm is the short form: many reloads under load, with changed and
-// unchanged configurations, some of them broken.
-func TestC1_reloadStorm(t *testing.T) {
-	config := func(db string) string {
-		return lifeConfig(db, "@gated not path /stock", "apikey @gated", "respond ok")
-	}
-	db := filepath.Join(t.TempDir(), "a.db")
-	s := startSpent(t, config(db))
-	const limit, credits = 40, 30
-	limited := s.create(fmt.Sprintf(`"rateLimitMax":%d`, limit), `"rateLimitTimeWindow":3600000`)
-	counted := s.create(fmt.Sprintf(`"remaining":%d`, credits))
-	broken := []string{
-		config(t.TempDir()),
-		config(db) + "http://" + portInUse(t) + " {\n\trespond no\n}\n",
+// storm is a server under load that is given one configuration after the other.
+type storm struct {
+	*spent
+	h                hammer
+	db               string
+	broken           []string
+	limited, counted lifeKey
+	opened           time.Time // when the lock file was last written, which each opening does
+}
+
+// The keys of a storm have so much; it is used up in the first moments.
+const stormLimit, stormCredits = 40, 30
+
+func startStorm(t *testing.T) *storm {
+	t.Helper()
+	s := &storm{db: filepath.Join(t.TempDir(), "a.db")}
+	s.spent = startSpent(t, s.config())
+	s.limited = s.create(fmt.Sprintf(`"rateLimitMax":%d`, stormLimit), `"rateLimitTimeWindow":86400000`)
+	s.counted = s.create(fmt.Sprintf(`"remaining":%d`, stormCredits))
+	s.broken = []string{
+		strings.Replace(s.config(), s.db, t.TempDir(), 1),
+		s.config() + "http://" + portInUse(t) + " {\n\trespond no\n}\n",
 		`{"apps":{"apikey":{"length":5}}}`,
 	}
-	s.loads(config(db)) // so that what Caddy keeps after a first reload is there
-	files, goroutines, fds := s.open(db), s.goroutines(), len(s.descriptors())
+	s.opened = mustStat(t, s.db+".lock").ModTime()
+	return s
+}
 
-	var h hammer
-	h.hit(s.life, "good", s.good.Raw, "")
-	h.hit(s.life, "unknown", s.good.Raw+"x", "INVALID_API_KEY")
-	h.hit(s.life, "limited", limited.Raw, "", "RATE_LIMITED")
-	h.hit(s.life, "counted", counted.Raw, "", "USAGE_EXCEEDED")
-	h.hit(s.life, "spent", s.limited.Raw, "RATE_LIMITED")
-	h.hitPath(s.life, "/stock", "stock", "", "")
-	for i := range 30 {
-		switch {
-		case i%10 == 9:
-			if a := s.load(broken[i/10]); a.status == http.StatusOK {
-				t.Error("a broken configuration was taken")
-			}
-		case i%2 == 0:
-			s.loads(strings.Replace(config(db), "store", fmt.Sprintf("length %d\n\t\tstore", 64+i), 1))
-		default:
-			s.loads(config(db))
+func (s *storm) config(options ...string) string {
+	config := lifeConfig(s.db, "@gated not path /stock", "apikey @gated", "respond ok")
+	return strings.Replace(config, "store", strings.Join(append(options, "store"), "\n\t\t"), 1)
+}
+
+func (s *storm) load() {
+	s.h.hit(s.life, "good", s.good.Raw, "")
+	s.h.hit(s.life, "unknown", s.good.Raw+"x", "INVALID_API_KEY")
+	s.h.hit(s.life, "limited", s.limited.Raw, "", "RATE_LIMITED")
+	s.h.hit(s.life, "counted", s.counted.Raw, "", "USAGE_EXCEEDED")
+	s.h.hit(s.life, "spent", s.spent.limited.Raw, "RATE_LIMITED")
+	s.h.hitPath(s.life, "/stock", "stock", "", "")
+}
+
+// turn gives the server the i-th configuration. One in ten is broken; the others
+// change what is cheap to change, how credits are taken, or nothing.
+func (s *storm) turn(i int) {
+	s.t.Helper()
+	switch {
+	case i%10 == 9:
+		if a := s.life.load(s.broken[i/10%len(s.broken)]); a.status == http.StatusOK {
+			s.t.Error("a broken configuration was taken")
 		}
+	case i%4 == 0:
+		s.loads(s.config(fmt.Sprintf("length %d", 64+i%64)))
+	case i%4 == 2:
+		s.loads(s.config("credits lease 10"))
+	default:
+		s.loads(s.config())
 	}
-	h.end(t)
-	if n := h.answers["limited "]; n > limit {
-		t.Errorf("%d requests were let in of %d", n, limit)
+}
+
+// checkCounts checks what was let in over n reloads.
+func (s *storm) checkCounts(n int) {
+	t := s.t
+	t.Helper()
+	if got := s.h.answers["limited "]; got > stormLimit {
+		t.Errorf("%d requests were let in of %d", got, stormLimit)
 	}
-	if n := h.answers["counted "]; n > credits || n+h.failed < credits {
-		t.Errorf("%d requests were let in for %d credits", n, credits)
+	if got := s.h.answers["counted "]; got > stormCredits || got+s.h.failed < stormCredits {
+		t.Errorf("%d requests were let in for %d credits", got, stormCredits)
 	}
-	if h.failed > 60 { // two per reload; stock Caddy loses as many
-		t.Errorf("%d requests got no answer", h.failed)
+	if s.h.failed > 2*n { // stock Caddy loses as many
+		t.Errorf("%d requests got no answer", s.h.failed)
 	}
+	if at := mustStat(t, s.db+".lock").ModTime(); !at.Equal(s.opened) {
+		t.Error("the database was opened again")
+	}
+	if got := s.open(s.db); got[0] > 5 || got[2] != 1 || got[3] != 1 {
+		t.Errorf("descriptors of database, log, shared memory, lock: %v", got)
+	}
+}
+
+// TestC1_reloadStorm: many reloads under load, with changed, unchanged and broken
+// configurations, change no decision and leave nothing behind.
+func TestC1_reloadStorm(t *testing.T) {
+	s := startStorm(t)
+	s.loads(s.config()) // so that what Caddy keeps after a first reload is there
+	files, goroutines, fds := s.open(s.db), s.goroutines(), len(s.descriptors())
+	s.load()
+	n, resident := times(30, 500), 0
+	for i := range n {
+		if i == n/10 { // by now its heap is that of a server under load
+			resident = s.resident()
+		}
+		s.turn(i)
+	}
+	grown := s.resident() - resident
+	s.h.end(t)
+	s.checkCounts(n)
 	s.check()
-	if got := s.open(db); got[0] > 5 || got[2] != 1 || got[3] != 1 {
-		t.Errorf("descriptors %v, before %v", got, files)
-	}
-	readers := func() int { n := s.open(db); return n[0] + n[1] - files[0] - files[1] } // the pool may have grown
+	readers := func() int { n := s.open(s.db); return n[0] + n[1] - files[0] - files[1] } // the pool may have grown
 	var now [2]int
 	eventually(t, "goroutines and descriptors are back", func() bool {
 		now = [2]int{s.goroutines(), len(s.descriptors()) - readers()}
 		return now[0] <= goroutines+5+readers() && now[1] <= fds+5
 	})
-	t.Logf("goroutines %d, then %d; descriptors %d, then %d", goroutines, now[0], fds, now[1])
+	t.Logf("%d reloads: goroutines %d, then %d; descriptors %d, then %d; memory %d KiB, then %+d", n, goroutines, now[0], fds, now[1], resident, grown)
+	if grown > resident/10 && n >= 500 { // in fewer reloads chance is larger than that
+		t.Errorf("%d KiB more than the %d KiB after a tenth of the reloads", grown, resident)
+	}
 	s.noPanic()
 }
 

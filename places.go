@@ -17,6 +17,43 @@ import (
 
 const defaultHeader = "X-API-Key"
 
+// KeyPlaces say where a key may sit in a request.
+type KeyPlaces struct {
+	// Headers are the request headers where the key may sit. Default: those of the app.
+	Headers []string `json:"headers,omitempty"`
+	// Bearer also accepts "Authorization: Bearer <key>". Default: as in the app.
+	Bearer *bool `json:"bearer,omitempty"`
+	// Query is the query parameter where the key may sit. Default: none.
+	Query string `json:"query,omitempty"`
+	// From is a placeholder that holds the key, instead of headers and bearer.
+	From string `json:"from,omitempty"`
+}
+
+// check reports what could never work.
+func (k *KeyPlaces) check() error {
+	if err := checkPlaces(k.Headers, k.Query); err != nil {
+		return err
+	}
+	if k.From == "" {
+		return nil
+	}
+	if k.Headers != nil || k.Bearer != nil || k.Query != "" {
+		return errors.New("from: stands instead of headers, bearer and query, not beside them")
+	}
+	if !isPlaceholder(k.From) {
+		return errors.New("from: must be a placeholder such as {http.request.cookie.key}")
+	}
+	for _, name := range placesFrom(k.From).headers {
+		if err := checkHeaderName(name); err != nil {
+			return fmt.Errorf("from: %w", err)
+		}
+	}
+	return nil
+}
+
+// errNoPlace is a configuration under which no request could carry a key.
+var errNoPlace = errors.New("there is no place where a key may sit: headers, bearer and query are all off")
+
 // places are where a key may sit in a request.
 type places struct {
 	headers []string // canonical
@@ -28,14 +65,14 @@ type places struct {
 	shaped func(string) bool
 }
 
-func newPlaces(app *App, g *Gate) places {
-	if g.From != "" {
-		return placesFrom(g.From)
+func newPlaces(app *App, k *KeyPlaces) places {
+	if k.From != "" {
+		return placesFrom(k.From)
 	}
-	p := places{query: g.Query, bearer: true}
+	p := places{query: k.Query, bearer: true}
 	set(&p.bearer, app.Bearer)
-	set(&p.bearer, g.Bearer)
-	names := g.Headers
+	set(&p.bearer, k.Bearer)
+	names := k.Headers
 	if names == nil {
 		names = app.headers()
 	}
@@ -67,13 +104,17 @@ func (p *places) none() bool {
 	return len(p.headers) == 0 && !p.bearer && p.query == "" && p.cookie == "" && p.from == ""
 }
 
-// exposed are the places where the gates of a configuration look for keys and
+// ambient reports whether browsers may send a key from here by themselves, as they
+// do with cookies, also for the page of somebody else.
+func (p *places) ambient() bool { return p.cookie != "" || p.from != "" }
+
+// exposed are the places where the handlers of a configuration look for keys and
 // which Caddy would print in its logs.
 type exposed struct {
 	headers, query []string
 }
 
-// add notes the places of a gate.
+// add notes the places of a handler.
 func (e *exposed) add(p *places, secret bool) {
 	e.headers = append(e.headers, p.headers...)
 	if secret {

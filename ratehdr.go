@@ -33,7 +33,8 @@ func writeRateHeaders(h http.Header, which string, limits []keyring.Limit, again
 }
 
 // writeDraft writes draft-ietf-httpapi-ratelimit-headers in the form it has had
-// since version 08: two lists, an item for each limit.
+// since version 08: two lists, an item for each limit. A client may go by any one
+// of them, so none shows more as remaining than all of them let pass.
 func writeDraft(h http.Header, limits []keyring.Limit) {
 	buf := make([]byte, 0, 512)
 	for i := range limits {
@@ -43,10 +44,10 @@ func writeDraft(h http.Header, limits []keyring.Limit) {
 			buf = appendInt(append(buf, ";w="...), seconds(l.Window))
 		}
 	}
-	policies := len(buf)
+	policies, least := len(buf), keyring.Least(limits)
 	for i := range limits {
 		l := &limits[i]
-		buf = appendItem(buf, i, l.Name, ";r=", l.Remaining)
+		buf = appendItem(buf, i, l.Name, ";r=", least)
 		if l.Reset > 0 {
 			buf = appendInt(append(buf, ";t="...), seconds(l.Reset))
 		}

@@ -60,20 +60,20 @@ func (h *headers) set(name, value string) {
 // refuse answers a request that may not pass. Where an error route is there for
 // it, the error goes there; else the body is ours.
 func (g *Gate) refuse(w http.ResponseWriter, r *http.Request, v *visit, d *keyring.Decision, err error) error {
-	v.code = d.Outcome.Code()
-	g.logRefusal(r, d, err)
+	v.refusal = d.Outcome
+	logRefusal(r, g.logger, g.alarms, d, err)
 	h, status, retryAfter := headers{w.Header(), make([]string, 0, 5)}, d.Outcome.Status(), int64(0)
 	if d.Waitable {
 		retryAfter = max(1, seconds(d.Wait))
 		h.set("Retry-After", strconv.FormatInt(retryAfter, 10))
 	}
 	if status == http.StatusUnauthorized {
-		h.set("Www-Authenticate", g.challenge(d.Outcome))
+		h.set("Www-Authenticate", g.places.challenge(d.Outcome))
 	}
 	// An error of Caddy's costs as much as all the rest here: it is made only for
 	// somebody who may want it.
 	if hasErrorRoutes(r) && !g.mustAnswer(r) {
-		if refusal := caddyhttp.Error(status, errors.New(v.code)); errorRouteMatches(r, refusal) {
+		if refusal := caddyhttp.Error(status, errors.New(d.Outcome.Code())); errorRouteMatches(r, refusal) {
 			return refusal
 		}
 	}
@@ -86,12 +86,13 @@ func (g *Gate) refuse(w http.ResponseWriter, r *http.Request, v *visit, d *keyri
 	return nil
 }
 
-func (g *Gate) logRefusal(r *http.Request, d *keyring.Decision, err error) {
+// logRefusal says why a request was refused: to alarms where we are to blame.
+func logRefusal(r *http.Request, logger, alarms *zap.Logger, d *keyring.Decision, err error) {
 	if err != nil && r.Context().Err() == nil { // else the client has gone
-		g.alarms.Error("a key could not be checked", zap.Error(err))
+		alarms.Error("a key could not be checked", zap.Error(err))
 		return
 	}
-	if c := g.logger.Check(zap.DebugLevel, "request refused"); c != nil {
+	if c := logger.Check(zap.DebugLevel, "request refused"); c != nil {
 		fields := []zap.Field{zap.String("code", d.Outcome.Code())}
 		if k := d.Key(); k != nil {
 			fields = append(fields, zap.String("key_id", k.ID), zap.String("user_id", k.UserID))
@@ -102,13 +103,13 @@ func (g *Gate) logRefusal(r *http.Request, d *keyring.Decision, err error) {
 
 // challenge is the value of WWW-Authenticate (RFC 6750, section 3: no error
 // where nothing was sent).
-func (g *Gate) challenge(o keyring.Outcome) string {
+func (p *places) challenge(o keyring.Outcome) string {
 	switch {
-	case o == keyring.Missing && g.places.bearer:
+	case o == keyring.Missing && p.bearer:
 		return "Bearer"
 	case o == keyring.Missing:
 		return "APIKey"
-	case g.places.bearer:
+	case p.bearer:
 		return `Bearer error="invalid_token"`
 	default:
 		return `APIKey error="invalid_token"`

@@ -208,7 +208,7 @@ func TestTiers(t *testing.T) {
 		t.Errorf("policy %s", got)
 	}
 	h = wantAnswer(t, s, b, 200, "free|")
-	if got := h.Get("RateLimit"); !strings.HasPrefix(got, `"key";r=99;t=60, "hour";r=3;t=3600, "day";r=998;t=`) || !strings.Contains(got, `"credits";r=49`) {
+	if got := h.Get("RateLimit"); !strings.HasPrefix(got, `"key";r=3;t=60, "hour";r=3;t=3600, "day";r=3;t=`) || !strings.Contains(got, `"credits";r=3`) {
 		t.Errorf("RateLimit: %s", got)
 	}
 	for range 3 {
@@ -226,7 +226,7 @@ func TestTiers(t *testing.T) {
 		t.Errorf("%s", out)
 	}
 	h = wantAnswer(t, s, a, 200, "pro|")
-	if got := h.Get("RateLimit"); !strings.HasPrefix(got, `"90s";r=1994;t=`) || !strings.Contains(got, `"hour";r=2;`) {
+	if got := h.Get("RateLimit"); !strings.HasPrefix(got, `"90s";r=2;t=`) || !strings.Contains(got, `"hour";r=2;`) {
 		t.Errorf("RateLimit: %s", got)
 	}
 	if r := s.run("apikey", "owner", "set", "alice", "--tier", "gold"); r.code != 1 || !strings.Contains(r.stderr, `"free", "pro"`) {
@@ -379,8 +379,8 @@ func withoutZoneFiles(t *testing.T, cmd *exec.Cmd) *exec.Cmd {
 	return hidden
 }
 
-// TestRateHeadersOfSeveralLimits: an item for each limit, and the tightest one in
-// the legacy form.
+// TestRateHeadersOfSeveralLimits: an item for each limit, of which none promises
+// more than the tightest, and that one in the legacy form.
 func TestRateHeadersOfSeveralLimits(t *testing.T) {
 	limits := []keyring.Limit{
 		{Name: "key", Quota: 100, Window: 60_000, Remaining: 42, Reset: 17_000},
@@ -393,7 +393,7 @@ func TestRateHeadersOfSeveralLimits(t *testing.T) {
 	writeRateHeaders(h, rateBoth, limits, false)
 	for name, want := range map[string]string{
 		"RateLimit-Policy":      `"key";q=100;w=60, "10s";q=7;w=10, "day";q=999999999999999;w=82800, "month";q=3;w=2592000, "credits";q=5`,
-		"RateLimit":             `"key";r=42;t=17, "10s";r=3;t=10, "day";r=999999999999999;t=1, "month";r=3;t=50, "credits";r=5`,
+		"RateLimit":             `"key";r=3;t=17, "10s";r=3;t=10, "day";r=3;t=1, "month";r=3;t=50, "credits";r=3`,
 		"X-RateLimit-Limit":     "3",
 		"X-RateLimit-Remaining": "3",
 		"X-RateLimit-Reset":     "50",
@@ -403,10 +403,14 @@ func TestRateHeadersOfSeveralLimits(t *testing.T) {
 		}
 	}
 	h.Add("Ratelimit-Policy", "x") // what another handler adds must not reach into the other header
-	if got := h.Get("RateLimit"); !strings.HasPrefix(got, `"key";r=42`) {
+	if got := h.Get("RateLimit"); !strings.HasPrefix(got, `"key";r=3`) {
 		t.Errorf("RateLimit: %q", got)
 	}
 	if n := testing.AllocsPerRun(100, func() { writeRateHeaders(h, rateDraft, limits, false) }); n > 2 {
 		t.Errorf("%v allocations", n)
+	}
+	huge := []keyring.Limit{{Name: "key", Quota: 1 << 52, Remaining: 1 << 52}}
+	if writeRateHeaders(h, rateDraft, huge, false); h.Get("RateLimit") != `"key";r=999999999999999` {
+		t.Errorf("RateLimit: %q", h.Get("RateLimit"))
 	}
 }

@@ -1,25 +1,28 @@
 package apikey
 
 import (
+	"context"
 	"net/http"
 	"net/netip"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
 
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 )
 
-// visit is what the gates know of one request. It lives with the request through
+// visit is what the gates and the self-service API know of one request. It lives with the request through
 // rewrites, retries and error routes, so that the request is charged once.
 type visit struct {
 	vars     map[string]any // the variables of the request
 	admitted bool           // decision let it in
 	decision keyring.Decision
 	counted  keyring.Counted
-	session  bool // http.auth.user.* speaks of the key
-	code     string
+	session  bool            // http.auth.user.* speaks of the key
+	ambient  bool            // the key came from where browsers put it by themselves
+	refusal  keyring.Outcome // why a gate refused it; Allowed: none did
 	secret   string
 }
 
@@ -51,9 +54,45 @@ func (v *visit) clientIP() netip.Addr {
 	return ip
 }
 
-// admit notes that a gate has let the request in.
-func (v *visit) admit(repl *caddy.Replacer, d *keyring.Decision, session bool) {
-	v.admitted, v.decision, v.code = true, *d, ""
+// presented says what can be told before a key is looked at: Missing, Ambiguous
+// where there are several, else Allowed. A gate may have found, and removed, the
+// key before.
+func (v *visit) presented(f found) keyring.Outcome {
+	switch {
+	case f.count > 1 || f.count == 1 && v.admitted && !v.decision.Opens(f.raw):
+		return keyring.Ambiguous
+	case f.count == 0 && !v.admitted:
+		return keyring.Missing
+	}
+	return keyring.Allowed
+}
+
+// ask asks the keyring. Where a gate has let the request in before, its decision
+// holds, and only what is new in q is checked and taken.
+func (v *visit) ask(ctx context.Context, keys *keyring.Service, f found, q *keyring.Request, d *keyring.Decision) (err error) {
+	if v.admitted {
+		*d, err = keys.Again(ctx, &v.decision, q)
+	} else {
+		*d, err = keys.Verify(ctx, f.raw, q)
+	}
+	return err
+}
+
+// withdraw takes back what was charged for a request that is refused after all.
+func (v *visit) withdraw(r *http.Request, keys *keyring.Service, log *zap.Logger) {
+	if !v.admitted {
+		return
+	}
+	v.admitted = false
+	if err := keys.Withdraw(context.WithoutCancel(r.Context()), &v.decision); err != nil {
+		log.Error("credits were not given back", zap.Error(err), zap.String("key_id", v.decision.Key().ID))
+	}
+}
+
+// admit notes that a gate has let the request in. ambient: see places.
+func (v *visit) admit(repl *caddy.Replacer, d *keyring.Decision, session, ambient bool) {
+	v.admitted, v.decision, v.refusal = true, *d, keyring.Allowed
+	v.ambient = v.ambient || ambient
 	if !session || v.session {
 		return
 	}
@@ -83,7 +122,7 @@ func (v *visit) secretOf(r *http.Request) string {
 // authenticator are set apart and win.
 func (v *visit) placeholder(name string) (any, bool) {
 	if name == codeName {
-		return v.code, true
+		return v.refusal.Code(), true
 	}
 	field, ok := strings.CutPrefix(name, userPrefix)
 	if !ok {

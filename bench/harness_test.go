@@ -7,13 +7,17 @@ package bench
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"io/fs"
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -66,9 +70,25 @@ func service(b *testing.B, config object, path string) (ctx caddy.Context, keys 
 		if err := mod.(caddy.CleanerUpper).Cleanup(); err != nil {
 			b.Error(err)
 		}
+		awaitClosed(b, path)
 	})
 	b.Cleanup(stop)
 	return ctx, mod.(*apikey.App).Service(), stop
+}
+
+// awaitClosed waits until the store at path is closed, which goes on after the app
+// has ended: its folder must not be removed before. SQLite deletes the log when the
+// last connection has written what was counted and is closed.
+func awaitClosed(b *testing.B, path string) {
+	b.Helper()
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+		if _, err := os.Stat(path + "-wal"); errors.Is(err, fs.ErrNotExist) {
+			return
+		}
+		if time.Now().After(deadline) {
+			b.Fatalf("%s is still open", path)
+		}
+	}
 }
 
 // gate provisions a gate with a store of its own.

@@ -20,9 +20,10 @@ type Permission struct{ Resource, Action string }
 const (
 	// DefaultResource is the resource of a bare name: "read" is "api:read".
 	DefaultResource = "api"
-	wildcard        = "*"
-	maxPermission   = 128 // bytes in a resource or an action
-	maxPermissions  = 1000
+	// Wildcard as an action is every action, as a resource every resource.
+	Wildcard       = "*"
+	maxPermission  = 128 // bytes in a resource or an action
+	maxPermissions = 1000
 )
 
 // String returns "resource:action".
@@ -33,7 +34,7 @@ func ParsePermission(s string) (Permission, error) {
 	resource, action, ok := strings.Cut(s, ":")
 	if !ok {
 		resource, action = DefaultResource, s
-		if s == wildcard {
+		if s == Wildcard {
 			return Permission{}, errors.New(`a bare "*" is ambiguous: write "*:*" for everything or "api:*" for every action of "api"`)
 		}
 	}
@@ -51,7 +52,7 @@ func (p Permission) check() error {
 	if strings.Contains(p.Resource, ":") {
 		return errors.New(`resource: must not contain ":"`)
 	}
-	if p.Resource == wildcard && p.Action != wildcard {
+	if p.Resource == Wildcard && p.Action != Wildcard {
 		return errors.New(`resource "*" goes with action "*" only`)
 	}
 	return nil
@@ -125,11 +126,11 @@ func (p Permissions) add(one Permission) {
 	}
 }
 
-// Allows reports whether p grants want, by name or by wildcard.
+// Allows reports whether p grants want, by name or by Wildcard.
 func (p Permissions) Allows(want Permission) bool {
 	actions := p[want.Resource]
-	return slices.Contains(actions, want.Action) || slices.Contains(actions, wildcard) ||
-		slices.Contains(p[wildcard], wildcard)
+	return slices.Contains(actions, want.Action) || slices.Contains(actions, Wildcard) ||
+		slices.Contains(p[Wildcard], Wildcard)
 }
 
 // AllowsAll reports whether p grants each of want.
@@ -159,6 +160,19 @@ func (p Permissions) Covers(o Permissions) bool {
 	return true
 }
 
+// Union returns what p or o grants.
+func (p Permissions) Union(o Permissions) Permissions {
+	all := Permissions{}
+	for _, one := range []Permissions{p, o} {
+		for resource, actions := range one {
+			for _, action := range actions {
+				all.add(Permission{resource, action})
+			}
+		}
+	}
+	return all
+}
+
 // Part returns what of o p grants too; nil stays nil.
 func (p Permissions) Part(o Permissions) Permissions {
 	if o == nil || p.Covers(o) {
@@ -169,9 +183,9 @@ func (p Permissions) Part(o Permissions) Permissions {
 		for _, action := range actions {
 			if one := (Permission{resource, action}); p.Allows(one) {
 				part.add(one)
-			} else if resource == wildcard {
+			} else if resource == Wildcard {
 				return p // everything, cut down to what is here
-			} else if action == wildcard {
+			} else if action == Wildcard {
 				for _, mine := range p[resource] {
 					part.add(Permission{resource, mine})
 				}

@@ -51,53 +51,88 @@ func (b *Bounds) draw(k *sketch, d Draft) error {
 	if b.Metered {
 		return &BeyondError{"remaining", "a key with limited credits cannot make keys"}
 	}
-	if d.Permissions != nil && !b.Permissions.Covers(d.Permissions) {
-		return &BeyondError{"permissions", "must be within those of the caller"}
+	if d.Permissions == nil {
+		k.Permissions = b.Permissions.Part(k.Permissions)
 	}
-	k.Permissions = b.Permissions.Part(k.Permissions)
-	if d.ExpiresIn != nil {
-		if err := b.checkEnd(k.ExpiresAt); err != nil {
-			return err
-		}
-	} else if b.ExpiresAt != 0 && (k.ExpiresAt == 0 || k.ExpiresAt > b.ExpiresAt) {
+	if d.ExpiresIn == nil && b.endsBefore(k.ExpiresAt) {
 		k.ExpiresAt = b.ExpiresAt
 	}
-	if b.AllowedIPs != nil {
+	if d.AllowedIPs == nil {
 		k.AllowedIPs = slices.Clone(b.AllowedIPs)
 	}
-	b.drawRateLimit(k)
-	return nil
+	if !d.limitsRate() && !b.holdsRate(&k.Key) {
+		k.RateLimitEnabled = true
+		k.RateLimitMax, k.RateLimitTimeWindow, k.RateLimitAlgorithm = b.RateLimit.Max, b.RateLimit.Window, b.RateLimit.Algorithm
+	}
+	return b.check(&k.Key, all)
 }
 
-// drawRateLimit gives the key the limit of the bounds, unless its own is at least
-// as tight in both of its numbers.
-func (b *Bounds) drawRateLimit(k *sketch) {
-	if b.RateLimit == nil {
-		return
-	}
-	if p, ok := k.RatePolicy(); ok && p.Max <= b.RateLimit.Max && p.Window >= b.RateLimit.Window {
-		return
-	}
-	k.RateLimitEnabled = true
-	k.RateLimitMax, k.RateLimitTimeWindow, k.RateLimitAlgorithm = b.RateLimit.Max, b.RateLimit.Window, b.RateLimit.Algorithm
+// limitsRate reports whether the maker of a key says anything of its rate limit.
+func (d *Draft) limitsRate() bool {
+	return d.RateLimitEnabled != nil || d.RateLimitMax != nil || d.RateLimitTimeWindow != nil || d.RateLimitAlgorithm != nil
 }
 
-// patch checks a change that was made to k.
+// patch checks a change that was made to k: of what it touches, nothing may go
+// beyond the bounds. What an operator has given the key before may.
 func (b *Bounds) patch(k *key.Key, p Patch) error {
 	switch {
 	case b == nil:
 		return nil
-	case p.Permissions.Set && !b.Permissions.Covers(k.Permissions):
+	case p.UserID.Set:
+		return &BeyondError{"userId", "a key cannot be given away"}
+	case b.Metered && (p.Remaining.Set || p.RemainingDelta.Set || p.RefillAmount.Set || p.RefillInterval.Set):
+		return &BeyondError{"remaining", "a key with limited credits cannot grant credits"}
+	}
+	return b.check(k, parts{
+		permissions: p.Permissions.Set, end: p.ExpiresIn.Set, networks: p.AllowedIPs.Set,
+		rate: p.RateLimitEnabled.Set || p.RateLimitMax.Set || p.RateLimitTimeWindow.Set || p.RateLimitAlgorithm.Set,
+	})
+}
+
+// parts are what of a key is checked.
+type parts struct{ permissions, end, networks, rate bool }
+
+var all = parts{true, true, true, true}
+
+// check reports the first part of a key that goes beyond the bounds.
+func (b *Bounds) check(k *key.Key, p parts) error {
+	switch {
+	case p.permissions && !b.Permissions.Covers(k.Permissions):
 		return &BeyondError{"permissions", "must be within those of the caller"}
-	case p.ExpiresIn.Set:
-		return b.checkEnd(k.ExpiresAt)
+	case p.end && b.endsBefore(k.ExpiresAt):
+		return &BeyondError{"expiresIn", "must not end after the key of the caller"}
+	case p.networks && !b.holdsNetworks(k.AllowedIPs):
+		return &BeyondError{"allowedIps", "must be within those of the caller"}
+	case p.rate && !b.holdsRate(k):
+		return &BeyondError{"rateLimitMax", "must be at least as tight as that of the caller"}
 	}
 	return nil
 }
 
-func (b *Bounds) checkEnd(at int64) error {
-	if b.ExpiresAt != 0 && (at == 0 || at > b.ExpiresAt) {
-		return &BeyondError{"expiresIn", "must not end after the key of the caller"}
+func (b *Bounds) endsBefore(at int64) bool {
+	return b.ExpiresAt != 0 && (at == 0 || at > b.ExpiresAt)
+}
+
+// holdsNetworks reports whether every network lies in one of the bounds.
+func (b *Bounds) holdsNetworks(list []netip.Prefix) bool {
+	if b.AllowedIPs == nil {
+		return true
 	}
-	return nil
+	return list != nil && !slices.ContainsFunc(list, func(network netip.Prefix) bool {
+		return !slices.ContainsFunc(b.AllowedIPs, func(mine netip.Prefix) bool {
+			return mine.Bits() <= network.Bits() && mine.Contains(network.Addr())
+		})
+	})
+}
+
+// holdsRate reports whether the key's limit lets nothing pass that the bounds do
+// not. Limits of the same algorithm can be compared; a sliding window also admits
+// no more than any other of the same size.
+func (b *Bounds) holdsRate(k *key.Key) bool {
+	if b.RateLimit == nil {
+		return true
+	}
+	p, ok := k.RatePolicy()
+	return ok && p.Max <= b.RateLimit.Max && p.Window >= b.RateLimit.Window &&
+		(p.Algorithm == b.RateLimit.Algorithm || p.Algorithm == ratelimit.SlidingWindow)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 
@@ -96,6 +97,9 @@ type Patch struct {
 	Enabled             Field[bool]
 	// Within are the bounds of whoever asks. Nil: an operator, who has none.
 	Within *Bounds
+	// Only tells the keys that whoever asks may know of; any other is not found.
+	// Nil: all.
+	Only func(*key.Key) bool
 }
 
 // ErrTooFewCredits is returned for a deduction that would fall below zero.
@@ -109,6 +113,9 @@ func (s *Service) Update(ctx context.Context, id string, p Patch) (Info, error) 
 	}
 	now := s.ring.clock().wall
 	e, err := s.ring.update(ctx, st, id, func(e *store.Entry) error {
+		if p.Only != nil && !p.Only(e.Key) {
+			return fmt.Errorf("key: %w", store.ErrNotFound)
+		}
 		k := e.Key.Clone()
 		if err := s.rulesFor(k).patch(k, p, now); err != nil {
 			return err
@@ -135,16 +142,13 @@ func (r *Rules) patch(k *key.Key, p Patch, now int64) error {
 	if err := r.patchWords(k, p); err != nil {
 		return err
 	}
-	if p.ExpiresIn.Set {
-		if p.ExpiresIn.Value == nil && r.Expiration.Fixed {
-			return &FieldError{"expiresIn", KeyDisabledExpiration, "cannot be chosen in this configuration"}
-		}
-		k.ExpiresAt = 0
-		if p.ExpiresIn.Value != nil {
-			var err error
-			if k.ExpiresAt, err = r.expiresAt(p.ExpiresIn.Value, now); err != nil {
-				return err
-			}
+	if err := r.patchExpiry(k, p, now); err != nil {
+		return err
+	}
+	if p.Metadata.Set {
+		var err error
+		if k.Metadata, err = r.checkMetadata(valueOr(p.Metadata, nil)); err != nil {
+			return err
 		}
 	}
 	if p.Permissions.Set {
@@ -159,7 +163,7 @@ func (r *Rules) patch(k *key.Key, p Patch, now int64) error {
 	return patchRateLimit(k, p)
 }
 
-// patchWords changes what people write.
+// patchWords changes who the key belongs to and what it is called.
 func (r *Rules) patchWords(k *key.Key, p Patch) error {
 	if err := must(p.UserID, "userId", &k.UserID); err != nil {
 		return err
@@ -175,11 +179,22 @@ func (r *Rules) patchWords(k *key.Key, p Patch) error {
 			return err
 		}
 	}
-	if !p.Metadata.Set {
+	return nil
+}
+
+func (r *Rules) patchExpiry(k *key.Key, p Patch, now int64) error {
+	if !p.ExpiresIn.Set {
+		return nil
+	}
+	if p.ExpiresIn.Value == nil {
+		if r.Expiration.Fixed {
+			return &FieldError{"expiresIn", KeyDisabledExpiration, "cannot be chosen in this configuration"}
+		}
+		k.ExpiresAt = 0
 		return nil
 	}
 	var err error
-	k.Metadata, err = r.checkMetadata(valueOr(p.Metadata, nil))
+	k.ExpiresAt, err = r.expiresAt(p.ExpiresIn.Value, now)
 	return err
 }
 

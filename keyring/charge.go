@@ -35,7 +35,7 @@ func (s *Service) charge(ctx context.Context, st *opened, d *Decision, now insta
 	if d.Outcome != Allowed || n == 0 || dry || !l.credits.Limited {
 		l.look(d, n, now)
 		if d.Outcome != Allowed {
-			slots.undo(n)
+			slots.undo(d, n)
 		}
 		return nil
 	}
@@ -43,7 +43,7 @@ func (s *Service) charge(ctx context.Context, st *opened, d *Decision, now insta
 	err := s.pay(ctx, st, d, now, n)
 	l.busy--
 	if d.Outcome != Allowed {
-		slots.undo(n)
+		slots.undo(d, n)
 	}
 	return err
 }
@@ -253,11 +253,9 @@ func moveInTime(ctx context.Context, st store.Store, id string, m key.Move, now 
 // Withdraw takes an admission back, of a request that a later gate has refused:
 // it costs nothing after all.
 func (s *Service) Withdraw(ctx context.Context, d *Decision) error {
-	l, n := d.live, d.Cost
-	d.Cost = 0
-	if err := s.returnSlots(d, n); err != nil {
-		return err
-	}
-	l.lastRequest.CompareAndSwap(d.used, d.usedBefore) // unless it was used again
-	return s.Refund(ctx, d)
+	err := s.returnSlots(d)
+	d.Cost, d.taken, d.earlier = 0, taking{}, nil
+	d.live.lastRequest.CompareAndSwap(d.used, d.usedBefore) // unless it was used again
+	s.ring.rewrite(d.live)
+	return errors.Join(err, s.Refund(ctx, d))
 }

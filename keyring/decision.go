@@ -97,8 +97,18 @@ type Limit struct {
 	Name      string
 	Quota     int64
 	Window    int64 // milliseconds; 0: none
-	Remaining int64
+	Remaining int64 // by this limit alone; see Least
 	Reset     int64 // milliseconds; 0: none
+}
+
+// Least returns what remains by all limits together: so much passes now, at a
+// cost of 1 each, and no more. Without limits it has no meaning.
+func Least(limits []Limit) int64 {
+	least := int64(key.MaxCount)
+	for i := range limits {
+		least = min(least, limits[i].Remaining)
+	}
+	return least
 }
 
 // Decision is the answer to a Request.
@@ -118,11 +128,24 @@ type Decision struct {
 	rec   *record
 	rules *Rules // of the key's configuration
 	plan  *plan  // of the owner; nil: none
-	// What withdraw needs: when the slots were taken, and the time of this use and
-	// of the one before.
-	tick, used, usedBefore int64
+	uses
 
 	debt *atomic.Int64 // credits that a refund would give back; shared by all gates of a request
+}
+
+// uses is what Withdraw needs to know of a request: the slots that it took, here and
+// at earlier gates, and the time of this use and of the one before the request.
+type uses struct {
+	taken            taking
+	earlier          []taking
+	used, usedBefore int64
+}
+
+// taking is n rate slots, and when they were taken: windows may end between two
+// gates of a request.
+type taking struct {
+	n  int64
+	at instant
 }
 
 // Key returns the record that the raw key opened, or nil where it opened none.

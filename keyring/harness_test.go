@@ -2,6 +2,7 @@ package keyring
 
 import (
 	"context"
+	"os"
 	"path/filepath"
 	"runtime"
 	"sync"
@@ -18,6 +19,16 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+// times is how often a test does what it does: now and then in its short form,
+// which runs with the others, or as often as the reliability bar asks for in the
+// long one. CONTRIBUTING.md has the command.
+func times(short, long int) int {
+	if os.Getenv("APIKEY_LONG") != "" {
+		return long
+	}
+	return short
+}
+
 // fakeClock is a clock that tests set.
 type fakeClock struct{ ms atomic.Int64 }
 
@@ -32,6 +43,29 @@ type spy struct {
 	afterFind           func() // runs when the row has been read, before it is returned
 	failTake            error
 	afterMove           func(key.Move) // runs when the movement is durable, before it is answered
+	stall               atomic.Pointer[stall]
+}
+
+// stall stops the writes of what is counted, of one kind.
+type stall struct {
+	kind    string        // "counters", "owners" or "usage"
+	release chan struct{} // closed when they go on
+	waiting atomic.Int64
+}
+
+// stop begins a stall.
+func (s *spy) stop(kind string) *stall {
+	st := &stall{kind: kind, release: make(chan struct{})}
+	s.stall.Store(st)
+	return st
+}
+
+// wait waits where there is a stall of that kind.
+func (s *spy) wait(kind string) {
+	if st := s.stall.Load(); st != nil && st.kind == kind {
+		st.waiting.Add(1)
+		<-st.release
+	}
 }
 
 func (s *spy) Find(ctx context.Context, hash key.Hash) (store.Entry, error) {
@@ -75,7 +109,18 @@ func (s *spy) MoveCredits(ctx context.Context, id string, m key.Move, now int64)
 
 func (s *spy) SaveCounters(ctx context.Context, batch []store.Counted) error {
 	s.saves.Add(1)
+	s.wait("counters")
 	return s.Store.SaveCounters(ctx, batch)
+}
+
+func (s *spy) SaveOwnerCounters(ctx context.Context, batch []store.OwnerCounted) error {
+	s.wait("owners")
+	return s.Store.SaveOwnerCounters(ctx, batch)
+}
+
+func (s *spy) SaveUsage(ctx context.Context, b store.UsageBatch) error {
+	s.wait("usage")
+	return s.Store.SaveUsage(ctx, b)
 }
 
 // spyOpener opens a spy.

@@ -91,40 +91,49 @@ func (g *rig) warm(raw, id string) (passed int64) {
 // and coming home all the time, through a restart and a crash, where what was
 // forfeited is missing.
 func TestK1_Lease(t *testing.T) {
-	for _, c := range []struct{ credits, cost, most int64 }{
+	for _, c := range []leaseCase{
 		{1, 1, 1000}, {2, 1, 1000}, {19, 1, 1000}, {999, 1, 1000}, {1000, 7, 1000}, {20_000, 1, 1000}, {5000, 1, 3}, {1000, 1, 1},
 	} {
 		for _, end := range []string{"", "restart", "crash"} {
 			t.Run(fmt.Sprintf("%d by %d, lease %d, %s", c.credits, c.cost, c.most, end), func(t *testing.T) {
 				g := newRig(t).leasing(c.most)
-				k := g.create(Draft{Remaining: &c.credits})
-				requests := int(c.credits/c.cost) + 2560
-				var passed, forfeited int64
-				if end != "" {
-					passed = race(t, g, k.Raw, 256, int(c.credits/c.cost/2), c.cost)
-					if end == "crash" {
-						g.crash()
-					} else {
-						g.restart()
-					}
-					row := g.stored(k.Key.ID)
-					if forfeited = c.credits - passed*c.cost - row.Remaining; row.Leased != 0 || forfeited < 0 || forfeited > min(c.most, c.credits/10) || end == "restart" && forfeited != 0 {
-						t.Fatalf("%d forfeited, %+v", forfeited, row)
-					}
-				}
-				passed += race(t, g, k.Raw, 256, requests, c.cost)
-				if want := (c.credits - forfeited) / c.cost; passed != want {
-					t.Errorf("%d passed, want %d", passed, want)
-				}
-				if i := g.get(k.Key.ID); i.Credits.Remaining != c.credits-forfeited-passed*c.cost {
-					t.Errorf("%d remain", i.Credits.Remaining)
-				}
-				g.restart()
-				if row := g.stored(k.Key.ID); row.Remaining != c.credits-forfeited-passed*c.cost || row.Leased != 0 {
-					t.Errorf("after a clean stop: %+v", row)
+				for range times(1, 50) {
+					c.race(g, end)
 				}
 			})
 		}
+	}
+}
+
+type leaseCase struct{ credits, cost, most int64 }
+
+func (c leaseCase) race(g *rig, end string) {
+	t := g.t
+	t.Helper()
+	k := g.create(Draft{Remaining: &c.credits})
+	var passed, forfeited int64
+	if end != "" {
+		passed = race(t, g, k.Raw, 256, int(c.credits/c.cost/2), c.cost)
+		if end == "crash" {
+			g.crash()
+		} else {
+			g.restart()
+		}
+		row := g.stored(k.Key.ID)
+		if forfeited = c.credits - passed*c.cost - row.Remaining; row.Leased != 0 || forfeited < 0 || forfeited > min(c.most, c.credits/10) || end == "restart" && forfeited != 0 {
+			t.Fatalf("%d forfeited, %+v", forfeited, row)
+		}
+	}
+	passed += race(t, g, k.Raw, 256, int(c.credits/c.cost)+2560, c.cost)
+	if want := (c.credits - forfeited) / c.cost; passed != want {
+		t.Errorf("%d passed, want %d", passed, want)
+	}
+	if i := g.get(k.Key.ID); i.Credits.Remaining != c.credits-forfeited-passed*c.cost {
+		t.Errorf("%d remain", i.Credits.Remaining)
+	}
+	g.restart()
+	if row := g.stored(k.Key.ID); row.Remaining != c.credits-forfeited-passed*c.cost || row.Leased != 0 {
+		t.Errorf("after a clean stop: %+v", row)
 	}
 }
 

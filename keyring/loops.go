@@ -75,6 +75,15 @@ func (d *dirtyList) add(l *live) {
 	sh.mu.Unlock()
 }
 
+// rewrite lets the counters of a key be written, unless others count for it now.
+func (r *Ring) rewrite(l *live) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.dead.Load() {
+		r.dirty.add(l)
+	}
+}
+
 func (d *dirtyList) drain() (all []*live) {
 	for i := range d.shards {
 		sh := &d.shards[i]

@@ -34,13 +34,24 @@ type owners struct {
 func (s *owners) take(o key.Owner, began uint64) *liveOwner {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.m[o.UserID] == nil && s.floor > began {
+	lo := s.m[o.UserID]
+	if (lo == nil || lo.cur.Load() == nil) && s.floor > began {
 		return nil
 	}
-	lo := s.get(o.UserID)
+	lo = s.get(o.UserID)
 	if lo.cur.Load() == nil || lo.changed <= began {
 		lo.cur.Store(&o)
 	}
+	lo.refs++
+	return lo
+}
+
+// hold keeps an owner in memory until drop, if only for its counts: then cur is
+// nil.
+func (s *owners) hold(id string) *liveOwner {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	lo := s.get(id)
 	lo.refs++
 	return lo
 }

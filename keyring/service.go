@@ -50,6 +50,7 @@ type Draft struct {
 	UserID              string
 	ConfigID            *string
 	Name                *string
+	DefaultName         string // where Name is nil, unless the rules forbid it
 	Prefix              *string
 	ExpiresIn           *int64 // seconds
 	Metadata            json.RawMessage
@@ -126,9 +127,6 @@ func (r *Rules) draw(d Draft, now int64) (*sketch, error) {
 	if err := CheckUserID(d.UserID); err != nil {
 		return nil, err
 	}
-	if err := r.checkName(d.Name); err != nil {
-		return nil, err
-	}
 	k := &sketch{key.Key{
 		ID: key.NewID(now), ConfigID: r.ConfigID, UserID: d.UserID, Name: d.Name,
 		Enabled: d.Enabled == nil || *d.Enabled, AllowedIPs: d.AllowedIPs,
@@ -137,14 +135,9 @@ func (r *Rules) draw(d Draft, now int64) (*sketch, error) {
 	if k.Permissions == nil {
 		k.Permissions = r.Permissions
 	}
-	if err := r.drawPrefix(k, d.Prefix); err != nil {
-		return nil, err
-	}
+	// In this order, because that of the first problem is the one that is reported.
 	var err error
 	if k.Metadata, err = r.checkMetadata(d.Metadata); err != nil {
-		return nil, err
-	}
-	if k.ExpiresAt, err = r.expiresAt(d.ExpiresIn, now); err != nil {
 		return nil, err
 	}
 	if err := checkCount("remaining", d.Remaining, 0); err != nil {
@@ -152,6 +145,18 @@ func (r *Rules) draw(d Draft, now int64) (*sketch, error) {
 	}
 	if err := checkRefill(d.RefillAmount, d.RefillInterval); err != nil {
 		return nil, err
+	}
+	if k.ExpiresAt, err = r.expiresAt(d.ExpiresIn, now); err != nil {
+		return nil, err
+	}
+	if err := r.drawPrefix(k, d.Prefix); err != nil {
+		return nil, err
+	}
+	if err := r.checkName(d.Name); err != nil {
+		return nil, err
+	}
+	if d.Name == nil && d.DefaultName != "" && r.checkName(&d.DefaultName) == nil {
+		k.Name = &d.DefaultName
 	}
 	return k, r.drawRateLimit(k, d)
 }

@@ -2,6 +2,7 @@ package keyring
 
 import (
 	"context"
+	"slices"
 
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/ratelimit"
@@ -124,10 +125,16 @@ func (s *slots) changed() {
 	}
 }
 
-// undo gives slots back. It is called with the key's lock held.
-func (s *slots) undo(n int64) {
+// undo gives slots back, also in what the decision shows. It is called with the
+// key's lock held.
+func (s *slots) undo(d *Decision, n int64) {
 	if !s.taken {
 		return
+	}
+	for i := range d.Limits {
+		if l := &d.Limits[i]; l.Window > 0 { // not the credits
+			l.Remaining = min(l.Remaining+n, l.Quota)
+		}
 	}
 	s.taken = false
 	if s.owner != nil {
@@ -138,9 +145,10 @@ func (s *slots) undo(n int64) {
 	ratelimit.UndoAll(s.all(), n)
 }
 
-// returnSlots gives back n slots of every limit, of a request that was let in.
-func (s *Service) returnSlots(d *Decision, n int64) error {
-	if n == 0 || !s.limits(d) {
+// returnSlots gives back what a request that was let in took of the limits, each
+// in the window that it was taken in.
+func (s *Service) returnSlots(d *Decision) error {
+	if d.taken.n == 0 || !s.limits(d) {
 		return nil
 	}
 	st, err := s.ring.open(context.Background())
@@ -151,19 +159,33 @@ func (s *Service) returnSlots(d *Decision, n int64) error {
 	if err := s.slotsFor(&slots, st, d); err != nil {
 		return err
 	}
-	l := d.live
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	if slots.owner != nil {
-		slots.owner.counts.mu.Lock()
-		defer slots.owner.counts.mu.Unlock()
+		// It may have left memory since, and come again.
+		slots.owner = s.ring.owners.hold(slots.owner.id)
+		defer s.ring.owners.drop(slots.owner)
+		if err := slots.owner.load(st); err != nil {
+			return err
+		}
 	}
-	slots.gather(l, instant{wall: d.used, tick: d.tick})
-	for _, limit := range slots.all() {
-		limit.State.Undo(limit.Policy, d.tick, n)
-	}
-	slots.changed()
+	slots.giveBack(d)
 	return nil
+}
+
+func (s *slots) giveBack(d *Decision) {
+	d.live.mu.Lock()
+	defer d.live.mu.Unlock()
+	if s.owner != nil {
+		s.owner.counts.mu.Lock()
+		defer s.owner.counts.mu.Unlock()
+	}
+	for _, t := range append(slices.Clip(d.earlier), d.taken) {
+		s.n, s.more = 0, s.more[:0]
+		s.gather(d.live, t.at)
+		for _, limit := range s.all() {
+			limit.State.Undo(limit.Policy, t.at.tick+limit.Ahead, t.n)
+		}
+	}
+	s.changed()
 }
 
 // show puts the limits that apply into the decision, as rate headers show them.

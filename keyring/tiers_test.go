@@ -126,8 +126,9 @@ func TestK5_TierOther(t *testing.T) {
 	}
 }
 
-// TestK8_TierRetryAfter: with limits of every kind on a key and its owner, who waits
-// as long as the refusal says passes; a millisecond earlier nobody does.
+// TestK8_TierRetryAfter: with limits of every kind on a key and its owner, and
+// credits that refill, who waits as long as the refusal says passes; a millisecond
+// earlier nobody does.
 func TestK8_TierRetryAfter(t *testing.T) {
 	g := newRig(t)
 	zone, err := time.LoadLocation("America/New_York")
@@ -135,12 +136,16 @@ func TestK8_TierRetryAfter(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := rand.New(rand.NewPCG(1, 2))
-	exact := 0
-	for i := 0; exact < 1000; i++ {
-		n := func() int64 { return 1 + r.Int64N(4) }
+	n := func() int64 { return 1 + r.Int64N(4) }
+	waited := map[Outcome]int{}
+	for i := 0; waited[RateLimited] < 1000 || waited[UsageExceeded] < 100; i++ {
 		tiers := []Tier{tier("t", per(Unit(1+r.Int64N(100_000)), n()), per(Day, 2+n()), per(Month, 5*n()))}
 		g.Service = NewService(g.ring, &Settings{Rules: DefaultRules(), Tiers: tiers, DefaultTier: "t", Zone: zone})
-		raw := g.create(Draft{UserID: fmt.Sprint("owner", i), RateLimitMax: ptr(n()), RateLimitTimeWindow: ptr(1 + r.Int64N(200_000))}).Raw
+		d := Draft{UserID: fmt.Sprint("owner", i), RateLimitMax: ptr(n()), RateLimitTimeWindow: ptr(1 + r.Int64N(200_000))}
+		if i%2 == 0 {
+			d.Remaining, d.RefillAmount, d.RefillInterval = ptr(n()), ptr(n()), ptr(1+r.Int64N(300_000))
+		}
+		raw := g.create(d).Raw
 		for range 10 {
 			g.clock.advance(time.Duration(r.Int64N(int64(time.Minute))))
 			d := g.verify(raw)
@@ -151,10 +156,12 @@ func TestK8_TierRetryAfter(t *testing.T) {
 				t.Fatalf("%+v", d)
 			}
 			g.clock.advance(time.Duration(d.Wait-1) * time.Millisecond)
-			g.want(raw, RateLimited)
+			if d := g.verify(raw); d.Outcome == Allowed {
+				t.Fatalf("passes before: %+v", d)
+			}
 			g.clock.advance(time.Millisecond)
 			g.want(raw, Allowed)
-			exact++
+			waited[d.Outcome]++
 		}
 	}
 }

@@ -65,6 +65,13 @@ func (s *Service) OwnerUsage(ctx context.Context, userID string, days int) (Usag
 	})
 }
 
+// NewcomerUsage returns the usage of an owner that does not exist yet.
+func (s *Service) NewcomerUsage() Usage {
+	u := Usage{}
+	u.Tier, u.PerDay, u.PerMinute = s.plan(key.Owner{})
+	return u
+}
+
 // used is whose usage is asked for.
 type used struct {
 	owner key.Owner

@@ -182,7 +182,8 @@ func TestK11_unknown(t *testing.T) {
 // TestK11_clean_stop sends many requests for many keys while everything is
 // written all the time, stops, and looks whether each was counted once.
 func TestK11_clean_stop(t *testing.T) {
-	const keys, requests, workers = 200, 200_000, 8
+	const keys, workers = 200, 8
+	requests := times(200_000, 1_000_000)
 	g := newRig(t)
 	var made [keys]Issued
 	for i := range made {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -22,8 +23,7 @@ func (s *Service) Verify(ctx context.Context, raw string, q *Request) (d Decisio
 	}
 	st, err := s.ring.open(ctx)
 	if err != nil {
-		d.refuse(Unavailable, unavailableWait, true)
-		return d, err
+		return Unreachable(), err
 	}
 	if !s.checksumFits(raw) {
 		d.Outcome = Invalid
@@ -62,10 +62,9 @@ func (s *Service) HasShape(raw string, configIDs []string) bool {
 func (s *Service) Again(ctx context.Context, before *Decision, q *Request) (d Decision, err error) {
 	st, err := s.ring.open(ctx)
 	if err != nil {
-		d.refuse(Unavailable, unavailableWait, true)
-		return d, err
+		return Unreachable(), err
 	}
-	err = s.decide(ctx, st, credential{hash: before.hash}, paid{before.Cost, before.debt}, q, &d)
+	err = s.decide(ctx, st, credential{hash: before.hash}, paid{before.Cost, before.debt, &before.uses}, q, &d)
 	return d, err
 }
 
@@ -73,6 +72,7 @@ func (s *Service) Again(ctx context.Context, before *Decision, q *Request) (d De
 type paid struct {
 	cost int64
 	debt *atomic.Int64
+	uses *uses // nil: there was none
 }
 
 // decide finds the key and admits the request. The decision is passed down by
@@ -82,7 +82,7 @@ func (s *Service) decide(ctx context.Context, st *opened, c credential, before p
 	for {
 		l, err := s.ring.find(ctx, st, c.hash)
 		if err != nil {
-			d.refuse(Unavailable, unavailableWait, true)
+			*d = Unreachable()
 			return err
 		}
 		if l == nil {
@@ -106,6 +106,11 @@ const (
 	// could not be asked.
 	unavailableWait = int64(time.Second / time.Millisecond)
 )
+
+// Unreachable is the decision where the store could not be asked.
+func Unreachable() Decision {
+	return Decision{Outcome: Unavailable, Wait: unavailableWait, Waitable: true}
+}
 
 var errDead = errors.New("the key in memory is no longer the one that counts")
 
@@ -187,7 +192,7 @@ func (s *Service) admit(ctx context.Context, st *opened, l *live, c credential, 
 	}
 	if !q.DryRun {
 		d.Cost += more
-		d.use(now)
+		d.use(before.uses, more, now)
 		s.ring.dirty.add(l)
 	}
 	return nil
@@ -227,10 +232,29 @@ func (l *live) openedBy(k *key.Key, hash key.Hash, now int64) key.Opening {
 	return o
 }
 
-// use notes the use of the key.
-func (d *Decision) use(now instant) {
-	d.tick, d.used, d.usedBefore = now.tick, now.wall, d.live.lastRequest.Load()
+// use notes the use of the key, which took n more than the uses before.
+func (d *Decision) use(before *uses, n int64, now instant) {
+	if n > 0 {
+		d.taken = taking{n, now}
+	}
+	d.used, d.usedBefore = now.wall, d.live.lastRequest.Load()
+	if before != nil {
+		d.follow(before)
+	}
 	raise(&d.live.lastRequest, now.wall)
+}
+
+// follow takes over what earlier gates have noted.
+func (u *uses) follow(before *uses) {
+	switch {
+	case u.taken.n == 0:
+		u.taken, u.earlier = before.taken, before.earlier
+	case before.taken.n > 0:
+		u.earlier = append(slices.Clip(before.earlier), before.taken)
+	}
+	if u.usedBefore == before.used {
+		u.usedBefore = before.usedBefore // that was this request
+	}
 }
 
 // raise sets v to n unless it is higher already.

@@ -171,28 +171,42 @@ func TestDryRunAndCostZero(t *testing.T) {
 // K1: of many requests that race for the last credits, exactly as many pass as
 // there are credits for.
 func TestK1_LastCredits(t *testing.T) {
-	for _, c := range []struct{ credits, cost int64 }{{1, 1}, {2, 1}, {999, 1}, {1000, 7}} {
-		for _, warm := range []bool{false, true} {
-			t.Run(fmt.Sprintf("%d by %d, warm %v", c.credits, c.cost, warm), func(t *testing.T) {
+	for _, c := range []struct{ credits, cost int64 }{{1, 1}, {2, 1}, {999, 1}, {1000, 1}, {1000, 7}} {
+		for _, cache := range []string{"cold", "warm", "restarted"} {
+			t.Run(fmt.Sprintf("%d by %d, %s", c.credits, c.cost, cache), func(t *testing.T) {
 				g := newRig(t)
-				k := g.create(Draft{Remaining: &c.credits})
-				if warm {
-					g.want(k.Raw, Allowed, Request{Cost: 0})
-				}
-				passed := race(t, g, k.Raw, 256, 2560, c.cost)
-				if want := c.credits / c.cost; passed != want {
-					t.Errorf("%d passed, want %d", passed, want)
-				}
-				if i := g.get(k.Key.ID); i.Credits.Remaining != c.credits-passed*c.cost {
-					t.Errorf("%d remain", i.Credits.Remaining)
+				for range times(1, 50) {
+					lastCredits(g, c.credits, c.cost, cache, times(2560, 10_240))
 				}
 			})
 		}
 	}
 }
 
+func lastCredits(g *rig, credits, cost int64, cache string, requests int) {
+	t := g.t
+	t.Helper()
+	k := g.create(Draft{Remaining: &credits})
+	switch cache {
+	case "warm":
+		g.want(k.Raw, Allowed, Request{Cost: 0})
+	case "restarted":
+		g.restart()
+	}
+	passed := race(t, g, k.Raw, 256, requests, cost)
+	if want := credits / cost; passed != want {
+		t.Errorf("%d passed, want %d", passed, want)
+	}
+	if i := g.get(k.Key.ID); i.Credits.Remaining != credits-passed*cost {
+		t.Errorf("%d remain", i.Credits.Remaining)
+	}
+	if row := g.stored(k.Key.ID); row.Remaining != credits-passed*cost {
+		t.Errorf("%d remain in the store", row.Remaining)
+	}
+}
+
 // race sends requests from several goroutines and counts those that pass.
-func race(t *testing.T, g *rig, raw string, goroutines, requests int, cost int64) int64 {
+func race(t testing.TB, g *rig, raw string, goroutines, requests int, cost int64) int64 {
 	var passed atomic.Int64
 	var wg sync.WaitGroup
 	for range goroutines {

@@ -51,7 +51,7 @@ func (b *bench) scale(ctx context.Context) (all []finding, err error) {
 // serve starts a process that serves a store.
 func (b *bench) serve(ctx context.Context, path string) (*process, error) {
 	pass := []object{respond(http.StatusOK, body)}
-	cfg, err := b.sites.config(appConfig(nil, path), append([]object{object{"handler": "apikey"}}, pass...), pass)
+	cfg, err := b.sites.config(appConfig(nil, path), append([]object{{"handler": "apikey"}}, pass...), pass)
 	if err != nil {
 		return nil, err
 	}

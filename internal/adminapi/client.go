@@ -12,6 +12,8 @@ import (
 	"reflect"
 	"strconv"
 	"strings"
+
+	"github.com/caddy-apikey/caddy-apikey/internal/strictjson"
 )
 
 // Client calls the admin API.
@@ -188,7 +190,7 @@ func (c *Client) do(ctx context.Context, method, path string, in any) (json.RawM
 func (c *Client) call(ctx context.Context, method, path string, in any) (*http.Response, error) {
 	var body io.Reader
 	if in != nil {
-		b, err := marshal(in)
+		b, err := strictjson.Marshal(in)
 		if err != nil {
 			return nil, fmt.Errorf("writing the request: %w", err)
 		}
@@ -254,15 +256,4 @@ func param(v reflect.Value) string {
 	default:
 		return v.String()
 	}
-}
-
-// marshal writes JSON without the escapes that only HTML needs.
-func marshal(v any) ([]byte, error) {
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	if err := e.Encode(v); err != nil {
-		return nil, err
-	}
-	return b.Bytes(), nil
 }

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/caddy-apikey/caddy-apikey/internal/strictjson"
 )
 
 // marker stands in sent values; no answer may hold it.
@@ -67,12 +69,12 @@ func checkFields(t *testing.T, a *api, fields map[string]string, nullOK func(nam
 	}
 }
 
-func TestBadValuesInCreate(t *testing.T) {
+func TestK10_BadValuesInCreate(t *testing.T) {
 	a := newAPI(t)
 	checkFields(t, a, createFields, func(n string) bool { return n != "userId" }, "POST", "/apikey/keys", map[string]string{"userId": `"u"`})
 }
 
-func TestBadValuesInPatch(t *testing.T) {
+func TestK10_BadValuesInPatch(t *testing.T) {
 	a := newAPI(t)
 	fields := maps.Clone(createFields)
 	for _, name := range []string{"configId", "prefix", "withSecret"} {
@@ -84,7 +86,7 @@ func TestBadValuesInPatch(t *testing.T) {
 	checkFields(t, a, fields, func(n string) bool { return !slices.Contains(notNull, n) }, "PATCH", "/apikey/keys/"+id, nil)
 }
 
-func TestBadValuesElsewhere(t *testing.T) {
+func TestK10_BadValuesElsewhere(t *testing.T) {
 	a := newAPI(t)
 	id, _ := a.make(`{"userId":"u"}`)
 	yes := func(string) bool { return true }
@@ -95,7 +97,7 @@ func TestBadValuesElsewhere(t *testing.T) {
 	checkFields(t, a, map[string]string{"tier": "tier", "enabled": "bool"}, func(n string) bool { return n == "tier" }, "PUT", "/apikey/owners/u", nil)
 }
 
-func TestRemainingDelta(t *testing.T) {
+func TestK10_RemainingDelta(t *testing.T) {
 	a := newAPI(t)
 	id, _ := a.make(`{"userId":"u","remaining":5}`)
 	path := "/apikey/keys/" + id
@@ -176,7 +178,7 @@ func TestBodies(t *testing.T) {
 
 func TestBodySize(t *testing.T) {
 	a := newAPI(t)
-	fit := `{"userId":"u"` + strings.Repeat(" ", maxBody-14) + `}`
+	fit := `{"userId":"u"` + strings.Repeat(" ", strictjson.MaxBody-14) + `}`
 	a.send("POST", "/apikey/keys", fit).want(t, 201)
 	a.send("POST", "/apikey/keys", fit+" ").refused(t, 413, "PAYLOAD_TOO_LARGE", "")
 	a.send("POST", "/apikey/keys", `{"userId":"u","name":"`+strings.Repeat("x", 64<<10)+`"}`).refused(t, 413, "PAYLOAD_TOO_LARGE", "")

@@ -32,12 +32,6 @@ type failure struct {
 func (f *failure) Error() string { return f.body.Message }
 func (f *failure) Unwrap() error { return f.cause }
 
-var errMediaType = fail(http.StatusUnsupportedMediaType, codeMediaType, "the body must be JSON, and its Content-Type application/json")
-
-func tooLarge(most int64) *failure {
-	return fail(http.StatusRequestEntityTooLarge, codeTooLarge, fmt.Sprintf("the body must be at most %d bytes", most))
-}
-
 func fail(status int, code, message string) *failure {
 	return &failure{status: status, body: Error{Message: message, Code: code}}
 }

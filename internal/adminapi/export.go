@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"io"
 
+	"github.com/caddy-apikey/caddy-apikey/internal/strictjson"
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 	"github.com/caddy-apikey/caddy-apikey/store"
 )
@@ -36,7 +37,7 @@ const streamType = "application/x-ndjson"
 func exportKeys(c *call) (stream, error) {
 	return func(w io.Writer) error {
 		line := func(v any) error {
-			b, err := marshal(v)
+			b, err := strictjson.Marshal(v)
 			if err == nil {
 				_, err = w.Write(b)
 			}

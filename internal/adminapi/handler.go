@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/caddy-apikey/caddy-apikey/internal/strictjson"
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 	"github.com/caddy-apikey/caddy-apikey/store"
 )
@@ -101,7 +102,7 @@ func (s *server) run(w http.ResponseWriter, r *http.Request, rt *route, arg stri
 	}
 	body := reflect.New(rt.body).Elem()
 	if rt.body != noneType || rt.mayBeEmpty {
-		raw, err := readBody(w, r, cmp.Or(rt.maxBody, maxBody))
+		raw, err := readBody(w, r, cmp.Or(rt.maxBody, strictjson.MaxBody))
 		if err != nil {
 			return nil, err
 		}
@@ -171,7 +172,7 @@ func (s *server) fail(w http.ResponseWriter, r *http.Request, rt *route, err err
 
 // write sends JSON. All of it is nobody else's business, so none is cached.
 func (s *server) write(w http.ResponseWriter, status int, body any, header http.Header) {
-	b, err := marshal(body)
+	b, err := strictjson.Marshal(body)
 	if err != nil {
 		s.info.Report(fmt.Errorf("admin API: writing an answer: %w", err))
 		status, b = http.StatusInternalServerError, []byte(`{"error":"the answer cannot be written","code":"INTERNAL"}`)

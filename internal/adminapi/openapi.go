@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"reflect"
 	"strconv"
+
+	"github.com/caddy-apikey/caddy-apikey/internal/strictjson"
 )
 
 const introduction = `Keys and owners of caddy-apikey, on Caddy's admin endpoint. ` +
@@ -26,7 +28,7 @@ func document(all []*route, version string) json.RawMessage {
 		{"paths", paths},
 		{"components", object{{"schemas", s.all}}},
 	}
-	b, err := marshal(doc)
+	b, err := strictjson.Marshal(doc)
 	if err != nil {
 		panic(err) // it holds nothing but text and numbers
 	}

@@ -3,6 +3,7 @@ package adminapi
 import (
 	"encoding/json"
 
+	"github.com/caddy-apikey/caddy-apikey/internal/strictjson"
 	"github.com/caddy-apikey/caddy-apikey/key"
 )
 
@@ -105,7 +106,7 @@ func (e Each[T]) MarshalJSON() ([]byte, error) {
 	if e.Raw != nil {
 		return e.Raw, nil
 	}
-	return marshal(e.Value)
+	return strictjson.Marshal(e.Value)
 }
 
 // Optional is a field that may be absent, null or a value.
@@ -121,4 +122,4 @@ func Some[T any](v T) Optional[T] { return Optional[T]{true, &v} }
 func Null[T any]() Optional[T] { return Optional[T]{Set: true} }
 
 // MarshalJSON implements json.Marshaler.
-func (o Optional[T]) MarshalJSON() ([]byte, error) { return marshal(o.Value) }
+func (o Optional[T]) MarshalJSON() ([]byte, error) { return strictjson.Marshal(o.Value) }

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"reflect"
 	"strings"
+
+	"github.com/caddy-apikey/caddy-apikey/internal/strictjson"
 )
 
 // schemas collects the JSON schemas of the wire types that a document names.
@@ -146,7 +148,7 @@ func (o object) MarshalJSON() ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		value, err := marshal(m.value)
+		value, err := strictjson.Marshal(m.value)
 		if err != nil {
 			return nil, err
 		}

@@ -1,7 +1,6 @@
 package adminapi
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"reflect"
@@ -12,6 +11,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/caddy-apikey/caddy-apikey/internal/strictjson"
 	"github.com/caddy-apikey/caddy-apikey/key"
 )
 
@@ -42,7 +42,7 @@ func (f *field) set(in reflect.Value, raw json.RawMessage) error {
 	case f.value == timeType:
 		return f.setTime(v, raw)
 	case f.value.Kind() == reflect.String:
-		s, ok := readString(raw)
+		s, ok := strictjson.String(raw)
 		if !ok {
 			return invalid(f.name, "%s", f.allowed())
 		}
@@ -154,27 +154,13 @@ func within(list string, err error) error {
 }
 
 func (f *field) setTime(v reflect.Value, raw json.RawMessage) error {
-	s, ok := readString(raw)
+	s, ok := strictjson.String(raw)
 	t, err := time.Parse(time.RFC3339, s)
 	if ms := t.UnixMilli(); !ok || err != nil || ms < 0 || ms > key.MaxTime {
 		return invalid(f.name, "%s", f.allowed())
 	}
 	v.Set(reflect.ValueOf(timeOf(t.UnixMilli())))
 	return nil
-}
-
-// readString reads a JSON string. encoding/json would replace halves of
-// surrogate pairs silently, and so store something else than was sent.
-func readString(raw json.RawMessage) (string, bool) {
-	var s string
-	if raw[0] != '"' || json.Unmarshal(raw, &s) != nil {
-		return "", false
-	}
-	if !strings.ContainsRune(s, utf8.RuneError) {
-		return s, true
-	}
-	sent := bytes.Count(raw, []byte("\uFFFD")) + bytes.Count(bytes.ToLower(raw), []byte(`\ufffd`))
-	return s, strings.Count(s, "\uFFFD") <= sent
 }
 
 // readInt reads a plain integer: no fraction, exponent, sign of plus, leading

@@ -1,0 +1,89 @@
+package betterauth
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+
+	"github.com/caddy-apikey/caddy-apikey/key"
+	"github.com/caddy-apikey/caddy-apikey/keyring"
+)
+
+// success is the answer of calls that have nothing else to say.
+type success struct {
+	Success bool `json:"success"`
+}
+
+func (c *call) update() (any, error) {
+	switch {
+	case c.caller == nil:
+		return nil, errSession
+	case c.in.text("userId") != "" && c.in.text("userId") != c.caller.UserID:
+		return nil, errSession
+	case c.in.hasAny(serverOnly...), c.in.has("remaining"):
+		return nil, errServerOnly
+	}
+	id := c.in.text("keyId")
+	if _, err := c.find(id, actionUpdate); err != nil {
+		return nil, err
+	}
+	info, err := c.change(id)
+	if bad := new(keyring.FieldError); errors.As(err, &bad) && bad.Code == keyring.MetadataDisabled {
+		// The plugin passes over metadata that it does not keep.
+		delete(c.in, "metadata")
+		info, err = c.change(id)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return objectOf(info), nil
+}
+
+// change makes the change that was asked for.
+func (c *call) change(id string) (keyring.Info, error) {
+	if !c.in.hasAny("name", "enabled", "expiresIn", "metadata") {
+		return keyring.Info{}, errNoValues
+	}
+	// What has begun is not undone by a caller who leaves.
+	return c.keys.Update(context.WithoutCancel(c.Context()), id, keyring.Patch{
+		Name:      keyring.Field[string]{Set: c.in.has("name"), Value: sent[string](c.in, "name")},
+		Enabled:   keyring.Field[bool]{Set: c.in.has("enabled"), Value: sent[bool](c.in, "enabled")},
+		ExpiresIn: keyring.Field[int64]{Set: c.in.has("expiresIn"), Value: seconds(c.in)},
+		Metadata:  keyring.Field[json.RawMessage]{Set: c.in.has("metadata"), Value: sent[json.RawMessage](c.in, "metadata")},
+		Within:    c.caller.Bounds,
+		Only:      func(k *key.Key) bool { return c.visible(k) && c.allowed(k, actionUpdate) == nil },
+	})
+}
+
+func (c *call) delete() (any, error) {
+	id := c.in.text("keyId")
+	if _, err := c.find(id, actionDelete); err != nil {
+		return nil, err
+	}
+	if err := c.keys.Delete(c.Context(), id); err != nil {
+		return nil, err
+	}
+	return success{true}, nil
+}
+
+// deleteAllExpired deletes the keys of everybody whose time is over.
+func (c *call) deleteAllExpired() (any, error) {
+	if err := c.adminKey(); err != nil {
+		return nil, err
+	}
+	if _, err := c.keys.DeleteExpired(c.Context()); err != nil {
+		return nil, err
+	}
+	return struct {
+		success
+		Error *errorBody `json:"error"`
+	}{success{true}, nil}, nil
+}
+
+// adminKey refuses people: they have no key to show.
+func (c *call) adminKey() error {
+	if c.caller.Decision == nil {
+		return errAdminKey
+	}
+	return nil
+}

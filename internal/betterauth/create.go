@@ -1,0 +1,70 @@
+package betterauth
+
+import (
+	"encoding/json"
+	"math"
+
+	"github.com/caddy-apikey/caddy-apikey/key"
+	"github.com/caddy-apikey/caddy-apikey/keyring"
+)
+
+// create makes a key. Its answer is the only one with the raw key.
+func (c *call) create() (any, error) {
+	configID := c.config()
+	if c.in.hasAny(serverOnly...) || c.in["remaining"] != nil {
+		return nil, errServerOnly
+	}
+	if c.in.has("userId") {
+		return nil, errSession
+	}
+	owner, err := c.ownerOf(configID)
+	if err != nil {
+		return nil, err
+	}
+	draft := keyring.Draft{
+		UserID: owner, ConfigID: &configID, Prefix: sent[string](c.in, "prefix"),
+		ExpiresIn: seconds(c.in), Within: c.caller.Bounds,
+	}
+	if c.in.text("name") != "" {
+		draft.Name = sent[string](c.in, "name")
+	}
+	if raw := sent[json.RawMessage](c.in, "metadata"); raw != nil {
+		draft.Metadata = *raw
+	}
+	made, err := c.keys.Create(c.Context(), draft)
+	if err != nil {
+		return nil, err
+	}
+	o := objectOf(made.Info)
+	o.Key = made.Raw
+	return o, nil
+}
+
+// ownerOf returns who a new key of a configuration belongs to.
+func (c *call) ownerOf(configID string) (string, error) {
+	if !c.Organization.has(configID) {
+		if c.caller == nil {
+			return "", errSession
+		}
+		return c.caller.UserID, nil
+	}
+	id := c.in.text("organizationId")
+	switch {
+	case id == "":
+		return "", errOrganizationID
+	case c.caller == nil:
+		return "", errSession
+	}
+	return id, c.actFor(id, actionCreate)
+}
+
+// seconds returns the life of a key that was asked for. Fractions of a second are
+// cut off, and what is longer than any limit stays so.
+func seconds(in input) *int64 {
+	n := sent[float64](in, "expiresIn")
+	if n == nil {
+		return nil
+	}
+	whole := int64(math.Min(*n, float64(key.MaxCount)))
+	return &whole
+}

@@ -1,0 +1,246 @@
+package betterauth
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/caddy-apikey/caddy-apikey/internal/caller"
+	"github.com/caddy-apikey/caddy-apikey/key"
+	"github.com/caddy-apikey/caddy-apikey/keyring"
+	"github.com/caddy-apikey/caddy-apikey/store/sqlite"
+)
+
+// start is the moment at which the clock of every test stands at first.
+var start = time.Date(2026, 11, 21, 19, 9, 19, 500_000_000, time.UTC)
+
+// api is the handler over HTTP, with a real store, a clock of its own, and a way to
+// say who calls.
+type api struct {
+	t    testing.TB
+	keys *keyring.Service
+	srv  *httptest.Server
+
+	mu       sync.Mutex
+	time     time.Time
+	reported []error
+
+	needed   []string // actions that were asked for, in order
+	withdrew int
+}
+
+// setting changes what an API is made with.
+type setting func(*keyring.Settings, *Options)
+
+func rules(change func(*keyring.Rules)) setting {
+	return func(s *keyring.Settings, _ *Options) { change(&s.Rules) }
+}
+
+// config adds a configuration.
+func config(id string, change func(*keyring.Rules)) setting {
+	return func(s *keyring.Settings, _ *Options) {
+		r := keyring.DefaultRules()
+		r.ConfigID = id
+		change(&r)
+		s.Configs = append(s.Configs, r)
+	}
+}
+
+func mount(change func(*Options)) setting {
+	return func(_ *keyring.Settings, o *Options) { change(o) }
+}
+
+func newAPI(t testing.TB, settings ...setting) *api {
+	t.Helper()
+	opener, err := sqlite.New(sqlite.Options{Path: filepath.Join(t.TempDir(), "keys.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := &api{t: t, time: start}
+	ring := keyring.New(opener, a.now, a.report)
+	if err := ring.Open(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	set := &keyring.Settings{Rules: keyring.DefaultRules()}
+	o := Options{Base: "/api/auth", Now: a.now, Report: a.report}
+	for _, change := range settings {
+		change(set, &o)
+	}
+	a.keys = keyring.NewService(ring, set)
+	h := New(a.keys, o)
+	a.srv = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if h.Methods(r) == nil {
+			io.WriteString(w, "next handler")
+			return
+		}
+		h.Serve(w, r, a.identify)
+	}))
+	t.Cleanup(func() {
+		a.srv.Close()
+		if err := ring.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return a
+}
+
+func (a *api) now() time.Time {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.time
+}
+
+func (a *api) sleep(d time.Duration) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.time = a.time.Add(d)
+}
+
+func (a *api) report(err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.reported = append(a.reported, err)
+}
+
+// identify knows keys by X-Key, and people by X-Person, X-Organization and X-Role.
+func (a *api) identify(_ http.ResponseWriter, r *http.Request, need string) caller.Answer {
+	a.needed = append(a.needed, need)
+	if r.Header.Get("X-Foreign") != "" {
+		return caller.Answer{Foreign: true}
+	}
+	if raw := r.Header.Get("X-Key"); raw != "" {
+		return a.identifyKey(r, raw, need)
+	}
+	name := r.Header.Get("X-Person")
+	if name == "" {
+		return caller.Answer{Refusal: keyring.Decision{Outcome: keyring.Missing}, Challenge: "Bearer"}
+	}
+	may := key.Permissions{"api": {"read", "write"}}
+	return caller.Answer{Caller: &caller.Caller{
+		UserID: name, Permissions: may, Bounds: &keyring.Bounds{Permissions: may}, Withdraw: func() {},
+		Organization: r.Header.Get("X-Organization"), Role: r.Header.Get("X-Role"),
+	}}
+}
+
+func (a *api) identifyKey(r *http.Request, raw, need string) caller.Answer {
+	q := &keyring.Request{Cost: 1}
+	if need != "" {
+		q.RequireAny = [][]key.Permission{caller.Needs(need)}
+	}
+	d, err := a.keys.Verify(r.Context(), raw, q)
+	if err != nil || d.Outcome != keyring.Allowed {
+		return caller.Answer{Refusal: d, Challenge: `Bearer error="invalid_token"`}
+	}
+	return caller.Answer{Caller: &caller.Caller{
+		UserID: d.Key().UserID, Permissions: d.Key().Permissions, Decision: &d, Bounds: a.keys.BoundsOf(&d),
+		Withdraw: func() { a.withdrew++ },
+	}}
+}
+
+// mint makes a key as an operator does. It may change keys unless the draft says
+// what it may do.
+func (a *api) mint(d keyring.Draft) keyring.Issued {
+	a.t.Helper()
+	if d.UserID == "" {
+		d.UserID = "alice"
+	}
+	if d.Permissions == nil {
+		d.Permissions = key.Permissions{"api": {"read", "write"}}
+	}
+	made, err := a.keys.Create(context.Background(), d)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return made
+}
+
+// as are the headers of who holds a key.
+func as(k keyring.Issued) []string { return []string{"X-Key", k.Raw} }
+
+// person are the headers of somebody who is signed in.
+func person(name string) []string { return []string{"X-Person", name} }
+
+// member are those of somebody who acts for an organization.
+func member(name, organization, role string) []string {
+	return []string{"X-Person", name, "X-Organization", organization, "X-Role", role}
+}
+
+// reply is an answer.
+type reply struct {
+	t      testing.TB
+	status int
+	header http.Header
+	body   string
+}
+
+func (a *api) get(path string, header ...string) reply {
+	a.t.Helper()
+	return a.send(http.MethodGet, path, "", header...)
+}
+
+func (a *api) post(path, body string, header ...string) reply {
+	a.t.Helper()
+	return a.send(http.MethodPost, path, body, append([]string{"Content-Type", "application/json"}, header...)...)
+}
+
+func (a *api) send(method, path, body string, header ...string) reply {
+	a.t.Helper()
+	req, err := http.NewRequest(method, a.srv.URL+"/api/auth"+path, strings.NewReader(body))
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	for i := 0; i < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
+	resp, err := a.srv.Client().Do(req)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return reply{a.t, resp.StatusCode, resp.Header, string(b)}
+}
+
+// object returns the body of an answer that must be a success.
+func (r reply) object() map[string]any {
+	r.t.Helper()
+	if r.status != http.StatusOK {
+		r.t.Fatalf("status %d: %s", r.status, r.body)
+	}
+	var m map[string]any
+	if err := json.Unmarshal([]byte(r.body), &m); err != nil {
+		r.t.Fatalf("%v: %s", err, r.body)
+	}
+	return m
+}
+
+// refuses checks an answer that must be an error.
+func (r reply) refuses(status int, code string) {
+	r.t.Helper()
+	var body struct{ Message, Code string }
+	if err := json.Unmarshal([]byte(r.body), &body); err != nil || body.Message == "" || r.status != status || body.Code != code {
+		r.t.Errorf("got %d %s, want %d %s", r.status, r.body, status, code)
+	}
+}
+
+// names returns the names of a list of keys.
+func (r reply) names() []any {
+	r.t.Helper()
+	list := []any{}
+	for _, k := range r.object()["apiKeys"].([]any) {
+		list = append(list, k.(map[string]any)["name"])
+	}
+	return list
+}
+
+func ptr[T any](v T) *T { return &v }

@@ -1,0 +1,157 @@
+package apikey
+
+import (
+	"errors"
+	"mime"
+	"net/http"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+
+	"github.com/caddy-apikey/caddy-apikey/internal/caller"
+	"github.com/caddy-apikey/caddy-apikey/key"
+	"github.com/caddy-apikey/caddy-apikey/keyring"
+	"github.com/caddy-apikey/caddy-apikey/store"
+)
+
+// identify implements caller.Identify: a key decides alone where one was presented,
+// else the person whom another handler has identified.
+func (s *SelfService) identify(w http.ResponseWriter, r *http.Request, need string) caller.Answer {
+	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	v := visitOf(r, repl)
+	f := s.find(r, repl, v)
+	if v.presented(f) != keyring.Missing {
+		return s.identifyKey(w, r, repl, v, f, need)
+	}
+	// A gate may have refused, and removed, a key; this is an error route then. What
+	// it knows of the key, or what a gate before it has set, is nobody's identity.
+	if o := v.refusal; o != keyring.Allowed && o != keyring.Missing {
+		return s.refusal(r, keyring.Decision{Outcome: o}, nil)
+	}
+	if v.session {
+		return s.refusal(r, keyring.Decision{Outcome: keyring.Missing}, nil)
+	}
+	return s.identifyPerson(r, repl, need)
+}
+
+// find looks for the key. A Bearer token that cannot be one is taken for that of
+// the person, where there is one.
+func (s *SelfService) find(r *http.Request, repl *caddy.Replacer, v *visit) found {
+	f := s.places.find(r, repl, v.admitted)
+	if f.count == 1 && f.bearer && key.CheckShape(f.raw, false) != nil && s.person(repl) != "" {
+		return found{}
+	}
+	return f
+}
+
+// person returns the identity that another handler has set.
+func (s *SelfService) person(repl *caddy.Replacer) string {
+	if s.User == "" {
+		return ""
+	}
+	return repl.ReplaceAll(s.User, "")
+}
+
+func (s *SelfService) identifyKey(w http.ResponseWriter, r *http.Request, repl *caddy.Replacer, v *visit, f found, need string) caller.Answer {
+	if o := v.presented(f); o != keyring.Allowed {
+		v.withdraw(r, s.keys, s.alarms)
+		return s.refusal(r, keyring.Decision{Outcome: o}, nil)
+	}
+	if s.places.ambient() || v.ambient {
+		if a, ok := s.forged(r); ok {
+			v.withdraw(r, s.keys, s.alarms)
+			return a
+		}
+	}
+	q := keyring.Request{Cost: 1, CheckIP: true, ClientIP: v.clientIP(), Counted: &v.counted, ConfigIDs: s.Configs}
+	if need != "" {
+		q.RequireAny = [][]key.Permission{caller.Needs(need)}
+	}
+	var d keyring.Decision
+	err := v.ask(r.Context(), s.keys, f, &q, &d)
+	writeRateHeaders(w.Header(), rateDraft, d.Limits, v.admitted)
+	if d.Outcome != keyring.Allowed {
+		v.withdraw(r, s.keys, s.alarms)
+		return s.refusal(r, d, err)
+	}
+	v.admit(repl, &d, d.Session(), s.places.ambient())
+	k, bounds := d.Key(), s.keys.BoundsOf(&d)
+	bounds.Permissions = caller.Grantable(bounds.Permissions)
+	return caller.Answer{Caller: &caller.Caller{
+		UserID: k.UserID, Permissions: k.Permissions, Decision: &v.decision, Bounds: bounds,
+		Withdraw: func() { v.withdraw(r, s.keys, s.alarms) },
+	}}
+}
+
+// identifyPerson finds the person. Nothing is counted for people.
+func (s *SelfService) identifyPerson(r *http.Request, repl *caddy.Replacer, need string) caller.Answer {
+	userID := s.person(repl)
+	if userID == "" {
+		return s.refusal(r, keyring.Decision{Outcome: keyring.Missing}, nil)
+	}
+	if keyring.CheckUserID(userID) != nil {
+		s.alarms.Warn("the placeholder of user holds what no owner can be called", zap.String("user", s.User))
+		return s.refusal(r, keyring.Decision{Outcome: keyring.Missing}, nil)
+	}
+	if a, ok := s.forged(r); ok {
+		return a
+	}
+	owner, err := s.keys.Owner(r.Context(), userID)
+	switch {
+	case errors.Is(err, store.ErrNotFound): // one who has no key yet
+	case err != nil:
+		return s.refusal(r, keyring.Unreachable(), err)
+	case !owner.Enabled:
+		return s.refusal(r, keyring.Decision{Outcome: keyring.Disabled}, nil)
+	}
+	if need != "" && !caller.May(s.grant, need) {
+		return s.refusal(r, keyring.Decision{Outcome: keyring.Forbidden}, nil)
+	}
+	c := &caller.Caller{
+		UserID: userID, Permissions: s.grant, Bounds: &keyring.Bounds{Permissions: s.grant}, Withdraw: func() {},
+	}
+	s.Organization.of(c, repl)
+	return caller.Answer{Caller: c}
+}
+
+func (s *SelfService) refusal(r *http.Request, d keyring.Decision, err error) caller.Answer {
+	logRefusal(r, s.logger, s.alarms, &d, err)
+	return caller.Answer{Refusal: d, Challenge: s.places.challenge(d.Outcome)}
+}
+
+// forged reports a request that the page of somebody else may have made a browser
+// send, with an identity that the browser adds by itself, to change something.
+func (s *SelfService) forged(r *http.Request) (caller.Answer, bool) {
+	switch {
+	case r.Method == http.MethodGet || r.Method == http.MethodHead:
+		return caller.Answer{}, false
+	case s.origins.foreign(r):
+		return caller.Answer{Foreign: true}, true
+	case !saysJSON(r):
+		return caller.Answer{NotJSON: true}, true
+	}
+	return caller.Answer{}, false
+}
+
+// saysJSON reports whether a request says of its body what no form can say.
+func saysJSON(r *http.Request) bool {
+	types := r.Header["Content-Type"]
+	if len(types) != 1 {
+		return false
+	}
+	t, _, err := mime.ParseMediaType(types[0])
+	return err == nil && t == "application/json"
+}
+
+// checkIdentityPlaceholder refuses placeholders that hold what a client writes.
+func checkIdentityPlaceholder(s string) error {
+	if !isPlaceholder(s) {
+		return errors.New("must be a placeholder such as {http.auth.user.id}")
+	}
+	name := s[1 : len(s)-1]
+	if strings.HasPrefix(name, "http.request.") && !strings.HasPrefix(name, "http.request.tls.client.") || strings.HasPrefix(name, "http.regexp.") {
+		return errors.New("must be what another handler has found out, such as {http.auth.user.id}, not what the client says of itself")
+	}
+	return nil
+}
