@@ -3,6 +3,7 @@ package strictjson
 import (
 	"encoding/json"
 	"net/http/httptest"
+	"reflect"
 	"strings"
 	"testing"
 )
@@ -69,6 +70,7 @@ func TestPlainWord(t *testing.T) {
 }
 
 func TestReadBody(t *testing.T) {
+	tooLarge := &TooLargeError{MaxBody}
 	for _, row := range []struct {
 		body, contentType string
 		length            int64
@@ -81,16 +83,17 @@ func TestReadBody(t *testing.T) {
 		{"{}", "text/json", 2, ErrMediaType},
 		{"{}", "application/json; charset=utf-16", 2, ErrMediaType},
 		{"{}", "application/json; charset", 2, ErrMediaType},
-		{strings.Repeat(" ", MaxBody) + "{", "", -1, ErrTooLarge},
-		{strings.Repeat(" ", MaxBody) + "{", "", MaxBody + 1, ErrTooLarge},
-		{"{", "", MaxBody + 1, ErrTooLarge},
+		{strings.Repeat(" ", MaxBody) + "{", "", -1, tooLarge},
+		{strings.Repeat(" ", MaxBody) + "{", "", MaxBody + 1, tooLarge},
+		{"{", "", MaxBody + 1, tooLarge},
 	} {
 		r := httptest.NewRequest("POST", "/", strings.NewReader(row.body))
 		r.ContentLength = row.length
 		if row.contentType != "" {
 			r.Header.Set("Content-Type", row.contentType)
 		}
-		if _, err := ReadBody(httptest.NewRecorder(), r); err != row.want {
+		_, err := ReadBody(httptest.NewRecorder(), r, MaxBody)
+		if !reflect.DeepEqual(err, row.want) {
 			t.Errorf("%.10q %s: %v, want %v", row.body, row.contentType, err, row.want)
 		}
 	}
