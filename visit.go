@@ -70,13 +70,11 @@ func (v *visit) presented(f found) keyring.Outcome {
 
 // ask asks the keyring. Where a gate has let the request in before, its decision
 // holds, and only what is new in q is checked and taken.
-func (v *visit) ask(ctx context.Context, keys *keyring.Service, f found, q *keyring.Request, d *keyring.Decision) (err error) {
+func (v *visit) ask(ctx context.Context, keys *keyring.Service, f found, q *keyring.Request, d *keyring.Decision) error {
 	if v.admitted {
-		*d, err = keys.Again(ctx, &v.decision, q)
-	} else {
-		*d, err = keys.Verify(ctx, f.raw, q)
+		return keys.Again(ctx, &v.decision, q, d)
 	}
-	return err
+	return keys.VerifyInto(ctx, f.raw, q, d)
 }
 
 // withdraw takes back what was charged for a request that is refused after all.

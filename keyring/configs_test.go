@@ -138,7 +138,7 @@ func TestConfigIDs_again(t *testing.T) {
 	counted := Counted{}
 	first := g.want(k.Raw, Allowed, Request{Cost: 1, Counted: &counted})
 	again := func(ids ...string) Outcome {
-		d, err := g.Again(t.Context(), &first, &Request{Cost: 1, ConfigIDs: ids, Counted: &counted})
+		d, err := g.more(t.Context(), &first, &Request{Cost: 1, ConfigIDs: ids, Counted: &counted})
 		if err != nil {
 			t.Fatal(err)
 		}

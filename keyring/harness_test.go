@@ -249,3 +249,9 @@ func ptr[T any](v T) *T { return &v }
 func to[T any](v T) Field[T] { return Field[T]{Set: true, Value: &v} }
 
 func cleared[T any]() Field[T] { return Field[T]{Set: true} }
+
+// more is Again by value.
+func (g *rig) more(ctx context.Context, before *Decision, q *Request) (d Decision, err error) {
+	err = g.Again(ctx, before, q, &d)
+	return d, err
+}

@@ -125,11 +125,11 @@ func TestK5_WithdrawnAdmission(t *testing.T) {
 	ctx := context.Background()
 	k := g.create(Draft{Remaining: ptr(int64(5)), RateLimitMax: ptr(int64(5)), RateLimitTimeWindow: ptr(int64(60_000))})
 	first := g.want(k.Raw, Allowed, Request{Cost: 2})
-	second, err := g.Again(ctx, &first, &Request{Cost: 3})
+	second, err := g.more(ctx, &first, &Request{Cost: 3})
 	if err != nil || second.Outcome != Allowed {
 		t.Fatalf("%q, %v", second.Outcome.Code(), err)
 	}
-	refused, err := g.Again(ctx, &second, &Request{Cost: 1, Require: []key.Permission{{Resource: "a", Action: "b"}}})
+	refused, err := g.more(ctx, &second, &Request{Cost: 1, Require: []key.Permission{{Resource: "a", Action: "b"}}})
 	if err != nil || refused.Outcome != Forbidden {
 		t.Fatalf("%q, %v", refused.Outcome.Code(), err)
 	}

@@ -57,7 +57,7 @@ func (g *rig) flush() {
 // again asks as a second gate does.
 func (g *rig) again(d *Decision, q Request, want Outcome) {
 	g.t.Helper()
-	got, err := g.Again(context.Background(), d, &q)
+	got, err := g.more(context.Background(), d, &q)
 	if err != nil || got.Outcome != want {
 		g.t.Fatalf("outcome %q, %v, want %q", got.Outcome.Code(), err, want.Code())
 	}

@@ -16,25 +16,33 @@ import (
 // refusal takes nothing. The error tells why the outcome is Unavailable, for the
 // log; it is nil for every other outcome.
 func (s *Service) Verify(ctx context.Context, raw string, q *Request) (d Decision, err error) {
+	err = s.VerifyInto(ctx, raw, q, &d)
+	return d, err
+}
+
+// VerifyInto is Verify for the way of every request: it writes into d, which is
+// zero. By value, the copies of a decision alone would make the stack of each
+// connection grow, after each garbage collection anew.
+func (s *Service) VerifyInto(ctx context.Context, raw string, q *Request, d *Decision) error {
 	rules := s.sole(q.ConfigIDs)
 	if key.CheckShape(raw, false) != nil || rules != nil && !rules.accepts(raw) {
 		d.Outcome = Invalid
-		return d, nil
+		return nil
 	}
 	st, err := s.ring.open(ctx)
 	if err != nil {
-		return Unreachable(), err
+		d.refuse(Unavailable, unavailableWait, true)
+		return err
 	}
 	if !s.checksumFits(raw) {
 		d.Outcome = Invalid
-		return d, nil
+		return nil
 	}
 	c := credential{hash: key.HashOf(raw)}
 	if rules == nil {
 		c.unjudged = raw
 	}
-	err = s.decide(ctx, st, c, paid{}, q, &d)
-	return d, err
+	return s.decide(ctx, st, c, paid{}, q, d)
 }
 
 // credential is what opens a key. unjudged is the raw key where the validators of
@@ -58,14 +66,14 @@ func (s *Service) HasShape(raw string, configIDs []string) bool {
 // Again decides about a request that was already let in by before and meets
 // another gate: the standing of the key is checked for the new demands, and what
 // q costs more than before did is taken. If it is refused, Withdraw gives back
-// what before took.
-func (s *Service) Again(ctx context.Context, before *Decision, q *Request) (d Decision, err error) {
+// what before took. It writes into d, which is zero.
+func (s *Service) Again(ctx context.Context, before *Decision, q *Request, d *Decision) error {
 	st, err := s.ring.open(ctx)
 	if err != nil {
-		return Unreachable(), err
+		d.refuse(Unavailable, unavailableWait, true)
+		return err
 	}
-	err = s.decide(ctx, st, credential{hash: before.hash}, paid{before.Cost, before.debt, &before.uses}, q, &d)
-	return d, err
+	return s.decide(ctx, st, credential{hash: before.hash}, paid{before.Cost, before.debt, &before.uses}, q, d)
 }
 
 // paid is what earlier gates have taken for the same request.
@@ -75,14 +83,12 @@ type paid struct {
 	uses *uses // nil: there was none
 }
 
-// decide finds the key and admits the request. The decision is passed down by
-// its address: by value, its copies alone would make the stack of a connection
-// grow.
+// decide finds the key and admits the request.
 func (s *Service) decide(ctx context.Context, st *opened, c credential, before paid, q *Request, d *Decision) error {
 	for {
 		l, err := s.ring.find(ctx, st, c.hash)
 		if err != nil {
-			*d = Unreachable()
+			d.refuse(Unavailable, unavailableWait, true)
 			return err
 		}
 		if l == nil {

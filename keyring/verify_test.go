@@ -302,7 +302,7 @@ func TestAgainAndRefund(t *testing.T) {
 		cost, remain int64
 		want         Outcome
 	}{{1, 9, Allowed}, {0, 9, Allowed}, {4, 6, Allowed}, {2, 6, Allowed}, {100, 6, RateLimited}} {
-		d, err := g.Again(ctx, &first, &Request{Cost: c.cost})
+		d, err := g.more(ctx, &first, &Request{Cost: c.cost})
 		if err != nil || d.Outcome != c.want {
 			t.Fatalf("cost %d: %q, %v", c.cost, d.Outcome.Code(), err)
 		}
@@ -313,7 +313,7 @@ func TestAgainAndRefund(t *testing.T) {
 			t.Fatalf("cost %d: %+v", c.cost, i)
 		}
 	}
-	d, err := g.Again(ctx, &first, &Request{Cost: 1, Require: []key.Permission{{Resource: "a", Action: "b"}}})
+	d, err := g.more(ctx, &first, &Request{Cost: 1, Require: []key.Permission{{Resource: "a", Action: "b"}}})
 	if err != nil || d.Outcome != Forbidden {
 		t.Errorf("%q, %v", d.Outcome.Code(), err)
 	}

@@ -13,7 +13,7 @@ var forbidden = Request{Cost: 1, Require: []key.Permission{{Resource: "a", Actio
 // next asks as a further gate does, which lets the request in.
 func (g *rig) next(d Decision, cost int64) Decision {
 	g.t.Helper()
-	got, err := g.Again(context.Background(), &d, &Request{Cost: cost})
+	got, err := g.more(context.Background(), &d, &Request{Cost: cost})
 	if err != nil || got.Outcome != Allowed {
 		g.t.Fatalf("%q, %v", got.Outcome.Code(), err)
 	}
