@@ -25,6 +25,9 @@ type block struct {
 
 var fence = regexp.MustCompile("(?ms)^```([a-z]+)\n(.*?)^```$")
 
+// unmerged is what a merge leaves where both sides have changed a page.
+var unmerged = regexp.MustCompile("(?m)^(<{7} |={7}$|>{7} )")
+
 func documents(t *testing.T) map[string][]block {
 	t.Helper()
 	files, err := filepath.Glob("docs/*.md")
@@ -36,6 +39,9 @@ func documents(t *testing.T) map[string][]block {
 		text, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
+		}
+		if where := unmerged.FindIndex(text); where != nil {
+			t.Errorf("%s:%d: a merge was not finished", file, 1+strings.Count(string(text[:where[0]]), "\n"))
 		}
 		for _, m := range fence.FindAllSubmatchIndex(text, -1) {
 			blocks[file] = append(blocks[file], block{

@@ -54,7 +54,8 @@ func (s *Service) rulesOf(configID *string) (*Rules, error) {
 }
 
 // rulesFor returns the rules of the configuration of a stored key. Where that is
-// not configured any more, those of "default" hold, and the log says so.
+// not configured any more, those of "default" hold, and the log says so; but its
+// keys stand for nobody, as the configuration that is gone may have had it.
 func (s *Service) rulesFor(k *key.Key) *Rules {
 	if r := s.set.rules(k.ConfigID); r != nil {
 		return r
@@ -62,7 +63,7 @@ func (s *Service) rulesFor(k *key.Key) *Rules {
 	if s.ring.strays.firstOfConfig(k.ConfigID) {
 		s.ring.report(&UnknownConfig{k.ConfigID})
 	}
-	return &s.set.Rules
+	return &s.strayed
 }
 
 // UnknownConfig is reported for a key whose configuration is not configured, once

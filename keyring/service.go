@@ -15,15 +15,19 @@ var sprintf = fmt.Sprintf
 
 // Service is a ring seen with the rules of one configuration.
 type Service struct {
-	ring  *Ring
-	set   *Settings
-	days  calendar // in the zone of the settings
-	plans *plans
+	ring *Ring
+	set  *Settings
+	// strayed are the rules of keys whose configuration is gone.
+	strayed Rules
+	days    calendar // in the zone of the settings
+	plans   *plans
 }
 
 // NewService returns the service of a ring under s.
 func NewService(r *Ring, s *Settings) *Service {
-	return &Service{ring: r, set: s, days: calendar{zone: s.Zone}, plans: newPlans(s)}
+	strayed := s.Rules
+	strayed.Session = false
+	return &Service{ring: r, set: s, strayed: strayed, days: calendar{zone: s.Zone}, plans: newPlans(s)}
 }
 
 // Info is all that is known of one key at one moment.
