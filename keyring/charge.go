@@ -19,8 +19,9 @@ const chargeTimeout = 2 * time.Second
 // limits or credits.
 func (s *Service) charge(ctx context.Context, st *opened, d *Decision, now instant, n int64, dry bool) error {
 	l := d.live
-	var slots slots
-	if err := s.slotsFor(&slots, st, d); err != nil {
+	slots := slotsPool.Get().(*slots)
+	defer slots.release()
+	if err := s.slotsFor(slots, st, d); err != nil {
 		d.refuse(Unavailable, unavailableWait, true)
 		return err
 	}

@@ -3,6 +3,7 @@ package keyring
 import (
 	"context"
 	"slices"
+	"sync"
 
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/ratelimit"
@@ -20,10 +21,17 @@ type slots struct {
 	plans   *plans
 	plan    *plan
 	taken   bool
+	all     []ratelimit.Limit
+}
 
-	n    int
-	room [5]ratelimit.Limit // enough for most, so that a request allocates nothing
-	more []ratelimit.Limit  // instead of room, where it is not
+// slotsPool keeps the slots of a request off the heap, for which they are too
+// many, and off the stack of its connection, which they would make grow.
+var slotsPool = sync.Pool{New: func() any { return new(slots) }}
+
+func (s *slots) release() {
+	clear(s.all)
+	*s = slots{all: s.all[:0]}
+	slotsPool.Put(s)
 }
 
 // limits reports whether a rate limit may apply to a decision, or has to be counted.
@@ -44,9 +52,6 @@ func (s *Service) slotsFor(sl *slots, st store.Store, d *Decision) error {
 		return nil
 	}
 	sl.owner, sl.owned, sl.plans, sl.plan = d.rec.owner, &s.ring.owned, s.plans, d.plan
-	if n := len(s.plans.units) + 1; n > len(sl.room) {
-		sl.more = make([]ratelimit.Limit, 0, n)
-	}
 	return sl.owner.load(st)
 }
 
@@ -68,9 +73,9 @@ func (s *slots) take(d *Decision, now instant, n int64, dry bool) bool {
 	var refused int
 	var verdict ratelimit.Verdict
 	if dry {
-		refused, verdict = ratelimit.PeekAll(s.all(), now.tick, n)
+		refused, verdict = ratelimit.PeekAll(s.all, now.tick, n)
 	} else {
-		refused, verdict = ratelimit.TakeAll(s.all(), now.tick, n)
+		refused, verdict = ratelimit.TakeAll(s.all, now.tick, n)
 	}
 	if refused >= 0 {
 		d.refuse(RateLimited, verdict.Wait, !verdict.Never)
@@ -84,7 +89,7 @@ func (s *slots) take(d *Decision, now instant, n int64, dry bool) bool {
 // gather collects the limits, with the locks of the key and the owner held.
 func (s *slots) gather(l *live, now instant) {
 	if s.keyed {
-		s.add(ratelimit.Limit{State: &l.rate, Policy: s.rec.policy})
+		s.all = append(s.all, ratelimit.Limit{State: &l.rate, Policy: s.rec.policy})
 	}
 	if s.owner == nil {
 		return
@@ -98,24 +103,8 @@ func (s *slots) gather(l *live, now instant) {
 		if u < 0 {
 			limit.Ahead = now.wall - now.tick
 		}
-		s.add(limit)
+		s.all = append(s.all, limit)
 	}
-}
-
-func (s *slots) add(l ratelimit.Limit) {
-	if s.more != nil {
-		s.more = append(s.more, l)
-		return
-	}
-	s.room[s.n] = l
-	s.n++
-}
-
-func (s *slots) all() []ratelimit.Limit {
-	if s.more != nil {
-		return s.more
-	}
-	return s.room[:s.n]
 }
 
 // changed notes that the owner's counts have to be written.
@@ -142,7 +131,7 @@ func (s *slots) undo(d *Decision, n int64) {
 		defer s.owner.counts.mu.Unlock()
 		s.changed()
 	}
-	ratelimit.UndoAll(s.all(), n)
+	ratelimit.UndoAll(s.all, n)
 }
 
 // returnSlots gives back what a request that was let in took of the limits, each
@@ -155,8 +144,9 @@ func (s *Service) returnSlots(d *Decision) error {
 	if err != nil {
 		return err
 	}
-	var slots slots
-	if err := s.slotsFor(&slots, st, d); err != nil {
+	slots := slotsPool.Get().(*slots)
+	defer slots.release()
+	if err := s.slotsFor(slots, st, d); err != nil {
 		return err
 	}
 	if slots.owner != nil {
@@ -179,9 +169,9 @@ func (s *slots) giveBack(d *Decision) {
 		defer s.owner.counts.mu.Unlock()
 	}
 	for _, t := range append(slices.Clip(d.earlier), d.taken) {
-		s.n, s.more = 0, s.more[:0]
+		s.all = s.all[:0]
 		s.gather(d.live, t.at)
-		for _, limit := range s.all() {
+		for _, limit := range s.all {
 			limit.State.Undo(limit.Policy, t.at.tick+limit.Ahead, t.n)
 		}
 	}
@@ -191,7 +181,7 @@ func (s *slots) giveBack(d *Decision) {
 // show puts the limits that apply into the decision, as rate headers show them.
 // Units that are only counted are left out.
 func (s *slots) show(d *Decision) {
-	all := s.all()
+	all := s.all
 	shown := 1 // the credits
 	if s.keyed {
 		shown++

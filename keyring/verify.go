@@ -152,6 +152,10 @@ func (r *Ring) lookUp(ctx context.Context, st *opened, hash key.Hash) (*live, er
 }
 
 func (r *Ring) load(st *opened, hash key.Hash) (*live, error) {
+	// Another look-up may have ended between the caller's look and this one.
+	if l, ok := r.cache.GetIfPresent(hash); ok && !l.dead.Load() {
+		return l, nil
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), lookupTimeout)
 	defer cancel()
 	for {
