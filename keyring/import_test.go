@@ -80,6 +80,66 @@ func TestImport_unknownHash(t *testing.T) {
 	g.want(raw, Allowed)
 }
 
+// unreadable is a store whose keys cannot be read by their ID for a while.
+type unreadable struct {
+	store.Store
+	err error
+}
+
+func (u *unreadable) Get(ctx context.Context, id string) (store.Entry, error) {
+	if u.err != nil {
+		return store.Entry{}, u.err
+	}
+	return u.Store.Get(ctx, id)
+}
+
+// TestImport_breaksOff: what was stored before an import broke off works, and
+// another import mends what the first could not finish.
+func TestImport_breaksOff(t *testing.T) {
+	g := newRig(t)
+	there, _ := g.foreign(1)
+	deleted, deletedRaw := g.foreign(2)
+	g.imports(false, []store.Entry{there, deleted}, "created", "created")
+	g.want(deletedRaw, Allowed)
+	if err := g.Delete(context.Background(), deleted.Key.ID); err != nil {
+		t.Fatal(err)
+	}
+	fresh, freshRaw := g.foreign(3)
+	_, former := g.foreign(4)
+	fresh.Key.Former = []key.Former{{Hash: key.HashOf(former), Until: g.clock.ms.Load() + 1000}}
+	g.want(freshRaw, Invalid)
+	batch := []store.Entry{there, deleted, fresh}
+
+	st := g.ring.store.Load()
+	away := &unreadable{st.Store, store.ErrUnavailable}
+	g.ring.store.Store(&opened{away, st.at})
+	if _, err := g.Import(context.Background(), batch, false); !errors.Is(err, store.ErrUnavailable) {
+		t.Fatal(err)
+	}
+	g.want(freshRaw, Allowed)
+	g.want(former, Allowed)
+	away.err = nil
+	g.imports(false, batch, "exists", "exists", "exists")
+	g.want(deletedRaw, Allowed)
+}
+
+// TestImport_answerLost: a key that was stored, but never made known, is known
+// after the next import.
+func TestImport_answerLost(t *testing.T) {
+	g := newRig(t)
+	e, raw := g.foreign(1)
+	_, former := g.foreign(2)
+	e.Key.Former = []key.Former{{Hash: key.HashOf(former), Until: g.clock.ms.Load() + 1000}}
+	g.want(raw, Invalid)
+	if _, err := g.spy.Import(context.Background(), []store.Entry{e}); err != nil {
+		t.Fatal(err)
+	}
+	g.want(raw, Invalid)
+	g.imports(false, []store.Entry{e}, "exists")
+	g.want(raw, Allowed)
+	g.want(former, Allowed)
+}
+
 // TestImport_conflicts: a dry run foresees what happens, and nothing that is there changes.
 func TestImport_conflicts(t *testing.T) {
 	g := newRig(t)
