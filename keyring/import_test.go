@@ -140,6 +140,31 @@ func TestImport_answerLost(t *testing.T) {
 	g.want(former, Allowed)
 }
 
+// TestImport_rotated: a raw key without checksum works until its grace is over, in
+// the next process and on the next server too, though the current one has a checksum.
+func TestImport_rotated(t *testing.T) {
+	g := newRig(t)
+	e, raw := g.foreign(1)
+	g.imports(false, []store.Entry{e}, "created")
+	if _, err := g.Rotate(context.Background(), e.Key.ID, 1000, false); err != nil {
+		t.Fatal(err)
+	}
+	g.want(raw, Allowed)
+	g.restart()
+	g.want(raw, Allowed)
+
+	var records []store.Entry
+	err := g.Export(context.Background(), func(OwnerRecord) error { return nil }, func(e store.Entry) error { records = append(records, e); return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := newRig(t)
+	other.imports(false, records, "created")
+	other.want(raw, Allowed)
+	other.clock.advance(time.Second)
+	other.want(raw, Invalid)
+}
+
 // TestImport_conflicts: a dry run foresees what happens, and nothing that is there changes.
 func TestImport_conflicts(t *testing.T) {
 	g := newRig(t)

@@ -205,7 +205,8 @@ type Store interface {
 	// EachHash calls f with the hash of every current and former raw key that was
 	// stored before the call, and perhaps of some stored during it.
 	EachHash(ctx context.Context, f func(key.Hash)) error
-	// HasPlainKeys reports whether a key without a checksum is stored.
+	// HasPlainKeys reports whether a raw key without a checksum is stored, be it a
+	// current or a former one.
 	HasPlainKeys(ctx context.Context) (bool, error)
 	// Health asks the storage itself, now.
 	Health(ctx context.Context) (Status, error)

@@ -25,7 +25,7 @@ func hashText(raw string) string {
 // fullRecord has every field.
 func fullRecord(id string) string {
 	return `{"id":"` + id + `","configId":"default","userId":"imported","name":"n <&> 𝒏","prefix":"p_","start":"p_abcd","hash":"` + hashText(id) + `",
-		"secretHash":"` + hashText("secret") + `","former":[{"hash":"` + hashText("former "+id) + `","secretHash":"` + hashText("s") + `","until":"2030-01-01T00:00:00.000Z"}],
+		"secretHash":"` + hashText("secret") + `","former":[{"hash":"` + hashText("former "+id) + `","secretHash":"` + hashText("s") + `","until":"2030-01-01T00:00:00.000Z","checksummed":true}],
 		"checksummed":true,"enabled":false,"permissions":{"a":["b","c"]},"metadata":{"x":[1.50,"<"]},"allowedIps":["10.0.0.0/8"],
 		"expiresAt":"2030-01-01T00:00:00.001Z","createdAt":"2020-01-01T00:00:00.000Z","updatedAt":"2020-01-01T00:00:00.002Z",
 		"rateLimitEnabled":false,"rateLimitMax":5,"rateLimitTimeWindow":1000,"rateLimitAlgorithm":"token_bucket","lastRequest":"2026-01-01T00:00:00.000Z",
