@@ -170,6 +170,70 @@ func TestBadRecords(t *testing.T) {
 	}
 }
 
+// TestA6_importShutOwners: no key opens whose owner in the same import is invalid,
+// or disabled there and enabled here; the keys of others are imported.
+func TestA6_importShutOwners(t *testing.T) {
+	const anybody, its, conflict = "userId: may be that of an owner in this import that is invalid",
+		"userId: is that of an owner in this import that is invalid", "userId: is that of an owner who is disabled in this import and enabled here"
+	for _, test := range []struct {
+		owners, results string // of the owners and the keys of off and other
+		reason          string
+	}{
+		{`{"userId":"off","enabled":"false"}`, "[invalid invalid created]", its},
+		{`{"userId":"off","enabled":false,"enabled":false}`, "[invalid invalid created]", its},
+		{`{"userId":"off","enabled":false,"nosuch":1}`, "[invalid invalid created]", its},
+		{`{"userId":"off","enabled":false,"windows":[{"unit":"day","state":"x"}]}`, "[invalid invalid created]", its},
+		{`{"userId":"off","enabled":false,"tier":"a\nb"}`, "[invalid invalid created]", its},
+		{`{"userId":"off","enabled":false},{"userId":"off"}`, "[invalid invalid invalid created]", its},
+		{`{"userId":"off","enabled":"false"},{"userId":"off"}`, "[invalid invalid invalid created]", its},
+		{`{"enabled":"false","userId":"off"}`, "[invalid invalid invalid]", anybody},
+		{`{"user":"off","enabled":false}`, "[invalid invalid invalid]", anybody},
+		{`5`, "[invalid invalid invalid]", anybody},
+		{`{"userId":"here","enabled":false},{"userId":"off","enabled":false}`, "[conflict created created created]", ""},
+		{`{"userId":"here","tier":"gold"},{"userId":"off","enabled":false}`, "[conflict created created created]", ""},
+	} {
+		for _, dryRun := range []string{"true", "false"} {
+			a := newAPI(t)
+			a.make(`{"userId":"here"}`)
+			a.imports(t, test.owners, []string{"off", "other"}, dryRun, test.results, test.reason)
+			if o := a.everything()["owner off"]; o != nil && o["enabled"] == true {
+				t.Errorf("%s: the owner is enabled", test.owners)
+			}
+		}
+	}
+	a := newAPI(t)
+	a.make(`{"userId":"on"}`)
+	a.make(`{"userId":"off"}`)
+	a.send("PUT", "/apikey/owners/off", `{"enabled":false}`).want(t, 200)
+	owners := `{"userId":"on","enabled":false},{"userId":"off","enabled":true}`
+	for _, dryRun := range []string{"true", "false"} {
+		a.imports(t, owners, []string{"on", "off"}, dryRun, "[conflict conflict conflict created]", conflict)
+	}
+}
+
+// imports sends owners and a key for each of some, and checks the statuses, and why
+// the first key is left out.
+func (a *api) imports(t *testing.T, owners string, keysOf []string, dryRun, want, reason string) {
+	t.Helper()
+	var keys []string
+	for _, id := range keysOf {
+		keys = append(keys, `{"id":"key of `+id+`","userId":"`+id+`","hash":"`+hashText(id)+`"}`)
+	}
+	var got Imported
+	r := a.send("POST", "/apikey/keys/import", `{"owners":[`+owners+`],"keys":[`+strings.Join(keys, ",")+`],"dryRun":`+dryRun+`}`)
+	if err := json.Unmarshal(r.body, &got); err != nil || r.status != 200 {
+		t.Fatalf("%s: %d %s", owners, r.status, r.body)
+	}
+	var statuses []string
+	for _, one := range got.Results {
+		statuses = append(statuses, one.Status)
+	}
+	first := got.Results[len(got.Results)-len(keys)]
+	if fmt.Sprint(statuses) != want || first.Error != reason || first.ID == nil || reason != "" && first.Field != "userId" {
+		t.Errorf("%s: %s", owners, r.body)
+	}
+}
+
 // TestImportShape: what is wrong with the whole request.
 func TestImportShape(t *testing.T) {
 	a := newAPI(t)
