@@ -329,3 +329,62 @@ func TestImportOwners(t *testing.T) {
 	g.imports(false, []store.Entry{e}, "created")
 	g.want(raw, Disabled)
 }
+
+// unsaved is a store that writes no counters of owners, and where n owners can be
+// read.
+type unsaved struct {
+	store.Store
+	n int
+}
+
+func (u *unsaved) SaveOwnerCounters(context.Context, []store.OwnerCounted) error {
+	return store.ErrUnavailable
+}
+
+func (u *unsaved) Owner(ctx context.Context, id string) (store.OwnerInfo, error) {
+	if u.n--; u.n < 0 {
+		return store.OwnerInfo{}, store.ErrUnavailable
+	}
+	return u.Store.Owner(ctx, id)
+}
+
+// TestImportOwners_breaksOff: an owner that is stored has its windows, whatever
+// fails afterwards and whatever was there before.
+func TestImportOwners_breaksOff(t *testing.T) {
+	g := newRig(t).with(tier("free", per(Day, 5)))
+	used := g.create(Draft{})
+	g.setTier("alice", ptr("free"))
+	for range 3 {
+		g.want(used.Raw, Allowed)
+	}
+	var records []OwnerRecord
+	err := g.Export(context.Background(), func(o OwnerRecord) error { records = append(records, o); return nil }, func(store.Entry) error { return nil })
+	if err != nil || len(records) != 1 || len(records[0].Counters) == 0 {
+		t.Fatalf("%v, %+v", err, records)
+	}
+
+	// In the same process, where a deleted owner of that name is remembered.
+	if err := g.DeleteOwner(context.Background(), "alice"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := g.ImportOwners(context.Background(), records, false); err != nil {
+		t.Fatal(err)
+	}
+	if n := g.drain(g.create(Draft{}).Raw); n != 2 {
+		t.Errorf("%d pass here, want 2", n)
+	}
+
+	other := newRig(t).with(tier("free", per(Day, 5)))
+	other.create(Draft{UserID: "there"})
+	there := OwnerRecord{Owner: key.Owner{UserID: "there", Enabled: true}}
+	st := other.ring.store.Load()
+	other.ring.store.Store(&opened{&unsaved{Store: st.Store}, st.at})
+	if _, err := other.ImportOwners(context.Background(), []OwnerRecord{there, records[0]}, false); !errors.Is(err, store.ErrUnavailable) {
+		t.Fatal(err)
+	}
+	other.ring.store.Store(st)
+	k := other.create(Draft{})
+	if n := other.drain(k.Raw); n != 2 {
+		t.Errorf("%d pass, want 2", n)
+	}
+}
