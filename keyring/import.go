@@ -213,7 +213,7 @@ func (s *Service) checkEntry(e *store.Entry) error {
 	if err := checkWords(k); err != nil {
 		return err
 	}
-	if err := checkRateLimit(orNil(k.RateLimitMax), orNil(k.RateLimitTimeWindow)); err != nil {
+	if err := checkRateCounts(orNil(k.RateLimitMax), orNil(k.RateLimitTimeWindow)); err != nil {
 		return err
 	}
 	if err := checkTimes(k, &e.Counters); err != nil {

@@ -219,7 +219,8 @@ func TestImport_refused(t *testing.T) {
 		"prefix":              func(e *store.Entry) { e.Key.Prefix = ptr("a:") },
 		"start":               func(e *store.Entry) { e.Key.Start = ptr("longer than twelve") },
 		"metadata":            func(e *store.Entry) { e.Key.Metadata = []byte(`[]`) },
-		"rateLimitTimeWindow": func(e *store.Entry) { e.Key.RateLimitMax = 5 },
+		"rateLimitMax":        func(e *store.Entry) { e.Key.RateLimitMax, e.Key.RateLimitTimeWindow = key.MaxCount+1, 1 },
+		"rateLimitTimeWindow": func(e *store.Entry) { e.Key.RateLimitTimeWindow = -1 },
 		"expiresAt":           func(e *store.Entry) { e.Key.ExpiresAt = key.MaxTime + 1 },
 		"lastRequest":         func(e *store.Entry) { e.Counters.LastRequest = -1 },
 		"former":              func(e *store.Entry) { e.Key.Former = []key.Former{{Hash: e.Key.Hash}} },
@@ -262,6 +263,33 @@ func TestImport_restsInMemory(t *testing.T) {
 	}
 	g.want(issued.Raw, Allowed)
 	g.want(issued.Raw, RateLimited)
+}
+
+// TestImport_halfLimit: a change can leave half of a rate limit, which limits
+// nothing; so such a key comes back.
+func TestImport_halfLimit(t *testing.T) {
+	for name, p := range map[string]Patch{
+		"max":    {RateLimitTimeWindow: Field[int64]{Set: true}},
+		"window": {RateLimitMax: Field[int64]{Set: true}},
+	} {
+		g := newRig(t)
+		issued := g.create(Draft{RateLimitMax: ptr(int64(1)), RateLimitTimeWindow: ptr(int64(60_000))})
+		g.update(issued.Key.ID, p)
+		var records []store.Entry
+		err := g.Export(context.Background(), func(OwnerRecord) error { return nil }, func(e store.Entry) error { records = append(records, e); return nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		other := newRig(t)
+		other.imports(true, records, "created")
+		other.imports(false, records, "created")
+		k, want := other.get(issued.Key.ID).Key, g.get(issued.Key.ID).Key
+		if k.RateLimitMax != want.RateLimitMax || k.RateLimitTimeWindow != want.RateLimitTimeWindow || k.RateLimitMax+k.RateLimitTimeWindow == 0 {
+			t.Errorf("%s: %d in %d, want %d in %d", name, k.RateLimitMax, k.RateLimitTimeWindow, want.RateLimitMax, want.RateLimitTimeWindow)
+		}
+		other.want(issued.Raw, Allowed)
+		other.want(issued.Raw, Allowed)
+	}
 }
 
 // TestExport_leased: what is leased and not spent remains; what is spent is spent.

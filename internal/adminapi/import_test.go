@@ -137,7 +137,7 @@ func TestBadRecords(t *testing.T) {
 		{`{"id":"I","userId":"u","hash":"H","remaining":-1}`, "remaining"},
 		{`{"id":"I","userId":"u","hash":"H","remaining":1.5}`, "remaining"},
 		{`{"id":"I","userId":"u","hash":"H","refillAmount":1}`, "refillInterval"},
-		{`{"id":"I","userId":"u","hash":"H","rateLimitMax":1}`, "rateLimitTimeWindow"},
+		{`{"id":"I","userId":"u","hash":"H","rateLimitMax":0}`, "rateLimitMax"},
 		{`{"id":"I","userId":"u","hash":"H","rateState":"` + marker + `"}`, "rateState"},
 		{`{"id":"I","userId":"u","hash":"H","rateState":"AQ==","requestCount":1}`, "rateState"},
 		{`{"id":"I","userId":"u","hash":"H","allowedIps":["` + marker + `"]}`, "allowedIps"},
