@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"net/netip"
+	"slices"
 
 	"github.com/caddy-apikey/caddy-apikey/ratelimit"
 )
@@ -70,6 +71,8 @@ type Former struct {
 	Hash       Hash
 	SecretHash *Hash
 	Until      int64
+	// Checksummed is that of the key when this was its raw key.
+	Checksummed bool
 }
 
 // Counters is what use changes of a key, apart from its credits. Counters are
@@ -94,6 +97,11 @@ type Owner struct {
 func (k *Key) Clone() *Key {
 	c := *k
 	return &c
+}
+
+// Plain reports whether one of the raw keys of k, current or former, has no checksum.
+func (k *Key) Plain() bool {
+	return !k.Checksummed || slices.ContainsFunc(k.Former, func(f Former) bool { return !f.Checksummed })
 }
 
 // Expired reports whether the key's time is over at now.

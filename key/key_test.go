@@ -132,7 +132,7 @@ func TestT1_ExpiryEdge(t *testing.T) {
 
 func TestOpenedByFormer(t *testing.T) {
 	secret, old := HashOf("secret"), HashOf("old secret")
-	k := Key{Hash: HashOf("new"), SecretHash: &secret, Former: []Former{{HashOf("old"), &old, epoch}}}
+	k := Key{Hash: HashOf("new"), SecretHash: &secret, Former: []Former{{Hash: HashOf("old"), SecretHash: &old, Until: epoch}}}
 	for _, c := range []struct {
 		raw  string
 		now  int64

@@ -42,7 +42,7 @@ func (r *Ring) publish(ctx context.Context, st *opened, e store.Entry, began uin
 
 // added makes a new hash known: whoever found it unknown looks again.
 func (r *Ring) added(k *key.Key) {
-	if !k.Checksummed {
+	if k.Plain() {
 		r.plain.Store(true)
 	}
 	r.addedHash(k.Hash)
@@ -348,7 +348,7 @@ func (s *Service) Rotate(ctx context.Context, id string, grace int64, withSecret
 func (k *sketch) retire(grace, now int64) {
 	former := slices.DeleteFunc(slices.Clone(k.Former), func(f key.Former) bool { return now >= f.Until })
 	if grace > 0 {
-		former = append(former, key.Former{Hash: k.Hash, SecretHash: k.SecretHash, Until: now + grace})
+		former = append(former, key.Former{Hash: k.Hash, SecretHash: k.SecretHash, Until: now + grace, Checksummed: k.Checksummed})
 	}
 	k.Former = former[max(0, len(former)-key.MaxFormer):]
 }

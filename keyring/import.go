@@ -80,30 +80,50 @@ func (r *Ring) importKeys(ctx context.Context, st *opened, batch []store.Entry) 
 		return nil, err
 	}
 	results := make([]Imported, len(batch))
+	for i := range batch { // what is stored is known before anything can fail
+		if added[i] {
+			results[i].Status = Created
+			r.allAdded(batch[i].Key)
+		}
+	}
 	for i := range batch {
 		k := batch[i].Key
 		if !added[i] {
 			if results[i], err = whatIsThere(ctx, st, k); err != nil {
 				return nil, err
 			}
-			continue
 		}
-		r.added(k)
-		for _, f := range k.Former {
-			r.addedHash(f.Hash)
+		if results[i].Status == Exists {
+			r.allAdded(k) // an import before may have broken off
 		}
-		if r.lives.get(k.ID) != nil { // the trace of a deleted key, or somebody was quick
-			e, err := st.Get(ctx, k.ID)
-			if err == nil {
-				_, err = r.publish(ctx, st, e, began)
-			}
-			if err != nil {
+		if results[i].Status != Conflict {
+			if err := r.refresh(ctx, st, k.ID, began); err != nil {
 				return nil, err
 			}
 		}
-		results[i].Status = Created
 	}
 	return results, nil
+}
+
+// allAdded makes all raw keys of a key known.
+func (r *Ring) allAdded(k *key.Key) {
+	r.added(k)
+	for _, f := range k.Former {
+		r.addedHash(f.Hash)
+	}
+}
+
+// refresh brings a key into memory again, where that has it or its trace.
+func (r *Ring) refresh(ctx context.Context, st *opened, id string, began uint64) error {
+	if r.lives.get(id) == nil {
+		return nil
+	}
+	e, err := st.Get(ctx, id)
+	if err != nil {
+		return err
+	}
+	_, err = r.publish(ctx, st, e, began)
+	return err
 }
 
 // whatIsThere tells why a key could not be added.
@@ -193,7 +213,7 @@ func (s *Service) checkEntry(e *store.Entry) error {
 	if err := checkWords(k); err != nil {
 		return err
 	}
-	if err := checkRateLimit(orNil(k.RateLimitMax), orNil(k.RateLimitTimeWindow)); err != nil {
+	if err := checkRateCounts(orNil(k.RateLimitMax), orNil(k.RateLimitTimeWindow)); err != nil {
 		return err
 	}
 	if err := checkTimes(k, &e.Counters); err != nil {

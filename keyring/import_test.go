@@ -80,6 +80,91 @@ func TestImport_unknownHash(t *testing.T) {
 	g.want(raw, Allowed)
 }
 
+// unreadable is a store whose keys cannot be read by their ID for a while.
+type unreadable struct {
+	store.Store
+	err error
+}
+
+func (u *unreadable) Get(ctx context.Context, id string) (store.Entry, error) {
+	if u.err != nil {
+		return store.Entry{}, u.err
+	}
+	return u.Store.Get(ctx, id)
+}
+
+// TestImport_breaksOff: what was stored before an import broke off works, and
+// another import mends what the first could not finish.
+func TestImport_breaksOff(t *testing.T) {
+	g := newRig(t)
+	there, _ := g.foreign(1)
+	deleted, deletedRaw := g.foreign(2)
+	g.imports(false, []store.Entry{there, deleted}, "created", "created")
+	g.want(deletedRaw, Allowed)
+	if err := g.Delete(context.Background(), deleted.Key.ID); err != nil {
+		t.Fatal(err)
+	}
+	fresh, freshRaw := g.foreign(3)
+	_, former := g.foreign(4)
+	fresh.Key.Former = []key.Former{{Hash: key.HashOf(former), Until: g.clock.ms.Load() + 1000}}
+	g.want(freshRaw, Invalid)
+	batch := []store.Entry{there, deleted, fresh}
+
+	st := g.ring.store.Load()
+	away := &unreadable{st.Store, store.ErrUnavailable}
+	g.ring.store.Store(&opened{away, st.at})
+	if _, err := g.Import(context.Background(), batch, false); !errors.Is(err, store.ErrUnavailable) {
+		t.Fatal(err)
+	}
+	g.want(freshRaw, Allowed)
+	g.want(former, Allowed)
+	away.err = nil
+	g.imports(false, batch, "exists", "exists", "exists")
+	g.want(deletedRaw, Allowed)
+}
+
+// TestImport_answerLost: a key that was stored, but never made known, is known
+// after the next import.
+func TestImport_answerLost(t *testing.T) {
+	g := newRig(t)
+	e, raw := g.foreign(1)
+	_, former := g.foreign(2)
+	e.Key.Former = []key.Former{{Hash: key.HashOf(former), Until: g.clock.ms.Load() + 1000}}
+	g.want(raw, Invalid)
+	if _, err := g.spy.Import(context.Background(), []store.Entry{e}); err != nil {
+		t.Fatal(err)
+	}
+	g.want(raw, Invalid)
+	g.imports(false, []store.Entry{e}, "exists")
+	g.want(raw, Allowed)
+	g.want(former, Allowed)
+}
+
+// TestImport_rotated: a raw key without checksum works until its grace is over, in
+// the next process and on the next server too, though the current one has a checksum.
+func TestImport_rotated(t *testing.T) {
+	g := newRig(t)
+	e, raw := g.foreign(1)
+	g.imports(false, []store.Entry{e}, "created")
+	if _, err := g.Rotate(context.Background(), e.Key.ID, 1000, false); err != nil {
+		t.Fatal(err)
+	}
+	g.want(raw, Allowed)
+	g.restart()
+	g.want(raw, Allowed)
+
+	var records []store.Entry
+	err := g.Export(context.Background(), func(OwnerRecord) error { return nil }, func(e store.Entry) error { records = append(records, e); return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := newRig(t)
+	other.imports(false, records, "created")
+	other.want(raw, Allowed)
+	other.clock.advance(time.Second)
+	other.want(raw, Invalid)
+}
+
 // TestImport_conflicts: a dry run foresees what happens, and nothing that is there changes.
 func TestImport_conflicts(t *testing.T) {
 	g := newRig(t)
@@ -134,7 +219,8 @@ func TestImport_refused(t *testing.T) {
 		"prefix":              func(e *store.Entry) { e.Key.Prefix = ptr("a:") },
 		"start":               func(e *store.Entry) { e.Key.Start = ptr("longer than twelve") },
 		"metadata":            func(e *store.Entry) { e.Key.Metadata = []byte(`[]`) },
-		"rateLimitTimeWindow": func(e *store.Entry) { e.Key.RateLimitMax = 5 },
+		"rateLimitMax":        func(e *store.Entry) { e.Key.RateLimitMax, e.Key.RateLimitTimeWindow = key.MaxCount+1, 1 },
+		"rateLimitTimeWindow": func(e *store.Entry) { e.Key.RateLimitTimeWindow = -1 },
 		"expiresAt":           func(e *store.Entry) { e.Key.ExpiresAt = key.MaxTime + 1 },
 		"lastRequest":         func(e *store.Entry) { e.Counters.LastRequest = -1 },
 		"former":              func(e *store.Entry) { e.Key.Former = []key.Former{{Hash: e.Key.Hash}} },
@@ -177,6 +263,33 @@ func TestImport_restsInMemory(t *testing.T) {
 	}
 	g.want(issued.Raw, Allowed)
 	g.want(issued.Raw, RateLimited)
+}
+
+// TestImport_halfLimit: a change can leave half of a rate limit, which limits
+// nothing; so such a key comes back.
+func TestImport_halfLimit(t *testing.T) {
+	for name, p := range map[string]Patch{
+		"max":    {RateLimitTimeWindow: Field[int64]{Set: true}},
+		"window": {RateLimitMax: Field[int64]{Set: true}},
+	} {
+		g := newRig(t)
+		issued := g.create(Draft{RateLimitMax: ptr(int64(1)), RateLimitTimeWindow: ptr(int64(60_000))})
+		g.update(issued.Key.ID, p)
+		var records []store.Entry
+		err := g.Export(context.Background(), func(OwnerRecord) error { return nil }, func(e store.Entry) error { records = append(records, e); return nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		other := newRig(t)
+		other.imports(true, records, "created")
+		other.imports(false, records, "created")
+		k, want := other.get(issued.Key.ID).Key, g.get(issued.Key.ID).Key
+		if k.RateLimitMax != want.RateLimitMax || k.RateLimitTimeWindow != want.RateLimitTimeWindow || k.RateLimitMax+k.RateLimitTimeWindow == 0 {
+			t.Errorf("%s: %d in %d, want %d in %d", name, k.RateLimitMax, k.RateLimitTimeWindow, want.RateLimitMax, want.RateLimitTimeWindow)
+		}
+		other.want(issued.Raw, Allowed)
+		other.want(issued.Raw, Allowed)
+	}
 }
 
 // TestExport_leased: what is leased and not spent remains; what is spent is spent.
@@ -243,4 +356,63 @@ func TestImportOwners(t *testing.T) {
 	e.Key.UserID = "new"
 	g.imports(false, []store.Entry{e}, "created")
 	g.want(raw, Disabled)
+}
+
+// unsaved is a store that writes no counters of owners, and where n owners can be
+// read.
+type unsaved struct {
+	store.Store
+	n int
+}
+
+func (u *unsaved) SaveOwnerCounters(context.Context, []store.OwnerCounted) error {
+	return store.ErrUnavailable
+}
+
+func (u *unsaved) Owner(ctx context.Context, id string) (store.OwnerInfo, error) {
+	if u.n--; u.n < 0 {
+		return store.OwnerInfo{}, store.ErrUnavailable
+	}
+	return u.Store.Owner(ctx, id)
+}
+
+// TestImportOwners_breaksOff: an owner that is stored has its windows, whatever
+// fails afterwards and whatever was there before.
+func TestImportOwners_breaksOff(t *testing.T) {
+	g := newRig(t).with(tier("free", per(Day, 5)))
+	used := g.create(Draft{})
+	g.setTier("alice", ptr("free"))
+	for range 3 {
+		g.want(used.Raw, Allowed)
+	}
+	var records []OwnerRecord
+	err := g.Export(context.Background(), func(o OwnerRecord) error { records = append(records, o); return nil }, func(store.Entry) error { return nil })
+	if err != nil || len(records) != 1 || len(records[0].Counters) == 0 {
+		t.Fatalf("%v, %+v", err, records)
+	}
+
+	// In the same process, where a deleted owner of that name is remembered.
+	if err := g.DeleteOwner(context.Background(), "alice"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := g.ImportOwners(context.Background(), records, false); err != nil {
+		t.Fatal(err)
+	}
+	if n := g.drain(g.create(Draft{}).Raw); n != 2 {
+		t.Errorf("%d pass here, want 2", n)
+	}
+
+	other := newRig(t).with(tier("free", per(Day, 5)))
+	other.create(Draft{UserID: "there"})
+	there := OwnerRecord{Owner: key.Owner{UserID: "there", Enabled: true}}
+	st := other.ring.store.Load()
+	other.ring.store.Store(&opened{&unsaved{Store: st.Store}, st.at})
+	if _, err := other.ImportOwners(context.Background(), []OwnerRecord{there, records[0]}, false); !errors.Is(err, store.ErrUnavailable) {
+		t.Fatal(err)
+	}
+	other.ring.store.Store(st)
+	k := other.create(Draft{})
+	if n := other.drain(k.Raw); n != 2 {
+		t.Errorf("%d pass, want 2", n)
+	}
 }

@@ -5,21 +5,13 @@ import (
 	"errors"
 	"unicode/utf8"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/ratelimit"
 	"github.com/caddy-apikey/caddy-apikey/store"
 )
 
 // OwnerRecord is all that is stored of an owner, but for its usage.
-type OwnerRecord struct {
-	key.Owner
-	Counters []store.OwnerCounter
-}
-
-// importers is how many owners are imported side by side: they share commits.
-const importers = 64
+type OwnerRecord = store.OwnerEntry
 
 // ImportOwners is Import for owners. It comes before that of their keys, which
 // would make the owners as new ones are. A tier that is not configured here is
@@ -30,69 +22,78 @@ func (s *Service) ImportOwners(ctx context.Context, batch []OwnerRecord, dryRun 
 		return nil, err
 	}
 	results := make([]Imported, len(batch))
-	var all errgroup.Group
-	all.SetLimit(importers)
+	var good []OwnerRecord
+	var at []int // places of the good ones in the batch
 	for i := range batch {
-		all.Go(func() (err error) {
-			results[i], err = s.ring.importOwner(context.WithoutCancel(ctx), st, &batch[i], dryRun)
-			return err
-		})
-	}
-	if err := all.Wait(); err != nil {
-		return nil, err
-	}
-	var counters []store.OwnerCounted
-	for i := range batch {
-		if results[i].Status != Created || dryRun {
+		if err := checkOwner(&batch[i]); err != nil {
+			bad, _ := errors.AsType[*FieldError](err)
+			results[i] = Imported{Refused, bad}
 			continue
 		}
-		for _, c := range batch[i].Counters {
-			counters = append(counters, store.OwnerCounted{UserID: batch[i].UserID, OwnerCounter: c})
-		}
+		good, at = append(good, batch[i]), append(at, i)
 	}
-	if err := st.SaveOwnerCounters(context.WithoutCancel(ctx), counters); err != nil {
+	take := s.ring.importOwners
+	if dryRun {
+		take = foreseeOwners
+	}
+	some, err := take(context.WithoutCancel(ctx), st, good)
+	if err != nil {
 		return nil, err
 	}
-	for _, c := range counters {
-		s.ring.owners.reload(c.UserID)
+	for n, i := range at {
+		results[i] = some[n]
 	}
 	return results, nil
 }
 
-var errThere = errors.New("the owner exists") // ends a change that makes owners only
-
-func (r *Ring) importOwner(ctx context.Context, st *opened, o *OwnerRecord, dryRun bool) (Imported, error) {
-	if err := checkOwner(o); err != nil {
-		bad, _ := errors.AsType[*FieldError](err)
-		return Imported{Refused, bad}, nil
-	}
-	if dryRun {
-		there, err := st.Owner(ctx, o.UserID)
-		switch {
-		case errors.Is(err, store.ErrNotFound):
-			return Imported{Status: Created}, nil
-		case err != nil:
-			return Imported{}, err
-		}
-		return sameStanding(&there.Owner, &o.Owner), nil
-	}
-	defer r.changing.lock("owner " + o.UserID)()
-	var there key.Owner
-	made, err := st.PutOwner(ctx, o.UserID, o.CreatedAt, func(now *key.Owner) error {
-		if there = *now; there.Generation != 0 {
-			return errThere
-		}
-		now.Tier, now.Enabled, now.UpdatedAt = o.Tier, o.Enabled, o.UpdatedAt
-		return nil
-	})
-	if errors.Is(err, errThere) {
-		return sameStanding(&there, &o.Owner), nil
-	}
+// importOwners stores owners and makes them known.
+func (r *Ring) importOwners(ctx context.Context, st *opened, batch []OwnerRecord) ([]Imported, error) {
+	defer r.changing.lockAll()()
+	added, err := st.ImportOwners(ctx, batch)
 	if err != nil {
+		return nil, err
+	}
+	results := make([]Imported, len(batch))
+	for i := range batch { // what is stored is known before anything can fail
+		if added[i] {
+			results[i].Status = Created
+			o := batch[i].Owner
+			o.Generation = 1
+			r.owners.publish(o, r.changes.Add(1), r.clock().wall)
+			r.owners.reload(o.UserID)
+		}
+	}
+	for i := range batch {
+		if !added[i] {
+			if results[i], err = compareOwner(ctx, st, &batch[i].Owner); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return results, nil
+}
+
+// foreseeOwners answers as importOwners would, and writes nothing.
+func foreseeOwners(ctx context.Context, st *opened, batch []OwnerRecord) (results []Imported, err error) {
+	results = make([]Imported, len(batch))
+	for i := range batch {
+		if results[i], err = compareOwner(ctx, st, &batch[i].Owner); err != nil {
+			return nil, err
+		}
+	}
+	return results, nil
+}
+
+// compareOwner holds an owner that is to be imported against what is here.
+func compareOwner(ctx context.Context, st store.Store, o *key.Owner) (Imported, error) {
+	there, err := st.Owner(ctx, o.UserID)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return Imported{Status: Created}, nil
+	case err != nil:
 		return Imported{}, err
 	}
-	r.owners.publish(made.Owner, r.changes.Add(1), r.clock().wall)
-	return Imported{Status: Created}, nil
+	return sameStanding(&there.Owner, o), nil
 }
 
 // sameStanding compares an owner that is here with one that was to be imported.

@@ -73,7 +73,7 @@ type Ring struct {
 	owned   ownerList
 	strays  strays
 
-	// plain tells that a key without checksum may exist.
+	// plain tells that a raw key without checksum may exist.
 	plain atomic.Bool
 	// additions counts new hashes. What was unknown under an older count has to
 	// be looked up again.

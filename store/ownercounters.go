@@ -1,5 +1,7 @@
 package store
 
+import "github.com/caddy-apikey/caddy-apikey/key"
+
 // OwnerCounter is what the keys of an owner have used together of one unit, such
 // as "day".
 type OwnerCounter struct {
@@ -11,4 +13,10 @@ type OwnerCounter struct {
 type OwnerCounted struct {
 	UserID string
 	OwnerCounter
+}
+
+// OwnerEntry is all that is stored of an owner, but for its usage.
+type OwnerEntry struct {
+	key.Owner
+	Counters []OwnerCounter
 }

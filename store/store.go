@@ -198,6 +198,10 @@ type Store interface {
 	// result; an owner that does not exist begins enabled, with both times now.
 	// Generation grows by one if something changed.
 	PutOwner(ctx context.Context, userID string, now int64, change func(*key.Owner) error) (OwnerInfo, error)
+	// ImportOwners adds owners, each with its counters, all in one transaction. It
+	// sets their Generation to 1. An owner that exists is left out and stays as it
+	// is: added tells which are new. Any error is that of all, and nothing is stored.
+	ImportOwners(ctx context.Context, batch []OwnerEntry) (added []bool, err error)
 	// DeleteOwner removes an owner with its keys, its counters and its usage, and returns the
 	// keys' IDs.
 	DeleteOwner(ctx context.Context, userID string) ([]string, error)
@@ -205,7 +209,8 @@ type Store interface {
 	// EachHash calls f with the hash of every current and former raw key that was
 	// stored before the call, and perhaps of some stored during it.
 	EachHash(ctx context.Context, f func(key.Hash)) error
-	// HasPlainKeys reports whether a key without a checksum is stored.
+	// HasPlainKeys reports whether a raw key without a checksum is stored, be it a
+	// current or a former one.
 	HasPlainKeys(ctx context.Context) (bool, error)
 	// Health asks the storage itself, now.
 	Health(ctx context.Context) (Status, error)

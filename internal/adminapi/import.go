@@ -41,7 +41,7 @@ func importKeys(c *call, in ImportKeys) (Imported, error) {
 	}
 	dryRun := or(in.DryRun, false)
 	out := Imported{Results: make([]ImportResult, 0, len(in.Owners)+len(in.Keys))}
-	owners, err := batchOf(c, in.Owners, (*OwnerRecord).owner)
+	owners, err := batchOf(c, in.Owners, onceEach(in.Owners))
 	if err != nil {
 		return Imported{}, err
 	}
@@ -50,7 +50,7 @@ func importKeys(c *call, in ImportKeys) (Imported, error) {
 		return Imported{}, err
 	}
 	owners.report(&out, "owner", done, func(r *OwnerRecord) string { return r.UserID })
-	keys, err := batchOf(c, in.Keys, (*KeyRecord).entry)
+	keys, err := batchOf(c, in.Keys, shutOwners(in.Owners, out.Results).entry)
 	if err != nil {
 		return Imported{}, err
 	}
@@ -66,11 +66,11 @@ func importKeys(c *call, in ImportKeys) (Imported, error) {
 type batch[W, R any] struct {
 	sent []Each[W]
 	good []R
-	bad  []*keyring.FieldError // by place in sent; nil: it is in good
+	bad  []*keyring.Imported // by place in sent; nil: it is in good
 }
 
 func batchOf[W, R any](c *call, sent []Each[W], read func(*W, int64) (R, error)) (batch[W, R], error) {
-	b := batch[W, R]{sent: sent, bad: make([]*keyring.FieldError, len(sent))}
+	b := batch[W, R]{sent: sent, bad: make([]*keyring.Imported, len(sent))}
 	now := c.svc.Now()
 	for i := range sent {
 		err := sent[i].Err
@@ -81,16 +81,27 @@ func batchOf[W, R any](c *call, sent []Each[W], read func(*W, int64) (R, error))
 				continue
 			}
 		}
-		f, ok := errors.AsType[*failure](err)
-		if bad, is := errors.AsType[*keyring.FieldError](err); is {
-			f, ok = fieldFailure(bad), true
-		}
-		if !ok {
+		if b.bad[i], err = resultOf(err); err != nil {
 			return b, err
 		}
-		b.bad[i] = &keyring.FieldError{Field: f.body.Field, Message: f.body.Message}
 	}
 	return b, nil
+}
+
+// resultOf returns the result for a record that stays behind, or the error that
+// is none of the record's.
+func resultOf(err error) (*keyring.Imported, error) {
+	if shut, ok := errors.AsType[*shutError](err); ok {
+		return &keyring.Imported{Status: shut.status, Reason: &keyring.FieldError{Field: "userId", Message: shut.Error()}}, nil
+	}
+	f, ok := errors.AsType[*failure](err)
+	if bad, is := errors.AsType[*keyring.FieldError](err); is {
+		f, ok = fieldFailure(bad), true
+	}
+	if !ok {
+		return nil, err
+	}
+	return &keyring.Imported{Status: keyring.Refused, Reason: &keyring.FieldError{Field: f.body.Field, Message: f.body.Message}}, nil
 }
 
 // report adds the results of a batch to an answer.
@@ -101,7 +112,7 @@ func (b *batch[W, R]) report(out *Imported, kind string, done []keyring.Imported
 			r.ID = &name
 		}
 		if bad := b.bad[i]; bad != nil {
-			r.Status, r.Field, r.Error = string(keyring.Refused), bad.Field, bad.Message
+			r.Status, r.Field, r.Error = string(bad.Status), bad.Reason.Field, bad.Reason.Message
 		} else {
 			r.Status = string(done[0].Status)
 			if why := done[0].Reason; why != nil {

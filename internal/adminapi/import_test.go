@@ -25,7 +25,7 @@ func hashText(raw string) string {
 // fullRecord has every field.
 func fullRecord(id string) string {
 	return `{"id":"` + id + `","configId":"default","userId":"imported","name":"n <&> 𝒏","prefix":"p_","start":"p_abcd","hash":"` + hashText(id) + `",
-		"secretHash":"` + hashText("secret") + `","former":[{"hash":"` + hashText("former "+id) + `","secretHash":"` + hashText("s") + `","until":"2030-01-01T00:00:00.000Z"}],
+		"secretHash":"` + hashText("secret") + `","former":[{"hash":"` + hashText("former "+id) + `","secretHash":"` + hashText("s") + `","until":"2030-01-01T00:00:00.000Z","checksummed":true}],
 		"checksummed":true,"enabled":false,"permissions":{"a":["b","c"]},"metadata":{"x":[1.50,"<"]},"allowedIps":["10.0.0.0/8"],
 		"expiresAt":"2030-01-01T00:00:00.001Z","createdAt":"2020-01-01T00:00:00.000Z","updatedAt":"2020-01-01T00:00:00.002Z",
 		"rateLimitEnabled":false,"rateLimitMax":5,"rateLimitTimeWindow":1000,"rateLimitAlgorithm":"token_bucket","lastRequest":"2026-01-01T00:00:00.000Z",
@@ -137,7 +137,7 @@ func TestBadRecords(t *testing.T) {
 		{`{"id":"I","userId":"u","hash":"H","remaining":-1}`, "remaining"},
 		{`{"id":"I","userId":"u","hash":"H","remaining":1.5}`, "remaining"},
 		{`{"id":"I","userId":"u","hash":"H","refillAmount":1}`, "refillInterval"},
-		{`{"id":"I","userId":"u","hash":"H","rateLimitMax":1}`, "rateLimitTimeWindow"},
+		{`{"id":"I","userId":"u","hash":"H","rateLimitMax":0}`, "rateLimitMax"},
 		{`{"id":"I","userId":"u","hash":"H","rateState":"` + marker + `"}`, "rateState"},
 		{`{"id":"I","userId":"u","hash":"H","rateState":"AQ==","requestCount":1}`, "rateState"},
 		{`{"id":"I","userId":"u","hash":"H","allowedIps":["` + marker + `"]}`, "allowedIps"},
@@ -167,6 +167,70 @@ func TestBadRecords(t *testing.T) {
 		if strings.Contains(string(r.body), marker) || strings.Contains(string(r.body), hashText(fmt.Sprint("bad ", n))) {
 			t.Errorf("%s: the answer repeats a value: %s", test.record, r.body)
 		}
+	}
+}
+
+// TestA6_importShutOwners: no key opens whose owner in the same import is invalid,
+// or disabled there and enabled here; the keys of others are imported.
+func TestA6_importShutOwners(t *testing.T) {
+	const anybody, its, conflict = "userId: may be that of an owner in this import that is invalid",
+		"userId: is that of an owner in this import that is invalid", "userId: is that of an owner who is disabled in this import and enabled here"
+	for _, test := range []struct {
+		owners, results string // of the owners and the keys of off and other
+		reason          string
+	}{
+		{`{"userId":"off","enabled":"false"}`, "[invalid invalid created]", its},
+		{`{"userId":"off","enabled":false,"enabled":false}`, "[invalid invalid created]", its},
+		{`{"userId":"off","enabled":false,"nosuch":1}`, "[invalid invalid created]", its},
+		{`{"userId":"off","enabled":false,"windows":[{"unit":"day","state":"x"}]}`, "[invalid invalid created]", its},
+		{`{"userId":"off","enabled":false,"tier":"a\nb"}`, "[invalid invalid created]", its},
+		{`{"userId":"off","enabled":false},{"userId":"off"}`, "[invalid invalid invalid created]", its},
+		{`{"userId":"off","enabled":"false"},{"userId":"off"}`, "[invalid invalid invalid created]", its},
+		{`{"enabled":"false","userId":"off"}`, "[invalid invalid invalid]", anybody},
+		{`{"user":"off","enabled":false}`, "[invalid invalid invalid]", anybody},
+		{`5`, "[invalid invalid invalid]", anybody},
+		{`{"userId":"here","enabled":false},{"userId":"off","enabled":false}`, "[conflict created created created]", ""},
+		{`{"userId":"here","tier":"gold"},{"userId":"off","enabled":false}`, "[conflict created created created]", ""},
+	} {
+		for _, dryRun := range []string{"true", "false"} {
+			a := newAPI(t)
+			a.make(`{"userId":"here"}`)
+			a.imports(t, test.owners, []string{"off", "other"}, dryRun, test.results, test.reason)
+			if o := a.everything()["owner off"]; o != nil && o["enabled"] == true {
+				t.Errorf("%s: the owner is enabled", test.owners)
+			}
+		}
+	}
+	a := newAPI(t)
+	a.make(`{"userId":"on"}`)
+	a.make(`{"userId":"off"}`)
+	a.send("PUT", "/apikey/owners/off", `{"enabled":false}`).want(t, 200)
+	owners := `{"userId":"on","enabled":false},{"userId":"off","enabled":true}`
+	for _, dryRun := range []string{"true", "false"} {
+		a.imports(t, owners, []string{"on", "off"}, dryRun, "[conflict conflict conflict created]", conflict)
+	}
+}
+
+// imports sends owners and a key for each of some, and checks the statuses, and why
+// the first key is left out.
+func (a *api) imports(t *testing.T, owners string, keysOf []string, dryRun, want, reason string) {
+	t.Helper()
+	var keys []string
+	for _, id := range keysOf {
+		keys = append(keys, `{"id":"key of `+id+`","userId":"`+id+`","hash":"`+hashText(id)+`"}`)
+	}
+	var got Imported
+	r := a.send("POST", "/apikey/keys/import", `{"owners":[`+owners+`],"keys":[`+strings.Join(keys, ",")+`],"dryRun":`+dryRun+`}`)
+	if err := json.Unmarshal(r.body, &got); err != nil || r.status != 200 {
+		t.Fatalf("%s: %d %s", owners, r.status, r.body)
+	}
+	var statuses []string
+	for _, one := range got.Results {
+		statuses = append(statuses, one.Status)
+	}
+	first := got.Results[len(got.Results)-len(keys)]
+	if fmt.Sprint(statuses) != want || first.Error != reason || first.ID == nil || reason != "" && first.Field != "userId" {
+		t.Errorf("%s: %s", owners, r.body)
 	}
 }
 

@@ -52,9 +52,10 @@ type KeyRecord struct {
 
 // FormerRecord is a raw key that rotation replaced.
 type FormerRecord struct {
-	Hash       string  `json:"hash" doc:"as that of the key"`
-	SecretHash *string `json:"secretHash,omitzero"`
-	Until      Time    `json:"until" doc:"when it stops working"`
+	Hash        string  `json:"hash" doc:"as that of the key"`
+	SecretHash  *string `json:"secretHash,omitzero"`
+	Until       Time    `json:"until" doc:"when it stops working"`
+	Checksummed *bool   `json:"checksummed,omitzero" doc:"as that of the key; default false"`
 }
 
 // OwnerRecord is all that is stored of an owner, but for its usage.
@@ -135,7 +136,7 @@ func (r *KeyRecord) hashes(k *key.Key) (err error) {
 		return err
 	}
 	for _, f := range r.Former {
-		former := key.Former{Until: f.Until.UnixMilli()}
+		former := key.Former{Until: f.Until.UnixMilli(), Checksummed: or(f.Checksummed, false)}
 		if former.Hash, err = parseHash("former.hash", f.Hash); err != nil {
 			return err
 		}
@@ -202,7 +203,7 @@ func recordOf(e store.Entry) KeyRecord {
 		r.RateState = some(base64.StdEncoding.EncodeToString(e.Counters.Rate))
 	}
 	for _, f := range k.Former {
-		r.Former = append(r.Former, FormerRecord{hex.EncodeToString(f.Hash[:]), secretText(f.SecretHash), timeOf(f.Until)})
+		r.Former = append(r.Former, FormerRecord{hex.EncodeToString(f.Hash[:]), secretText(f.SecretHash), timeOf(f.Until), &f.Checksummed})
 	}
 	return r
 }

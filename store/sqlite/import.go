@@ -42,3 +42,33 @@ func importKey(w *writerConn, e *store.Entry) (added bool, err error) {
 	_, err = w.exec("RELEASE entry")
 	return added, failed("release", err)
 }
+
+// ImportOwners implements store.Store.
+func (s *Store) ImportOwners(ctx context.Context, batch []store.OwnerEntry) ([]bool, error) {
+	batch = slices.Clone(batch) // the caller may be gone before this runs
+	return writeFor(ctx, s, func(w *writerConn) ([]bool, error) {
+		added := make([]bool, len(batch))
+		for i := range batch {
+			var err error
+			if added[i], err = importOwner(w, &batch[i]); err != nil {
+				return nil, err
+			}
+		}
+		return added, nil
+	})
+}
+
+func importOwner(w *writerConn, o *store.OwnerEntry) (added bool, err error) {
+	const query = `INSERT INTO {p}owners (user_id, tier, enabled, created_at, updated_at, generation) VALUES (?, ?, ?, ?, ?, 1)
+		ON CONFLICT (user_id) DO NOTHING`
+	n, err := w.exec(query, o.UserID, optional(o.Tier), flag(o.Enabled), o.CreatedAt, o.UpdatedAt)
+	if err != nil || n == 0 {
+		return false, failed("importing an owner", err)
+	}
+	for _, c := range o.Counters {
+		if _, err := w.exec(saveOwnerCounter, o.UserID, c.Unit, c.State); err != nil {
+			return false, failed("importing an owner's counters", err)
+		}
+	}
+	return true, nil
+}

@@ -63,9 +63,9 @@ func insertKey(w *writerConn, k *key.Key) error {
 }
 
 func insertFormer(w *writerConn, k *key.Key) error {
-	const query = `INSERT INTO {p}former_hashes (hash, secret_hash, key_id, until_ms, position) VALUES (?, ?, ?, ?, ?)`
+	const query = `INSERT INTO {p}former_hashes (hash, secret_hash, key_id, until_ms, checksummed, position) VALUES (?, ?, ?, ?, ?, ?)`
 	for i, f := range k.Former {
-		if _, err := w.exec(query, f.Hash[:], secretValue(f.SecretHash), k.ID, f.Until, i); err != nil {
+		if _, err := w.exec(query, f.Hash[:], secretValue(f.SecretHash), k.ID, f.Until, flag(f.Checksummed), i); err != nil {
 			return failed("storing a former hash", err)
 		}
 	}
@@ -172,7 +172,7 @@ func samePermissions(a, b key.Permissions) bool {
 }
 
 func sameFormer(a, b key.Former) bool {
-	return a.Hash == b.Hash && a.Until == b.Until && samePointer(a.SecretHash, b.SecretHash)
+	return a.Hash == b.Hash && a.Until == b.Until && a.Checksummed == b.Checksummed && samePointer(a.SecretHash, b.SecretHash)
 }
 
 func samePointer[T comparable](a, b *T) bool {

@@ -5,14 +5,17 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/caddy-apikey/caddy-apikey/key"
+	"github.com/caddy-apikey/caddy-apikey/store"
 )
 
-// TestMigrate_ledger opens a database of the first schema, with keys that have
-// credits and one that is unlimited.
-func TestMigrate_ledger(t *testing.T) {
+// firstSchema makes a database of the first schema with an owner, which fill fills,
+// and opens it.
+func firstSchema(t *testing.T, fill func(exec func(query string, args ...any))) store.Store {
+	t.Helper()
 	path := filepath.Join(t.TempDir(), "keys.db")
 	must(t, os.WriteFile(path, nil, fileMode))
 	db, err := sql.Open("sqlite", dsn(path))
@@ -27,20 +30,51 @@ func TestMigrate_ledger(t *testing.T) {
 	}
 	exec(fmt.Sprintf("PRAGMA application_id = %d", applicationID))
 	exec("INSERT INTO owners VALUES ('alice', NULL, 1, 1, 1, 1)")
-	for n, remaining := range []any{nil, 0, 7, key.MaxCount} {
-		k := testKey(n)
-		exec(`INSERT INTO keys (id, config_id, user_id, hash, checksummed, enabled, created_at, updated_at,
-			rate_limit_enabled, rate_limit_algorithm, generation) VALUES (?, 'default', 'alice', ?, 1, 1, 1, 1, 1, 'fixed_window', 1)`, k.ID, k.Hash[:])
-		exec("INSERT INTO credits (key_id, remaining, peak, version) VALUES (?, ?, ?, 4)", k.ID, remaining, 7)
-		exec("INSERT INTO counters (key_id) VALUES (?)", k.ID)
-	}
+	fill(exec)
 	must(t, db.Close())
 
 	o, err := New(Options{Path: path})
 	must(t, err)
 	s, err := o.Open(t.Context())
 	must(t, err)
-	defer s.Close()
+	t.Cleanup(func() { must(t, s.Close()) })
+	return s
+}
+
+// firstKey is a key of the first schema.
+const firstKey = `INSERT INTO keys (id, config_id, user_id, hash, checksummed, enabled, created_at, updated_at,
+	rate_limit_enabled, rate_limit_algorithm, generation) VALUES (?, 'default', 'alice', ?, 1, 1, 1, 1, 1, 'fixed_window', 1)`
+
+// TestMigrate_former: nobody knows whether former raw keys of an older schema have
+// a checksum, so they count as having none.
+func TestMigrate_former(t *testing.T) {
+	k, former := testKey(1), testKey(2).Hash
+	s := firstSchema(t, func(exec func(string, ...any)) {
+		exec(firstKey, k.ID, k.Hash[:])
+		exec("INSERT INTO credits (key_id, peak, version) VALUES (?, 0, 1)", k.ID)
+		exec("INSERT INTO counters (key_id) VALUES (?)", k.ID)
+		exec("INSERT INTO former_hashes (hash, key_id, until_ms, position) VALUES (?, ?, 5, 0)", former[:], k.ID)
+	})
+	plain, err := s.HasPlainKeys(t.Context())
+	must(t, err)
+	e, err := s.Find(t.Context(), former)
+	must(t, err)
+	if want := []key.Former{{Hash: former, Until: 5}}; !plain || !slices.Equal(e.Key.Former, want) {
+		t.Errorf("plain %v, former %+v", plain, e.Key.Former)
+	}
+}
+
+// TestMigrate_ledger opens a database of the first schema, with keys that have
+// credits and one that is unlimited.
+func TestMigrate_ledger(t *testing.T) {
+	s := firstSchema(t, func(exec func(string, ...any)) {
+		for n, remaining := range []any{nil, 0, 7, key.MaxCount} {
+			k := testKey(n)
+			exec(firstKey, k.ID, k.Hash[:])
+			exec("INSERT INTO credits (key_id, remaining, peak, version) VALUES (?, ?, ?, 4)", k.ID, remaining, 7)
+			exec("INSERT INTO counters (key_id) VALUES (?)", k.ID)
+		}
+	})
 	for n, want := range []key.Credits{
 		{Peak: 7, Version: 4},
 		{Limited: true, Peak: 7, Version: 4},

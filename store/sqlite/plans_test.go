@@ -61,7 +61,7 @@ func TestPlans(t *testing.T) {
 	for _, query := range []string{
 		byID, byHash,
 		ownerInfo + ` WHERE o.user_id > ? ORDER BY o.user_id LIMIT ?`,
-		`SELECT EXISTS (SELECT 1 FROM {p}keys WHERE checksummed = 0)`,
+		plainKeys,
 		forfeitLeases,
 		expiring, expiredOf,
 		`DELETE FROM {p}former_hashes WHERE until_ms < ?`,

@@ -17,6 +17,9 @@ const (
 	// under the old hash or the new one at any moment.
 	byHash = `SELECT ` + entryColumns + entryTables + ` WHERE k.id = (
 		SELECT id FROM {p}keys WHERE hash = ?1 UNION ALL SELECT key_id FROM {p}former_hashes WHERE hash = ?1 LIMIT 1)`
+
+	plainKeys = `SELECT EXISTS (SELECT 1 FROM {p}keys WHERE checksummed = 0)
+		OR EXISTS (SELECT 1 FROM {p}former_hashes WHERE checksummed = 0)`
 )
 
 // Find implements store.Store.
@@ -77,7 +80,6 @@ func getEntry(c *writerConn, id string) (store.Entry, error) {
 
 // HasPlainKeys implements store.Store.
 func (s *Store) HasPlainKeys(ctx context.Context) (has bool, err error) {
-	err = s.readRow(ctx, "looking for keys without a checksum",
-		`SELECT EXISTS (SELECT 1 FROM {p}keys WHERE checksummed = 0)`, nil, &has)
+	err = s.readRow(ctx, "looking for keys without a checksum", plainKeys, nil, &has)
 	return has, err
 }

@@ -23,7 +23,7 @@ const (
 
 	// formerColumn reads the former hashes inside the same statement, and so
 	// from the same snapshot, as the rest.
-	formerColumn = `(SELECT group_concat(hex(f.hash) || ':' || f.until_ms || ':' || hex(f.secret_hash), ',' ORDER BY f.position)
+	formerColumn = `(SELECT group_concat(hex(f.hash) || ':' || f.until_ms || ':' || f.checksummed || ':' || hex(f.secret_hash), ',' ORDER BY f.position)
 		FROM {p}former_hashes f WHERE f.key_id = k.id)`
 
 	creditsColumns = `c.remaining, c.leased, c.spent, c.forfeited, c.granted, c.peak,
@@ -213,10 +213,12 @@ func parseFormer(s string) (list []key.Former, _ error) {
 	return list, nil
 }
 
-// parseOneFormer reads "hash:end:secret", the last of which may be empty.
+// parseOneFormer reads "hash:end:checksummed:secret", the last of which may be empty.
 func parseOneFormer(s string) (f key.Former, err error) {
 	hash, rest, _ := strings.Cut(s, ":")
-	until, secret, _ := strings.Cut(rest, ":")
+	until, rest, _ := strings.Cut(rest, ":")
+	checksummed, secret, _ := strings.Cut(rest, ":")
+	f.Checksummed = checksummed == "1"
 	if f.Hash, err = parseHash(hash); err != nil {
 		return f, err
 	}

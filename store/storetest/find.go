@@ -74,6 +74,12 @@ var findTests = []test{
 		plain(true)
 		e.must(e.store.Delete(e.ctx, made.Key.ID))
 		plain(false)
+		e.create(key.Credits{}, func(k *key.Key) { k.Former = []key.Former{{Hash: hash("old", 3), Until: t0, Checksummed: true}} })
+		plain(false)
+		made = e.create(key.Credits{}, func(k *key.Key) { k.Former = []key.Former{{Hash: hash("old", 4), Until: t0}} })
+		plain(true)
+		e.change(made.Key.ID, func(k *key.Key) { k.Former = nil })
+		plain(false)
 	}},
 	{"a cancelled context is an unavailable store", func(e *env) {
 		made := e.create(limited(3), nil)

@@ -21,11 +21,30 @@ var importTests = []test{
 		}
 		e.unchanged(before)
 	}},
+	{"owners come with their counters", testImportOwners},
+	{"no owner is stored where one is out of range", func(e *env) {
+		e.create(limited(1), nil)
+		before := e.dump()
+		_, err := e.store.ImportOwners(e.ctx, []store.OwnerEntry{
+			ownerEntry("one", ownerCounter("day", 1)), ownerEntry("two", store.OwnerCounter{Unit: "day"}), ownerEntry("three"),
+		})
+		if err == nil {
+			e.Error("a counter without a state was stored")
+		}
+		for _, id := range []string{"one", "two", "three"} {
+			_, err := e.store.Owner(e.ctx, id)
+			e.wantErr(err, store.ErrNotFound)
+			e.wantOwnerCounters(id)
+		}
+		e.unchanged(before)
+	}},
 	{"nothing is no error", func(e *env) {
 		added, err := e.store.Import(e.ctx, nil)
 		e.must(err)
-		if len(added) != 0 {
-			e.Errorf("added %v", added)
+		owners, err := e.store.ImportOwners(e.ctx, nil)
+		e.must(err)
+		if len(added)+len(owners) != 0 {
+			e.Errorf("added %v, %v", added, owners)
 		}
 	}},
 }
@@ -91,4 +110,34 @@ func testImportExists(e *env) {
 	e.sameEntry(all[k.ID], there)
 	_, err = e.store.Owner(e.ctx, "mallory") // the owner of keys that were left out
 	e.wantErr(err, store.ErrNotFound)
+}
+
+// ownerEntry is a disabled owner of a tier.
+func ownerEntry(id string, counters ...store.OwnerCounter) store.OwnerEntry {
+	o := key.Owner{UserID: id, Tier: ptr("gold"), CreatedAt: t0 - 5, UpdatedAt: t0 + 5, Generation: 77}
+	return store.OwnerEntry{Owner: o, Counters: counters}
+}
+
+func testImportOwners(e *env) {
+	there := e.create(limited(1), nil)
+	e.saveOwnerCounters(ownerCounted("alice", "day", 1))
+	first := ownerEntry("Ünïcode", ownerCounter("60000ms", 3), ownerCounter("day", 2))
+	again := ownerEntry("Ünïcode", ownerCounter("day", 9))
+	again.Enabled = true
+	plain := store.OwnerEntry{Owner: key.Owner{UserID: "plain", Enabled: true, CreatedAt: t0, UpdatedAt: t0}}
+	added, err := e.store.ImportOwners(e.ctx, []store.OwnerEntry{ownerEntry("alice", ownerCounter("day", 7), ownerCounter("month", 7)), first, again, plain})
+	e.must(err)
+	if want := []bool{false, true, false, true}; !slices.Equal(added, want) {
+		e.Fatalf("added %v, want %v", added, want)
+	}
+	for range 2 {
+		first.Generation, plain.Generation = 1, 1
+		e.wantOwner("Ünïcode", store.OwnerInfo{Owner: first.Owner})
+		e.wantOwner("plain", store.OwnerInfo{Owner: plain.Owner})
+		e.wantOwner("alice", store.OwnerInfo{Owner: there.Owner, KeyCount: 1})
+		e.wantOwnerCounters("Ünïcode", first.Counters...)
+		e.wantOwnerCounters("plain")
+		e.wantOwnerCounters("alice", ownerCounter("day", 1))
+		e.reopen()
+	}
 }

@@ -159,7 +159,7 @@ func fullKey(n int) *key.Key {
 	k.Name = ptr("naïve \u202eRTL\u202c 名前 '; DROP TABLE keys; -- \"%_\\")
 	k.Prefix, k.Start = ptr("ak_"), ptr("ak_0123456789")
 	k.SecretHash = ptr(hash("secret", n))
-	k.Former = []key.Former{{Hash: hash("second", n), Until: t0 + 9}, {Hash: hash("first", n), Until: t0 - 9}}
+	k.Former = []key.Former{{Hash: hash("second", n), Until: t0 + 9, Checksummed: true}, {Hash: hash("first", n), Until: t0 - 9}}
 	k.Checksummed = false
 	k.Permissions = key.Permissions{"files": {"write", "read"}, "*": {"*"}, "none": {}}
 	k.Metadata = json.RawMessage(`{ "z": 1.50, "a" :[null, "\u0000", "é", 12345678901234567890] }`)
