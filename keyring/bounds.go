@@ -72,9 +72,10 @@ func (d *Draft) limitsRate() bool {
 	return d.RateLimitEnabled != nil || d.RateLimitMax != nil || d.RateLimitTimeWindow != nil || d.RateLimitAlgorithm != nil
 }
 
-// patch checks a change that was made to k: of what it touches, nothing may go
-// beyond the bounds. What an operator has given the key before may.
-func (b *Bounds) patch(k *key.Key, p Patch) error {
+// patch checks a change of old that gave k: of what it touches, nothing may go beyond
+// the bounds. What an operator has given the key before may, unless the change has
+// the key work when it did not: then it counts as one that is made now.
+func (b *Bounds) patch(old, k *key.Key, p Patch) error {
 	switch {
 	case b == nil:
 		return nil
@@ -83,10 +84,27 @@ func (b *Bounds) patch(k *key.Key, p Patch) error {
 	case b.Metered && (p.Remaining.Set || p.RemainingDelta.Set || p.RefillAmount.Set || p.RefillInterval.Set):
 		return &BeyondError{"remaining", "a key with limited credits cannot grant credits"}
 	}
+	if field := revived(old, k); field != "" {
+		if b.Metered {
+			return &BeyondError{field, "a key with limited credits cannot have other keys work again, or longer"}
+		}
+		return b.check(k, all)
+	}
 	return b.check(k, parts{
 		permissions: p.Permissions.Set, end: p.ExpiresIn.Set, networks: p.AllowedIPs.Set,
 		rate: p.RateLimitEnabled.Set || p.RateLimitMax.Set || p.RateLimitTimeWindow.Set || p.RateLimitAlgorithm.Set,
 	})
+}
+
+// revived returns the field by which a changed key works when it did not before.
+func revived(old, k *key.Key) string {
+	switch {
+	case k.Enabled && !old.Enabled:
+		return "enabled"
+	case old.ExpiresAt != 0 && (k.ExpiresAt == 0 || k.ExpiresAt > old.ExpiresAt):
+		return "expiresIn"
+	}
+	return ""
 }
 
 // parts are what of a key is checked.

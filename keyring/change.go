@@ -120,7 +120,7 @@ func (s *Service) Update(ctx context.Context, id string, p Patch) (Info, error) 
 		if err := s.rulesFor(k).patch(k, p, now); err != nil {
 			return err
 		}
-		if err := p.Within.patch(k, p); err != nil {
+		if err := p.Within.patch(e.Key, k, p); err != nil {
 			return err
 		}
 		credits, err := p.credits(e.Credits.At(now), now)

@@ -145,3 +145,24 @@ func TestBetterAuth_actions(t *testing.T) {
 	a.post("/api-key/create", "{}", as(admin)...).object()
 	a.post("/api-key/create", "{}", person("alice")...).object()
 }
+
+// A key that can do more than the caller's stays as it was switched off, or as it
+// ended, and may be renamed and switched off.
+func TestBetterAuth_update_stronger(t *testing.T) {
+	a := newAPI(t)
+	k := a.mint(keyring.Draft{Permissions: key.Permissions{"api": {"write"}}})
+	strong := a.mint(keyring.Draft{Permissions: key.Permissions{"api": {"admin"}}, ExpiresIn: ptr(int64(60))})
+	update := func(fields string) reply {
+		return a.post("/api-key/update", `{"keyId":"`+strong.Key.ID+`",`+fields+`}`, as(k)...)
+	}
+	update(`"name":"mine","enabled":false`).object()
+	update(`"enabled":true`).refuses(403, "INSUFFICIENT_PERMISSIONS")
+	update(`"expiresIn":3600`).refuses(403, "INSUFFICIENT_PERMISSIONS")
+	update(`"expiresIn":null`).refuses(403, "INSUFFICIENT_PERMISSIONS")
+	update(`"expiresIn":30`).object()
+	a.sleep(time.Minute)
+	update(`"expiresIn":60`).refuses(403, "INSUFFICIENT_PERMISSIONS")
+	if got := update(`"name":"still mine"`).object(); got["enabled"] != false || got["expiresAt"] != "2026-11-21T19:09:49.500Z" {
+		t.Errorf("it was changed all the same: %v", got)
+	}
+}
