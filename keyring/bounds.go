@@ -12,6 +12,7 @@ import (
 // or changed within them opens no door, lasts no longer and takes no more than
 // they could themselves.
 type Bounds struct {
+	ConfigID    string // of their keys; empty: any
 	Permissions key.Permissions
 	ExpiresAt   int64             // 0: never
 	AllowedIPs  []netip.Prefix    // nil: everywhere
@@ -33,7 +34,7 @@ func (e *BeyondError) Error() string { return e.Field + ": " + e.Message }
 func (s *Service) BoundsOf(d *Decision) *Bounds {
 	k := d.Key()
 	b := &Bounds{
-		Permissions: k.Permissions, ExpiresAt: k.ExpiresAt, AllowedIPs: k.AllowedIPs,
+		ConfigID: k.ConfigID, Permissions: k.Permissions, ExpiresAt: k.ExpiresAt, AllowedIPs: k.AllowedIPs,
 		Metered: d.live.metered.Load(),
 	}
 	if p, ok := k.RatePolicy(); ok {
@@ -108,13 +109,15 @@ func revived(old, k *key.Key) string {
 }
 
 // parts are what of a key is checked.
-type parts struct{ permissions, end, networks, rate bool }
+type parts struct{ config, permissions, end, networks, rate bool }
 
-var all = parts{true, true, true, true}
+var all = parts{true, true, true, true, true}
 
 // check reports the first part of a key that goes beyond the bounds.
 func (b *Bounds) check(k *key.Key, p parts) error {
 	switch {
+	case p.config && b.ConfigID != "" && k.ConfigID != b.ConfigID:
+		return &BeyondError{"configId", "must be the configuration of the caller's key"}
 	case p.permissions && !b.Permissions.Covers(k.Permissions):
 		return &BeyondError{"permissions", "must be within those of the caller"}
 	case p.end && b.endsBefore(k.ExpiresAt):

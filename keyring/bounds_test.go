@@ -300,11 +300,15 @@ func TestA4_stronger(t *testing.T) {
 		{"permissions", Draft{Permissions: write}, Draft{Permissions: read}, nil, "permissions"},
 		{"networks", Draft{AllowedIPs: networks(t, "0.0.0.0/0")}, Draft{}, nil, "allowedIps"},
 		{"a limit", Draft{}, Draft{}, &limit{10, 1000, "fixed_window"}, "rateLimitMax"},
+		{"another configuration", Draft{ConfigID: ptr("other")}, Draft{}, nil, "configId"},
 		{"a key with credits", Draft{Remaining: ptr(int64(5))}, Draft{}, nil, "metered"},
 	} {
 		for _, c := range changes {
 			t.Run(row.name+"/"+c.name, func(t *testing.T) {
 				g := newRig(t)
+				other := g.set.Rules
+				other.ConfigID = "other"
+				g.set.Configs = []Rules{other}
 				row.target.ExpiresIn = hour
 				k := g.create(row.target).Key
 				if c.field == "enabled" {
@@ -342,6 +346,30 @@ func TestA4_end(t *testing.T) {
 	}
 	if _, err := g.Update(context.Background(), k.ID, Patch{Enabled: to(true), ExpiresIn: to(int64(60)), Within: within}); err != nil {
 		t.Errorf("a key that now ends with the caller's is not enabled: %v", err)
+	}
+}
+
+// TestA3_config makes keys of another configuration than that of the caller's key.
+func TestA3_config(t *testing.T) {
+	g := newRig(t)
+	other := g.set.Rules
+	other.ConfigID = "other"
+	g.set.Configs = []Rules{other}
+	for _, own := range []string{"default", "other"} {
+		for _, wanted := range []string{"", "default", "other"} {
+			d := Draft{UserID: "alice", Within: g.parent(Draft{ConfigID: &own}, nil)}
+			if wanted != "" {
+				d.ConfigID = &wanted
+			}
+			k, err := g.Create(context.Background(), d)
+			got := "default"
+			if wanted != "" {
+				got = wanted
+			}
+			if got == own && (err != nil || k.Key.ConfigID != own) || got != own && beyond(err) != "configId" {
+				t.Errorf("a key of %s makes one of %q: %v", own, wanted, err)
+			}
+		}
 	}
 }
 

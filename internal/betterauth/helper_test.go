@@ -26,6 +26,7 @@ var start = time.Date(2026, 11, 21, 19, 9, 19, 500_000_000, time.UTC)
 type api struct {
 	t    testing.TB
 	keys *keyring.Service
+	ring *keyring.Ring
 	srv  *httptest.Server
 
 	mu       sync.Mutex
@@ -73,7 +74,7 @@ func newAPI(t testing.TB, settings ...setting) *api {
 	for _, change := range settings {
 		change(set, &o)
 	}
-	a.keys = keyring.NewService(ring, set)
+	a.ring, a.keys = ring, keyring.NewService(ring, set)
 	h := New(a.keys, o)
 	a.srv = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if h.Methods(r) == nil {

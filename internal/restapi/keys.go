@@ -80,7 +80,8 @@ func createKey(c *call) (any, error) {
 }
 
 // configID returns the configuration of a new key: that of the key which makes it,
-// or it might open what its maker cannot. Nil is "default".
+// or it might open what its maker cannot. Nil is "default", which the bounds refuse to
+// a key whose configuration is gone.
 func (c *call) configID() *string {
 	if d := c.caller.Decision; d != nil {
 		if id := d.Key().ConfigID; c.keys.HasConfig(id) {

@@ -459,6 +459,25 @@ func TestRest_paths(t *testing.T) {
 	}
 }
 
+// TestRest_configGone makes keys with one whose configuration is configured no more.
+// It would get keys of "default", which may open what it cannot.
+func TestRest_configGone(t *testing.T) {
+	a := newAPI(t)
+	gone := keyring.DefaultRules()
+	gone.ConfigID = "gone"
+	before := keyring.NewService(a.ring, &keyring.Settings{Rules: keyring.DefaultRules(), Configs: []keyring.Rules{gone}})
+	k, err := before.Create(context.Background(), keyring.Draft{UserID: "alice", ConfigID: &gone.ConfigID, Permissions: key.Permissions{"api": {"write"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := a.keys.Verify(context.Background(), k.Raw, &keyring.Request{})
+	if err != nil || d.Outcome != keyring.Allowed {
+		t.Fatal(d.Outcome, err)
+	}
+	a.caller.Decision, a.caller.Bounds = &d, a.keys.BoundsOf(&d)
+	a.send("POST", "/v1/auth/api-keys", "").refused(t, 403, "INSUFFICIENT_PERMISSIONS", "configId")
+}
+
 // TestRest_status405 tries all methods on all paths: those of the table are
 // answered, others get a 405 that names those that are.
 func TestRest_status405(t *testing.T) {
