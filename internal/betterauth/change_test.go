@@ -1,6 +1,7 @@
 package betterauth
 
 import (
+	"context"
 	"strings"
 	"testing"
 	"time"
@@ -164,5 +165,23 @@ func TestBetterAuth_update_stronger(t *testing.T) {
 	update(`"expiresIn":60`).refuses(403, "INSUFFICIENT_PERMISSIONS")
 	if got := update(`"name":"still mine"`).object(); got["enabled"] != false || got["expiresAt"] != "2026-11-21T19:09:49.500Z" {
 		t.Errorf("it was changed all the same: %v", got)
+	}
+}
+
+// A key that an operator gives to somebody else while its owner deletes it is deleted
+// before that, or not at all.
+func TestBetterAuth_delete_given_away(t *testing.T) {
+	a := newAPI(t)
+	for range 50 {
+		k := a.mint(keyring.Draft{})
+		given := make(chan error, 1)
+		go func() {
+			_, err := a.keys.Update(context.Background(), k.Key.ID, keyring.Patch{UserID: keyring.Field[string]{Set: true, Value: ptr("bob")}})
+			given <- err
+		}()
+		r := a.post("/api-key/delete", `{"keyId":"`+k.Key.ID+`"}`, person("alice")...)
+		if err := <-given; (r.status == 200) == (err == nil) || r.status != 200 && r.status != 404 {
+			t.Fatalf("delete: %d %s, update: %v", r.status, r.body, err)
+		}
 	}
 }
