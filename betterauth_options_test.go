@@ -133,6 +133,16 @@ const betterAuthOptionsSite = `{
 			}
 		}
 	}
+	handle /person/* {
+		basic_auth {
+			olga {$HASH}
+		}
+		apikey_api {
+			dialect better_auth
+			base /person
+			user {http.auth.user.id}
+		}
+	}
 	apikey_api {
 		dialect better_auth
 	}
@@ -140,7 +150,7 @@ const betterAuthOptionsSite = `{
 }
 `
 
-// optionRig makes calls with a key that may make keys.
+// optionRig makes calls with a key that may make keys, and as a person.
 type optionRig struct {
 	*server
 	t *testing.T
@@ -158,7 +168,7 @@ func (o *optionRig) call(path, body string, lines ...string) *reply {
 	return m.plain(o.t, o.URL)
 }
 
-// create makes a key of a configuration, and returns its fields.
+// create has a person make a key of a configuration, and returns its fields.
 func (o *optionRig) create(configID, rest string) map[string]any {
 	o.t.Helper()
 	r := o.tryCreate(configID, rest)
@@ -171,7 +181,7 @@ func (o *optionRig) create(configID, rest string) map[string]any {
 
 func (o *optionRig) tryCreate(configID, rest string) *reply {
 	o.t.Helper()
-	return o.call("/api/auth/api-key/create", `{"configId":"`+configID+`"`+rest+`}`, "X-API-Key: "+o.k.Raw)
+	return o.call("/person/api-key/create", `{"configId":"`+configID+`"`+rest+`}`, signedIn("olga"))
 }
 
 // wantCode checks an answer; an empty code is success.
@@ -205,6 +215,7 @@ var betterAuthOptions = map[string]func(*optionRig){
 	"configId": func(o *optionRig) {
 		o.wantField(o.create("starts", ""), "configId", "starts")
 		o.wantField(o.create("nowhere", ""), "configId", "default")
+		o.wantCode(o.call("/api/auth/api-key/create", `{"configId":"starts"}`, "X-API-Key: "+o.k.Raw), "INSUFFICIENT_PERMISSIONS")
 	},
 	"apiKeyHeaders": func(o *optionRig) {
 		o.wantCode(o.call("/placed/api-key/list", "", "X-My-Key: "+o.k.Raw), "")
@@ -292,8 +303,8 @@ var betterAuthOptions = map[string]func(*optionRig){
 		o.wantCode(o.call("/api/auth/get-session", "", "X-API-Key: "+k.Raw), "INVALID_REFERENCE_ID_FROM_API_KEY")
 	},
 	"permissions.defaultPermissions": func(o *optionRig) {
-		all := o.server.create(map[string]any{"permissions": []string{"*:*"}})
-		r := o.call("/api/auth/api-key/create", `{"configId":"reading"}`, "X-API-Key: "+all.Raw)
+		all := o.server.create(map[string]any{"configId": "reading", "permissions": []string{"*:*"}})
+		r := o.call("/api/auth/api-key/create", "{}", "X-API-Key: "+all.Raw)
 		if !strings.Contains(r.body, `"permissions":{"files":["read"]}`) {
 			o.t.Errorf("%d %s", r.status, r.body)
 		}

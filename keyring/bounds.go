@@ -12,6 +12,7 @@ import (
 // or changed within them opens no door, lasts no longer and takes no more than
 // they could themselves.
 type Bounds struct {
+	ConfigID    string // of their keys; empty: any
 	Permissions key.Permissions
 	ExpiresAt   int64             // 0: never
 	AllowedIPs  []netip.Prefix    // nil: everywhere
@@ -33,7 +34,7 @@ func (e *BeyondError) Error() string { return e.Field + ": " + e.Message }
 func (s *Service) BoundsOf(d *Decision) *Bounds {
 	k := d.Key()
 	b := &Bounds{
-		Permissions: k.Permissions, ExpiresAt: k.ExpiresAt, AllowedIPs: k.AllowedIPs,
+		ConfigID: k.ConfigID, Permissions: k.Permissions, ExpiresAt: k.ExpiresAt, AllowedIPs: k.AllowedIPs,
 		Metered: d.live.metered.Load(),
 	}
 	if p, ok := k.RatePolicy(); ok {
@@ -72,9 +73,10 @@ func (d *Draft) limitsRate() bool {
 	return d.RateLimitEnabled != nil || d.RateLimitMax != nil || d.RateLimitTimeWindow != nil || d.RateLimitAlgorithm != nil
 }
 
-// patch checks a change that was made to k: of what it touches, nothing may go
-// beyond the bounds. What an operator has given the key before may.
-func (b *Bounds) patch(k *key.Key, p Patch) error {
+// patch checks a change of old that gave k: of what it touches, nothing may go beyond
+// the bounds. What an operator has given the key before may, unless the change has
+// the key work when it did not: then it counts as one that is made now.
+func (b *Bounds) patch(old, k *key.Key, p Patch) error {
 	switch {
 	case b == nil:
 		return nil
@@ -83,20 +85,39 @@ func (b *Bounds) patch(k *key.Key, p Patch) error {
 	case b.Metered && (p.Remaining.Set || p.RemainingDelta.Set || p.RefillAmount.Set || p.RefillInterval.Set):
 		return &BeyondError{"remaining", "a key with limited credits cannot grant credits"}
 	}
+	if field := revived(old, k); field != "" {
+		if b.Metered {
+			return &BeyondError{field, "a key with limited credits cannot have other keys work again, or longer"}
+		}
+		return b.check(k, all)
+	}
 	return b.check(k, parts{
 		permissions: p.Permissions.Set, end: p.ExpiresIn.Set, networks: p.AllowedIPs.Set,
 		rate: p.RateLimitEnabled.Set || p.RateLimitMax.Set || p.RateLimitTimeWindow.Set || p.RateLimitAlgorithm.Set,
 	})
 }
 
-// parts are what of a key is checked.
-type parts struct{ permissions, end, networks, rate bool }
+// revived returns the field by which a changed key works when it did not before.
+func revived(old, k *key.Key) string {
+	switch {
+	case k.Enabled && !old.Enabled:
+		return "enabled"
+	case old.ExpiresAt != 0 && (k.ExpiresAt == 0 || k.ExpiresAt > old.ExpiresAt):
+		return "expiresIn"
+	}
+	return ""
+}
 
-var all = parts{true, true, true, true}
+// parts are what of a key is checked.
+type parts struct{ config, permissions, end, networks, rate bool }
+
+var all = parts{true, true, true, true, true}
 
 // check reports the first part of a key that goes beyond the bounds.
 func (b *Bounds) check(k *key.Key, p parts) error {
 	switch {
+	case p.config && b.ConfigID != "" && k.ConfigID != b.ConfigID:
+		return &BeyondError{"configId", "must be the configuration of the caller's key"}
 	case p.permissions && !b.Permissions.Covers(k.Permissions):
 		return &BeyondError{"permissions", "must be within those of the caller"}
 	case p.end && b.endsBefore(k.ExpiresAt):

@@ -272,6 +272,107 @@ func TestA4_bounds(t *testing.T) {
 	}
 }
 
+// TestA4_stronger changes keys that an operator has made stronger than the caller's:
+// the caller may rename and stop them, but not have them work again, or longer.
+func TestA4_stronger(t *testing.T) {
+	read, write := key.Permissions{"api": {"read"}}, key.Permissions{"api": {"write"}}
+	hour := ptr(int64(3600))
+	changes := []struct {
+		name   string
+		change Patch
+		field  string // that has the key work again, or longer; empty: none
+	}{
+		{"enabled", Patch{Enabled: to(true)}, "enabled"},
+		{"enabled and renamed", Patch{Enabled: to(true), Name: to("new")}, "enabled"},
+		{"longer", Patch{ExpiresIn: to(int64(3601))}, "expiresIn"},
+		{"for ever", Patch{ExpiresIn: cleared[int64]()}, "expiresIn"},
+		{"renamed", Patch{Name: to("new")}, ""},
+		{"disabled", Patch{Enabled: to(false)}, ""},
+		{"shorter", Patch{ExpiresIn: to(int64(60))}, ""},
+	}
+	for _, row := range []struct {
+		name           string
+		caller, target Draft
+		limit          *limit // of the caller
+		field          string // empty: the target is no stronger
+	}{
+		{"no stronger", Draft{Permissions: write}, Draft{Permissions: write}, nil, ""},
+		{"permissions", Draft{Permissions: write}, Draft{Permissions: read}, nil, "permissions"},
+		{"networks", Draft{AllowedIPs: networks(t, "0.0.0.0/0")}, Draft{}, nil, "allowedIps"},
+		{"a limit", Draft{}, Draft{}, &limit{10, 1000, "fixed_window"}, "rateLimitMax"},
+		{"another configuration", Draft{ConfigID: ptr("other")}, Draft{}, nil, "configId"},
+		{"a key with credits", Draft{Remaining: ptr(int64(5))}, Draft{}, nil, "metered"},
+	} {
+		for _, c := range changes {
+			t.Run(row.name+"/"+c.name, func(t *testing.T) {
+				g := newRig(t)
+				other := g.set.Rules
+				other.ConfigID = "other"
+				g.set.Configs = []Rules{other}
+				row.target.ExpiresIn = hour
+				k := g.create(row.target).Key
+				if c.field == "enabled" {
+					if _, err := g.Update(context.Background(), k.ID, Patch{Enabled: to(false)}); err != nil {
+						t.Fatal(err)
+					}
+				}
+				before := g.get(k.ID).Key
+				p := c.change
+				p.Within = g.parent(row.caller, row.limit)
+				_, err := g.Update(context.Background(), k.ID, p)
+				refused := row.field != "" && c.field != ""
+				want := row.field
+				if want == "metered" { // what is changed is to blame
+					want = c.field
+				}
+				if !refused && err != nil || refused && beyond(err) != want {
+					t.Errorf("%s, want %q", beyond(err), want)
+				}
+				if now := g.get(k.ID).Key; refused && (now.Enabled != before.Enabled || now.ExpiresAt != before.ExpiresAt || now.Name != before.Name) {
+					t.Errorf("it was changed all the same: %+v", now)
+				}
+			})
+		}
+	}
+}
+
+// TestA4_end enables a key that ends later than the caller's.
+func TestA4_end(t *testing.T) {
+	g := newRig(t)
+	within := g.parent(Draft{ExpiresIn: ptr(int64(60))}, nil)
+	k := g.create(Draft{ExpiresIn: ptr(int64(3600)), Enabled: ptr(false)}).Key
+	if _, err := g.Update(context.Background(), k.ID, Patch{Enabled: to(true), Within: within}); beyond(err) != "expiresIn" {
+		t.Errorf("a key that ends later is enabled: %v", err)
+	}
+	if _, err := g.Update(context.Background(), k.ID, Patch{Enabled: to(true), ExpiresIn: to(int64(60)), Within: within}); err != nil {
+		t.Errorf("a key that now ends with the caller's is not enabled: %v", err)
+	}
+}
+
+// TestA3_config makes keys of another configuration than that of the caller's key.
+func TestA3_config(t *testing.T) {
+	g := newRig(t)
+	other := g.set.Rules
+	other.ConfigID = "other"
+	g.set.Configs = []Rules{other}
+	for _, own := range []string{"default", "other"} {
+		for _, wanted := range []string{"", "default", "other"} {
+			d := Draft{UserID: "alice", Within: g.parent(Draft{ConfigID: &own}, nil)}
+			if wanted != "" {
+				d.ConfigID = &wanted
+			}
+			k, err := g.Create(context.Background(), d)
+			got := "default"
+			if wanted != "" {
+				got = wanted
+			}
+			if got == own && (err != nil || k.Key.ConfigID != own) || got != own && beyond(err) != "configId" {
+				t.Errorf("a key of %s makes one of %q: %v", own, wanted, err)
+			}
+		}
+	}
+}
+
 // TestA3_defaults makes keys that say nothing: what the rules give is cut down to
 // the bounds.
 func TestA3_defaults(t *testing.T) {

@@ -120,7 +120,7 @@ func (s *Service) Update(ctx context.Context, id string, p Patch) (Info, error) 
 		if err := s.rulesFor(k).patch(k, p, now); err != nil {
 			return err
 		}
-		if err := p.Within.patch(k, p); err != nil {
+		if err := p.Within.patch(e.Key, k, p); err != nil {
 			return err
 		}
 		credits, err := p.credits(e.Credits.At(now), now)
@@ -353,13 +353,23 @@ func (k *sketch) retire(grace, now int64) {
 	k.Former = former[max(0, len(former)-key.MaxFormer):]
 }
 
-// Delete removes a key.
-func (s *Service) Delete(ctx context.Context, id string) error {
+// Delete removes a key. only tells the keys that whoever asks may know of, as in
+// Patch; nil: all.
+func (s *Service) Delete(ctx context.Context, id string, only func(*key.Key) bool) error {
 	st, err := s.ring.open(ctx)
 	if err != nil {
 		return err
 	}
 	defer s.ring.changing.lock(id)()
+	if only != nil { // within the lock: the key may have been given to somebody else just now
+		e, err := st.Get(ctx, id)
+		if err != nil {
+			return err
+		}
+		if !only(e.Key) {
+			return fmt.Errorf("key: %w", store.ErrNotFound)
+		}
+	}
 	if err := st.Delete(context.WithoutCancel(ctx), id); err != nil {
 		return err
 	}

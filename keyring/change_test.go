@@ -52,7 +52,7 @@ func TestC2_RevokeThenUse(t *testing.T) {
 		case 0:
 			_, err = g.Update(context.Background(), issued[i].Key.ID, Patch{Enabled: to(false)})
 		case 1:
-			err = g.Delete(context.Background(), issued[i].Key.ID)
+			err = g.Delete(context.Background(), issued[i].Key.ID, nil)
 		case 2:
 			_, err = g.Rotate(context.Background(), issued[i].Key.ID, 0, false)
 		}
@@ -114,7 +114,7 @@ func TestC4_NoResurrection(t *testing.T) {
 		want   Outcome
 	}{
 		"revoke": {func(g *rig, id string) error { _, err := g.Update(ctx, id, Patch{Enabled: to(false)}); return err }, Disabled},
-		"delete": {func(g *rig, id string) error { return g.Delete(ctx, id) }, Invalid},
+		"delete": {func(g *rig, id string) error { return g.Delete(ctx, id, nil) }, Invalid},
 		"rotate": {func(g *rig, id string) error { _, err := g.Rotate(ctx, id, 0, false); return err }, Invalid},
 		"disable owner": {func(g *rig, _ string) error {
 			_, err := g.PutOwner(ctx, "alice", OwnerPatch{Enabled: to(false)})
@@ -178,7 +178,7 @@ func TestC4_FlushKeepsChanges(t *testing.T) {
 			t.Fatalf("%q, want %q", *got.Key.Name, name)
 		}
 	}
-	if err := g.Delete(ctx, k.Key.ID); err != nil {
+	if err := g.Delete(ctx, k.Key.ID, nil); err != nil {
 		t.Fatal(err)
 	}
 	close(stop)
@@ -325,7 +325,7 @@ func TestSweep(t *testing.T) {
 	gone := g.create(Draft{UserID: "bob"})
 	g.want(k.Raw, Allowed)
 	g.want(gone.Raw, Allowed)
-	if err := g.Delete(ctx, gone.Key.ID); err != nil {
+	if err := g.Delete(ctx, gone.Key.ID, nil); err != nil {
 		t.Fatal(err)
 	}
 	l := g.ring.lives.get(k.Key.ID)
@@ -538,4 +538,33 @@ func TestTopUp(t *testing.T) {
 	g.update(k.Key.ID, Patch{Remaining: to(int64(1))})
 	g.want(k.Raw, Allowed)
 	g.want(k.Raw, UsageExceeded)
+}
+
+// TestDelete_only gives keys to somebody else while their owner deletes them: whoever
+// comes first wins, and nobody deletes the key of somebody else.
+func TestDelete_only(t *testing.T) {
+	g := newRig(t)
+	ctx := context.Background()
+	mine := func(k *key.Key) bool { return k.UserID == "alice" }
+	for range 100 {
+		id := g.create(Draft{UserID: "alice"}).Key.ID
+		given := make(chan error, 1)
+		go func() {
+			_, err := g.Update(ctx, id, Patch{UserID: to("bob")})
+			given <- err
+		}()
+		deleted, gave := g.Delete(ctx, id, mine), <-given
+		if (deleted == nil) == (gave == nil) {
+			t.Fatalf("delete: %v, update: %v", deleted, gave)
+		}
+		for _, err := range []error{deleted, gave} {
+			if err != nil && !errors.Is(err, store.ErrNotFound) {
+				t.Fatal(err)
+			}
+		}
+	}
+	id := g.create(Draft{UserID: "bob"}).Key.ID
+	if err := g.Delete(ctx, id, mine); !errors.Is(err, store.ErrNotFound) || g.get(id).Key.UserID != "bob" {
+		t.Errorf("error %v", err)
+	}
 }

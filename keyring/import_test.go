@@ -253,7 +253,7 @@ func TestImport_restsInMemory(t *testing.T) {
 	if err != nil || len(records) != 1 {
 		t.Fatalf("%v, %d records", err, len(records))
 	}
-	if err := g.Delete(context.Background(), issued.Key.ID); err != nil {
+	if err := g.Delete(context.Background(), issued.Key.ID, nil); err != nil {
 		t.Fatal(err)
 	}
 	g.want(issued.Raw, Invalid)

@@ -167,7 +167,7 @@ func TestK11_unknown(t *testing.T) {
 	g := newRig(t)
 	k := g.create(Draft{})
 	other := g.create(Draft{})
-	if err := g.Delete(context.Background(), other.Key.ID); err != nil {
+	if err := g.Delete(context.Background(), other.Key.ID, nil); err != nil {
 		t.Fatal(err)
 	}
 	for _, raw := range []string{"", "x", k.Raw[:60], other.Raw} {
@@ -332,7 +332,7 @@ func TestT2_history(t *testing.T) {
 	for _, k := range []Issued{short, gone, gone, stays, stays, stays} {
 		g.want(k.Raw, Allowed)
 	}
-	if err := g.Delete(ctx, gone.Key.ID); err != nil { // before anything was written
+	if err := g.Delete(ctx, gone.Key.ID, nil); err != nil { // before anything was written
 		t.Fatal(err)
 	}
 	g.clock.advance(time.Hour)

@@ -117,7 +117,7 @@ func deleteKey(c *call) (none, error) {
 	if err != nil {
 		return none{}, err
 	}
-	return none{}, c.svc.Delete(c.Context(), id)
+	return none{}, c.svc.Delete(c.Context(), id, nil)
 }
 
 func rotateKey(c *call, in RotateKey) (IssuedKey, error) {

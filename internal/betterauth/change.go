@@ -51,8 +51,14 @@ func (c *call) change(id string) (keyring.Info, error) {
 		ExpiresIn: keyring.Field[int64]{Set: c.in.has("expiresIn"), Value: seconds(c.in)},
 		Metadata:  keyring.Field[json.RawMessage]{Set: c.in.has("metadata"), Value: sent[json.RawMessage](c.in, "metadata")},
 		Within:    c.caller.Bounds,
-		Only:      func(k *key.Key) bool { return c.visible(k) && c.allowed(k, actionUpdate) == nil },
+		Only:      c.only(actionUpdate),
 	})
+}
+
+// only tells the keys with which the caller may do something. It is asked at the very
+// change, as a key may have got another owner since it was found.
+func (c *call) only(action string) func(*key.Key) bool {
+	return func(k *key.Key) bool { return c.visible(k) && c.allowed(k, action) == nil }
 }
 
 func (c *call) delete() (any, error) {
@@ -60,7 +66,7 @@ func (c *call) delete() (any, error) {
 	if _, err := c.find(id, actionDelete); err != nil {
 		return nil, err
 	}
-	if err := c.keys.Delete(c.Context(), id); err != nil {
+	if err := c.keys.Delete(c.Context(), id, c.only(actionDelete)); err != nil {
 		return nil, err
 	}
 	return success{true}, nil

@@ -1,6 +1,7 @@
 package betterauth
 
 import (
+	"context"
 	"strings"
 	"testing"
 	"time"
@@ -144,4 +145,43 @@ func TestBetterAuth_actions(t *testing.T) {
 	}
 	a.post("/api-key/create", "{}", as(admin)...).object()
 	a.post("/api-key/create", "{}", person("alice")...).object()
+}
+
+// A key that can do more than the caller's stays as it was switched off, or as it
+// ended, and may be renamed and switched off.
+func TestBetterAuth_update_stronger(t *testing.T) {
+	a := newAPI(t)
+	k := a.mint(keyring.Draft{Permissions: key.Permissions{"api": {"write"}}})
+	strong := a.mint(keyring.Draft{Permissions: key.Permissions{"api": {"admin"}}, ExpiresIn: ptr(int64(60))})
+	update := func(fields string) reply {
+		return a.post("/api-key/update", `{"keyId":"`+strong.Key.ID+`",`+fields+`}`, as(k)...)
+	}
+	update(`"name":"mine","enabled":false`).object()
+	update(`"enabled":true`).refuses(403, "INSUFFICIENT_PERMISSIONS")
+	update(`"expiresIn":3600`).refuses(403, "INSUFFICIENT_PERMISSIONS")
+	update(`"expiresIn":null`).refuses(403, "INSUFFICIENT_PERMISSIONS")
+	update(`"expiresIn":30`).object()
+	a.sleep(time.Minute)
+	update(`"expiresIn":60`).refuses(403, "INSUFFICIENT_PERMISSIONS")
+	if got := update(`"name":"still mine"`).object(); got["enabled"] != false || got["expiresAt"] != "2026-11-21T19:09:49.500Z" {
+		t.Errorf("it was changed all the same: %v", got)
+	}
+}
+
+// A key that an operator gives to somebody else while its owner deletes it is deleted
+// before that, or not at all.
+func TestBetterAuth_delete_given_away(t *testing.T) {
+	a := newAPI(t)
+	for range 50 {
+		k := a.mint(keyring.Draft{})
+		given := make(chan error, 1)
+		go func() {
+			_, err := a.keys.Update(context.Background(), k.Key.ID, keyring.Patch{UserID: keyring.Field[string]{Set: true, Value: ptr("bob")}})
+			given <- err
+		}()
+		r := a.post("/api-key/delete", `{"keyId":"`+k.Key.ID+`"}`, person("alice")...)
+		if err := <-given; (r.status == 200) == (err == nil) || r.status != 200 && r.status != 404 {
+			t.Fatalf("delete: %d %s, update: %v", r.status, r.body, err)
+		}
+	}
 }

@@ -10,7 +10,7 @@ import (
 
 // create makes a key. Its answer is the only one with the raw key.
 func (c *call) create() (any, error) {
-	configID := c.config()
+	configID := c.configOfNew()
 	if c.in.hasAny(serverOnly...) || c.in["remaining"] != nil {
 		return nil, errServerOnly
 	}
@@ -38,6 +38,20 @@ func (c *call) create() (any, error) {
 	o := objectOf(made.Info)
 	o.Key = made.Raw
 	return o, nil
+}
+
+// configOfNew returns the configuration of a new key: the one that the call names, or
+// that of the key which makes it. The bounds of a key let it make no other, or it might
+// open what its maker cannot; so one whose configuration is gone makes none.
+func (c *call) configOfNew() string {
+	configID := c.config()
+	if c.caller == nil || c.caller.Decision == nil || c.in.text("configId") == configID {
+		return configID
+	}
+	if own := c.caller.Decision.Key().ConfigID; c.keys.HasConfig(own) {
+		return own
+	}
+	return configID
 }
 
 // ownerOf returns who a new key of a configuration belongs to.

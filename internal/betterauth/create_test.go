@@ -1,6 +1,7 @@
 package betterauth
 
 import (
+	"context"
 	"net/http"
 	"strings"
 	"testing"
@@ -21,13 +22,19 @@ type wantCreate struct {
 	value  any    // of the field
 }
 
-// creates tries bodies of create.
+// creates tries bodies of create, with a key.
 func creates(t *testing.T, field string, tests []wantCreate, settings ...setting) {
 	t.Helper()
 	a := newAPI(t, settings...)
-	k := a.mint(keyring.Draft{})
+	a.creates(as(a.mint(keyring.Draft{})), field, tests)
+}
+
+// creates tries bodies of create, as somebody.
+func (a *api) creates(who []string, field string, tests []wantCreate) {
+	t := a.t
+	t.Helper()
 	for _, test := range tests {
-		r := a.post("/api-key/create", test.body, as(k)...)
+		r := a.post("/api-key/create", test.body, who...)
 		if test.code != "" {
 			status := test.status
 			if status == 0 {
@@ -166,23 +173,62 @@ func TestBetterAuth_userId(t *testing.T) {
 	}
 }
 
+// secondAndThird are configurations beside "default".
+var secondAndThird = []setting{
+	config("second", func(r *keyring.Rules) { r.Prefix = "second_" }),
+	config("third", func(r *keyring.Rules) {}),
+}
+
 func TestBetterAuth_configId(t *testing.T) {
-	settings := []setting{
-		config("second", func(r *keyring.Rules) { r.Prefix = "second_" }),
-		config("third", func(r *keyring.Rules) {}),
-	}
-	creates(t, "configId", []wantCreate{
+	newAPI(t, secondAndThird...).creates(person("alice"), "configId", []wantCreate{
 		{body: `{"configId":"second"}`, value: "second"},
 		{body: `{"configId":"nowhere"}`, value: "default"},
 		{body: `{"configId":""}`, value: "default"},
 		{body: `{"configId":5}`, code: "VALIDATION_ERROR"},
-	}, settings...)
+	})
 	// A mount is about some of them, the first of which is its default.
-	creates(t, "configId", []wantCreate{
+	some := mount(func(o *Options) { o.Configs = []string{"second", "third"} })
+	newAPI(t, append(secondAndThird, some)...).creates(person("alice"), "configId", []wantCreate{
 		{body: `{}`, value: "second"},
 		{body: `{"configId":"third"}`, value: "third"},
 		{body: `{"configId":"default"}`, value: "second"},
-	}, append(settings, mount(func(o *Options) { o.Configs = []string{"second", "third"} }))...)
+	})
+}
+
+// A key makes keys of its own configuration, and of no other.
+func TestBetterAuth_configId_of_the_maker(t *testing.T) {
+	for _, some := range []setting{mount(func(*Options) {}), mount(func(o *Options) { o.Configs = []string{"default", "second", "third"} })} {
+		a := newAPI(t, append(secondAndThird, some)...)
+		a.creates(as(a.mint(keyring.Draft{ConfigID: ptr("second")})), "configId", []wantCreate{
+			{body: `{}`, value: "second"},
+			{body: `{"configId":null}`, code: "VALIDATION_ERROR"},
+			{body: `{"configId":""}`, value: "second"},
+			{body: `{"configId":"nowhere"}`, value: "second"},
+			{body: `{"configId":"second"}`, value: "second"},
+			{body: `{"configId":"third"}`, status: 403, code: "INSUFFICIENT_PERMISSIONS"},
+			{body: `{"configId":"default"}`, status: 403, code: "INSUFFICIENT_PERMISSIONS"},
+		})
+		a.creates(as(a.mint(keyring.Draft{})), "configId", []wantCreate{
+			{body: `{}`, value: "default"},
+			{body: `{"configId":"default"}`, value: "default"},
+			{body: `{"configId":"second"}`, status: 403, code: "INSUFFICIENT_PERMISSIONS"},
+		})
+	}
+}
+
+// A key whose configuration is configured no more makes none, of no configuration.
+func TestBetterAuth_configId_that_is_gone(t *testing.T) {
+	a := newAPI(t)
+	gone := keyring.DefaultRules()
+	gone.ConfigID = "gone"
+	before := keyring.NewService(a.ring, &keyring.Settings{Rules: keyring.DefaultRules(), Configs: []keyring.Rules{gone}})
+	k, err := before.Create(context.Background(), keyring.Draft{UserID: "alice", ConfigID: ptr("gone"), Permissions: key.Permissions{"api": {"write"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, body := range []string{`{}`, `{"configId":"gone"}`, `{"configId":"default"}`} {
+		a.post("/api-key/create", body, as(k)...).refuses(403, "INSUFFICIENT_PERMISSIONS")
+	}
 }
 
 func TestBetterAuth_configId_of_a_key(t *testing.T) {

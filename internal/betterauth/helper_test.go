@@ -26,6 +26,7 @@ var start = time.Date(2026, 11, 21, 19, 9, 19, 500_000_000, time.UTC)
 type api struct {
 	t    testing.TB
 	keys *keyring.Service
+	ring *keyring.Ring
 	srv  *httptest.Server
 
 	mu       sync.Mutex
@@ -73,7 +74,7 @@ func newAPI(t testing.TB, settings ...setting) *api {
 	for _, change := range settings {
 		change(set, &o)
 	}
-	a.keys = keyring.NewService(ring, set)
+	a.ring, a.keys = ring, keyring.NewService(ring, set)
 	h := New(a.keys, o)
 	a.srv = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if h.Methods(r) == nil {
@@ -124,7 +125,7 @@ func (a *api) identify(_ http.ResponseWriter, r *http.Request, need string) call
 	}
 	may := key.Permissions{"api": {"read", "write"}}
 	return caller.Answer{Caller: &caller.Caller{
-		UserID: name, Permissions: may, Bounds: &keyring.Bounds{Permissions: may}, Withdraw: func() {},
+		UserID: name, Permissions: may, Bounds: &keyring.Bounds{Permissions: may}, Withdraw: func(keyring.Outcome) {},
 		Organization: r.Header.Get("X-Organization"), Role: r.Header.Get("X-Role"),
 	}}
 }
@@ -140,7 +141,7 @@ func (a *api) identifyKey(r *http.Request, raw, need string) caller.Answer {
 	}
 	return caller.Answer{Caller: &caller.Caller{
 		UserID: d.Key().UserID, Permissions: d.Key().Permissions, Decision: &d, Bounds: a.keys.BoundsOf(&d),
-		Withdraw: func() { a.withdrew++ },
+		Withdraw: func(keyring.Outcome) { a.withdrew++ },
 	}}
 }
 

@@ -57,7 +57,7 @@ type Done struct {
 var actions = []string{caller.Read, caller.Write, caller.Admin}
 
 func createKey(c *call) (any, error) {
-	in, err := c.readCreate()
+	in, err := readCreate(c.body)
 	if err != nil {
 		return nil, err
 	}
@@ -80,7 +80,8 @@ func createKey(c *call) (any, error) {
 }
 
 // configID returns the configuration of a new key: that of the key which makes it,
-// or it might open what its maker cannot. Nil is "default".
+// or it might open what its maker cannot. Nil is "default", which the bounds refuse to
+// a key whose configuration is gone.
 func (c *call) configID() *string {
 	if d := c.caller.Decision; d != nil {
 		if id := d.Key().ConfigID; c.keys.HasConfig(id) {
@@ -99,11 +100,10 @@ func (c *call) usual() key.Permissions {
 	return c.caller.Bounds.Permissions.Part(key.Permissions{key.DefaultResource: {caller.Read, caller.Write}})
 }
 
-// readCreate reads the body. An empty one says nothing.
-func (c *call) readCreate() (in CreateKey, err error) {
-	body, err := strictjson.ReadBody(c.w, c.Request, strictjson.MaxBody)
-	if err != nil || body == nil {
-		return in, err
+// readCreate reads a body. An empty one says nothing.
+func readCreate(body []byte) (in CreateKey, err error) {
+	if body == nil {
+		return in, nil
 	}
 	seen := map[string]bool{}
 	return in, strictjson.Object(body, func(name string, value json.RawMessage) (err error) {

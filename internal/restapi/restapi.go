@@ -63,15 +63,29 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, identify caller.
 		h.write(w, errMethod.status, errMethod.body)
 		return
 	}
-	rt := found[i]
+	h.run(w, r, found[i], arg, identify)
+}
+
+// run takes a request to its route. The body is read before the caller is judged: who
+// sends it slowly must not stay as good as he was when he began.
+func (h *Handler) run(w http.ResponseWriter, r *http.Request, rt *Route, arg string, identify caller.Identify) {
+	c := &call{Request: r, Handler: h, arg: arg}
+	var err error
+	if rt.Method == http.MethodPost {
+		c.body, err = strictjson.ReadBody(w, r, strictjson.MaxBody)
+	}
 	answer := identify(w, r, rt.Needs)
 	if answer.Caller == nil {
 		h.refuse(w, &answer)
 		return
 	}
-	out, err := rt.serve(&call{r, h, w, answer.Caller, arg})
+	c.caller = answer.Caller
+	var out any
+	if err == nil {
+		out, err = rt.serve(c)
+	}
 	if err != nil {
-		h.fail(w, r, rt, answer.Caller, err)
+		h.fail(w, r, rt, c.caller, err)
 		return
 	}
 	h.write(w, rt.Status, out)
@@ -97,10 +111,8 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, rt *Route, c *cal
 	if f.cause != nil && r.Context().Err() == nil { // what a caller who left has cancelled is no failure
 		h.o.Report(fmt.Errorf("%s %s: %w", rt.Method, rt.Path, f.cause))
 	}
-	switch f.status {
-	case http.StatusForbidden:
-		c.Withdraw()
-	case http.StatusServiceUnavailable:
+	c.Refused(f.status)
+	if f.status == http.StatusServiceUnavailable {
 		w.Header().Set("Retry-After", "1")
 	}
 	h.write(w, f.status, f.body)

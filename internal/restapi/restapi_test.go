@@ -459,6 +459,25 @@ func TestRest_paths(t *testing.T) {
 	}
 }
 
+// TestRest_configGone makes keys with one whose configuration is configured no more.
+// It would get keys of "default", which may open what it cannot.
+func TestRest_configGone(t *testing.T) {
+	a := newAPI(t)
+	gone := keyring.DefaultRules()
+	gone.ConfigID = "gone"
+	before := keyring.NewService(a.ring, &keyring.Settings{Rules: keyring.DefaultRules(), Configs: []keyring.Rules{gone}})
+	k, err := before.Create(context.Background(), keyring.Draft{UserID: "alice", ConfigID: &gone.ConfigID, Permissions: key.Permissions{"api": {"write"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := a.keys.Verify(context.Background(), k.Raw, &keyring.Request{})
+	if err != nil || d.Outcome != keyring.Allowed {
+		t.Fatal(d.Outcome, err)
+	}
+	a.caller.Decision, a.caller.Bounds = &d, a.keys.BoundsOf(&d)
+	a.send("POST", "/v1/auth/api-keys", "").refused(t, 403, "INSUFFICIENT_PERMISSIONS", "configId")
+}
+
 // TestRest_status405 tries all methods on all paths: those of the table are
 // answered, others get a 405 that names those that are.
 func TestRest_status405(t *testing.T) {
@@ -520,11 +539,14 @@ func TestRest_status500(t *testing.T) {
 	} {
 		a.store.fail = row.fail
 		for _, rt := range Routes("/v1/auth") {
-			a.reported = nil
+			a.reported, a.withdrawn = nil, 0
 			r := a.send(rt.Method, "/v1/auth"+strings.ReplaceAll(rt.Path, "{id}", id), "")
 			r.refused(t, row.status, row.code, "")
 			if strings.Contains(r.body, "canary") {
 				t.Errorf("%s %s tells the reason: %s", rt.Method, rt.Path, r.body)
+			}
+			if (a.withdrawn == 1) != (row.status == 503) {
+				t.Errorf("%s %s: %d was taken back %d times", rt.Method, rt.Path, r.status, a.withdrawn)
 			}
 			if got := r.header.Get("Retry-After"); (got != "") != (row.status == 503) {
 				t.Errorf("%s %s: Retry-After %q with %d", rt.Method, rt.Path, got, r.status)

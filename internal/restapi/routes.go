@@ -24,9 +24,9 @@ type Route struct {
 type call struct {
 	*http.Request
 	*Handler
-	w      http.ResponseWriter
 	caller *caller.Caller
 	arg    string // the variable segment of the path
+	body   []byte // of a POST; nil: an empty one
 }
 
 // Routes returns the table of all calls below a base.

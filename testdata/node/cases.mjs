@@ -11,6 +11,9 @@ const json = { "content-type": "application/json" };
 // as makes a call as the holder of the usual key.
 const as = (w) => w.holder(w.key).apiKey;
 
+// someone makes a call as a person.
+const someone = (w) => w.person("sue").apiKey;
+
 // wire picks what is compared of a raw answer.
 const wire = ({ status, type, body }) => ({ status, type, body });
 
@@ -62,14 +65,16 @@ add("create: several problems, expiry first", (w) =>
 	as(w).create({ expiresIn: 1, prefix: "x".repeat(33), name: "x".repeat(33) }),
 );
 add("create: several problems, prefix first", (w) => as(w).create({ prefix: "x".repeat(33), name: "x".repeat(33) }));
-add("create: in another configuration", (w) => as(w).create({ configId: "second", name: "second" }));
-add("create: without the name that is required", (w) => as(w).create({ configId: "second" }));
-add("create: with an empty name where one is required", (w) => as(w).create({ configId: "second", name: "" }));
+add("create: in another configuration", (w) => as(w).create({ configId: "second", name: "second" }),
+	"a key makes keys of its own configuration: others may open what it cannot");
+add("create: a person, in another configuration", (w) => someone(w).create({ configId: "second", name: "second" }));
+add("create: without the name that is required", (w) => someone(w).create({ configId: "second" }));
+add("create: with an empty name where one is required", (w) => someone(w).create({ configId: "second", name: "" }));
 add("create: with an expiry where it is fixed", (w) =>
-	as(w).create({ configId: "second", name: "second", expiresIn: 86400 }),
+	someone(w).create({ configId: "second", name: "second", expiresIn: 86400 }),
 );
 add("create: with metadata where it is off", (w) =>
-	as(w).create({ configId: "second", name: "second", metadata: { a: 1 } }),
+	someone(w).create({ configId: "second", name: "second", metadata: { a: 1 } }),
 );
 
 // Who calls.
@@ -149,7 +154,7 @@ add("get: somebody else's", async (w) => {
 	const k = await w.mint({ userId: "sue" });
 	return as(w).get({ query: { id: k.id } });
 });
-const second = async (w) => (await as(w).create({ configId: "second", name: "second" })).data;
+const second = (w) => w.mint({ configId: "second", name: "second" });
 add("get: of another configuration", async (w) => as(w).get({ query: { id: (await second(w)).id } }));
 add("get: of the configuration that is named", async (w) =>
 	as(w).get({ query: { id: (await second(w)).id, configId: "second" } }));
@@ -246,6 +251,11 @@ add("update: metadata where it is off, and a name", async (w) =>
 	as(w).update({ keyId: (await second(w)).id, configId: "second", metadata: { a: 1 }, name: "x" }));
 add("update: the expiry where it is fixed", async (w) =>
 	as(w).update({ keyId: (await second(w)).id, configId: "second", expiresIn: null }));
+add("update: a key that may do more is switched on again", async (w) => {
+	const k = await w.mint({ permissions: { api: ["admin"] } });
+	await as(w).update({ keyId: k.id, enabled: false });
+	return as(w).update({ keyId: k.id, enabled: true });
+}, "nobody hands on more than he has, and a key that works again is as good as a new one");
 add("update: updatedAt moves", own(async (w, k) => {
 	await new Promise((done) => setTimeout(done, 5)); // two times that could not differ would show nothing
 	const { data } = await as(w).update({ keyId: k.id, name: "x" });
