@@ -1,11 +1,8 @@
 package command
 
 import (
-	"bufio"
-	"bytes"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 
@@ -81,65 +78,11 @@ type shipment struct {
 	bar    *progress
 	items  []item // of one kind, for the next request
 	size   int
+	keys   bool // keys have come: owners are too late
 }
 
 func (c *call) newImport(total int64, dryRun bool) *shipment {
 	return &shipment{report: newReport(c, dryRun), c: c, dryRun: dryRun, bar: c.progress(total)}
-}
-
-// lines imports what an export wrote.
-func (s *shipment) lines(in io.Reader) error {
-	scanner := bufio.NewScanner(in)
-	scanner.Buffer(nil, maxImport)
-	done := int64(0)
-	for n := int64(1); scanner.Scan(); n++ {
-		line := bytes.Clone(bytes.TrimSpace(scanner.Bytes()))
-		if n == 1 {
-			if err := checkHeader(line); err != nil {
-				return err
-			}
-		} else if len(line) > 0 {
-			if err := s.line(n, line); err != nil {
-				return err
-			}
-		}
-		done += int64(len(scanner.Bytes())) + 1
-		s.bar.at(done)
-	}
-	if err := scanner.Err(); err != nil {
-		return fmt.Errorf("reading the file: %w", err)
-	}
-	if done == 0 {
-		return errNoExport
-	}
-	return s.flush()
-}
-
-var errNoExport = fmt.Errorf(`this is no export of caddy-apikey: its first line must be {"format":%q,"version":%d}`+
-	"\nA database of Better Auth is imported with \"caddy apikey import better-auth\"", adminapi.ExportFormat, adminapi.ExportVersion)
-
-func checkHeader(line []byte) error {
-	var header adminapi.ExportHeader
-	if json.Unmarshal(line, &header) != nil || header.Format != adminapi.ExportFormat {
-		return errNoExport
-	}
-	if header.Version != adminapi.ExportVersion {
-		return fmt.Errorf("this export is of version %d; this program reads version %d", header.Version, adminapi.ExportVersion)
-	}
-	return nil
-}
-
-// line sends one line on its way.
-func (s *shipment) line(n int64, line []byte) error {
-	one := item{line: n, json: line}
-	var fields map[string]json.RawMessage
-	if json.Unmarshal(line, &fields) != nil || fields == nil {
-		return s.add(one, adminapi.ImportResult{Kind: "key", Status: "invalid", Error: "the line is not a JSON object"})
-	}
-	if owner, ok := fields["owner"]; ok && len(fields) == 1 {
-		one.owner, one.json = true, owner
-	}
-	return s.put(one)
 }
 
 // put adds an item to the next request. Owners and keys go in different ones.
@@ -180,8 +123,8 @@ func (s *shipment) flush() error {
 			return err
 		}
 	}
-	if s.items[0].owner && a.Value.Invalid > 0 {
-		return errors.New("an owner could not be imported, so its keys would get a new one that is enabled: nothing more was imported")
+	if s.items[0].owner && a.Value.Invalid+a.Value.Conflicts > 0 {
+		return errOwner
 	}
 	s.items, s.size = s.items[:0], 0
 	return nil

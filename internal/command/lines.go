@@ -1,0 +1,106 @@
+package command
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/caddy-apikey/caddy-apikey/internal/adminapi"
+)
+
+// lines imports what an export wrote.
+func (s *shipment) lines(in io.Reader) error {
+	scanner := bufio.NewScanner(in)
+	scanner.Buffer(nil, maxImport)
+	done := int64(0)
+	for n := int64(1); scanner.Scan(); n++ {
+		line := bytes.Clone(bytes.TrimSpace(scanner.Bytes()))
+		if n == 1 {
+			if err := checkHeader(line); err != nil {
+				return err
+			}
+		} else if len(line) > 0 {
+			if err := s.line(item{line: n, json: line}); err != nil {
+				return err
+			}
+		}
+		done += int64(len(scanner.Bytes())) + 1
+		s.bar.at(done)
+	}
+	if err := scanner.Err(); err != nil {
+		return fmt.Errorf("reading the file: %w", err)
+	}
+	if done == 0 {
+		return errNoExport
+	}
+	return s.flush()
+}
+
+var errNoExport = fmt.Errorf(`this is no export of caddy-apikey: its first line must be {"format":%q,"version":%d}`+
+	"\nA database of Better Auth is imported with \"caddy apikey import better-auth\"", adminapi.ExportFormat, adminapi.ExportVersion)
+
+func checkHeader(line []byte) error {
+	var header adminapi.ExportHeader
+	if json.Unmarshal(line, &header) != nil || header.Format != adminapi.ExportFormat {
+		return errNoExport
+	}
+	if header.Version != adminapi.ExportVersion {
+		return fmt.Errorf("this export is of version %d; this program reads version %d", header.Version, adminapi.ExportVersion)
+	}
+	return nil
+}
+
+// line sends one line on its way.
+func (s *shipment) line(one item) error {
+	var fields map[string]json.RawMessage
+	if json.Unmarshal(one.json, &fields) != nil {
+		fields = nil
+	}
+	if ofOwner(one.json, fields) {
+		return s.ownerLine(one, fields)
+	}
+	if fields == nil {
+		return s.refuse(one, "key", "the line is not a JSON object")
+	}
+	s.keys = true
+	return s.put(one)
+}
+
+// errOwner ends an import: keys whose owner stayed behind would get a new one, which
+// is enabled, or one that is here and is enabled or limited otherwise.
+var errOwner = errors.New("an owner could not be imported as it is, and its keys might open what they must not: nothing more was imported.\n" +
+	"Change the owner here or in the file, and run it again: what is here already is left alone")
+
+// ofOwner tells that a line was meant to be an owner's, however broken it is.
+func ofOwner(line []byte, fields map[string]json.RawMessage) bool {
+	for name := range fields {
+		if strings.EqualFold(name, "owner") {
+			return true
+		}
+	}
+	return fields == nil && bytes.Contains(line, []byte(`"owner"`))
+}
+
+func (s *shipment) ownerLine(one item, fields map[string]json.RawMessage) error {
+	owner, ok := fields["owner"]
+	why := ""
+	switch {
+	case s.keys:
+		why = "owners must come before all keys"
+	case !ok || len(fields) != 1:
+		why = `the line of an owner must be {"owner": …} and nothing else`
+	default:
+		one.owner, one.json = true, owner
+		return s.put(one)
+	}
+	return errors.Join(s.refuse(one, "owner", why), errOwner)
+}
+
+// refuse notes a record that is not sent at all.
+func (s *shipment) refuse(one item, kind, why string) error {
+	return s.add(one, adminapi.ImportResult{Kind: kind, Status: "invalid", Error: why})
+}

@@ -1,0 +1,119 @@
+package command
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+
+	"github.com/caddy-apikey/caddy-apikey/internal/adminapi"
+)
+
+// peer is an admin endpoint that imports whatever comes, but for owners that have
+// a status of their own.
+type peer struct {
+	*httptest.Server
+	owners map[string]string
+	got    []string // ids of keys and owners, in order
+	fails  func(w http.ResponseWriter, n int) bool
+	calls  int
+}
+
+func newPeer(t *testing.T) *peer {
+	p := &peer{}
+	p.Server = httptest.NewServer(p)
+	t.Cleanup(p.Close)
+	return p
+}
+
+func (p *peer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	p.calls++
+	if p.fails != nil && p.fails(w, p.calls) {
+		return
+	}
+	var in struct {
+		Owners []struct{ UserID string }
+		Keys   []struct{ ID string }
+	}
+	if err := json.NewDecoder(r.Body).Decode(&in); err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	var out adminapi.Imported
+	add := func(kind, id, status string) {
+		p.got = append(p.got, id)
+		switch out.Results = append(out.Results, adminapi.ImportResult{Kind: kind, ID: &id, Status: status}); status {
+		case "conflict":
+			out.Conflicts++
+		case "invalid":
+			out.Invalid++
+		}
+	}
+	for _, o := range in.Owners {
+		status, special := p.owners[o.UserID]
+		if !special {
+			status = "created"
+		}
+		add("owner", o.UserID, status)
+	}
+	for _, k := range in.Keys {
+		add("key", k.ID, "created")
+	}
+	json.NewEncoder(w).Encode(out) //nolint:errcheck // the client will say so
+}
+
+// run runs a command against the peer.
+func (p *peer) run(stdin string, args ...string) (stdout, stderr string, err error) {
+	root := &cobra.Command{Use: "apikey"}
+	Setup(root, Host{
+		Connect:    func(string, string, string) (*adminapi.Client, error) { return &adminapi.Client{Base: p.URL}, nil },
+		WrongUsage: func(*cobra.Command) error { return errors.New("wrong usage") },
+	})
+	var out, errOut bytes.Buffer
+	root.SetArgs(args)
+	root.SetIn(strings.NewReader(stdin))
+	root.SetOut(&out)
+	root.SetErr(&errOut)
+	err = root.Execute()
+	return out.String(), errOut.String(), err
+}
+
+const header = `{"format":"caddy-apikey","version":1}` + "\n"
+
+// TestOwnerStaysBehind: no key comes in whose owner did not, or not as it was.
+func TestOwnerStaysBehind(t *testing.T) {
+	const (
+		owner = `{"owner":{"userId":"off","enabled":false}}` + "\n"
+		one   = `{"id":"one","userId":"off"}` + "\n"
+	)
+	for name, test := range map[string]struct {
+		text, status, got string
+	}{
+		"all is well":       {owner + one, "created", "off one"},
+		"is here":           {owner + one, "exists", "off one"},
+		"is invalid":        {owner + one, "invalid", "off"},
+		"is another here":   {owner + one, "conflict", "off"},
+		"with more":         {`{"owner":{"userId":"off","enabled":false},"note":1}` + "\n" + one, "", ""},
+		"in capitals":       {`{"Owner":{"userId":"off","enabled":false}}` + "\n" + one, "", ""},
+		"cut off":           {`{"owner":{"userId":"off","ena` + "\n" + one, "", ""},
+		"behind its keys":   {one + owner + one, "", ""},
+		"behind other keys": {`{"id":"x","userId":"y"}` + "\n" + owner + one, "", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPeer(t)
+			p.owners = map[string]string{"off": test.status}
+			_, stderr, err := p.run(header+test.text, "import", "-")
+			if got := strings.Join(p.got, " "); got != test.got {
+				t.Errorf("sent %q, want %q", got, test.got)
+			}
+			if stops := !strings.HasSuffix(test.got, "one"); stops != (err != nil) || stops != strings.Contains(stderr, "nothing more was imported") {
+				t.Errorf("%v: %s", err, stderr)
+			}
+		})
+	}
+}
