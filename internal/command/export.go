@@ -51,7 +51,7 @@ func (c *call) exportFile(path string) (err error) {
 	if err := os.Rename(f.Name(), path); err != nil {
 		return err
 	}
-	c.note("Wrote %d owners and keys to %s.", lines-1, path) // the first line is the header
+	c.note("Wrote %d owners and keys to %s.", lines-2, path) // the first line is the header, the last the end
 	return nil
 }
 

@@ -79,6 +79,9 @@ type shipment struct {
 	items  []item // of one kind, for the next request
 	size   int
 	keys   bool // keys have come: owners are too late
+
+	counted adminapi.ExportCounts  // lines of a file
+	stated  *adminapi.ExportCounts // what its end says
 }
 
 func (c *call) newImport(total int64, dryRun bool) *shipment {

@@ -37,7 +37,22 @@ func (s *shipment) lines(in io.Reader) error {
 	if done == 0 {
 		return errNoExport
 	}
-	return s.flush()
+	if err := s.flush(); err != nil {
+		return err
+	}
+	return s.checkEnd()
+}
+
+// checkEnd tells a file that was cut off, or put together badly, from a whole one.
+func (s *shipment) checkEnd() error {
+	switch {
+	case s.stated == nil:
+		return errors.New("the export is cut off: its last line must be {\"end\":{\"owners\":n,\"keys\":n}}. What there is of it was dealt with")
+	case *s.stated != s.counted:
+		return fmt.Errorf("the export is not whole: its end tells of %d owners and %d keys, and there are %d and %d. What there is of it was dealt with",
+			s.stated.Owners, s.stated.Keys, s.counted.Owners, s.counted.Keys)
+	}
+	return nil
 }
 
 var errNoExport = fmt.Errorf(`this is no export of caddy-apikey: its first line must be {"format":%q,"version":%d}`+
@@ -60,9 +75,17 @@ func (s *shipment) line(one item) error {
 	if json.Unmarshal(one.json, &fields) != nil {
 		fields = nil
 	}
+	if s.stated != nil {
+		return fmt.Errorf("line %d stands behind the end of the export: nothing from there on was imported", one.line)
+	}
 	if ofOwner(one.json, fields) {
+		s.counted.Owners++
 		return s.ownerLine(one, fields)
 	}
+	if end, ok := fields["end"]; ok && len(fields) == 1 && json.Unmarshal(end, &s.stated) == nil && s.stated != nil {
+		return nil
+	}
+	s.counted.Keys++
 	if fields == nil {
 		return s.refuse(one, "key", "the line is not a JSON object")
 	}

@@ -90,6 +90,7 @@ func TestOwnerStaysBehind(t *testing.T) {
 	const (
 		owner = `{"owner":{"userId":"off","enabled":false}}` + "\n"
 		one   = `{"id":"one","userId":"off"}` + "\n"
+		end   = `{"end":{"owners":1,"keys":1}}`
 	)
 	for name, test := range map[string]struct {
 		text, status, got string
@@ -107,11 +108,36 @@ func TestOwnerStaysBehind(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			p := newPeer(t)
 			p.owners = map[string]string{"off": test.status}
-			_, stderr, err := p.run(header+test.text, "import", "-")
+			_, stderr, err := p.run(header+test.text+end, "import", "-")
 			if got := strings.Join(p.got, " "); got != test.got {
 				t.Errorf("sent %q, want %q", got, test.got)
 			}
 			if stops := !strings.HasSuffix(test.got, "one"); stops != (err != nil) || stops != strings.Contains(stderr, "nothing more was imported") {
+				t.Errorf("%v: %s", err, stderr)
+			}
+		})
+	}
+}
+
+// TestExportCutOff: what is left of an export is imported, and no success.
+func TestExportCutOff(t *testing.T) {
+	const whole = header + `{"owner":{"userId":"a"}}` + "\n" + `{"id":"one","userId":"a"}` + "\n" + `{"id":"two","userId":"a"}` + "\n"
+	for name, test := range map[string]struct{ text, got, says string }{
+		"whole":            {whole + `{"end":{"owners":1,"keys":2}}` + "\n\n", "a one two", ""},
+		"empty":            {header + `{"end":{"owners":0,"keys":0}}`, "", ""},
+		"without its end":  {whole, "a one two", "is cut off"},
+		"in the last line": {whole + `{"end":{"own`, "a one two", "is cut off"},
+		"after the header": {header, "", "is cut off"},
+		"of another end":   {whole + `{"end":{"owners":1,"keys":3}}`, "a one two", "1 owners and 3 keys, and there are 1 and 2"},
+		"two of them":      {whole + `{"end":{"owners":1,"keys":2}}` + "\n" + header, "a", "line 6 stands behind the end"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPeer(t)
+			_, stderr, err := p.run(test.text, "import", "-")
+			if got := strings.Join(p.got, " "); got != test.got {
+				t.Errorf("sent %q, want %q", got, test.got)
+			}
+			if (err != nil) != (test.says != "") || !strings.Contains(stderr, test.says) {
 				t.Errorf("%v: %s", err, stderr)
 			}
 		})
