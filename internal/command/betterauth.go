@@ -6,7 +6,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/caddy-apikey/caddy-apikey/internal/adminapi"
 	"github.com/caddy-apikey/caddy-apikey/internal/betterauthdb"
 )
 
@@ -73,11 +72,7 @@ func (c *call) importBetterAuth(o betterauthdb.Options, dryRun bool) (err error)
 func (s *shipment) key(k betterauthdb.Key) error {
 	one := item{id: k.Record.ID, notes: k.Notes, config: *k.Record.ConfigID}
 	if k.Refused != nil {
-		result := adminapi.ImportResult{Kind: "key", Status: "invalid", Field: k.Refused.Field, Error: k.Refused.Message}
-		if one.id != "" {
-			result.ID = &one.id
-		}
-		return s.add(one, result)
+		return s.refuse(one, "key", k.Refused.Field, k.Refused.Message)
 	}
 	raw, err := marshal(k.Record)
 	if err != nil {

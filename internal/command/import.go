@@ -88,8 +88,12 @@ func (c *call) newImport(total int64, dryRun bool) *shipment {
 	return &shipment{report: newReport(c, dryRun), c: c, dryRun: dryRun, bar: c.progress(total)}
 }
 
-// put adds an item to the next request. Owners and keys go in different ones.
+// put adds an item to the next request. Owners and keys go in different ones. What
+// fits into none is refused, and the rest goes on.
 func (s *shipment) put(one item) error {
+	if len(one.json) > maxImport {
+		return s.refuse(one, "key", "", sprintf("the record is longer than %d bytes", maxImport))
+	}
 	full := len(s.items) == adminapi.MaxImport || s.size+len(one.json) > maxImport
 	if len(s.items) > 0 && (full || s.items[0].owner != one.owner) {
 		if err := s.flush(); err != nil {
@@ -99,6 +103,15 @@ func (s *shipment) put(one item) error {
 	s.items = append(s.items, one)
 	s.size += len(one.json) + 1
 	return nil
+}
+
+// refuse notes a record that is not sent at all.
+func (s *shipment) refuse(one item, kind, field, why string) error {
+	result := adminapi.ImportResult{Kind: kind, Status: "invalid", Field: field, Error: why}
+	if one.id != "" {
+		result.ID = &one.id
+	}
+	return s.add(one, result)
 }
 
 // flush sends what waits.

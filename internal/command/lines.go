@@ -14,25 +14,28 @@ import (
 
 // lines imports what an export wrote.
 func (s *shipment) lines(in io.Reader) error {
-	scanner := bufio.NewScanner(in)
-	scanner.Buffer(nil, maxImport)
+	file := bufio.NewReaderSize(in, 1<<16)
 	done := int64(0)
-	for n := int64(1); scanner.Scan(); n++ {
-		line := bytes.Clone(bytes.TrimSpace(scanner.Bytes()))
-		if n == 1 {
-			if err := checkHeader(line); err != nil {
-				return err
-			}
-		} else if len(line) > 0 {
-			if err := s.line(item{line: n, json: line}); err != nil {
-				return err
-			}
+	for n := int64(1); ; n++ {
+		line, size, err := readLine(file)
+		if errors.Is(err, io.EOF) {
+			break
 		}
-		done += int64(len(scanner.Bytes())) + 1
+		if err != nil {
+			return fmt.Errorf("reading the file: %w", err)
+		}
+		one := item{line: n, json: bytes.TrimSpace(line)}
+		switch {
+		case n == 1:
+			err = checkHeader(one.json)
+		case len(one.json) > 0:
+			err = s.line(one)
+		}
+		if err != nil {
+			return err
+		}
+		done += size
 		s.bar.at(done)
-	}
-	if err := scanner.Err(); err != nil {
-		return fmt.Errorf("reading the file: %w", err)
 	}
 	if done == 0 {
 		return errNoExport
@@ -41,6 +44,23 @@ func (s *shipment) lines(in io.Reader) error {
 		return err
 	}
 	return s.checkEnd()
+}
+
+// readLine returns the next line and its size. Of one that fits into no request it
+// returns the beginning, which is just too long. io.EOF means that there is no line.
+func readLine(in *bufio.Reader) (line []byte, size int64, err error) {
+	for {
+		part, err := in.ReadSlice('\n')
+		size += int64(len(part))
+		line = append(line, part[:min(len(part), maxImport+1-len(line))]...)
+		switch {
+		case errors.Is(err, bufio.ErrBufferFull):
+		case errors.Is(err, io.EOF) && size > 0:
+			return line, size, nil
+		default:
+			return line, size, err
+		}
+	}
 }
 
 // checkEnd tells a file that was cut off, or put together badly, from a whole one.
@@ -86,8 +106,8 @@ func (s *shipment) line(one item) error {
 		return nil
 	}
 	s.counted.Keys++
-	if fields == nil {
-		return s.refuse(one, "key", "the line is not a JSON object")
+	if fields == nil && len(one.json) <= maxImport {
+		return s.refuse(one, "key", "", "the line is not a JSON object")
 	}
 	s.keys = true
 	return s.put(one)
@@ -120,10 +140,5 @@ func (s *shipment) ownerLine(one item, fields map[string]json.RawMessage) error 
 		one.owner, one.json = true, owner
 		return s.put(one)
 	}
-	return errors.Join(s.refuse(one, "owner", why), errOwner)
-}
-
-// refuse notes a record that is not sent at all.
-func (s *shipment) refuse(one item, kind, why string) error {
-	return s.add(one, adminapi.ImportResult{Kind: kind, Status: "invalid", Error: why})
+	return errors.Join(s.refuse(one, "owner", "", why), errOwner)
 }

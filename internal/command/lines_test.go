@@ -2,10 +2,12 @@ package command
 
 import (
 	"bytes"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -141,5 +143,62 @@ func TestExportCutOff(t *testing.T) {
 				t.Errorf("%v: %s", err, stderr)
 			}
 		})
+	}
+}
+
+// TestImportTooLong: a record that fits into no request is told of, and the rest comes in.
+func TestImportTooLong(t *testing.T) {
+	long := strings.Repeat("x", maxImport)
+	for name, test := range map[string]struct{ line, got string }{
+		"key":               {`{"id":"long","name":"` + long + `"}`, "a one two"},
+		"key of two bodies": {`{"id":"long","name":"` + long + long + `"}`, "a one two"},
+		"owner":             {`{"owner":{"userId":"` + long + `"}}`, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPeer(t)
+			before := `{"owner":{"userId":"a"}}` + "\n"
+			after := `{"id":"one","userId":"a"}` + "\n" + `{"id":"two","userId":"a"}` + "\n" + `{"end":{"owners":1,"keys":3}}`
+			stdout, stderr, err := p.run(header+before+test.line+"\n"+after, "import", "-", "--json")
+			if got := strings.Join(p.got, " "); got != test.got || err == nil {
+				t.Fatalf("sent %q, want %q; %v: %s", got, test.got, err, stderr)
+			}
+			var report struct{ Results []outcome }
+			if err := json.Unmarshal([]byte(stdout), &report); err != nil {
+				t.Fatal(err)
+			}
+			refused := 0
+			for _, r := range report.Results {
+				if r.Status == "invalid" && r.Line == 3 && r.Error != "" {
+					refused++
+				}
+			}
+			if refused != 1 || len(stdout) > 1000 {
+				t.Errorf("line 3 is not told of once: %.1000s", stdout)
+			}
+			if test.got != "" && !strings.Contains(stdout, "longer than") {
+				t.Errorf("report: %s", stdout)
+			}
+		})
+	}
+}
+
+// TestImportTooLongRow: the same for a row of another database.
+func TestImportTooLongRow(t *testing.T) {
+	p := newPeer(t)
+	path := filepath.Join(t.TempDir(), "a.db")
+	db, err := sql.Open("sqlite", "file:"+path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	_, err = db.Exec(`CREATE TABLE apikey (id TEXT, referenceId TEXT, key TEXT, name TEXT);
+		INSERT INTO apikey SELECT 'k' || value, 'u', substr('abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyz', value, 43), iif(value = 2, printf('%.*c', ?, 'x'), '')
+		FROM json_each('[1,2,3]')`, maxImport)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout, _, err := p.run("", "import", "better-auth", path)
+	if got := strings.Join(p.got, " "); got != "k1 k3" || err == nil || !strings.Contains(stdout, "k2") {
+		t.Errorf("sent %q, %v: %s", got, err, stdout)
 	}
 }
