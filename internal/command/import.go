@@ -80,6 +80,8 @@ type shipment struct {
 	size   int
 	keys   bool // keys have come: owners are too late
 
+	answered bool // by the server, once
+
 	counted adminapi.ExportCounts  // lines of a file
 	stated  *adminapi.ExportCounts // what its end says
 }
@@ -127,7 +129,7 @@ func (s *shipment) flush() error {
 			in.Keys = append(in.Keys, adminapi.Each[adminapi.KeyRecord]{Raw: one.json})
 		}
 	}
-	a, err := s.c.client.ImportKeys(s.c.ctx, in)
+	a, err := s.send(in)
 	if err != nil {
 		return err
 	}
@@ -156,6 +158,10 @@ func (s *shipment) end(err error) error {
 	case s.total() == 0:
 		return err
 	default:
-		return errors.Join(errors.New(describe(err)), s.finish())
+		said := describe(err)
+		if s.passing(err) {
+			said += "\nThe import ended early. Run it again: what is here already is left alone."
+		}
+		return errors.Join(errors.New(said), s.finish())
 	}
 }

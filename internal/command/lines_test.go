@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -200,5 +201,62 @@ func TestImportTooLongRow(t *testing.T) {
 	stdout, _, err := p.run("", "import", "better-auth", path)
 	if got := strings.Join(p.got, " "); got != "k1 k3" || err == nil || !strings.Contains(stdout, "k2") {
 		t.Errorf("sent %q, %v: %s", got, err, stdout)
+	}
+}
+
+// TestImportRetries: a server that is gone for a moment, as in a reload, does not
+// end an import; one that stays away does, and what to do is said.
+func TestImportRetries(t *testing.T) {
+	const (
+		text  = header + `{"owner":{"userId":"a"}}` + "\n" + `{"id":"one","userId":"a"}` + "\n" + `{"end":{"owners":1,"keys":1}}`
+		again = "Run it again: what is here already is left alone."
+	)
+	breakOff := func(w http.ResponseWriter) {
+		if c, _, err := http.NewResponseController(w).Hijack(); err == nil {
+			c.Close()
+		}
+	}
+	cutAnswer := func(w http.ResponseWriter) {
+		w.Header().Set("Content-Length", "100")
+		io.WriteString(w, "{") //nolint:errcheck // the client will say so
+	}
+	refuse := func(status int) func(http.ResponseWriter) {
+		return func(w http.ResponseWriter) { http.Error(w, `{"message":"no"}`, status) }
+	}
+	for name, test := range map[string]struct {
+		answer      func(http.ResponseWriter)
+		first, last int // calls that fail
+		calls       int
+		says        string
+	}{
+		"breaks off":         {breakOff, 2, 2, 3, ""},
+		"breaks off first":   {breakOff, 1, 1, 3, ""},
+		"in the answer":      {cutAnswer, 2, 2, 3, ""},
+		"is unavailable":     {refuse(503), 2, 3, 4, ""},
+		"stays unavailable":  {refuse(503), 2, 99, 1 + sendTries, again},
+		"is no longer there": {breakOff, 2, 99, 1 + sendTries, again},
+		"refuses":            {refuse(400), 2, 2, 2, "400"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := newPeer(t)
+			p.fails = func(w http.ResponseWriter, n int) bool {
+				fails := n >= test.first && n <= test.last
+				if fails {
+					test.answer(w)
+				}
+				return fails
+			}
+			stdout, stderr, err := p.run(text, "import", "-")
+			if p.calls != test.calls || (err != nil) != (test.says != "") || !strings.Contains(stderr, test.says) {
+				t.Errorf("%d calls, want %d; %v: %s", p.calls, test.calls, err, stderr)
+			}
+			if test.says != again && strings.Contains(stderr, again) {
+				t.Errorf("says to run it again: %s", stderr)
+			}
+			if !strings.Contains(stdout, "created   ") {
+				t.Errorf("no report: %s", stdout)
+			}
+		})
 	}
 }
