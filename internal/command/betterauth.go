@@ -20,13 +20,14 @@ database is only read. The raw keys that people have go on working, because thei
 hashes are carried over.
 
 Nothing that exists is changed, so this can be repeated until the applications
-have moved. The report tells what could not be carried over as it was, and why;
+have moved. What was deleted here comes back, though: revoke, do not delete, while
+you still import. The report tells what could not be carried over as it was, and why;
 exit status 1 tells that a key was not imported, or lost something.`
 	cmd.Example = `  caddy apikey import better-auth sqlite.db --dry-run
   caddy apikey import better-auth sqlite.db --config-map public=pub`
 	f := cmd.Flags()
 	f.SortFlags = false
-	f.BoolVar(&dryRun, "dry-run", false, "report the same, and write nothing")
+	f.BoolVar(&dryRun, "dry-run", false, dryRunUsage)
 	each(f, "config-map", "`theirs=ours`: another name for a configuration; repeatable", pair(o.Configs))
 	f.StringVar(&o.Table, "table", "", "`name` of the table (default apikey)")
 	each(f, "column", "`field=name`: the column of a field of Better Auth that was renamed; repeatable", pair(o.Columns))

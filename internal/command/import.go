@@ -28,15 +28,18 @@ runs. Keys keep their ids, hashes, credits and windows.
 
 Nothing that exists is changed, so an import can be repeated: what is there
 already is counted as such, and what is there with another raw key or another
-standing is a conflict. Exit status 1 tells that something could not be imported;
+standing is a conflict. What was deleted here comes back: revoke, do not delete,
+while you still import. Exit status 1 tells that something could not be imported;
 the report tells what and why.`
 	cmd.Example = `  caddy apikey import keys.ndjson --dry-run
   gunzip < keys.ndjson.gz | caddy apikey import -
   caddy apikey import better-auth sqlite.db`
-	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "report the same, and write nothing")
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, dryRunUsage)
 	cmd.AddCommand(h.importBetterAuth())
 	return cmd
 }
+
+const dryRunUsage = "report what would happen, and write nothing; what comes twice in the file may not be seen"
 
 // openInput opens a file or standard input. The size of the latter is not known.
 func (c *call) openInput(name string) (io.ReadCloser, int64, error) {

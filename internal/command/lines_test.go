@@ -260,3 +260,16 @@ func TestImportRetries(t *testing.T) {
 		})
 	}
 }
+
+// TestImportHelp: what an import cannot see is said where it is started.
+func TestImportHelp(t *testing.T) {
+	for _, args := range [][]string{{"import", "--help"}, {"import", "better-auth", "--help"}} {
+		help, _, err := new(peer).run("", args...)
+		help = strings.Join(strings.Fields(help), " ")
+		for _, want := range []string{"revoke, do not delete, while you still import", "what comes twice in the file may not be seen"} {
+			if err != nil || !strings.Contains(help, want) {
+				t.Errorf("%v says not %q (%v): %s", args, want, err, help)
+			}
+		}
+	}
+}
