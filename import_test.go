@@ -430,6 +430,7 @@ func TestImportUsage(t *testing.T) {
 		return path
 	}
 	const header = `{"format":"caddy-apikey","version":1}` + "\n"
+	const end = `{"end":{"owners":0,"keys":0}}`
 	empty := betterAuthDB(t)
 	for name, test := range map[string]struct {
 		code int
@@ -452,9 +453,9 @@ func TestImportUsage(t *testing.T) {
 		"nothing":             {1, []string{"import", file("b", "")}, "no export"},
 		"another version":     {1, []string{"import", file("c", `{"format":"caddy-apikey","version":2}`)}, "version 2"},
 		"a database":          {1, []string{"import", empty}, "better-auth"},
-		"bad lines":           {1, []string{"import", file("d", header+"x\n\n[]\n{}\n")}, "3 records could not"},
+		"bad lines":           {1, []string{"import", file("d", header+"x\n\n[]\n{}\n"+`{"end":{"owners":0,"keys":3}}`)}, "3 records could not"},
 		"an owner is invalid": {1, []string{"import", file("e", header+`{"owner":{"userId":"."}}`+"\n"+`{"id":"x"}`+"\n")}, "nothing more was imported"},
-		"empty export":        {0, []string{"import", file("f", header)}, ""},
+		"empty export":        {0, []string{"import", file("f", header+end)}, ""},
 		"empty database":      {0, []string{"import", "better-auth", empty}, ""},
 		"no folder for it":    {1, []string{"export", "--output", filepath.Join(dir, "nosuch", "x")}, "no such file"},
 	} {

@@ -16,7 +16,7 @@ const (
 )
 
 // ExportHeader is the first line of an export. Then come lines {"owner": …}, each
-// an OwnerRecord, then those of keys, each a KeyRecord.
+// an OwnerRecord, then those of keys, each a KeyRecord, and an ExportEnd.
 type ExportHeader struct {
 	Format  string `json:"format"`
 	Version int    `json:"version"`
@@ -29,6 +29,17 @@ type ExportedOwner struct {
 
 // stream is an answer that is written while it is read: JSON, an object a line.
 type stream func(io.Writer) error
+
+// ExportEnd is the last line of an export: a file without it is cut off.
+type ExportEnd struct {
+	End ExportCounts `json:"end"`
+}
+
+// ExportCounts is how many lines of each kind there are.
+type ExportCounts struct {
+	Owners int64 `json:"owners"`
+	Keys   int64 `json:"keys"`
+}
 
 const streamType = "application/x-ndjson"
 
@@ -46,9 +57,14 @@ func exportKeys(c *call) (stream, error) {
 		if err := line(ExportHeader{ExportFormat, ExportVersion}); err != nil {
 			return err
 		}
-		return c.svc.Export(c.Context(),
-			func(o keyring.OwnerRecord) error { return line(ExportedOwner{ownerRecordOf(o)}) },
-			func(e store.Entry) error { return line(recordOf(e)) })
+		var n ExportCounts
+		err := c.svc.Export(c.Context(),
+			func(o keyring.OwnerRecord) error { n.Owners++; return line(ExportedOwner{ownerRecordOf(o)}) },
+			func(e store.Entry) error { n.Keys++; return line(recordOf(e)) })
+		if err != nil {
+			return err
+		}
+		return line(ExportEnd{n})
 	}, nil
 }
 

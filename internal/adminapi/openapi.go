@@ -76,7 +76,7 @@ func (s *schemas) responses(rt *route) object {
 	case noneType:
 	case reflect.TypeFor[stream]():
 		good.add("content", object{{streamType, object{{"schema", object{{"type", "string"}, {"description", "one JSON object a line: " +
-			`{"format":"caddy-apikey","version":1}, then {"owner":OwnerRecord} for every owner, then a KeyRecord for every key`}}}}}})
+			`{"format":"caddy-apikey","version":1}, then {"owner":OwnerRecord} for every owner, then a KeyRecord for every key, then {"end":{"owners":n,"keys":n}} with how many there are`}}}}}})
 	default:
 		good.add("content", s.content(rt.answer, false))
 	}

@@ -137,8 +137,11 @@ func (s spec) checkExport(t *testing.T, r reply) {
 		t.Errorf("Content-Type %q, Cache-Control %q", ct, cc)
 	}
 	record := func(name string) map[string]any { return s.at("components", "schemas", name).(map[string]any) }
-	keys := 0
+	keys, owners, end := 0, 0, ""
 	for line := range strings.Lines(string(r.body)) {
+		if end != "" {
+			t.Errorf("a line behind the end: %s", line)
+		}
 		var v map[string]any
 		if err := json.Unmarshal([]byte(line), &v); err != nil {
 			t.Fatalf("%v: %s", err, line)
@@ -146,7 +149,10 @@ func (s spec) checkExport(t *testing.T, r reply) {
 		var faults []string
 		switch owner, ok := v["owner"]; {
 		case v["format"] != nil:
+		case v["end"] != nil:
+			end = strings.TrimSpace(line)
 		case ok:
+			owners++
 			faults = s.check(record("OwnerRecord"), owner, "owner")
 		default:
 			keys++
@@ -158,6 +164,9 @@ func (s spec) checkExport(t *testing.T, r reply) {
 	}
 	if keys == 0 {
 		t.Error("no key in the export")
+	}
+	if want := fmt.Sprintf(`{"end":{"owners":%d,"keys":%d}}`, owners, keys); end != want {
+		t.Errorf("the end is %q, want %s", end, want)
 	}
 }
 

@@ -272,37 +272,62 @@ func jsonNumber(n int64) string {
 	return string(b)
 }
 
-// flag reads a boolean. Only an explicit no is one.
+// flag reads a boolean; NULL is true. A row that says anything else is refused: it
+// may have meant no.
 func (c *conversion) flag(field string) bool {
-	switch v := c.row[field].(type) {
-	case int64:
-		return v != 0
-	case string:
-		return v != "false" && v != "0"
+	if c.row[field] == nil {
+		return true
 	}
-	return true
+	text, _ := c.text(field)
+	switch strings.ToLower(text) {
+	case "1", "true":
+		return true
+	case "0", "false":
+	default:
+		c.refuse(field, "is neither true nor false")
+	}
+	return false
 }
+
+// bounds are the fields that hold a key back: without one of them it would open
+// what it did not open there.
+var bounds = []string{"remaining", "rateLimitMax", "rateLimitTimeWindow"}
 
 // count reads a number, rounded up: a limit of 2.5 let three requests pass, and
 // 2.5 credits were good for three.
 func (c *conversion) count(field string) *int64 {
-	switch v := c.row[field].(type) {
-	case int64:
-		if v > key.MaxCount {
-			c.note(field, "is above 2^53-1: set to that")
-		}
-		v = min(max(v, -1), key.MaxCount)
-		return &v
-	case float64:
-		n := min(max(math.Ceil(v), -1), float64(key.MaxCount))
-		if n != v {
-			c.note(field, "is no whole number from 0 to 2^53-1: rounded up, within that")
-		}
-		whole := int64(n)
-		return &whole
-	case nil:
-	default:
+	v, ok := c.number(field)
+	switch {
+	case !ok && slices.Contains(bounds, field):
+		c.refuse(field, "is no number: how much the key may do cannot be told")
+		return nil
+	case !ok:
 		c.lose(field, "is no number: left out")
+		return nil
+	case v == nil:
+		return nil
 	}
-	return nil
+	n := min(max(math.Ceil(*v), -1), float64(key.MaxCount))
+	switch {
+	case *v != math.Trunc(*v):
+		c.note(field, "is no whole number from 0 to 2^53-1: rounded up, within that")
+	case *v > n:
+		c.note(field, "is above 2^53-1: set to that")
+	}
+	whole := int64(n)
+	return &whole
+}
+
+// number returns a number, also one that is written as text: nil for NULL, and ok
+// where it could be read. What a float64 does not tell apart is above 2^53-1.
+func (c *conversion) number(field string) (n *float64, ok bool) {
+	switch v := c.row[field].(type) {
+	case nil:
+		return nil, true
+	case float64:
+		return &v, true
+	}
+	text, _ := c.text(field)
+	err := json.Unmarshal([]byte(text), &n)
+	return n, err == nil && n != nil
 }

@@ -1,13 +1,10 @@
 package betterauthdb
 
 import (
-	"context"
 	"crypto/sha256"
-	"database/sql"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -53,6 +50,22 @@ func TestFields(t *testing.T) {
 		"serial id":                     {row{"id": int64(7)}, `"id":"7"`, ""},
 		"disabled":                      {row{"enabled": int64(0)}, `"enabled":false`, ""},
 		"enabled is not told":           {row{"enabled": nil}, ``, ""},
+		"disabled, as text":             {row{"enabled": "FALSE"}, `"enabled":false`, ""},
+		"enabled, as text":              {row{"enabled": []byte("true")}, ``, ""},
+		"enabled, in a word":            {row{"enabled": "no"}, `"enabled":false`, "refused enabled"},
+		"enabled, by half":              {row{"enabled": 0.5}, `"enabled":false`, "refused enabled"},
+		"enabled, twice":                {row{"enabled": int64(2)}, `"enabled":false`, "refused enabled"},
+		"limited, in a word":            {row{"rateLimitEnabled": "yes"}, `"rateLimitEnabled":false`, "refused rateLimitEnabled"},
+		"credits, as text":              {row{"remaining": "5"}, `"remaining":5`, ""},
+		"credits, as bytes":             {row{"remaining": []byte("5")}, `"remaining":5`, ""},
+		"credits, in a word":            {row{"remaining": "five"}, ``, "refused remaining"},
+		"credits, null as text":         {row{"remaining": "null"}, ``, "refused remaining"},
+		"credits, empty text":           {row{"remaining": ""}, ``, "refused remaining"},
+		"credits, not a number":         {row{"remaining": "NaN"}, ``, "refused remaining"},
+		"limit, as text":                {row{"rateLimitMax": "5", "rateLimitTimeWindow": "1000.0"}, `"rateLimitMax":5,"rateLimitTimeWindow":1000`, ""},
+		"limit, in a word":              {row{"rateLimitMax": "many", "rateLimitTimeWindow": int64(1000)}, ``, "rateLimitMax refused rateLimitMax"},
+		"window, in a word":             {row{"rateLimitMax": int64(5), "rateLimitTimeWindow": "1d"}, ``, "rateLimitMax refused rateLimitTimeWindow"},
+		"refill, in a word":             {row{"remaining": int64(5), "refillAmount": "x", "refillInterval": int64(1000)}, `"remaining":5`, "lost refillAmount refillAmount"},
 		"no limit":                      {row{"rateLimitEnabled": int64(0), "rateLimitMax": int64(5), "rateLimitTimeWindow": int64(1000)}, `"rateLimitEnabled":false,"rateLimitMax":5,"rateLimitTimeWindow":1000`, ""},
 		"limit with a count":            {row{"rateLimitMax": int64(5), "rateLimitTimeWindow": int64(1000), "requestCount": int64(3), "lastRequest": "2026-11-21T19:09:19.5Z"}, `"rateLimitMax":5,"rateLimitTimeWindow":1000,"requestCount":3,"lastRequest":"2026-11-21T19:09:19.500Z"`, ""},
 		"half a limit":                  {row{"rateLimitMax": int64(5)}, ``, "rateLimitMax"},
@@ -186,54 +199,5 @@ func TestConfigs(t *testing.T) {
 		if got := *converted(o, row{"configId": theirs}).Record.ConfigID; got != ours {
 			t.Errorf("%v became %s, want %s", theirs, got, ours)
 		}
-	}
-}
-
-// TestColumns: tables and columns of other names.
-func TestColumns(t *testing.T) {
-	theirs, ours := hashes(raw)
-	for name, test := range map[string]struct {
-		create, values string
-		options        Options
-		extra          string
-	}{
-		"snake case":         {`CREATE TABLE "apiKey" (id TEXT, reference_id TEXT, key TEXT, rate_limit_max INT, rate_limit_time_window INT, tenant TEXT)`, `'i', 'u', ?, 5, 1000, 't'`, Options{Table: "apikey"}, "tenant"},
-		"before version 1.5": {`CREATE TABLE apikey (id TEXT, userId TEXT, key TEXT, rateLimitMax INT, rateLimitTimeWindow INT)`, `'i', 'u', ?, 5, 1000`, Options{}, ""},
-		"renamed":            {`CREATE TABLE "my ""keys""" (nr INT, "the owner" TEXT, hash TEXT, "max" INT, rateLimitTimeWindow INT)`, `'i', 'u', ?, 5, 1000`, Options{Table: `my "keys"`, Columns: map[string]string{"id": "nr", "referenceId": "the owner", "key": "hash", "rateLimitMax": "max"}}, ""},
-		"without rowid":      {`CREATE TABLE apikey (id TEXT PRIMARY KEY, referenceId TEXT, key TEXT, rateLimitMax INT, rateLimitTimeWindow INT) WITHOUT ROWID`, `'i', 'u', ?, 5, 1000`, Options{}, ""},
-	} {
-		t.Run(name, func(t *testing.T) {
-			path := filepath.Join(t.TempDir(), "a # b.db")
-			other, err := sql.Open("sqlite", "file:"+strings.NewReplacer(" ", "%20", "#", "%23").Replace(path))
-			if err != nil {
-				t.Fatal(err)
-			}
-			table, _, _ := strings.Cut(strings.TrimPrefix(test.create, "CREATE TABLE "), " (")
-			for _, q := range []string{"PRAGMA journal_mode = WAL", test.create, "INSERT INTO " + table + " VALUES (" + test.values + ")"} {
-				if _, err := other.Exec(strings.Replace(q, "?", "'"+theirs+"'", 1)); err != nil {
-					t.Fatal(err)
-				}
-			}
-			defer other.Close() // it is open all the time, as that of a server that runs
-			d, err := Open(context.Background(), path, test.options)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer d.Close()
-			var keys []Key
-			if err := d.Each(context.Background(), func(k Key) error { keys = append(keys, k); return nil }); err != nil {
-				t.Fatal(err)
-			}
-			if d.Count() != 1 || len(keys) != 1 || strings.Join(d.Extra(), " ") != test.extra {
-				t.Fatalf("%d rows, %d keys, extra %v", d.Count(), len(keys), d.Extra())
-			}
-			r := keys[0].Record
-			if r.ID != "i" || r.UserID != "u" || r.Hash != ours || *r.RateLimitMax != 5 || *r.RateLimitTimeWindow != 1000 || *r.ConfigID != "default" {
-				t.Errorf("%+v", r)
-			}
-			if _, err := d.db.Exec("DELETE FROM " + table); err == nil {
-				t.Error("the database can be written")
-			}
-		})
 	}
 }

@@ -32,6 +32,7 @@ type DB struct {
 	db      *sql.DB
 	options Options
 	columns []string // of the table, in the order of fields; empty where it has none
+	order   []string // expressions that tell rows apart, by which they are read
 	extra   []string // columns that nobody knows
 	count   int64
 }
@@ -102,6 +103,9 @@ func (d *DB) look(ctx context.Context) error {
 	if err := d.match(names); err != nil {
 		return err
 	}
+	if d.order, err = d.findOrder(ctx, names); err != nil {
+		return err
+	}
 	return d.db.QueryRowContext(ctx, "SELECT count(*) FROM "+quote(d.options.Table)).Scan(&d.count)
 }
 
@@ -140,42 +144,6 @@ func find(names []string, want string) string {
 		}
 	}
 	return ""
-}
-
-// Each calls f for every key. All are read from one snapshot. An error of f ends it.
-func (d *DB) Each(ctx context.Context, f func(Key) error) error {
-	list := make([]string, len(fields))
-	for i, column := range d.columns {
-		list[i] = "NULL"
-		if column != "" {
-			list[i] = "+" + quote(column) // an expression, so that the driver makes no dates of it
-		}
-	}
-	rows, err := d.db.QueryContext(ctx, "SELECT "+strings.Join(list, ", ")+" FROM "+quote(d.options.Table))
-	if err != nil {
-		return fmt.Errorf("reading keys: %w", err)
-	}
-	defer rows.Close()
-	values := make([]any, len(fields))
-	for i := range values {
-		values[i] = new(any)
-	}
-	row := make(row, len(fields))
-	for rows.Next() {
-		if err := rows.Scan(values...); err != nil {
-			return fmt.Errorf("reading keys: %w", err)
-		}
-		for i, field := range fields {
-			row[field] = *values[i].(*any)
-		}
-		if err := f(d.options.convert(row)); err != nil {
-			return err
-		}
-	}
-	if err := rows.Err(); err != nil {
-		return fmt.Errorf("reading keys: %w", err)
-	}
-	return nil
 }
 
 func (d *DB) strings(ctx context.Context, query string, args ...any) (list []string, err error) {

@@ -6,7 +6,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/caddy-apikey/caddy-apikey/internal/adminapi"
 	"github.com/caddy-apikey/caddy-apikey/internal/betterauthdb"
 )
 
@@ -21,13 +20,14 @@ database is only read. The raw keys that people have go on working, because thei
 hashes are carried over.
 
 Nothing that exists is changed, so this can be repeated until the applications
-have moved. The report tells what could not be carried over as it was, and why;
+have moved. What was deleted here comes back, though: revoke, do not delete, while
+you still import. The report tells what could not be carried over as it was, and why;
 exit status 1 tells that a key was not imported, or lost something.`
 	cmd.Example = `  caddy apikey import better-auth sqlite.db --dry-run
   caddy apikey import better-auth sqlite.db --config-map public=pub`
 	f := cmd.Flags()
 	f.SortFlags = false
-	f.BoolVar(&dryRun, "dry-run", false, "report the same, and write nothing")
+	f.BoolVar(&dryRun, "dry-run", false, dryRunUsage)
 	each(f, "config-map", "`theirs=ours`: another name for a configuration; repeatable", pair(o.Configs))
 	f.StringVar(&o.Table, "table", "", "`name` of the table (default apikey)")
 	each(f, "column", "`field=name`: the column of a field of Better Auth that was renamed; repeatable", pair(o.Columns))
@@ -73,11 +73,7 @@ func (c *call) importBetterAuth(o betterauthdb.Options, dryRun bool) (err error)
 func (s *shipment) key(k betterauthdb.Key) error {
 	one := item{id: k.Record.ID, notes: k.Notes, config: *k.Record.ConfigID}
 	if k.Refused != nil {
-		result := adminapi.ImportResult{Kind: "key", Status: "invalid", Field: k.Refused.Field, Error: k.Refused.Message}
-		if one.id != "" {
-			result.ID = &one.id
-		}
-		return s.add(one, result)
+		return s.refuse(one, "key", k.Refused.Field, k.Refused.Message)
 	}
 	raw, err := marshal(k.Record)
 	if err != nil {

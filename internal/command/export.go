@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"os/signal"
 	"path/filepath"
+	"syscall"
 
 	"github.com/spf13/cobra"
 )
@@ -14,7 +17,7 @@ import (
 func (h *Host) export() *cobra.Command {
 	var output string
 	cmd := h.command("export [flags]", "Writes all owners and keys, with their hashes, as lines of JSON", noArgs, func(c *call) error {
-		if output == "" {
+		if output == "" || output == "-" {
 			_, err := c.exportTo(c.OutOrStdout(), nil)
 			return err
 		}
@@ -26,13 +29,20 @@ hashes are, so keys go on working where this is imported. Usage statistics are
 not in it.`
 	cmd.Example = `  caddy apikey export --output keys.ndjson
   caddy apikey export | gzip > keys.ndjson.gz`
-	cmd.Flags().StringVarP(&output, "output", "o", "", "`file` to write, readable for you only; it appears when it is complete")
+	cmd.Flags().StringVarP(&output, "output", "o", "", "`file` to write, readable for you only; it appears when it is complete; - is standard output")
 	return cmd
 }
 
-// exportFile writes a file that is whole or not there.
+// exportFile writes a file that is whole or not there, also when it is interrupted.
 func (c *call) exportFile(path string) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*") // mode 0600
+	target, err := exportTarget(path)
+	if err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(c.ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	c.ctx = ctx
+	f, err := os.CreateTemp(filepath.Dir(target), filepath.Base(target)+".*") // mode 0600
 	if err != nil {
 		return err
 	}
@@ -45,14 +55,38 @@ func (c *call) exportFile(path string) (err error) {
 	if err == nil {
 		err = f.Sync()
 	}
-	if err = errors.Join(err, f.Close()); err != nil {
+	err = errors.Join(err, f.Close())
+	switch {
+	case ctx.Err() != nil:
+		return fmt.Errorf("%s was not written: interrupted", path)
+	case err != nil:
 		return fmt.Errorf("writing %s: %w", path, err)
 	}
-	if err := os.Rename(f.Name(), path); err != nil {
+	if err := os.Rename(f.Name(), target); err != nil {
 		return err
 	}
-	c.note("Wrote %d owners and keys to %s.", lines-1, path) // the first line is the header
+	c.note("Wrote %d owners and keys to %s.", lines-2, path) // the first line is the header, the last the end
 	return nil
+}
+
+// exportTarget finds the file that an export takes the place of. That of a link is
+// what it points to, and a device stays one.
+func exportTarget(path string) (string, error) {
+	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+		return path, nil
+	}
+	target, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return "", err
+	}
+	info, err := os.Stat(target)
+	if err != nil {
+		return "", err
+	}
+	if !info.Mode().IsRegular() {
+		return "", fmt.Errorf("%s is there and no regular file: without --output the export goes to standard output", path)
+	}
+	return target, nil
 }
 
 // exportProgress is a bar for as many keys as there are now.

@@ -1,11 +1,8 @@
 package command
 
 import (
-	"bufio"
-	"bytes"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 
@@ -31,15 +28,18 @@ runs. Keys keep their ids, hashes, credits and windows.
 
 Nothing that exists is changed, so an import can be repeated: what is there
 already is counted as such, and what is there with another raw key or another
-standing is a conflict. Exit status 1 tells that something could not be imported;
+standing is a conflict. What was deleted here comes back: revoke, do not delete,
+while you still import. Exit status 1 tells that something could not be imported;
 the report tells what and why.`
 	cmd.Example = `  caddy apikey import keys.ndjson --dry-run
   gunzip < keys.ndjson.gz | caddy apikey import -
   caddy apikey import better-auth sqlite.db`
-	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "report the same, and write nothing")
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, dryRunUsage)
 	cmd.AddCommand(h.importBetterAuth())
 	return cmd
 }
+
+const dryRunUsage = "report what would happen, and write nothing; what comes twice in the file may not be seen"
 
 // openInput opens a file or standard input. The size of the latter is not known.
 func (c *call) openInput(name string) (io.ReadCloser, int64, error) {
@@ -81,69 +81,24 @@ type shipment struct {
 	bar    *progress
 	items  []item // of one kind, for the next request
 	size   int
+	keys   bool // keys have come: owners are too late
+
+	answered bool // by the server, once
+
+	counted adminapi.ExportCounts  // lines of a file
+	stated  *adminapi.ExportCounts // what its end says
 }
 
 func (c *call) newImport(total int64, dryRun bool) *shipment {
 	return &shipment{report: newReport(c, dryRun), c: c, dryRun: dryRun, bar: c.progress(total)}
 }
 
-// lines imports what an export wrote.
-func (s *shipment) lines(in io.Reader) error {
-	scanner := bufio.NewScanner(in)
-	scanner.Buffer(nil, maxImport)
-	done := int64(0)
-	for n := int64(1); scanner.Scan(); n++ {
-		line := bytes.Clone(bytes.TrimSpace(scanner.Bytes()))
-		if n == 1 {
-			if err := checkHeader(line); err != nil {
-				return err
-			}
-		} else if len(line) > 0 {
-			if err := s.line(n, line); err != nil {
-				return err
-			}
-		}
-		done += int64(len(scanner.Bytes())) + 1
-		s.bar.at(done)
-	}
-	if err := scanner.Err(); err != nil {
-		return fmt.Errorf("reading the file: %w", err)
-	}
-	if done == 0 {
-		return errNoExport
-	}
-	return s.flush()
-}
-
-var errNoExport = fmt.Errorf(`this is no export of caddy-apikey: its first line must be {"format":%q,"version":%d}`+
-	"\nA database of Better Auth is imported with \"caddy apikey import better-auth\"", adminapi.ExportFormat, adminapi.ExportVersion)
-
-func checkHeader(line []byte) error {
-	var header adminapi.ExportHeader
-	if json.Unmarshal(line, &header) != nil || header.Format != adminapi.ExportFormat {
-		return errNoExport
-	}
-	if header.Version != adminapi.ExportVersion {
-		return fmt.Errorf("this export is of version %d; this program reads version %d", header.Version, adminapi.ExportVersion)
-	}
-	return nil
-}
-
-// line sends one line on its way.
-func (s *shipment) line(n int64, line []byte) error {
-	one := item{line: n, json: line}
-	var fields map[string]json.RawMessage
-	if json.Unmarshal(line, &fields) != nil || fields == nil {
-		return s.add(one, adminapi.ImportResult{Kind: "key", Status: "invalid", Error: "the line is not a JSON object"})
-	}
-	if owner, ok := fields["owner"]; ok && len(fields) == 1 {
-		one.owner, one.json = true, owner
-	}
-	return s.put(one)
-}
-
-// put adds an item to the next request. Owners and keys go in different ones.
+// put adds an item to the next request. Owners and keys go in different ones. What
+// fits into none is refused, and the rest goes on.
 func (s *shipment) put(one item) error {
+	if len(one.json) > maxImport {
+		return s.refuse(one, "key", "", sprintf("the record is longer than %d bytes", maxImport))
+	}
 	full := len(s.items) == adminapi.MaxImport || s.size+len(one.json) > maxImport
 	if len(s.items) > 0 && (full || s.items[0].owner != one.owner) {
 		if err := s.flush(); err != nil {
@@ -153,6 +108,15 @@ func (s *shipment) put(one item) error {
 	s.items = append(s.items, one)
 	s.size += len(one.json) + 1
 	return nil
+}
+
+// refuse notes a record that is not sent at all.
+func (s *shipment) refuse(one item, kind, field, why string) error {
+	result := adminapi.ImportResult{Kind: kind, Status: "invalid", Field: field, Error: why}
+	if one.id != "" {
+		result.ID = &one.id
+	}
+	return s.add(one, result)
 }
 
 // flush sends what waits.
@@ -168,7 +132,7 @@ func (s *shipment) flush() error {
 			in.Keys = append(in.Keys, adminapi.Each[adminapi.KeyRecord]{Raw: one.json})
 		}
 	}
-	a, err := s.c.client.ImportKeys(s.c.ctx, in)
+	a, err := s.send(in)
 	if err != nil {
 		return err
 	}
@@ -180,8 +144,8 @@ func (s *shipment) flush() error {
 			return err
 		}
 	}
-	if s.items[0].owner && a.Value.Invalid > 0 {
-		return errors.New("an owner could not be imported, so its keys would get a new one that is enabled: nothing more was imported")
+	if s.items[0].owner && a.Value.Invalid+a.Value.Conflicts > 0 {
+		return errOwner
 	}
 	s.items, s.size = s.items[:0], 0
 	return nil
@@ -197,6 +161,10 @@ func (s *shipment) end(err error) error {
 	case s.total() == 0:
 		return err
 	default:
-		return errors.Join(errors.New(describe(err)), s.finish())
+		said := describe(err)
+		if s.passing(err) {
+			said += "\nThe import ended early. Run it again: what is here already is left alone."
+		}
+		return errors.Join(errors.New(said), s.finish())
 	}
 }
