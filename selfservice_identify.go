@@ -24,12 +24,12 @@ func (s *SelfService) identify(w http.ResponseWriter, r *http.Request, need stri
 	if v.presented(f) != keyring.Missing {
 		return s.identifyKey(w, r, repl, v, f, need)
 	}
-	// A gate may have refused, and removed, a key; this is an error route then. What
-	// it knows of the key, or what a gate before it has set, is nobody's identity.
+	// A gate may have refused, and removed, a key; this is an error route then. Neither
+	// what it knows of the key nor the person beside it is who calls.
 	if o := v.refusal; o != keyring.Allowed && o != keyring.Missing {
 		return s.refusal(r, keyring.Decision{Outcome: o}, nil)
 	}
-	if v.session {
+	if v.keyed {
 		return s.refusal(r, keyring.Decision{Outcome: keyring.Missing}, nil)
 	}
 	return s.identifyPerson(r, repl, need)
@@ -39,18 +39,30 @@ func (s *SelfService) identify(w http.ResponseWriter, r *http.Request, need stri
 // the person, where there is one.
 func (s *SelfService) find(r *http.Request, repl *caddy.Replacer, v *visit) found {
 	f := s.places.find(r, repl, v.admitted)
-	if f.count == 1 && f.bearer && key.CheckShape(f.raw, false) != nil && s.person(repl) != "" {
+	if f.count == 1 && f.bearer && key.CheckShape(f.raw, false) != nil && s.person(r, repl) != "" {
 		return found{}
 	}
 	return f
 }
 
 // person returns the identity that another handler has set.
-func (s *SelfService) person(repl *caddy.Replacer) string {
+func (s *SelfService) person(r *http.Request, repl *caddy.Replacer) string {
 	if s.User == "" {
 		return ""
 	}
-	return repl.ReplaceAll(s.User, "")
+	return s.told(r, repl, s.User)
+}
+
+// told returns what a placeholder tells of a person: nothing where it reads a
+// certificate that nobody has verified, in which clients write what they like.
+func (s *SelfService) told(r *http.Request, repl *caddy.Replacer, placeholder string) string {
+	value := repl.ReplaceAll(placeholder, "")
+	if value == "" || !strings.HasPrefix(placeholder, "{"+certificatePrefix) || r.TLS != nil && len(r.TLS.VerifiedChains) > 0 {
+		return value
+	}
+	s.alarms.Warn("a placeholder reads a client certificate that the server has not verified: set the mode of client_auth to verify_if_given or require_and_verify",
+		zap.String("placeholder", placeholder))
+	return ""
 }
 
 func (s *SelfService) identifyKey(w http.ResponseWriter, r *http.Request, repl *caddy.Replacer, v *visit, f found, need string) caller.Answer {
@@ -65,6 +77,9 @@ func (s *SelfService) identifyKey(w http.ResponseWriter, r *http.Request, repl *
 		}
 	}
 	q := keyring.Request{Cost: 1, CheckIP: true, ClientIP: v.clientIP(), Counted: &v.counted, ConfigIDs: s.Configs}
+	if s.Secret != "" {
+		q.CheckSecret, q.RequireSecret, q.Secret = true, s.Secret == secretRequired, v.secretOf(r)
+	}
 	if need != "" {
 		q.RequireAny = [][]key.Permission{caller.Needs(need)}
 	}
@@ -75,11 +90,11 @@ func (s *SelfService) identifyKey(w http.ResponseWriter, r *http.Request, repl *
 		v.withdraw(r, s.keys, s.alarms)
 		return s.refusal(r, d, err)
 	}
-	v.admit(repl, &d, d.Session(), s.places.ambient())
+	v.admit(repl, &d, s.stands(v, &d), s.places.ambient())
 	k, bounds := d.Key(), s.keys.BoundsOf(&d)
 	bounds.Permissions = caller.Grantable(bounds.Permissions)
 	return caller.Answer{Caller: &caller.Caller{
-		UserID: k.UserID, Permissions: k.Permissions, Decision: &v.decision, Bounds: bounds,
+		UserID: k.UserID, Permissions: k.Permissions, Decision: &v.decision, Session: v.session, Bounds: bounds,
 		Withdraw: func(o keyring.Outcome) {
 			s.keys.Recount(&v.counted, o)
 			v.withdraw(r, s.keys, s.alarms)
@@ -87,9 +102,15 @@ func (s *SelfService) identifyKey(w http.ResponseWriter, r *http.Request, repl *
 	}}
 }
 
+// stands reports whether a key stands for its owner: where a gate has let it in, that
+// is the gate's to say, and a key of an organization has no user for its owner.
+func (s *SelfService) stands(v *visit, d *keyring.Decision) bool {
+	return d.Session() && (v.session || !v.admitted) && !s.Organization.has(d.Key().ConfigID)
+}
+
 // identifyPerson finds the person. Nothing is counted for people.
 func (s *SelfService) identifyPerson(r *http.Request, repl *caddy.Replacer, need string) caller.Answer {
-	userID := s.person(repl)
+	userID := s.person(r, repl)
 	if userID == "" {
 		return s.refusal(r, keyring.Decision{Outcome: keyring.Missing}, nil)
 	}
@@ -114,7 +135,7 @@ func (s *SelfService) identifyPerson(r *http.Request, repl *caddy.Replacer, need
 	c := &caller.Caller{
 		UserID: userID, Permissions: s.grant, Bounds: &keyring.Bounds{Permissions: s.grant}, Withdraw: func(keyring.Outcome) {},
 	}
-	s.Organization.of(c, repl)
+	s.Organization.of(c, func(placeholder string) string { return s.told(r, repl, placeholder) })
 	return caller.Answer{Caller: c}
 }
 
@@ -147,13 +168,17 @@ func saysJSON(r *http.Request) bool {
 	return err == nil && t == "application/json"
 }
 
-// checkIdentityPlaceholder refuses placeholders that hold what a client writes.
+// certificatePrefix begins the placeholders that read a client's certificate.
+const certificatePrefix = "http.request.tls.client."
+
+// checkIdentityPlaceholder refuses placeholders that hold what a client writes. What
+// is in a certificate can only be judged with the request: see told.
 func checkIdentityPlaceholder(s string) error {
 	if !isPlaceholder(s) {
 		return errors.New("must be a placeholder such as {http.auth.user.id}")
 	}
 	name := s[1 : len(s)-1]
-	if strings.HasPrefix(name, "http.request.") && !strings.HasPrefix(name, "http.request.tls.client.") || strings.HasPrefix(name, "http.regexp.") {
+	if strings.HasPrefix(name, "http.request.") && !strings.HasPrefix(name, certificatePrefix) || strings.HasPrefix(name, "http.regexp.") {
 		return errors.New("must be what another handler has found out, such as {http.auth.user.id}, not what the client says of itself")
 	}
 	return nil
