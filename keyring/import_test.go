@@ -101,7 +101,7 @@ func TestImport_breaksOff(t *testing.T) {
 	deleted, deletedRaw := g.foreign(2)
 	g.imports(false, []store.Entry{there, deleted}, "created", "created")
 	g.want(deletedRaw, Allowed)
-	if err := g.Delete(context.Background(), deleted.Key.ID); err != nil {
+	if err := g.Delete(context.Background(), deleted.Key.ID, nil); err != nil {
 		t.Fatal(err)
 	}
 	fresh, freshRaw := g.foreign(3)
