@@ -166,6 +166,7 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	v := visitOf(r, repl)
 	f := g.places.find(r, repl, v.admitted)
+	v.keyed = v.keyed || f.count > 0
 	if g.Preflight && isPreflight(r) {
 		g.clean(r, f)
 		return next.ServeHTTP(w, r)

@@ -24,12 +24,12 @@ func (s *SelfService) identify(w http.ResponseWriter, r *http.Request, need stri
 	if v.presented(f) != keyring.Missing {
 		return s.identifyKey(w, r, repl, v, f, need)
 	}
-	// A gate may have refused, and removed, a key; this is an error route then. What
-	// it knows of the key, or what a gate before it has set, is nobody's identity.
+	// A gate may have refused, and removed, a key; this is an error route then. Neither
+	// what it knows of the key nor the person beside it is who calls.
 	if o := v.refusal; o != keyring.Allowed && o != keyring.Missing {
 		return s.refusal(r, keyring.Decision{Outcome: o}, nil)
 	}
-	if v.session {
+	if v.keyed {
 		return s.refusal(r, keyring.Decision{Outcome: keyring.Missing}, nil)
 	}
 	return s.identifyPerson(r, repl, need)

@@ -108,6 +108,21 @@ const personSite = `{
 		}
 		respond ok
 	}
+	route /alone/* {
+		apikey {
+			cost {query.cost}
+		}
+		respond ok
+	}
+	route /nobody/* {
+		apikey {
+			session off
+		}
+		apikey {
+			cost {query.cost}
+		}
+		respond ok
+	}
 	handle_errors {
 		import people
 		apikey_api {
@@ -116,6 +131,14 @@ const personSite = `{
 		}
 		apikey_api {
 			base /dear
+			user {http.auth.user.id}
+		}
+		apikey_api {
+			base /alone
+			user {http.auth.user.id}
+		}
+		apikey_api {
+			base /nobody
 			user {http.auth.user.id}
 		}
 		respond "error route" 418
@@ -275,10 +298,18 @@ func personErrorRoutes(t *testing.T, s *server) {
 		{"two keys", "/refused/usage", []string{bob, keyLine("x"), keyLine("y")}, 400, "AMBIGUOUS_API_KEY"},
 		{"no key", "/refused/usage", []string{bob}, 200, ""},
 		{"a cost that cannot be told", "/dear/usage?cost=x", []string{bob, keyLine(k.Raw)}, 401, "MISSING_API_KEY"},
+		{"the same, at the first gate", "/alone/usage?cost=x", []string{bob, keyLine(k.Raw)}, 401, "MISSING_API_KEY"},
+		{"the same, behind a gate without a session", "/nobody/usage?cost=x", []string{bob, keyLine(k.Raw)}, 401, "MISSING_API_KEY"},
+		{"no key, and a cost that cannot be told", "/alone/usage?cost=x", []string{bob}, 200, ""},
 	} {
 		if r := s.call("GET", row.target, "", row.lines...); r.status != row.status || r.code != row.code {
 			t.Errorf("%s: %d %s, want %d %s", row.name, r.status, r.body, row.status, row.code)
 		}
+	}
+	before := s.countKeys()
+	s.call("POST", "/alone/api-keys?cost=x", "", bob, keyLine(k.Raw)).is(t, 401, "MISSING_API_KEY")
+	if after := s.countKeys(); after != before {
+		t.Errorf("%v are %v now", before, after)
 	}
 }
 

@@ -21,6 +21,7 @@ type visit struct {
 	admitted bool           // decision let it in
 	decision keyring.Decision
 	counted  keyring.Counted
+	keyed    bool            // a gate has found a key, good or bad, and may have removed it
 	session  bool            // http.auth.user.* speaks of the key
 	ambient  bool            // the key came from where browsers put it by themselves
 	refusal  keyring.Outcome // why a gate refused it; Allowed: none did
