@@ -75,7 +75,7 @@ func (s *SelfService) identifyKey(w http.ResponseWriter, r *http.Request, repl *
 		v.withdraw(r, s.keys, s.alarms)
 		return s.refusal(r, d, err)
 	}
-	v.admit(repl, &d, d.Session(), s.places.ambient())
+	v.admit(repl, &d, s.stands(v, &d), s.places.ambient())
 	k, bounds := d.Key(), s.keys.BoundsOf(&d)
 	bounds.Permissions = caller.Grantable(bounds.Permissions)
 	return caller.Answer{Caller: &caller.Caller{
@@ -85,6 +85,12 @@ func (s *SelfService) identifyKey(w http.ResponseWriter, r *http.Request, repl *
 			v.withdraw(r, s.keys, s.alarms)
 		},
 	}}
+}
+
+// stands reports whether a key stands for its owner: where a gate has let it in, that
+// is the gate's to say, and a key of an organization has no user for its owner.
+func (s *SelfService) stands(v *visit, d *keyring.Decision) bool {
+	return d.Session() && (v.session || !v.admitted) && !s.Organization.has(d.Key().ConfigID)
 }
 
 // identifyPerson finds the person. Nothing is counted for people.

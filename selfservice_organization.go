@@ -39,6 +39,11 @@ func (o *Organization) of(c *caller.Caller, repl *caddy.Replacer) {
 	c.Organization, c.Role = repl.ReplaceAll(o.ID, ""), repl.ReplaceAll(o.Role, "")
 }
 
+// has reports whether keys of a configuration belong to organizations.
+func (o *Organization) has(configID string) bool {
+	return o != nil && slices.Contains(o.Configs, configID)
+}
+
 // rules are what the dialect has to know.
 func (o *Organization) rules() *betterauth.Organization {
 	if o == nil {
