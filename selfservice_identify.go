@@ -79,7 +79,7 @@ func (s *SelfService) identifyKey(w http.ResponseWriter, r *http.Request, repl *
 	k, bounds := d.Key(), s.keys.BoundsOf(&d)
 	bounds.Permissions = caller.Grantable(bounds.Permissions)
 	return caller.Answer{Caller: &caller.Caller{
-		UserID: k.UserID, Permissions: k.Permissions, Decision: &v.decision, Bounds: bounds,
+		UserID: k.UserID, Permissions: k.Permissions, Decision: &v.decision, Session: v.session, Bounds: bounds,
 		Withdraw: func(o keyring.Outcome) {
 			s.keys.Recount(&v.counted, o)
 			v.withdraw(r, s.keys, s.alarms)

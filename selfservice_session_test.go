@@ -26,6 +26,25 @@ const sessionSite = `{
 			base /quiet
 		}
 	}
+	route /silent/* {
+		apikey {
+			session off
+		}
+		apikey_api {
+			dialect better_auth
+			base /silent
+		}
+	}
+	route /spoken/* {
+		apikey {
+			session off
+		}
+		apikey
+		apikey_api {
+			dialect better_auth
+			base /spoken
+		}
+	}
 	route /loud/* {
 		apikey {
 			session off
@@ -69,6 +88,31 @@ func TestSelfService_session(t *testing.T) {
 		awaitLog(t, s, "mark="+row.owner)
 		if logged := strings.Contains(s.Log(), `"user_id":"`+row.owner+`"`); logged != row.logged {
 			t.Errorf("%s: the access log names the owner: %v", row.name, logged)
+		}
+	}
+}
+
+// TestSelfService_getSession asks for a session behind gates that open none. What is
+// refused is not charged.
+func TestSelfService_getSession(t *testing.T) {
+	s := startGate(t, sessionSite)
+	k := s.create(with(readWrite, "userId", "sven", "remaining", 10))
+	for _, row := range []struct {
+		target, code string
+		status, left int
+	}{
+		{"/silent/get-session", "INVALID_REFERENCE_ID_FROM_API_KEY", 401, 10},
+		{"/silent/api-key/list", "", 200, 9},
+		{"/spoken/get-session", "", 200, 8},
+		{"/team/get-session", "", 200, 7},
+	} {
+		r := s.call("GET", row.target, "", keyLine(k.Raw))
+		r.is(t, row.status, row.code)
+		if strings.Contains(r.body, k.ID) != (row.status == 200) {
+			t.Errorf("%s: %s", row.target, r.body)
+		}
+		if left := s.left(k.ID); left != int64(row.left) {
+			t.Errorf("%s: %d are left, want %d", row.target, left, row.left)
 		}
 	}
 }

@@ -140,7 +140,7 @@ func (a *api) identifyKey(r *http.Request, raw, need string) caller.Answer {
 		return caller.Answer{Refusal: d, Challenge: `Bearer error="invalid_token"`}
 	}
 	return caller.Answer{Caller: &caller.Caller{
-		UserID: d.Key().UserID, Permissions: d.Key().Permissions, Decision: &d, Bounds: a.keys.BoundsOf(&d),
+		UserID: d.Key().UserID, Permissions: d.Key().Permissions, Decision: &d, Session: d.Session(), Bounds: a.keys.BoundsOf(&d),
 		Withdraw: func(keyring.Outcome) { a.withdrew++ },
 	}}
 }

@@ -65,7 +65,7 @@ func (c *call) getSession() (any, error) {
 
 // sessionOf fills in what is known of the holder of a key.
 func (c *call) sessionOf(a *sessionAnswer, d *keyring.Decision) error {
-	if !d.Session() {
+	if !c.caller.Session {
 		return errReference
 	}
 	k := d.Key()

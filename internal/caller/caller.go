@@ -29,6 +29,9 @@ type Caller struct {
 	Permissions key.Permissions
 	// Decision let the caller's key in; nil for a person.
 	Decision *keyring.Decision
+	// Session: the key stands for its owner, as far as its configuration and the
+	// gates in front say so.
+	Session bool
 	// Bounds are what the caller may pass on.
 	Bounds *keyring.Bounds
 	// Withdraw takes back what the call was charged, for a call that is refused
