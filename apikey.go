@@ -56,6 +56,7 @@ type App struct {
 	ctx      caddy.Context // kept for Start, which asks it for the logs
 	logger   *zap.Logger
 	exposed  exposed
+	secrets  secrets
 	settings *keyring.Settings
 	opener   store.Opener
 	ring     *keyring.Ring // stays after Cleanup: an admin call may have found the app just before
@@ -182,6 +183,7 @@ func (a *App) Start() error {
 	}
 	a.detach = a.ring.Attach(a.settings)
 	a.exposed.warn(a.ctx, a.logger)
+	a.secrets.warn(a.logger)
 	if warning := sqlite.LibcWarning(); warning != "" {
 		a.logger.Warn(warning)
 	}

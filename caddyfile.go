@@ -337,7 +337,7 @@ func (g *Gate) unmarshalOption(d *caddyfile.Dispenser, option string) error {
 	case "cost":
 		return word(d, (*string)(&g.Cost))
 	case "secret":
-		return g.unmarshalSecret(d)
+		return unmarshalSecret(d, &g.Secret)
 	case "optional":
 		return flag(d, &g.Optional)
 	case "preflight":
@@ -363,19 +363,6 @@ func (g *Gate) unmarshalOption(d *caddyfile.Dispenser, option string) error {
 		return g.unmarshalRefund(d)
 	}
 	return d.Errf("unknown option %q", option)
-}
-
-func (g *Gate) unmarshalSecret(d *caddyfile.Dispenser) error {
-	g.Secret = secretCheck
-	if d.NextArg() {
-		if g.Secret = d.Val(); g.Secret != secretRequired {
-			return d.Errf("secret: must stand alone or with %q", secretRequired)
-		}
-	}
-	if d.NextArg() {
-		return d.ArgErr()
-	}
-	return nil
 }
 
 func (g *Gate) unmarshalRefund(d *caddyfile.Dispenser) error {

@@ -208,6 +208,7 @@ func TestSelfServiceJSONErrors(t *testing.T) {
 		{`{"configs": [{"id": "pub"}]}`, `"configs": ["pub", "default"]`, ""},
 		{`{}`, `"grants": []`, "grants"},
 		{`{}`, `"dialect": "graphql"`, "dialect: must be one of"},
+		{`{}`, `"secret": "yes"`, `secret: must be "check" or "required"`},
 		{`{}`, `"base": "v1"`, "base: must be a path"},
 		{`{}`, `"base": "/v1/"`, "base: must be a path"},
 		{`{}`, `"user": "{http.request.header.X-User}"`, "not what the client says of itself"},

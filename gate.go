@@ -87,12 +87,6 @@ type Gate struct {
 	ownBody  bool // no error route may see a refusal
 }
 
-const (
-	secretCheck    = "check"
-	secretRequired = "required"
-	secretHeader   = "X-Api-Secret"
-)
-
 // CaddyModule returns the Caddy module information.
 func (*Gate) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "http.handlers.apikey", New: func() caddy.Module { return new(Gate) }}
@@ -117,6 +111,7 @@ func (g *Gate) Provision(ctx caddy.Context) error {
 	}
 	g.places.shaped = func(raw string) bool { return g.keys.HasShape(raw, g.Configs) }
 	app.exposed.add(&g.places, g.Secret != "")
+	app.secrets.gates = append(app.secrets.gates, asking{g.Secret, g.Configs})
 	g.session = g.Session == nil || *g.Session
 	g.provisionRequest()
 	g.ownBody = inSubrouteWithErrors(ctx)
@@ -342,8 +337,8 @@ func (g *Gate) checkPlaces() error {
 }
 
 func (g *Gate) checkWords() error {
-	if !slices.Contains([]string{"", secretCheck, secretRequired}, g.Secret) {
-		return fmt.Errorf("secret: must be %q or %q", secretCheck, secretRequired)
+	if err := checkSecret(g.Secret); err != nil {
+		return err
 	}
 	if !slices.Contains([]string{"", rateDraft, rateLegacy, rateBoth, rateOff}, g.RateHeaders) {
 		return fmt.Errorf("rate_headers: must be %s, %s, %s or %s", rateDraft, rateLegacy, rateBoth, rateOff)

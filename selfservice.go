@@ -37,6 +37,11 @@ type SelfService struct {
 
 	KeyPlaces
 
+	// Secret is "check" to check X-API-Secret for keys that have a secret, or
+	// "required" to refuse keys that have none. Where a gate asks for secrets, this
+	// should too: else the key alone can make another one, with a secret of its own.
+	// Default: the header is not looked at.
+	Secret string `json:"secret,omitempty"`
 	// User is a placeholder that holds the identity of a person, such as
 	// {http.auth.user.id}, for requests without a key. One that holds what the client
 	// has sent, such as a header, is refused. Default: none, only keys may call.
@@ -112,9 +117,10 @@ func (s *SelfService) Provision(ctx caddy.Context) error {
 		return err
 	}
 	s.places.shaped = func(raw string) bool { return s.keys.HasShape(raw, s.Configs) }
-	app.exposed.add(&s.places, false)
+	app.exposed.add(&s.places, s.Secret != "")
+	app.secrets.apis = append(app.secrets.apis, asking{s.Secret, s.Configs})
 	s.grant = caller.Grantable(s.granted())
-	s.origins = newOrigins(s.TrustedOrigins, s.places.headers)
+	s.origins = newOrigins(s.TrustedOrigins, s.credentialHeaders())
 	d := dialects[s.dialectName()]
 	base := d.base
 	if s.Base != "" {
@@ -151,6 +157,14 @@ func (s *SelfService) dialectName() string {
 	return s.Dialect
 }
 
+// credentialHeaders returns the headers in which a caller sends a key and a secret.
+func (s *SelfService) credentialHeaders() []string {
+	if s.Secret == "" {
+		return s.places.headers
+	}
+	return append(slices.Clone(s.places.headers), secretHeader)
+}
+
 // granted returns the permissions of a person.
 func (s *SelfService) granted() key.Permissions {
 	if s.Grant == nil {
@@ -183,6 +197,9 @@ func (s *SelfService) check() error {
 	}
 	if _, ok := dialects[s.dialectName()]; !ok {
 		return fmt.Errorf("dialect: must be one of %s", strings.Join(dialectNames(), ", "))
+	}
+	if err := checkSecret(s.Secret); err != nil {
+		return err
 	}
 	if s.Base != "" && !isBase(s.Base) {
 		return errors.New("base: must be a path such as /v1/auth, without a slash at its end")

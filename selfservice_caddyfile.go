@@ -23,6 +23,7 @@ func parseSelfService(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, erro
 //		bearer [on|off]
 //		query <name>
 //		from <placeholder>
+//		secret [required]
 //		user <placeholder>
 //		grant <permission...>
 //		message <text>
@@ -62,6 +63,8 @@ func (s *SelfService) unmarshalOption(d *caddyfile.Dispenser, option string) err
 		return word(d, &s.Dialect)
 	case "base":
 		return word(d, &s.Base)
+	case "secret":
+		return unmarshalSecret(d, &s.Secret)
 	case "user":
 		return word(d, &s.User)
 	case "grant":

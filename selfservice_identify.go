@@ -65,6 +65,9 @@ func (s *SelfService) identifyKey(w http.ResponseWriter, r *http.Request, repl *
 		}
 	}
 	q := keyring.Request{Cost: 1, CheckIP: true, ClientIP: v.clientIP(), Counted: &v.counted, ConfigIDs: s.Configs}
+	if s.Secret != "" {
+		q.CheckSecret, q.RequireSecret, q.Secret = true, s.Secret == secretRequired, v.secretOf(r)
+	}
 	if need != "" {
 		q.RequireAny = [][]key.Permission{caller.Needs(need)}
 	}

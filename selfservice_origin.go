@@ -15,12 +15,12 @@ type origins struct {
 	cross   *http.CrossOriginProtection
 }
 
-func newOrigins(trusted, keyHeaders []string) origins {
+func newOrigins(trusted, headers []string) origins {
 	o := origins{trusted: trusted, cross: http.NewCrossOriginProtection()}
 	for _, origin := range trusted {
 		o.cross.AddTrustedOrigin(origin) //nolint:errcheck // checked
 	}
-	o.headers = strings.ToLower(strings.Join(append([]string{"Content-Type", "Authorization"}, keyHeaders...), ", "))
+	o.headers = strings.ToLower(strings.Join(append([]string{"Content-Type", "Authorization"}, headers...), ", "))
 	return o
 }
 
