@@ -44,7 +44,9 @@ type SelfService struct {
 	Secret string `json:"secret,omitempty"`
 	// User is a placeholder that holds the identity of a person, such as
 	// {http.auth.user.id}, for requests without a key. One that holds what the client
-	// has sent, such as a header, is refused. Default: none, only keys may call.
+	// has sent, such as a header, is refused, and one that reads a client certificate
+	// holds nothing unless the server has verified that against an authority.
+	// Default: none, only keys may call.
 	User string `json:"user,omitempty"`
 	// Grant lists the permissions that such a person has, and may give to keys.
 	// Default: read, write.

@@ -39,18 +39,30 @@ func (s *SelfService) identify(w http.ResponseWriter, r *http.Request, need stri
 // the person, where there is one.
 func (s *SelfService) find(r *http.Request, repl *caddy.Replacer, v *visit) found {
 	f := s.places.find(r, repl, v.admitted)
-	if f.count == 1 && f.bearer && key.CheckShape(f.raw, false) != nil && s.person(repl) != "" {
+	if f.count == 1 && f.bearer && key.CheckShape(f.raw, false) != nil && s.person(r, repl) != "" {
 		return found{}
 	}
 	return f
 }
 
 // person returns the identity that another handler has set.
-func (s *SelfService) person(repl *caddy.Replacer) string {
+func (s *SelfService) person(r *http.Request, repl *caddy.Replacer) string {
 	if s.User == "" {
 		return ""
 	}
-	return repl.ReplaceAll(s.User, "")
+	return s.told(r, repl, s.User)
+}
+
+// told returns what a placeholder tells of a person: nothing where it reads a
+// certificate that nobody has verified, in which clients write what they like.
+func (s *SelfService) told(r *http.Request, repl *caddy.Replacer, placeholder string) string {
+	value := repl.ReplaceAll(placeholder, "")
+	if value == "" || !strings.HasPrefix(placeholder, "{"+certificatePrefix) || r.TLS != nil && len(r.TLS.VerifiedChains) > 0 {
+		return value
+	}
+	s.alarms.Warn("a placeholder reads a client certificate that the server has not verified: set the mode of client_auth to verify_if_given or require_and_verify",
+		zap.String("placeholder", placeholder))
+	return ""
 }
 
 func (s *SelfService) identifyKey(w http.ResponseWriter, r *http.Request, repl *caddy.Replacer, v *visit, f found, need string) caller.Answer {
@@ -98,7 +110,7 @@ func (s *SelfService) stands(v *visit, d *keyring.Decision) bool {
 
 // identifyPerson finds the person. Nothing is counted for people.
 func (s *SelfService) identifyPerson(r *http.Request, repl *caddy.Replacer, need string) caller.Answer {
-	userID := s.person(repl)
+	userID := s.person(r, repl)
 	if userID == "" {
 		return s.refusal(r, keyring.Decision{Outcome: keyring.Missing}, nil)
 	}
@@ -123,7 +135,7 @@ func (s *SelfService) identifyPerson(r *http.Request, repl *caddy.Replacer, need
 	c := &caller.Caller{
 		UserID: userID, Permissions: s.grant, Bounds: &keyring.Bounds{Permissions: s.grant}, Withdraw: func(keyring.Outcome) {},
 	}
-	s.Organization.of(c, repl)
+	s.Organization.of(c, func(placeholder string) string { return s.told(r, repl, placeholder) })
 	return caller.Answer{Caller: c}
 }
 
@@ -156,13 +168,17 @@ func saysJSON(r *http.Request) bool {
 	return err == nil && t == "application/json"
 }
 
-// checkIdentityPlaceholder refuses placeholders that hold what a client writes.
+// certificatePrefix begins the placeholders that read a client's certificate.
+const certificatePrefix = "http.request.tls.client."
+
+// checkIdentityPlaceholder refuses placeholders that hold what a client writes. What
+// is in a certificate can only be judged with the request: see told.
 func checkIdentityPlaceholder(s string) error {
 	if !isPlaceholder(s) {
 		return errors.New("must be a placeholder such as {http.auth.user.id}")
 	}
 	name := s[1 : len(s)-1]
-	if strings.HasPrefix(name, "http.request.") && !strings.HasPrefix(name, "http.request.tls.client.") || strings.HasPrefix(name, "http.regexp.") {
+	if strings.HasPrefix(name, "http.request.") && !strings.HasPrefix(name, certificatePrefix) || strings.HasPrefix(name, "http.regexp.") {
 		return errors.New("must be what another handler has found out, such as {http.auth.user.id}, not what the client says of itself")
 	}
 	return nil

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
 	"github.com/caddy-apikey/caddy-apikey/internal/betterauth"
@@ -31,12 +30,12 @@ type Organization struct {
 
 const defaultCreatorRole = "owner"
 
-// of says which organization a person acts for.
-func (o *Organization) of(c *caller.Caller, repl *caddy.Replacer) {
+// of says which organization a person acts for, by what placeholders tell.
+func (o *Organization) of(c *caller.Caller, told func(placeholder string) string) {
 	if o == nil {
 		return
 	}
-	c.Organization, c.Role = repl.ReplaceAll(o.ID, ""), repl.ReplaceAll(o.Role, "")
+	c.Organization, c.Role = told(o.ID), told(o.Role)
 }
 
 // has reports whether keys of a configuration belong to organizations.
