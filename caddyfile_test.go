@@ -218,6 +218,7 @@ func TestSelfServiceJSONErrors(t *testing.T) {
 		{`{}`, `"configs": []`, "config: a list without configurations"},
 		{`{}`, `"configs": ["pub"]`, `config: there is no configuration "pub": it must be one of "default"`},
 		{`{}`, `"trusted_origins": ["*"]`, "trusted_origins: \"*\" must be"},
+		{`{}`, `"trusted_origins": ["https://bücher.example"]`, "trusted_origins: no browser sends \"https://bücher.example\": write https://xn--bcher-kva.example"},
 		{`{}`, `"headers": ["X.Key"]`, "headers: X.Key can never match"},
 		{`{}`, `"headers": [], "bearer": false`, "there is no place where a key may sit"},
 		{`{"headers": [], "bearer": false}`, `"query": "key"`, ""},

@@ -1,11 +1,16 @@
 package apikey
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
+	"unicode"
+
+	"golang.org/x/net/idna"
 )
 
 // origins are the pages in browsers that may call the API from elsewhere.
@@ -61,8 +66,12 @@ func checkOrigins(list []string) error {
 			origin != strings.ToLower(u.Scheme+"://"+u.Host) || u.Hostname() == "" || strings.HasSuffix(u.Host, ":") {
 			return fmt.Errorf("trusted_origins: %q must be scheme://host or scheme://host:port, in lower case and without anything behind", origin)
 		}
-		if u.Scheme == "http" && u.Port() == "80" || u.Scheme == "https" && u.Port() == "443" {
-			return fmt.Errorf("trusted_origins: %q: browsers leave out the usual port of a scheme", origin)
+		sent, err := asSent(u)
+		if err != nil {
+			return fmt.Errorf("trusted_origins: %q: %w", origin, err)
+		}
+		if sent != origin {
+			return fmt.Errorf("trusted_origins: no browser sends %q: write %s", origin, sent)
 		}
 		if seen[origin] {
 			return fmt.Errorf("trusted_origins: %s stands twice", origin)
@@ -70,4 +79,31 @@ func checkOrigins(list []string) error {
 		seen[origin] = true
 	}
 	return nil
+}
+
+// usualPorts are those that browsers leave out.
+var usualPorts = map[string]int{"http": 80, "https": 443}
+
+// asSent returns an origin as browsers send it: names in ASCII, the port as a plain
+// number, and only where it is not the usual one.
+func asSent(u *url.URL) (string, error) {
+	port := u.Port()
+	host := strings.TrimSuffix(u.Host, ":"+port)
+	if strings.ContainsFunc(host, func(r rune) bool { return r > unicode.MaxASCII }) {
+		var err error
+		if host, err = idna.Lookup.ToASCII(host); err != nil {
+			return "", errors.New("there can be no host of this name")
+		}
+	}
+	if port == "" {
+		return u.Scheme + "://" + host, nil
+	}
+	n, err := strconv.Atoi(port)
+	if err != nil || n < 1 || n > 65535 {
+		return "", errors.New("the port must be from 1 to 65535")
+	}
+	if n == usualPorts[u.Scheme] {
+		return u.Scheme + "://" + host, nil
+	}
+	return fmt.Sprintf("%s://%s:%d", u.Scheme, host, n), nil
 }
