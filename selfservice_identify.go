@@ -80,7 +80,10 @@ func (s *SelfService) identifyKey(w http.ResponseWriter, r *http.Request, repl *
 	bounds.Permissions = caller.Grantable(bounds.Permissions)
 	return caller.Answer{Caller: &caller.Caller{
 		UserID: k.UserID, Permissions: k.Permissions, Decision: &v.decision, Bounds: bounds,
-		Withdraw: func() { v.withdraw(r, s.keys, s.alarms) },
+		Withdraw: func(o keyring.Outcome) {
+			s.keys.Recount(&v.counted, o)
+			v.withdraw(r, s.keys, s.alarms)
+		},
 	}}
 }
 
@@ -109,7 +112,7 @@ func (s *SelfService) identifyPerson(r *http.Request, repl *caddy.Replacer, need
 		return s.refusal(r, keyring.Decision{Outcome: keyring.Forbidden}, nil)
 	}
 	c := &caller.Caller{
-		UserID: userID, Permissions: s.grant, Bounds: &keyring.Bounds{Permissions: s.grant}, Withdraw: func() {},
+		UserID: userID, Permissions: s.grant, Bounds: &keyring.Bounds{Permissions: s.grant}, Withdraw: func(keyring.Outcome) {},
 	}
 	s.Organization.of(c, repl)
 	return caller.Answer{Caller: c}

@@ -89,6 +89,9 @@ const selfServiceSite = `{
 		}
 	}
 	apikey_api
+	apikey_api {
+		dialect better_auth
+	}
 	respond "next: {method} {uri} {header.X-API-Key}"
 }
 `
@@ -241,11 +244,18 @@ func restCharges(t *testing.T, s *server) {
 		{"a permission missing, behind a dear gate", "DELETE", "/thrice/v1/auth/api-keys/none", read.Raw, "", 403, 0},
 		{"limited credits, which make no key", "POST", "/v1/auth/api-keys", write.Raw, "", 403, 0},
 		{"the same, behind a dear gate", "POST", "/thrice/v1/auth/api-keys", write.Raw, "", 403, 0},
+		{"better_auth", "GET", "/api/auth/api-key/list", read.Raw, "", 200, 1},
+		{"better_auth: not found", "POST", "/api/auth/api-key/delete", write.Raw, `{"keyId":"none"}`, 404, 1},
+		{"better_auth: a wrong field", "POST", "/api/auth/api-key/delete", write.Raw, `{"keyId":5}`, 400, 1},
+		{"better_auth: a permission missing", "POST", "/api/auth/api-key/create", read.Raw, "{}", 403, 0},
+		{"better_auth: limited credits, which make no key", "POST", "/api/auth/api-key/create", write.Raw, "{}", 403, 0},
+		{"better_auth: somebody else", "POST", "/api/auth/api-key/create", write.Raw, `{"userId":"bob"}`, 401, 0},
+		{"better_auth: no organization's", "GET", "/api/auth/api-key/list?organizationId=acme", read.Raw, "", 403, 0},
 		{"a method that is not there", "PUT", "/v1/auth/usage", read.Raw, "", 405, 0},
 		{"another path", "GET", "/v1/auth/none", read.Raw, "", 200, 0},
 	} {
 		id := map[string]string{read.Raw: read.ID, write.Raw: write.ID}[row.raw]
-		before := s.left(id)
+		before, uses := s.left(id), s.usesToday(id)
 		r := s.call(row.method, row.target, row.body, keyLine(row.raw))
 		if r.status != row.status {
 			t.Errorf("%s: %d %s, want %d", row.name, r.status, r.body, row.status)
@@ -253,10 +263,28 @@ func restCharges(t *testing.T, s *server) {
 		if got := before - s.left(id); got != int64(row.cost) {
 			t.Errorf("%s costs %d, want %d", row.name, got, row.cost)
 		}
+		if row.cost > 0 {
+			uses.Allowed++
+		} else if r.status == 401 || r.status == 403 {
+			uses.Denied++
+		}
+		if got := s.usesToday(id); got != uses {
+			t.Errorf("%s: statistics have %+v, want %+v", row.name, got, uses)
+		}
 		if limits := r.header.Get("RateLimit"); row.cost > 0 && !strings.Contains(limits, fmt.Sprintf(`"credits";r=%d`, before-int64(row.cost))) {
 			t.Errorf("%s: RateLimit %q", row.name, limits)
 		}
 	}
+}
+
+// usesToday returns what a key was used for today.
+func (s *server) usesToday(id string) (u struct{ Allowed, Limited, Denied int64 }) {
+	s.t.Helper()
+	var usage struct {
+		Days []struct{ Allowed, Limited, Denied int64 }
+	}
+	s.admin("GET", "/apikey/keys/"+id+"/usage?days=1", nil, 200, &usage)
+	return usage.Days[0]
 }
 
 // restLimits meets the limits of the key and of the tier, and sees the usage.

@@ -93,12 +93,20 @@ func (s *Service) tell(d *Decision, c *Counted) {
 		s.countAs(d, as)
 	case c.as == uncounted:
 		*c = Counted{as, s.countAs(d, as)}
-	case c.as == allowed && as != allowed:
-		c.in.n[allowed].Add(-1)
-		c.in.n[as].Add(1)
-		s.ring.book.queue(c.in)
-		c.as = as
+	case as != allowed:
+		s.Recount(c, d.Outcome)
 	}
+}
+
+// Recount counts a request as refused that every gate had let in.
+func (s *Service) Recount(c *Counted, o Outcome) {
+	if c.as != allowed {
+		return
+	}
+	c.as = kindOf(o)
+	c.in.n[allowed].Add(-1)
+	c.in.n[c.as].Add(1)
+	s.ring.book.queue(c.in)
 }
 
 func (s *Service) countAs(d *Decision, as kind) *tally {

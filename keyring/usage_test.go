@@ -158,6 +158,21 @@ func TestK11_gates(t *testing.T) {
 			g.wantToday(k.Key.ID, 0, 1, 2)
 			g.flush()
 			g.wantToday(k.Key.ID, 0, 1, 2)
+
+			k = g.create(Draft{})
+			c = new(Counted) // let in, and refused by what is behind the gate
+			g.want(k.Raw, Allowed, gate(c))
+			between()
+			for range 2 { // the second time changes nothing
+				g.Recount(c, Forbidden)
+				g.wantToday(k.Key.ID, 0, 0, 1)
+			}
+			c = new(Counted)
+			g.want(k.Raw, Allowed, gate(c))
+			between()
+			g.Recount(c, Unavailable)
+			g.flush()
+			g.wantToday(k.Key.ID, 0, 0, 1)
 		})
 	}
 }

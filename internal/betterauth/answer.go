@@ -129,15 +129,18 @@ func failureOf(err error) *failure {
 }
 
 // fail answers with an error.
-func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
+func (c *call) fail(w http.ResponseWriter, err error) {
 	f := failureOf(err)
-	if f.cause != nil && r.Context().Err() == nil { // what a caller who left has cancelled is no failure
-		h.Report(fmt.Errorf("%s: %w", r.URL.Path, f.cause))
+	if f.cause != nil && c.Context().Err() == nil { // what a caller who left has cancelled is no failure
+		c.Report(fmt.Errorf("%s: %w", c.URL.Path, f.cause))
+	}
+	if c.caller != nil {
+		c.caller.Refused(f.status)
 	}
 	if f.status == http.StatusServiceUnavailable && w.Header().Get("Retry-After") == "" {
 		w.Header().Set("Retry-After", "1")
 	}
-	h.write(w, f.status, f.body)
+	c.write(w, f.status, f.body)
 }
 
 // write sends JSON. The challenge that was noted for a caller without a key belongs

@@ -116,9 +116,10 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, identify caller.
 		w.WriteHeader(http.StatusNotFound)
 		return
 	}
-	answer, err := h.run(w, r, rt, identify)
+	c := &call{Request: r, Handler: h}
+	answer, err := c.run(w, rt, identify)
 	if err != nil {
-		h.fail(w, r, err)
+		c.fail(w, err)
 		return
 	}
 	if rt.path == sessionPath {
@@ -128,12 +129,11 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, identify caller.
 }
 
 // run takes a request through the checks to its route.
-func (h *Handler) run(w http.ResponseWriter, r *http.Request, rt *route, identify caller.Identify) (any, error) {
-	c := &call{Request: r, Handler: h}
+func (c *call) run(w http.ResponseWriter, rt *route, identify caller.Identify) (any, error) {
 	var body []byte
 	if rt.method == http.MethodPost {
 		var err error
-		if body, err = readBody(w, r); err != nil {
+		if body, err = readBody(w, c.Request); err != nil {
 			return nil, err
 		}
 	}
@@ -146,7 +146,7 @@ func (h *Handler) run(w http.ResponseWriter, r *http.Request, rt *route, identif
 	case rt.method == http.MethodPost:
 		c.in = problems.readObject(body, rt.fields)
 	default:
-		c.in = problems.readQuery(r.URL.Query(), rt.fields)
+		c.in = problems.readQuery(c.URL.Query(), rt.fields)
 	}
 	if problems != nil {
 		return nil, problems.failure()
@@ -179,7 +179,6 @@ func (c *call) identify(w http.ResponseWriter, rt *route, identify caller.Identi
 	// A key of an organization stands for no user: the two have names of their own,
 	// which may be the same.
 	if d := c.caller.Decision; d != nil && c.Organization.owns(d.Key()) {
-		c.caller.Withdraw()
 		return errReference
 	}
 	return nil

@@ -125,7 +125,7 @@ func (a *api) identify(_ http.ResponseWriter, r *http.Request, need string) call
 	}
 	may := key.Permissions{"api": {"read", "write"}}
 	return caller.Answer{Caller: &caller.Caller{
-		UserID: name, Permissions: may, Bounds: &keyring.Bounds{Permissions: may}, Withdraw: func() {},
+		UserID: name, Permissions: may, Bounds: &keyring.Bounds{Permissions: may}, Withdraw: func(keyring.Outcome) {},
 		Organization: r.Header.Get("X-Organization"), Role: r.Header.Get("X-Role"),
 	}}
 }
@@ -141,7 +141,7 @@ func (a *api) identifyKey(r *http.Request, raw, need string) caller.Answer {
 	}
 	return caller.Answer{Caller: &caller.Caller{
 		UserID: d.Key().UserID, Permissions: d.Key().Permissions, Decision: &d, Bounds: a.keys.BoundsOf(&d),
-		Withdraw: func() { a.withdrew++ },
+		Withdraw: func(keyring.Outcome) { a.withdrew++ },
 	}}
 }
 

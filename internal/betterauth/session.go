@@ -66,7 +66,6 @@ func (c *call) getSession() (any, error) {
 // sessionOf fills in what is known of the holder of a key.
 func (c *call) sessionOf(a *sessionAnswer, d *keyring.Decision) error {
 	if !d.Session() {
-		c.caller.Withdraw()
 		return errReference
 	}
 	k := d.Key()

@@ -136,11 +136,16 @@ func TestBetterAuth_failures(t *testing.T) {
 	for status, err := range map[int]error{503: store.ErrUnavailable, 500: errors.New("secret of the inside")} {
 		var reported error
 		h := &Handler{Options: Options{Report: func(err error) { reported = err }}}
+		var withdrawn []keyring.Outcome
+		holder := &caller.Caller{Withdraw: func(o keyring.Outcome) { withdrawn = append(withdrawn, o) }}
 		w := httptest.NewRecorder()
 		r, _ := http.NewRequest("GET", "/api/auth/api-key/list", nil)
-		h.fail(w, r, err)
+		(&call{Request: r, Handler: h, caller: holder}).fail(w, err)
 		if w.Code != status || strings.Contains(w.Body.String(), "inside") || !errors.Is(reported, err) {
 			t.Errorf("%d %s, reported %v", w.Code, w.Body, reported)
+		}
+		if slices.Equal(withdrawn, []keyring.Outcome{keyring.Unavailable}) != (status == 503) {
+			t.Errorf("%d takes back %v", status, withdrawn)
 		}
 		if (w.Header().Get("Retry-After") != "") != (status == 503) {
 			t.Errorf("%d: Retry-After %q", status, w.Header().Get("Retry-After"))

@@ -32,8 +32,9 @@ type Caller struct {
 	// Bounds are what the caller may pass on.
 	Bounds *keyring.Bounds
 	// Withdraw takes back what the call was charged, for a call that is refused
-	// after all. It may be called once.
-	Withdraw func()
+	// after all, and has statistics count it as refused for the reason that is
+	// given. It may be called once.
+	Withdraw func(keyring.Outcome)
 }
 
 // May reports whether the caller has an action on the resource "api", or all of
@@ -74,6 +75,17 @@ type Answer struct {
 	// NotJSON: a browser might change something here for a form, which cannot send
 	// JSON.
 	NotJSON bool
+}
+
+// Refused gives back what a call was charged that ends with a status, where that
+// status costs nothing: a refusal, or a store that cannot be asked.
+func (c *Caller) Refused(status int) {
+	switch status {
+	case http.StatusUnauthorized, http.StatusForbidden:
+		c.Withdraw(keyring.Forbidden)
+	case http.StatusServiceUnavailable:
+		c.Withdraw(keyring.Unavailable)
+	}
 }
 
 // SetHeaders sets the headers that belong to a refusal.

@@ -60,3 +60,16 @@ func TestSetHeaders(t *testing.T) {
 		}
 	}
 }
+
+func TestRefused(t *testing.T) {
+	for status, want := range map[int][]keyring.Outcome{
+		200: nil, 201: nil, 400: nil, 404: nil, 413: nil, 500: nil,
+		401: {keyring.Forbidden}, 403: {keyring.Forbidden}, 503: {keyring.Unavailable},
+	} {
+		var got []keyring.Outcome
+		(&Caller{Withdraw: func(o keyring.Outcome) { got = append(got, o) }}).Refused(status)
+		if !slices.Equal(got, want) {
+			t.Errorf("%d takes back %v, want %v", status, got, want)
+		}
+	}
+}

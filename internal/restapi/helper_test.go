@@ -125,7 +125,7 @@ func (a *api) as(userID string, actions ...string) {
 	p := key.Permissions{key.DefaultResource: actions}
 	a.caller = &caller.Caller{
 		UserID: userID, Permissions: p, Bounds: &keyring.Bounds{Permissions: caller.Grantable(p)},
-		Withdraw: func() { a.withdrawn++ },
+		Withdraw: func(keyring.Outcome) { a.withdrawn++ },
 	}
 }
 

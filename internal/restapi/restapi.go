@@ -111,10 +111,8 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, rt *Route, c *cal
 	if f.cause != nil && r.Context().Err() == nil { // what a caller who left has cancelled is no failure
 		h.o.Report(fmt.Errorf("%s %s: %w", rt.Method, rt.Path, f.cause))
 	}
-	switch f.status {
-	case http.StatusForbidden:
-		c.Withdraw()
-	case http.StatusServiceUnavailable:
+	c.Refused(f.status)
+	if f.status == http.StatusServiceUnavailable {
 		w.Header().Set("Retry-After", "1")
 	}
 	h.write(w, f.status, f.body)

@@ -539,11 +539,14 @@ func TestRest_status500(t *testing.T) {
 	} {
 		a.store.fail = row.fail
 		for _, rt := range Routes("/v1/auth") {
-			a.reported = nil
+			a.reported, a.withdrawn = nil, 0
 			r := a.send(rt.Method, "/v1/auth"+strings.ReplaceAll(rt.Path, "{id}", id), "")
 			r.refused(t, row.status, row.code, "")
 			if strings.Contains(r.body, "canary") {
 				t.Errorf("%s %s tells the reason: %s", rt.Method, rt.Path, r.body)
+			}
+			if (a.withdrawn == 1) != (row.status == 503) {
+				t.Errorf("%s %s: %d was taken back %d times", rt.Method, rt.Path, r.status, a.withdrawn)
 			}
 			if got := r.header.Get("Retry-After"); (got != "") != (row.status == 503) {
 				t.Errorf("%s %s: Retry-After %q with %d", rt.Method, rt.Path, got, r.status)
