@@ -114,7 +114,9 @@ func (s *SelfService) identifyPerson(r *http.Request, repl *caddy.Replacer, need
 	c := &caller.Caller{
 		UserID: userID, Permissions: s.grant, Bounds: &keyring.Bounds{Permissions: s.grant}, Withdraw: func(keyring.Outcome) {},
 	}
-	s.Organization.of(c, repl)
+	if err := s.actFor(r.Context(), c, repl); err != nil {
+		return s.refusal(r, keyring.Unreachable(), err)
+	}
 	return caller.Answer{Caller: c}
 }
 

@@ -1,6 +1,7 @@
 package apikey
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -11,6 +12,8 @@ import (
 
 	"github.com/caddy-apikey/caddy-apikey/internal/betterauth"
 	"github.com/caddy-apikey/caddy-apikey/internal/caller"
+	"github.com/caddy-apikey/caddy-apikey/keyring"
+	"github.com/caddy-apikey/caddy-apikey/store"
 )
 
 // Organization lets people act for the organization that they belong to. Keys of its
@@ -31,12 +34,26 @@ type Organization struct {
 
 const defaultCreatorRole = "owner"
 
-// of says which organization a person acts for.
-func (o *Organization) of(c *caller.Caller, repl *caddy.Replacer) {
-	if o == nil {
-		return
+// actFor says which organization a person acts for: none that is disabled, or that no
+// owner can be called.
+func (s *SelfService) actFor(ctx context.Context, c *caller.Caller, repl *caddy.Replacer) error {
+	if s.Organization == nil {
+		return nil
 	}
-	c.Organization, c.Role = repl.ReplaceAll(o.ID, ""), repl.ReplaceAll(o.Role, "")
+	id := repl.ReplaceAll(s.Organization.ID, "")
+	if keyring.CheckUserID(id) != nil {
+		return nil
+	}
+	owner, err := s.keys.Owner(ctx, id)
+	switch {
+	case errors.Is(err, store.ErrNotFound): // one that has no key yet
+	case err != nil:
+		return err
+	case !owner.Enabled:
+		return nil
+	}
+	c.Organization, c.Role = id, repl.ReplaceAll(s.Organization.Role, "")
+	return nil
 }
 
 // rules are what the dialect has to know.
