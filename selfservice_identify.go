@@ -135,7 +135,10 @@ func (s *SelfService) identifyPerson(r *http.Request, repl *caddy.Replacer, need
 	c := &caller.Caller{
 		UserID: userID, Permissions: s.grant, Bounds: &keyring.Bounds{Permissions: s.grant}, Withdraw: func(keyring.Outcome) {},
 	}
-	s.Organization.of(c, func(placeholder string) string { return s.told(r, repl, placeholder) })
+	told := func(placeholder string) string { return s.told(r, repl, placeholder) }
+	if err := s.actFor(r.Context(), c, told); err != nil {
+		return s.refusal(r, keyring.Unreachable(), err)
+	}
 	return caller.Answer{Caller: c}
 }
 

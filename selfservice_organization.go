@@ -1,6 +1,7 @@
 package apikey
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -10,6 +11,8 @@ import (
 
 	"github.com/caddy-apikey/caddy-apikey/internal/betterauth"
 	"github.com/caddy-apikey/caddy-apikey/internal/caller"
+	"github.com/caddy-apikey/caddy-apikey/keyring"
+	"github.com/caddy-apikey/caddy-apikey/store"
 )
 
 // Organization lets people act for the organization that they belong to. Keys of its
@@ -30,12 +33,26 @@ type Organization struct {
 
 const defaultCreatorRole = "owner"
 
-// of says which organization a person acts for, by what placeholders tell.
-func (o *Organization) of(c *caller.Caller, told func(placeholder string) string) {
-	if o == nil {
-		return
+// actFor says which organization a person acts for: none that is disabled, or that no
+// owner can be called.
+func (s *SelfService) actFor(ctx context.Context, c *caller.Caller, told func(placeholder string) string) error {
+	if s.Organization == nil {
+		return nil
 	}
-	c.Organization, c.Role = told(o.ID), told(o.Role)
+	id := told(s.Organization.ID)
+	if keyring.CheckUserID(id) != nil {
+		return nil
+	}
+	owner, err := s.keys.Owner(ctx, id)
+	switch {
+	case errors.Is(err, store.ErrNotFound): // one that has no key yet
+	case err != nil:
+		return err
+	case !owner.Enabled:
+		return nil
+	}
+	c.Organization, c.Role = id, told(s.Organization.Role)
+	return nil
 }
 
 // has reports whether keys of a configuration belong to organizations.
