@@ -163,11 +163,21 @@ add("get: of the default, another configuration named", own((w, k) =>
 add("get: of the default, an unknown configuration named", own((w, k) =>
 	as(w).get({ query: { id: k.id, configId: "nowhere" } })));
 
+// A list is in the order in which keys were made, and what was made in the same
+// millisecond has none.
+async function later() {
+	const now = Date.now();
+	while (Date.now() === now) await new Promise(setImmediate);
+}
+
 // List. These keys have an owner of their own.
 async function shelf(w) {
 	if (!w.shelf) {
+		await later();
 		w.shelf = await w.mint({ userId: "sue", name: "b", permissions: { api: ["read", "write"] } });
+		await later();
 		await w.mint({ userId: "sue", name: "a", expiresIn: 90000, remaining: 7 });
+		await later();
 		await w.mint({ userId: "sue", name: "c", prefix: "zz_", remaining: 3, refillAmount: 3, refillInterval: 1000 });
 	}
 	return w.holder(w.shelf).apiKey;
