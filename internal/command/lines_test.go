@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/spf13/cobra"
@@ -24,7 +25,7 @@ type peer struct {
 	owners map[string]string
 	got    []string // ids of keys and owners, in order
 	fails  func(w http.ResponseWriter, n int) bool
-	calls  int
+	calls  atomic.Int64
 }
 
 func newPeer(t *testing.T) *peer {
@@ -35,8 +36,7 @@ func newPeer(t *testing.T) *peer {
 }
 
 func (p *peer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	p.calls++
-	if p.fails != nil && p.fails(w, p.calls) {
+	if n := int(p.calls.Add(1)); p.fails != nil && p.fails(w, n) {
 		return
 	}
 	var in struct {
@@ -248,8 +248,9 @@ func TestImportRetries(t *testing.T) {
 				return fails
 			}
 			stdout, stderr, err := p.run(text, "import", "-")
-			if p.calls != test.calls || (err != nil) != (test.says != "") || !strings.Contains(stderr, test.says) {
-				t.Errorf("%d calls, want %d; %v: %s", p.calls, test.calls, err, stderr)
+			calls := int(p.calls.Load())
+			if calls != test.calls || (err != nil) != (test.says != "") || !strings.Contains(stderr, test.says) {
+				t.Errorf("%d calls, want %d; %v: %s", calls, test.calls, err, stderr)
 			}
 			if test.says != again && strings.Contains(stderr, again) {
 				t.Errorf("says to run it again: %s", stderr)
