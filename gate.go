@@ -169,7 +169,7 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	var d keyring.Decision
 	err := g.decide(r, repl, v, f, &d)
 	if errors.Is(err, errCost) {
-		v.withdraw(r, g.keys, g.alarms)
+		v.withdraw(r, g.keys, g.alarms, keyring.Unavailable) // for no fault of the caller's
 		g.clean(r, f)
 		g.alarms.Error("the request was refused", zap.Error(err))
 		if g.mustAnswer(r) {
@@ -184,7 +184,7 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	}
 	writeRateHeaders(w.Header(), g.RateHeaders, d.Limits, v.admitted)
 	if d.Outcome != keyring.Allowed {
-		v.withdraw(r, g.keys, g.alarms)
+		v.withdraw(r, g.keys, g.alarms, d.Outcome)
 		g.clean(r, f)
 		return g.refuse(w, r, v, &d, err)
 	}

@@ -67,12 +67,12 @@ func (s *SelfService) told(r *http.Request, repl *caddy.Replacer, placeholder st
 
 func (s *SelfService) identifyKey(w http.ResponseWriter, r *http.Request, repl *caddy.Replacer, v *visit, f found, need string) caller.Answer {
 	if o := v.presented(f); o != keyring.Allowed {
-		v.withdraw(r, s.keys, s.alarms)
+		v.withdraw(r, s.keys, s.alarms, o)
 		return s.refusal(r, keyring.Decision{Outcome: o}, nil)
 	}
 	if s.places.ambient() || v.ambient {
 		if a, ok := s.forged(r); ok {
-			v.withdraw(r, s.keys, s.alarms)
+			v.withdraw(r, s.keys, s.alarms, keyring.Forbidden)
 			return a
 		}
 	}
@@ -87,7 +87,7 @@ func (s *SelfService) identifyKey(w http.ResponseWriter, r *http.Request, repl *
 	err := v.ask(r.Context(), s.keys, f, &q, &d)
 	writeRateHeaders(w.Header(), rateDraft, d.Limits, v.admitted)
 	if d.Outcome != keyring.Allowed {
-		v.withdraw(r, s.keys, s.alarms)
+		v.withdraw(r, s.keys, s.alarms, d.Outcome)
 		return s.refusal(r, d, err)
 	}
 	v.admit(repl, &d, s.stands(v, &d), s.places.ambient())
@@ -95,10 +95,7 @@ func (s *SelfService) identifyKey(w http.ResponseWriter, r *http.Request, repl *
 	bounds.Permissions = caller.Grantable(bounds.Permissions)
 	return caller.Answer{Caller: &caller.Caller{
 		UserID: k.UserID, Permissions: k.Permissions, Decision: &v.decision, Session: v.session, Bounds: bounds,
-		Withdraw: func(o keyring.Outcome) {
-			s.keys.Recount(&v.counted, o)
-			v.withdraw(r, s.keys, s.alarms)
-		},
+		Withdraw: func(o keyring.Outcome) { v.withdraw(r, s.keys, s.alarms, o) },
 	}}
 }
 

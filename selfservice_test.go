@@ -446,7 +446,11 @@ func restQuery(t *testing.T, s *server) {
 	other := s.create(with(readWrite, "userId", "other"))
 	// A gate looks elsewhere: a second key is a second key.
 	s.call("GET", "/elsewhere/v1/auth/usage", "", "X-Token: "+k.Raw).is(t, 200, "")
+	before := s.usesToday(k.ID)
 	s.call("GET", "/elsewhere/v1/auth/usage", "", "X-Token: "+k.Raw, keyLine(other.Raw)).is(t, 400, "AMBIGUOUS_API_KEY")
+	if got := s.usesToday(k.ID); got != before {
+		t.Errorf("refused for two keys, statistics have %+v, before %+v", got, before)
+	}
 }
 
 // restAdmin calls Caddy's admin endpoint with a key: it opens nothing there, and is

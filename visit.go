@@ -78,12 +78,14 @@ func (v *visit) ask(ctx context.Context, keys *keyring.Service, f found, q *keyr
 	return keys.VerifyInto(ctx, f.raw, q, d)
 }
 
-// withdraw takes back what was charged for a request that is refused after all.
-func (v *visit) withdraw(r *http.Request, keys *keyring.Service, log *zap.Logger) {
+// withdraw takes back what was charged and counted for a request that is refused
+// after all, as o says.
+func (v *visit) withdraw(r *http.Request, keys *keyring.Service, log *zap.Logger, o keyring.Outcome) {
 	if !v.admitted {
 		return
 	}
 	v.admitted = false
+	keys.Recount(&v.counted, o)
 	if err := keys.Withdraw(context.WithoutCancel(r.Context()), &v.decision); err != nil {
 		log.Error("credits were not given back", zap.Error(err), zap.String("key_id", v.decision.Key().ID))
 	}
