@@ -2,7 +2,6 @@ package apikey
 
 import (
 	"errors"
-	"mime"
 	"net/http"
 	"strings"
 
@@ -10,6 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddy-apikey/caddy-apikey/internal/caller"
+	"github.com/caddy-apikey/caddy-apikey/internal/strictjson"
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 	"github.com/caddy-apikey/caddy-apikey/store"
@@ -152,20 +152,10 @@ func (s *SelfService) forged(r *http.Request) (caller.Answer, bool) {
 		return caller.Answer{}, false
 	case s.origins.foreign(r):
 		return caller.Answer{Foreign: true}, true
-	case !saysJSON(r):
+	case !strictjson.SaysJSON(r):
 		return caller.Answer{NotJSON: true}, true
 	}
 	return caller.Answer{}, false
-}
-
-// saysJSON reports whether a request says of its body what no form can say.
-func saysJSON(r *http.Request) bool {
-	types := r.Header["Content-Type"]
-	if len(types) != 1 {
-		return false
-	}
-	t, _, err := mime.ParseMediaType(types[0])
-	return err == nil && t == "application/json"
 }
 
 // certificatePrefix begins the placeholders that read a client's certificate.

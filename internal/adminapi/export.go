@@ -48,7 +48,7 @@ const streamType = "application/x-ndjson"
 func exportKeys(c *call) (stream, error) {
 	return func(w io.Writer) error {
 		line := func(v any) error {
-			b, err := strictjson.Marshal(v)
+			b, err := strictjson.MarshalLine(v)
 			if err == nil {
 				_, err = w.Write(b)
 			}

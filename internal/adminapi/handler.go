@@ -172,7 +172,7 @@ func (s *server) fail(w http.ResponseWriter, r *http.Request, rt *route, err err
 
 // write sends JSON. All of it is nobody else's business, so none is cached.
 func (s *server) write(w http.ResponseWriter, status int, body any, header http.Header) {
-	b, err := strictjson.Marshal(body)
+	b, err := strictjson.MarshalLine(body)
 	if err != nil {
 		s.info.Report(fmt.Errorf("admin API: writing an answer: %w", err))
 		status, b = http.StatusInternalServerError, []byte(`{"error":"the answer cannot be written","code":"INTERNAL"}`)

@@ -28,7 +28,7 @@ func document(all []*route, version string) json.RawMessage {
 		{"paths", paths},
 		{"components", object{{"schemas", s.all}}},
 	}
-	b, err := strictjson.Marshal(doc)
+	b, err := strictjson.MarshalLine(doc)
 	if err != nil {
 		panic(err) // it holds nothing but text and numbers
 	}

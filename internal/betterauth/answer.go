@@ -1,13 +1,12 @@
 package betterauth
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
 
+	"github.com/caddy-apikey/caddy-apikey/internal/strictjson"
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 	"github.com/caddy-apikey/caddy-apikey/store"
 )
@@ -60,7 +59,7 @@ var (
 
 	errJSON     = fail(http.StatusBadRequest, "BAD_REQUEST", "Invalid JSON in request body")
 	errBody     = fail(http.StatusBadRequest, "BAD_REQUEST", "The request body could not be read")
-	errTooLarge = fail(http.StatusRequestEntityTooLarge, "PAYLOAD_TOO_LARGE", fmt.Sprintf("The request body must be at most %d bytes", maxBody))
+	errTooLarge = fail(http.StatusRequestEntityTooLarge, "PAYLOAD_TOO_LARGE", fmt.Sprintf("The request body must be at most %d bytes", strictjson.MaxBody))
 )
 
 // foreignOrigin refuses a browser's request that a page of another origin made.
@@ -146,7 +145,7 @@ func (c *call) fail(w http.ResponseWriter, err error) {
 // write sends JSON. The challenge that was noted for a caller without a key belongs
 // to a 401 only.
 func (h *Handler) write(w http.ResponseWriter, status int, body any) {
-	b, err := marshal(body)
+	b, err := strictjson.Marshal(body)
 	if err != nil {
 		h.Report(fmt.Errorf("writing an answer: %w", err))
 		status, b = http.StatusInternalServerError, []byte(`{"message":"The answer cannot be written.","code":"INTERNAL_SERVER_ERROR"}`)
@@ -163,15 +162,4 @@ func (h *Handler) write(w http.ResponseWriter, status int, body any) {
 	header.Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)
 	w.Write(b) // who has left needs no answer
-}
-
-// marshal writes JSON as JavaScript does: without escapes that only HTML needs.
-func marshal(v any) ([]byte, error) {
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	if err := e.Encode(v); err != nil {
-		return nil, err
-	}
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
 }

@@ -5,13 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"strings"
-)
 
-// maxBody is the longest body that is read. Its largest part, metadata, may be 16 KiB.
-const maxBody = 64 << 10
+	"github.com/caddy-apikey/caddy-apikey/internal/strictjson"
+)
 
 // readBody reads the JSON of a request, and nil where there is none. A body that
 // does not say what it is counts as none.
@@ -22,14 +20,11 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 			return nil, mediaType(t)
 		}
 	}
-	if r.ContentLength > maxBody {
+	body, err := strictjson.ReadAll(w, r, strictjson.MaxBody)
+	switch {
+	case errors.As(err, new(*strictjson.TooLargeError)):
 		return nil, errTooLarge
-	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-	if err != nil {
-		if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
-			return nil, errTooLarge
-		}
+	case err != nil:
 		return nil, errBody
 	}
 	if types == nil || len(body) == 0 {

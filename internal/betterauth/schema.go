@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+
+	"github.com/caddy-apikey/caddy-apikey/internal/strictjson"
 )
 
 // field is a field of a body or a query. Fields are checked in the order in which
@@ -123,7 +125,7 @@ func (is *issues) readQuery(values url.Values, fields []field) input {
 		at := "query." + f.name
 		switch v := values[f.name]; {
 		case len(v) == 1:
-			text, _ := marshal(v[0]) // a string
+			text, _ := strictjson.Marshal(v[0]) // a string
 			in[f.name] = f.read(is, at, text)
 		case len(v) > 1:
 			f.read(is, at, json.RawMessage("[]"))

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/caddy-apikey/caddy-apikey/internal/caller"
+	"github.com/caddy-apikey/caddy-apikey/internal/strictjson"
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 	"github.com/caddy-apikey/caddy-apikey/store"
 )
@@ -54,7 +55,7 @@ func TestBetterAuth_body(t *testing.T) {
 			t.Errorf("%q: %d %s", body, r.status, r.body)
 		}
 	}
-	a.post("/api-key/create", `{"metadata":"`+strings.Repeat("x", maxBody)+`"}`, as(k)...).refuses(413, "PAYLOAD_TOO_LARGE")
+	a.post("/api-key/create", `{"metadata":"`+strings.Repeat("x", strictjson.MaxBody)+`"}`, as(k)...).refuses(413, "PAYLOAD_TOO_LARGE")
 	if name := a.post("/api-key/create", "{\"name\":\"a\xffb\"}", as(k)...).object()["name"]; name != "a\uFFFDb" {
 		t.Errorf("bytes that are no text become %q", name)
 	}
@@ -124,7 +125,7 @@ func TestBetterAuth_refusals(t *testing.T) {
 		keyring.Unavailable:   `{"message":"API keys cannot be checked at the moment.","code":"STORE_UNAVAILABLE"}`,
 	} {
 		f := refused(&keyring.Decision{Outcome: outcome, Wait: 1234, Waitable: true})
-		if b, _ := marshal(f.body); string(b) != want || f.status != outcome.Status() {
+		if b, _ := strictjson.Marshal(f.body); string(b) != want || f.status != outcome.Status() {
 			t.Errorf("%d %s, want %s", f.status, b, want)
 		}
 	}

@@ -119,7 +119,7 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, rt *Route, c *cal
 }
 
 func (h *Handler) write(w http.ResponseWriter, status int, body any) {
-	b, err := strictjson.Marshal(body)
+	b, err := strictjson.MarshalLine(body)
 	if err != nil {
 		h.o.Report(fmt.Errorf("writing an answer: %w", err))
 		status, b = http.StatusInternalServerError, []byte(`{"error":"the answer cannot be written","code":"INTERNAL"}`)

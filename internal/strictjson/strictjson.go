@@ -35,6 +35,20 @@ func (e *TooLargeError) Error() string {
 
 // ReadBody reads a request's body of at most so many bytes, and nil for an empty one.
 func ReadBody(w http.ResponseWriter, r *http.Request, most int64) ([]byte, error) {
+	body, err := ReadAll(w, r, most)
+	switch {
+	case err != nil:
+		return nil, err
+	case len(bytes.TrimSpace(body)) == 0:
+		return nil, nil
+	case len(r.Header["Content-Type"]) > 0 && !SaysJSON(r):
+		return nil, ErrMediaType
+	}
+	return body, nil
+}
+
+// ReadAll reads a request's body of at most so many bytes, whatever it is.
+func ReadAll(w http.ResponseWriter, r *http.Request, most int64) ([]byte, error) {
 	if r.ContentLength > most {
 		return nil, &TooLargeError{most}
 	}
@@ -45,25 +59,20 @@ func ReadBody(w http.ResponseWriter, r *http.Request, most int64) ([]byte, error
 		}
 		return nil, ErrUnreadable
 	}
-	if len(bytes.TrimSpace(body)) == 0 {
-		return nil, nil
-	}
-	return body, checkContentType(r.Header.Values("Content-Type"))
+	return body, nil
 }
 
-// checkContentType refuses whatever says that it is not JSON. curl -d says so
-// unless it is told otherwise, and so do forms on other people's web pages.
-func checkContentType(types []string) error {
-	switch len(types) {
-	case 0:
-		return nil
-	case 1:
-		t, params, err := mime.ParseMediaType(types[0])
-		if charset, given := params["charset"]; err == nil && t == "application/json" && (!given || strings.EqualFold(charset, "utf-8")) {
-			return nil
-		}
+// SaysJSON reports whether a request says that its body is JSON, in UTF-8. curl -d
+// says something else unless it is told otherwise, and so do forms on other
+// people's web pages, which cannot say this.
+func SaysJSON(r *http.Request) bool {
+	types := r.Header["Content-Type"]
+	if len(types) != 1 {
+		return false
 	}
-	return ErrMediaType
+	t, params, err := mime.ParseMediaType(types[0])
+	charset, given := params["charset"]
+	return err == nil && t == "application/json" && (!given || strings.EqualFold(charset, "utf-8"))
 }
 
 // Object calls each with every field of a JSON object; a value that is not valid
@@ -173,8 +182,14 @@ func PlainWord(s string) bool {
 	return true
 }
 
-// Marshal writes JSON without the escapes that only HTML needs, and a line end.
+// Marshal writes JSON without the escapes that only HTML needs.
 func Marshal(v any) ([]byte, error) {
+	b, err := MarshalLine(v)
+	return bytes.TrimSuffix(b, []byte("\n")), err
+}
+
+// MarshalLine is Marshal with a line end.
+func MarshalLine(v any) ([]byte, error) {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
