@@ -41,26 +41,30 @@ func (s *Service) Import(ctx context.Context, batch []store.Entry, dryRun bool) 
 	if err != nil {
 		return nil, err
 	}
+	take := s.ring.importKeys
+	if dryRun {
+		take = foresee
+	}
+	return importGood(batch, s.checkEntry, func(good []store.Entry) ([]Imported, error) { return take(ctx, st, good) })
+}
+
+// importGood takes what of a batch can be taken, and answers for all of it.
+func importGood[T any](batch []T, check func(*T) error, take func([]T) ([]Imported, error)) ([]Imported, error) {
 	results := make([]Imported, len(batch))
-	var good []store.Entry
+	var good []T
 	var at []int // places of the good ones in the batch
 	for i := range batch {
-		if err := s.checkEntry(&batch[i]); err != nil {
-			bad, ok := errors.AsType[*FieldError](err)
-			if !ok {
-				return nil, err
-			}
+		err := check(&batch[i])
+		if bad, ok := errors.AsType[*FieldError](err); ok {
 			results[i] = Imported{Refused, bad}
 			continue
 		}
+		if err != nil {
+			return nil, err
+		}
 		good, at = append(good, batch[i]), append(at, i)
 	}
-	var some []Imported
-	if dryRun {
-		some, err = foresee(ctx, st, good)
-	} else {
-		some, err = s.ring.importKeys(ctx, st, good)
-	}
+	some, err := take(good)
 	if err != nil {
 		return nil, err
 	}
@@ -142,7 +146,7 @@ func whatIsThere(ctx context.Context, st store.Store, k *key.Key) (Imported, err
 }
 
 // foresee answers as importKeys would, and writes nothing.
-func foresee(ctx context.Context, st store.Store, batch []store.Entry) ([]Imported, error) {
+func foresee(ctx context.Context, st *opened, batch []store.Entry) ([]Imported, error) {
 	results := make([]Imported, len(batch))
 	ids, hashes := map[string]key.Hash{}, map[key.Hash]bool{} // of this batch
 	for i := range batch {

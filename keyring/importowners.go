@@ -21,29 +21,12 @@ func (s *Service) ImportOwners(ctx context.Context, batch []OwnerRecord, dryRun 
 	if err != nil {
 		return nil, err
 	}
-	results := make([]Imported, len(batch))
-	var good []OwnerRecord
-	var at []int // places of the good ones in the batch
-	for i := range batch {
-		if err := checkOwner(&batch[i]); err != nil {
-			bad, _ := errors.AsType[*FieldError](err)
-			results[i] = Imported{Refused, bad}
-			continue
-		}
-		good, at = append(good, batch[i]), append(at, i)
-	}
 	take := s.ring.importOwners
 	if dryRun {
 		take = foreseeOwners
 	}
-	some, err := take(context.WithoutCancel(ctx), st, good)
-	if err != nil {
-		return nil, err
-	}
-	for n, i := range at {
-		results[i] = some[n]
-	}
-	return results, nil
+	ctx = context.WithoutCancel(ctx)
+	return importGood(batch, checkOwner, func(good []OwnerRecord) ([]Imported, error) { return take(ctx, st, good) })
 }
 
 // importOwners stores owners and makes them known.

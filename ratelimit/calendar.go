@@ -12,21 +12,7 @@ import "time"
 
 func (s *State) calendar(p Policy, at, now, n int64, take bool) Verdict {
 	start, window, count := s.page(p, now)
-	end := start + window
-	v := Verdict{OK: n == 0 || n <= p.Max-count}
-	switch {
-	case v.OK:
-		v.At = at
-		count += n
-	case n > p.Max:
-		v.Never = true
-	default:
-		v.Wait = end - now
-	}
-	v.Remaining = max(p.Max-count, 0)
-	if count > 0 {
-		v.Reset = end - now
-	}
+	v, count := p.verdict(at, now, start+window, count, n)
 	if take && v.OK && n > 0 {
 		*s = State{t: start, count: count, scale: window, kind: CalendarWindow}
 	}

@@ -7,7 +7,16 @@ func (s *State) fixed(p Policy, at, now, n int64, take bool) Verdict {
 	if count == 0 || at-start >= p.Window {
 		start, count = at, 0
 	}
-	end := start + p.Window
+	v, count := p.verdict(at, now, start+p.Window, count, n)
+	if take && v.OK && n > 0 {
+		*s = State{t: start, count: count, kind: FixedWindow}
+	}
+	return v
+}
+
+// verdict decides about n requests at the time at beside count others, in a window
+// that lasts until end, and counts them if there is room.
+func (p Policy) verdict(at, now, end, count, n int64) (Verdict, int64) {
 	v := Verdict{OK: n == 0 || n <= p.Max-count}
 	switch {
 	case v.OK:
@@ -22,10 +31,7 @@ func (s *State) fixed(p Policy, at, now, n int64, take bool) Verdict {
 	if count > 0 {
 		v.Reset = end - now
 	}
-	if take && v.OK && n > 0 {
-		*s = State{t: start, count: count, kind: FixedWindow}
-	}
-	return v
+	return v, count
 }
 
 func (s *State) undoFixed(p Policy, at, n int64) {
