@@ -9,7 +9,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 
-	"github.com/caddy-apikey/caddy-apikey/internal/adminapi"
+	"github.com/caddy-apikey/caddy-apikey/internal/api/admin"
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 )
 
@@ -34,7 +34,7 @@ func (*adminAPI) CaddyModule() caddy.ModuleInfo {
 
 // Provision implements caddy.Provisioner.
 func (a *adminAPI) Provision(caddy.Context) error {
-	a.handler = withClock(adminapi.New(runningService, adminapi.Info{
+	a.handler = withClock(admin.New(runningService, admin.Info{
 		Version: moduleVersion(),
 		Report: func(err error) {
 			caddy.Log().Named("admin.api.apikey").Error("request failed", zap.Error(err))

@@ -12,17 +12,17 @@ import (
 	"testing"
 	"time"
 
-	"github.com/caddy-apikey/caddy-apikey/internal/adminapi"
+	"github.com/caddy-apikey/caddy-apikey/internal/api/admin"
 )
 
 // adminOf returns a client of a server's admin API, once its configuration runs:
 // Caddy answers for /config/ only then.
-func adminOf(t *testing.T, s *server) *adminapi.Client {
+func adminOf(t *testing.T, s *server) *admin.Client {
 	t.Helper()
 	if resp, body := adminGet(t, s, "GET", "/config/"); resp.StatusCode != 200 {
 		t.Fatalf("%d %s", resp.StatusCode, body)
 	}
-	return &adminapi.Client{HTTP: s.adminClient(), Base: s.Admin}
+	return &admin.Client{HTTP: s.adminClient(), Base: s.Admin}
 }
 
 // adminGet sends a request as it is, without following redirects.
@@ -65,8 +65,8 @@ const gatedSite = "{$SITE} {\n\tapikey\n\trespond ok\n}\n"
 // reload: the admin API must follow the configuration that is in use.
 func TestAdminAPI(t *testing.T) {
 	s := startCaddy(t, gatedSite)
-	admin := adminOf(t, s)
-	made, err := admin.CreateKey(context.Background(), adminapi.CreateKey{UserID: "alice"})
+	api := adminOf(t, s)
+	made, err := api.CreateKey(context.Background(), admin.CreateKey{UserID: "alice"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,12 +86,12 @@ func TestAdminAPI(t *testing.T) {
 	if r := s.run("reload", "--force", "--config", s.file()); r.code == 0 || !strings.Contains(r.stderr, "address already in use") {
 		t.Fatalf("reload: exit status %d\n%s", r.code, r.stderr)
 	}
-	if got, err := admin.Key(context.Background(), made.Value.ID); err != nil || got.Value.LastRequest == nil {
+	if got, err := api.Key(context.Background(), made.Value.ID); err != nil || got.Value.LastRequest == nil {
 		t.Errorf("after a failed reload: %+v, %v", got.Value, err)
 	}
 
 	s.reload(gatedSite)
-	if err := admin.DeleteKey(context.Background(), made.Value.ID); err != nil {
+	if err := api.DeleteKey(context.Background(), made.Value.ID); err != nil {
 		t.Errorf("after a reload: %v", err)
 	}
 	if status := siteStatus(t, s, made.Value.Raw); status != 401 {
@@ -105,8 +105,8 @@ func TestAdminAPI(t *testing.T) {
 // TestAdminAPIWithoutApp: a configuration that does not use apikey gets no store.
 func TestAdminAPIWithoutApp(t *testing.T) {
 	s := startCaddy(t, "{$SITE} {\n\trespond ok\n}\n")
-	_, err := adminOf(t, s).ListKeys(context.Background(), adminapi.ListKeys{})
-	var e *adminapi.APIError
+	_, err := adminOf(t, s).ListKeys(context.Background(), admin.ListKeys{})
+	var e *admin.APIError
 	if !errors.As(err, &e) || e.Status != 503 || e.Code != "STORE_UNAVAILABLE" {
 		t.Errorf("got %v", err)
 	}
@@ -128,9 +128,9 @@ func TestAdminAPIWithoutApp(t *testing.T) {
 // TestAdminPaths: Caddy's own mux stands before ours.
 func TestAdminPaths(t *testing.T) {
 	s := startCaddy(t, gatedSite)
-	admin := adminOf(t, s)
+	api := adminOf(t, s)
 	for _, name := range []string{"a/b", "a//b", "//", "a/../b", "../..", "a%2Fb", "a b", "日本/🔑"} {
-		if o, err := admin.PutOwner(context.Background(), name, adminapi.PutOwner{}); err != nil || o.Value.UserID != name {
+		if o, err := api.PutOwner(context.Background(), name, admin.PutOwner{}); err != nil || o.Value.UserID != name {
 			t.Errorf("%q: got %q, %v", name, o.Value.UserID, err)
 		}
 	}

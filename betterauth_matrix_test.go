@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/caddy-apikey/caddy-apikey/internal/betterauth"
+	"github.com/caddy-apikey/caddy-apikey/internal/api/betterauth"
 )
 
 // betterAuthRoutes says of each call how it is made, and what it does for a caller

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/caddy-apikey/caddy-apikey/internal/adminapi"
+	"github.com/caddy-apikey/caddy-apikey/internal/api/admin"
 )
 
 // setClock shifts the clock of a server that was started withTestClock.
@@ -96,12 +96,12 @@ func TestClockShifts(t *testing.T) {
 }
 
 // make makes a key and returns its ID and the raw key.
-func (s *server) make(in adminapi.CreateKey) (id, raw string) {
+func (s *server) make(in admin.CreateKey) (id, raw string) {
 	s.t.Helper()
 	if in.UserID == "" {
 		in.UserID = "alice"
 	}
-	client := &adminapi.Client{HTTP: s.adminClient(), Base: s.Admin}
+	client := &admin.Client{HTTP: s.adminClient(), Base: s.Admin}
 	made, err := client.CreateKey(s.t.Context(), in)
 	if err != nil {
 		s.t.Fatal(err)
@@ -160,7 +160,7 @@ func wantRetryAfter(t *testing.T, resp *http.Response, want time.Duration) {
 func TestK7_refill_on_time(t *testing.T) {
 	s := startCaddy(t, gatedSite, withTestClock())
 	none, five, hour := int64(0), int64(5), int64(3_600_000)
-	_, raw := s.make(adminapi.CreateKey{Remaining: &none, RefillAmount: &five, RefillInterval: &hour})
+	_, raw := s.make(admin.CreateKey{Remaining: &none, RefillAmount: &five, RefillInterval: &hour})
 	wantRetryAfter(t, s.want(raw, 1, 0, 429), time.Hour)
 	s.setClock(time.Hour - 30*time.Second)
 	wantRetryAfter(t, s.want(raw, 1, 0, 429), 30*time.Second)
@@ -178,7 +178,7 @@ func TestK7_refill_on_time(t *testing.T) {
 func TestK8_window_on_time(t *testing.T) {
 	s := startCaddy(t, gatedSite, withTestClock())
 	three, hour := int64(3), int64(3_600_000)
-	_, raw := s.make(adminapi.CreateKey{RateLimitMax: &three, RateLimitTimeWindow: &hour})
+	_, raw := s.make(admin.CreateKey{RateLimitMax: &three, RateLimitTimeWindow: &hour})
 	wantRetryAfter(t, s.want(raw, 5, 3, 429), time.Hour)
 	s.setClock(time.Hour - 30*time.Second)
 	wantRetryAfter(t, s.want(raw, 2, 0, 429), 30*time.Second)
@@ -193,7 +193,7 @@ func TestK8_window_on_time(t *testing.T) {
 func TestT1_expiry_on_time(t *testing.T) {
 	s := startCaddy(t, gatedSite, withTestClock())
 	hour := int64(3600)
-	_, raw := s.make(adminapi.CreateKey{ExpiresIn: &hour})
+	_, raw := s.make(admin.CreateKey{ExpiresIn: &hour})
 	s.setClock(time.Hour - 30*time.Second)
 	s.want(raw, 1, 1, 0)
 	s.setClock(time.Hour)

@@ -12,8 +12,8 @@ import (
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
 
-	"github.com/caddy-apikey/caddy-apikey/internal/adminapi"
-	"github.com/caddy-apikey/caddy-apikey/internal/command"
+	"github.com/caddy-apikey/caddy-apikey/internal/api/admin"
+	"github.com/caddy-apikey/caddy-apikey/internal/cli"
 )
 
 func init() {
@@ -27,7 +27,7 @@ Manages the API keys of a running Caddy, through its admin endpoint.
 Exit status: 0 done; 1 refused or failed, with the reason on standard error;
 2 wrong usage.`,
 		CobraFunc: func(cmd *cobra.Command) {
-			command.Setup(cmd, command.Host{
+			cli.Setup(cmd, cli.Host{
 				Connect:       connect,
 				ParseDuration: caddy.ParseDuration,
 				WrongUsage:    exitWith(2),
@@ -47,16 +47,16 @@ func exitWith(status int) func(*cobra.Command) error {
 
 // connect returns a client of the admin endpoint that Caddy's own commands
 // would use.
-func connect(address, config, adapter string) (*adminapi.Client, error) {
+func connect(address, config, adapter string) (*admin.Client, error) {
 	found, err := caddycmd.DetermineAdminAPIAddress(address, nil, config, adapter)
 	if err != nil {
 		return nil, fmt.Errorf("finding the address of the admin endpoint: %w", err)
 	}
 	addr, err := caddy.ParseNetworkAddress(found)
 	if err != nil || addr.PortRangeSize() > 1 || strings.Contains(found, "://") {
-		return nil, command.WrongUsage("%q is no address of an admin endpoint: it must be such as localhost:2019 or unix//run/caddy.sock", found)
+		return nil, cli.WrongUsage("%q is no address of an admin endpoint: it must be such as localhost:2019 or unix//run/caddy.sock", found)
 	}
-	client := &adminapi.Client{Base: "http://" + addr.JoinHostPort(0), HTTP: dialing(addr)}
+	client := &admin.Client{Base: "http://" + addr.JoinHostPort(0), HTTP: dialing(addr)}
 	if addr.IsUnixNetwork() || addr.IsFdNetwork() {
 		client.Base = "http://127.0.0.1" // never dialled, but a URL needs a host
 	} else {

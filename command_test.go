@@ -16,23 +16,23 @@ import (
 
 const commandSite = "{$SITE} {\n\tapikey\n\trespond \"hello {http.auth.user.id}\"\n}\n"
 
-// cli runs "caddy apikey" against a server and fails the test on a wrong exit status.
-type cli struct {
+// shell runs "caddy apikey" against a server and fails the test on a wrong exit status.
+type shell struct {
 	*testing.T
 	s *server
 }
 
-func startCLI(t *testing.T, options ...option) cli {
+func startCLI(t *testing.T, options ...option) shell {
 	t.Helper()
-	return cli{t, startCaddy(t, commandSite, options...)}
+	return shell{t, startCaddy(t, commandSite, options...)}
 }
 
-func (c cli) exits(code int, args ...string) result {
+func (c shell) exits(code int, args ...string) result {
 	c.Helper()
 	return c.exitsWith(code, "", args...)
 }
 
-func (c cli) exitsWith(code int, stdin string, args ...string) result {
+func (c shell) exitsWith(code int, stdin string, args ...string) result {
 	c.Helper()
 	r := c.s.runWith(stdin, append([]string{"apikey"}, args...)...)
 	if r.code != code {
@@ -46,12 +46,12 @@ func (c cli) exitsWith(code int, stdin string, args ...string) result {
 }
 
 // json runs a command with --json and decodes what it prints.
-func (c cli) json(args ...string) map[string]any {
+func (c shell) json(args ...string) map[string]any {
 	c.Helper()
 	return c.decode(c.exits(0, append(args, "--json")...).stdout)
 }
 
-func (c cli) decode(text string) (v map[string]any) {
+func (c shell) decode(text string) (v map[string]any) {
 	c.Helper()
 	if err := json.Unmarshal([]byte(text), &v); err != nil {
 		c.Fatalf("%v: %s", err, text)
@@ -60,7 +60,7 @@ func (c cli) decode(text string) (v map[string]any) {
 }
 
 // status sends a request with a key to the site.
-func (c cli) status(raw, secret string) int {
+func (c shell) status(raw, secret string) int {
 	c.Helper()
 	req, err := http.NewRequest(http.MethodGet, c.s.URL, nil)
 	if err != nil {
@@ -78,7 +78,7 @@ func (c cli) status(raw, secret string) int {
 	return resp.StatusCode
 }
 
-func (c cli) wants(what string, got, want any) {
+func (c shell) wants(what string, got, want any) {
 	c.Helper()
 	g, _ := json.Marshal(got)
 	w, _ := json.Marshal(want)
@@ -548,7 +548,7 @@ func TestCommandWithoutServer(t *testing.T) {
 }
 
 func TestCommandWithoutApp(t *testing.T) {
-	c := cli{t, startCaddy(t, "{$SITE} {\n\trespond ok\n}\n")}
+	c := shell{t, startCaddy(t, "{$SITE} {\n\trespond ok\n}\n")}
 	if r := c.exits(1, "list"); !strings.Contains(r.stderr, "apikey is running") {
 		t.Errorf("stderr: %s", r.stderr)
 	}

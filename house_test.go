@@ -13,23 +13,23 @@ const module = "github.com/caddy-apikey/caddy-apikey"
 // mayImport says which packages of ours, and which of a few telling outsiders,
 // each package may know. docs/architecture.md explains the picture.
 var mayImport = map[string][]string{
-	"/ratelimit":             {},
-	"/key":                   {"/ratelimit"},
-	"/store":                 {"/key", "/ratelimit"},
-	"/store/sqlite":          {"/store", "/key", "/ratelimit", "sql"},
-	"/store/storetest":       {"/store", "/key", "/ratelimit"},
-	"/keyring":               {"/store", "/key", "/ratelimit"},
-	"/internal/caller":       {"/keyring", "/key", "http"},
-	"/internal/strictjson":   {"http"},
-	"/internal/restapi":      {"/internal/caller", "/internal/strictjson", "/keyring", "/store", "/key", "http"},
-	"/internal/betterauth":   {"/internal/caller", "/internal/strictjson", "/keyring", "/store", "/key", "http"},
-	"/internal/adminapi":     {"/internal/strictjson", "/keyring", "/store", "/key", "/ratelimit", "http"},
-	"/internal/betterauthdb": {"/internal/adminapi", "/key", "sql"},
-	"/internal/command":      {"/internal/adminapi", "/internal/betterauthdb", "/key", "http"},
-	"":                       {"/internal/caller", "/internal/strictjson", "/internal/restapi", "/internal/betterauth", "/internal/adminapi", "/internal/command", "/keyring", "/store/sqlite", "/store", "/key", "/ratelimit", "http", "caddy"},
-	"/cmd/caddy":             {"", "caddy"},
-	"/bench":                 {},
-	"/bench/load":            {"", "/keyring", "/key", "http", "caddy"},
+	"/ratelimit":               {},
+	"/key":                     {"/ratelimit"},
+	"/store":                   {"/key", "/ratelimit"},
+	"/store/sqlite":            {"/store", "/key", "/ratelimit", "sql"},
+	"/store/storetest":         {"/store", "/key", "/ratelimit"},
+	"/keyring":                 {"/store", "/key", "/ratelimit"},
+	"/internal/caller":         {"/keyring", "/key", "http"},
+	"/internal/strictjson":     {"http"},
+	"/internal/api/rest":       {"/internal/caller", "/internal/strictjson", "/keyring", "/store", "/key", "http"},
+	"/internal/api/betterauth": {"/internal/caller", "/internal/strictjson", "/keyring", "/store", "/key", "http"},
+	"/internal/api/admin":      {"/internal/strictjson", "/keyring", "/store", "/key", "/ratelimit", "http"},
+	"/internal/betterauthdb":   {"/internal/api/admin", "/key", "sql"},
+	"/internal/cli":            {"/internal/api/admin", "/internal/betterauthdb", "/key", "http"},
+	"":                         {"/internal/caller", "/internal/strictjson", "/internal/api/rest", "/internal/api/betterauth", "/internal/api/admin", "/internal/cli", "/keyring", "/store/sqlite", "/store", "/key", "/ratelimit", "http", "caddy"},
+	"/cmd/caddy":               {"", "caddy"},
+	"/bench":                   {},
+	"/bench/load":              {"", "/keyring", "/key", "http", "caddy"},
 }
 
 // outsiders are packages that only some floors of the house may know.
@@ -83,7 +83,7 @@ func knows(path string) (string, bool) {
 // TestPureDependencies keeps Caddy and SQL out of the packages below, however
 // they might come in.
 func TestPureDependencies(t *testing.T) {
-	for _, p := range []string{"./key", "./ratelimit", "./store", "./keyring", "./internal/adminapi", "./internal/restapi", "./internal/betterauth"} {
+	for _, p := range []string{"./key", "./ratelimit", "./store", "./keyring", "./internal/api/admin", "./internal/api/rest", "./internal/api/betterauth"} {
 		out, err := exec.Command("go", "list", "-deps", p).Output()
 		if err != nil {
 			t.Fatal(err)

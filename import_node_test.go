@@ -52,7 +52,7 @@ func realBetterAuthDB(t *testing.T) (file string, keys map[string]realKey) {
 // keys open the gate, or do not, as they did there.
 func TestImportRealBetterAuth(t *testing.T) {
 	file, keys := realBetterAuthDB(t)
-	c := cli{t, startCaddy(t, "{\n\tapikey {\n\t\tconfig second\n\t\tconfig orgs\n\t\tconfig plain\n\t}\n}\n\n"+commandSite, withTestClock())}
+	c := shell{t, startCaddy(t, "{\n\tapikey {\n\t\tconfig second\n\t\tconfig orgs\n\t\tconfig plain\n\t}\n}\n\n"+commandSite, withTestClock())}
 	// The clock stands where the database was made: windows must not end meanwhile.
 	report := c.decode(c.exits(1, "import", "better-auth", file, "--config-map", "team=orgs", "--json").stdout)
 	c.wants("created", report["created"], len(keys)-1)

@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/caddy-apikey/caddy-apikey/internal/adminapi"
+	"github.com/caddy-apikey/caddy-apikey/internal/api/admin"
 	"github.com/caddy-apikey/caddy-apikey/key"
 )
 
@@ -107,7 +107,7 @@ const importSite = `{
 // TestImportBetterAuth: the raw keys of a Better Auth database open the gate, or
 // do not, as they did there.
 func TestImportBetterAuth(t *testing.T) {
-	c := cli{t, startCaddy(t, importSite, withTestClock())}
+	c := shell{t, startCaddy(t, importSite, withTestClock())}
 	now := time.Now().UTC()
 	iso := func(d time.Duration) string { return now.Add(d).Format("2006-01-02T15:04:05.000Z") }
 	names := []string{"plain", "metad", "off", "over", "soon", "limit", "spent", "refil", "perms", "other", "lost", "window"}
@@ -289,7 +289,7 @@ func TestExportImport(t *testing.T) {
 	respond ok
 }
 `
-	from, to := cli{t, startCaddy(t, site, withTestClock())}, cli{t, startCaddy(t, site, withTestClock())}
+	from, to := shell{t, startCaddy(t, site, withTestClock())}, shell{t, startCaddy(t, site, withTestClock())}
 	from.exits(0, "owner", "set", "paula", "--tier", "pro")
 	from.exits(0, "owner", "set", "dora", "--disable")
 	from.exits(0, "owner", "set", "nobody")
@@ -401,7 +401,7 @@ func readAll(t *testing.T, file string) string {
 // memory of the server that deleted it too.
 func TestImportRestoresDeleted(t *testing.T) {
 	site := "{\n\tapikey {\n\t\ttier pro {\n\t\t\tlimit 2/1h\n\t\t}\n\t}\n}\n\n" + commandSite
-	c := cli{t, startCaddy(t, site)}
+	c := shell{t, startCaddy(t, site)}
 	c.exits(0, "owner", "set", "paula", "--tier", "pro")
 	limited := c.json("create", "--owner", "alice", "--rate-limit", "2/1h")
 	tiered := c.json("create", "--owner", "paula")["key"].(string)
@@ -460,7 +460,7 @@ func TestImportUsage(t *testing.T) {
 		"no folder for it":    {1, []string{"export", "--output", filepath.Join(dir, "nosuch", "x")}, "no such file"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if r := (cli{t, c.s}).exits(test.code, test.args...); !strings.Contains(r.stderr, test.says) {
+			if r := (shell{t, c.s}).exits(test.code, test.args...); !strings.Contains(r.stderr, test.says) {
 				t.Errorf("stderr: %s", r.stderr)
 			}
 		})
@@ -504,7 +504,7 @@ func TestImportKeysAPI(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
-	var got adminapi.Imported
+	var got admin.Imported
 	if err := json.NewDecoder(resp.Body).Decode(&got); err != nil || resp.StatusCode != 200 {
 		t.Fatalf("status %d, %v", resp.StatusCode, err)
 	}

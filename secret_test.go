@@ -4,7 +4,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/caddy-apikey/caddy-apikey/internal/restapi"
+	"github.com/caddy-apikey/caddy-apikey/internal/api/rest"
 )
 
 const secretSite = `{
@@ -121,7 +121,7 @@ func secretMakes(t *testing.T, s *server) {
 	if after := s.countKeys(); after != before {
 		t.Errorf("%v are %v now", before, after)
 	}
-	var made restapi.Created
+	var made rest.Created
 	s.call("POST", "/v1/auth/api-keys", "", keyLine(k.Raw), "X-API-Secret: "+k.Secret).into(t, &made)
 	s.call("GET", "/gate/", "", keyLine(made.Key), "X-API-Secret: "+made.Secret).is(t, 200, "")
 }

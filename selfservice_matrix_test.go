@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/caddy-apikey/caddy-apikey/internal/restapi"
+	"github.com/caddy-apikey/caddy-apikey/internal/api/rest"
 	"github.com/caddy-apikey/caddy-apikey/key"
 )
 
@@ -200,7 +200,7 @@ func TestA1_rest(t *testing.T) {
 			owners[owner] = s.create(map[string]any{"userId": owner}).ID
 		}
 	}
-	for _, rt := range restapi.Routes("") {
+	for _, rt := range rest.Routes("") {
 		name := rt.Method + " " + rt.Path
 		entry, ok := matrixRoutes[name]
 		if !ok {
@@ -231,7 +231,7 @@ func TestA1_rest(t *testing.T) {
 }
 
 // cell makes one call.
-func (m *matrix) cell(rt *restapi.Route, c *matrixCaller, id string, own bool) {
+func (m *matrix) cell(rt *rest.Route, c *matrixCaller, id string, own bool) {
 	m.t.Helper()
 	m.cells++
 	name := rt.Method + " " + rt.Path
@@ -325,7 +325,7 @@ func (m *matrix) find(id string) *matrixKey {
 
 func (m *matrix) created(c *matrixCaller, r *reply, _ string) {
 	m.t.Helper()
-	var made restapi.Created
+	var made rest.Created
 	if err := json.Unmarshal([]byte(r.body), &made); err != nil {
 		m.t.Fatal(err)
 	}
@@ -344,7 +344,7 @@ func (m *matrix) created(c *matrixCaller, r *reply, _ string) {
 
 func (m *matrix) listed(c *matrixCaller, r *reply, _ string) {
 	m.t.Helper()
-	var list restapi.Keys
+	var list rest.Keys
 	if err := json.Unmarshal([]byte(r.body), &list); err != nil {
 		m.t.Fatal(err)
 	}
@@ -374,11 +374,11 @@ func (m *matrix) revoked(c *matrixCaller, _ *reply, id string) {
 
 func (m *matrix) used(c *matrixCaller, r *reply, _ string) {
 	m.t.Helper()
-	var u restapi.Usage
+	var u rest.Usage
 	if err := json.Unmarshal([]byte(r.body), &u); err != nil {
 		m.t.Fatal(err)
 	}
-	var want struct{ Usage restapi.UsageSums }
+	var want struct{ Usage rest.UsageSums }
 	if c.owner != "newcomer" {
 		m.admin("GET", "/apikey/owners/"+c.owner+"/usage", nil, 200, &want)
 	}

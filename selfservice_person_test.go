@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/caddy-apikey/caddy-apikey/internal/restapi"
+	"github.com/caddy-apikey/caddy-apikey/internal/api/rest"
 	"github.com/caddy-apikey/caddy-apikey/key"
 )
 
@@ -186,20 +186,20 @@ func personFirstKey(t *testing.T, s *server) {
 	if r.status != 200 || strings.TrimSpace(r.body) != `{"tier":"free","usage":{"today":0,"month":0},"limits":{"perDay":null,"perMinute":null}}` {
 		t.Errorf("%d %s", r.status, r.body)
 	}
-	var made restapi.Created
+	var made rest.Created
 	s.call("POST", "/basic/api-keys", "", fay).into(t, &made)
 	if fmt.Sprint(made.Permissions) != "[read write]" {
 		t.Errorf("%+v", made)
 	}
 	s.call("POST", "/basic/api-keys", `{"permissions":["admin"]}`, fay).is(t, 403, "INSUFFICIENT_PERMISSIONS")
 	s.call("GET", "/vars/usage", "", keyLine(made.Key)).is(t, 200, "")
-	var list restapi.Keys
+	var list rest.Keys
 	s.call("GET", "/basic/api-keys", "", fay).into(t, &list)
 	if len(list.Keys) != 1 || list.Keys[0].ID != made.ID {
 		t.Errorf("%+v", list)
 	}
 	// What people do is not counted; what their keys do is.
-	var u restapi.Usage
+	var u rest.Usage
 	s.call("GET", "/basic/usage", "", fay).into(t, &u)
 	if u.Usage.Today != 1 {
 		t.Errorf("%+v", u)
@@ -213,7 +213,7 @@ func personFirstKey(t *testing.T, s *server) {
 func personAuthentications(t *testing.T, s *server) {
 	ownerOf := func(r *reply) string {
 		t.Helper()
-		var made restapi.Created
+		var made rest.Created
 		r.into(t, &made)
 		var k struct{ UserID string }
 		s.admin("GET", "/apikey/keys/"+made.ID, nil, 200, &k)
@@ -276,7 +276,7 @@ func personKeyDecides(t *testing.T, s *server) {
 			t.Errorf("%s: %d %s, want %d %s", row.name, r.status, r.body, row.status, row.code)
 		}
 	}
-	var list restapi.Keys
+	var list rest.Keys
 	s.call("GET", "/basic/api-keys", "", signedIn("bob"), keyLine(alice.Raw)).into(t, &list)
 	if len(list.Keys) != 1 || list.Keys[0].ID != alice.ID {
 		t.Errorf("the keys of somebody else: %+v", list)

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/caddy-apikey/caddy-apikey/internal/restapi"
+	"github.com/caddy-apikey/caddy-apikey/internal/api/rest"
 )
 
 const selfServiceSite = `{
@@ -123,7 +123,7 @@ func (r *reply) is(t testing.TB, status int, code string) {
 func keyLine(raw string) string { return "X-API-Key: " + raw }
 
 // rest makes a key over the API with another one.
-func (s *server) rest(raw, body string) (c restapi.Created) {
+func (s *server) rest(raw, body string) (c rest.Created) {
 	s.t.Helper()
 	r := s.call("POST", "/v1/auth/api-keys", body, keyLine(raw))
 	r.into(s.t, &c)
@@ -213,7 +213,7 @@ func restRevocation(t *testing.T, s *server) {
 		s.get("/gated/", lines...).is(t, 401, "KEY_DISABLED")
 		s.call("GET", "/v1/auth/usage", "", keyLine(k.Key)).is(t, 401, "KEY_DISABLED")
 	}
-	var list restapi.Keys
+	var list rest.Keys
 	s.call("GET", "/v1/auth/api-keys", "", keyLine(parent.Raw)).into(t, &list)
 	if len(list.Keys) != 2 || list.Keys[0].ID != parent.ID || !list.Keys[0].Enabled || list.Keys[1].ID != k.ID || list.Keys[1].Enabled {
 		t.Errorf("%+v", list.Keys)
@@ -293,11 +293,11 @@ func restLimits(t *testing.T, s *server) {
 	k, other := s.create(with(readWrite, "userId", "lee")), s.create(with(readWrite, "userId", "lee"))
 	s.get("/open/", keyLine(other.Raw)).is(t, 200, "")
 	for i := range 4 {
-		var u restapi.Usage
+		var u rest.Usage
 		r := s.call("GET", "/v1/auth/usage", "", keyLine(k.Raw))
 		r.into(t, &u)
 		day, minute := int64(1000), int64(5)
-		if want := int64(i + 2); u.Tier != "free" || u.Usage != (restapi.UsageSums{Today: want, Month: want}) || *u.Limits.PerDay != day || *u.Limits.PerMinute != minute {
+		if want := int64(i + 2); u.Tier != "free" || u.Usage != (rest.UsageSums{Today: want, Month: want}) || *u.Limits.PerDay != day || *u.Limits.PerMinute != minute {
 			t.Errorf("%s", r.body)
 		}
 	}
@@ -343,7 +343,7 @@ func restConfigs(t *testing.T, s *server) {
 		s.admin("GET", "/apikey/keys/"+id, nil, 200, &k)
 		return k.ConfigID
 	}
-	create := func(base string, k made) (c restapi.Created) {
+	create := func(base string, k made) (c rest.Created) {
 		t.Helper()
 		r := s.call("POST", base+"/api-keys", "", keyLine(k.Raw))
 		r.into(t, &c)
@@ -362,7 +362,7 @@ func restConfigs(t *testing.T, s *server) {
 		t.Errorf("%+v", c)
 	}
 	count := func(base, raw string) int {
-		var list restapi.Keys
+		var list rest.Keys
 		s.call("GET", base+"/api-keys", "", keyLine(raw)).into(t, &list)
 		return len(list.Keys)
 	}
@@ -416,7 +416,7 @@ func restSameBytes(t *testing.T, s *server) {
 	deleted := s.create(nil)
 	s.admin("DELETE", "/apikey/keys/"+deleted.ID, nil, 204, nil)
 	mistyped := k.Raw[:len(k.Raw)-1] + "_"
-	for _, route := range restapi.Routes("/v1/auth") {
+	for _, route := range rest.Routes("/v1/auth") {
 		target := strings.ReplaceAll(route.Path, "{id}", k.ID)
 		first := ""
 		for _, raw := range []string{deleted.Raw, "x", mistyped, k.Raw[:20], k.Raw + "0", k.Raw + k.Raw, strings.Repeat("a", 600), "ключ", "%00", "a b"} {

@@ -11,13 +11,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/caddy-apikey/caddy-apikey/internal/adminapi"
+	"github.com/caddy-apikey/caddy-apikey/internal/api/admin"
 )
 
-func (s *server) keyUsage(id string, days int64) adminapi.Usage {
+func (s *server) keyUsage(id string, days int64) admin.Usage {
 	s.t.Helper()
-	client := &adminapi.Client{HTTP: s.adminClient(), Base: s.Admin}
-	a, err := client.KeyUsage(s.t.Context(), id, adminapi.UsageQuery{Days: &days})
+	client := &admin.Client{HTTP: s.adminClient(), Base: s.Admin}
+	a, err := client.KeyUsage(s.t.Context(), id, admin.UsageQuery{Days: &days})
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -46,7 +46,7 @@ func TestT4_days_on_time(t *testing.T) {
 				t.Fatal(err)
 			}
 			s.setTime(midnight.Add(-time.Hour))
-			id, raw := s.make(adminapi.CreateKey{})
+			id, raw := s.make(admin.CreateKey{})
 			for _, step := range test.steps {
 				s.setTime(midnight.Add(step))
 				s.want(raw, 1, 1, 0)
@@ -87,7 +87,7 @@ func TestK11_gates_over_HTTP(t *testing.T) {
 	}
 }
 `)
-	id, raw := s.make(adminapi.CreateKey{})
+	id, raw := s.make(admin.CreateKey{})
 	for path, n := range map[string]int{"/": 1, "/two": 2, "/retry": 4} {
 		for range n {
 			req, err := http.NewRequest("GET", s.URL+path, nil)
@@ -111,7 +111,7 @@ func TestK11_gates_over_HTTP(t *testing.T) {
 // reload and after a clean stop, to the last request.
 func TestK11_clean_stop_of_a_server(t *testing.T) {
 	s := startCaddy(t, gatedSite)
-	id, raw := s.make(adminapi.CreateKey{})
+	id, raw := s.make(admin.CreateKey{})
 	for round := int64(1); round <= 3; round++ {
 		s.want(raw, 100, 100, 0)
 		if round == 2 {
@@ -132,7 +132,7 @@ func TestK11_clean_stop_of_a_server(t *testing.T) {
 // never counts too many.
 func TestK11_kill(t *testing.T) {
 	s := startCaddy(t, gatedSite)
-	id, raw := s.make(adminapi.CreateKey{})
+	id, raw := s.make(admin.CreateKey{})
 	var safe, sent int64 // requests that must be there, and all that may be
 	for round := range 4 {
 		begun, answered := s.load(raw, time.Duration(1500+round*330)*time.Millisecond)
@@ -199,7 +199,7 @@ func (s *server) load(raw string, d time.Duration) (begun, answered int64) {
 // TestUsageCommand reads the usage from the command line.
 func TestUsageCommand(t *testing.T) {
 	s := startCaddy(t, gatedSite)
-	id, raw := s.make(adminapi.CreateKey{})
+	id, raw := s.make(admin.CreateKey{})
 	s.want(raw, 3, 3, 0)
 	for _, args := range [][]string{{id}, {"--owner", "alice"}, {id, "--days", "2"}} {
 		r := s.run(append([]string{"apikey", "usage"}, args...)...)
@@ -240,7 +240,7 @@ func TestUsageCommand(t *testing.T) {
 func TestK12_kill(t *testing.T) {
 	s := startCaddy(t, gatedSite)
 	most, hour := int64(20), int64(3_600_000)
-	id, raw := s.make(adminapi.CreateKey{RateLimitMax: &most, RateLimitTimeWindow: &hour})
+	id, raw := s.make(admin.CreateKey{RateLimitMax: &most, RateLimitTimeWindow: &hour})
 	s.want(raw, 25, 20, 429)
 	s.reload(gatedSite)
 	s.want(raw, 25, 0, 429)
@@ -249,7 +249,7 @@ func TestK12_kill(t *testing.T) {
 	if extra, _ := s.passes(raw, 25); extra > 20 {
 		t.Errorf("%d more requests passed after a crash", extra)
 	}
-	client := &adminapi.Client{HTTP: s.adminClient(), Base: s.Admin}
+	client := &admin.Client{HTTP: s.adminClient(), Base: s.Admin}
 	window := func() int64 {
 		k, err := client.Key(t.Context(), id)
 		if err != nil {

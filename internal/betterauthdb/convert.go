@@ -8,13 +8,13 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/caddy-apikey/caddy-apikey/internal/adminapi"
+	"github.com/caddy-apikey/caddy-apikey/internal/api/admin"
 	"github.com/caddy-apikey/caddy-apikey/key"
 )
 
 // Key is one row, as it can be imported.
 type Key struct {
-	Record adminapi.KeyRecord
+	Record admin.KeyRecord
 	// Notes tell what is not as it was.
 	Notes []Note
 	// Refused tells why the row cannot be imported at all; nil: it can.
@@ -125,7 +125,7 @@ func (c *conversion) times() {
 	if rec.ExpiresAt, bad = c.time("expiresAt"); bad {
 		c.refuse("expiresAt", "is no time from 1970 to 9999: whether the key still holds cannot be told")
 	}
-	for field, to := range map[string]**adminapi.Time{
+	for field, to := range map[string]**admin.Time{
 		"createdAt": &rec.CreatedAt, "updatedAt": &rec.UpdatedAt, "lastRequest": &rec.LastRequest, "lastRefillAt": &rec.LastRefillAt,
 	} {
 		if *to, bad = c.time(field); bad {

@@ -1,0 +1,259 @@
+package admin
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"reflect"
+	"strconv"
+	"strings"
+
+	"github.com/caddy-apikey/caddy-apikey/internal/strictjson"
+)
+
+// Client calls the admin API.
+type Client struct {
+	// HTTP does the requests. Default: http.DefaultClient.
+	HTTP *http.Client
+	// Base is the admin endpoint, such as "http://localhost:2019".
+	Base string
+	// Origin is sent along where it is not empty: Caddy checks it on some endpoints.
+	Origin string
+}
+
+// Answer is an answer with the JSON that it was read from.
+type Answer[T any] struct {
+	Value T
+	Raw   json.RawMessage
+}
+
+// APIError is an answer that is an error.
+type APIError struct {
+	Status  int
+	Code    string // empty where Caddy itself answered
+	Field   string // empty where none is to blame
+	Message string
+	Raw     json.RawMessage // the body; nil where it is not JSON
+}
+
+func (e *APIError) Error() string { return e.Message }
+
+// maxAnswer bounds what is read: 500 keys, each with 16 KiB of metadata, are half of it.
+const maxAnswer = 32 << 20
+
+// CreateKey makes a key.
+func (c *Client) CreateKey(ctx context.Context, in CreateKey) (Answer[IssuedKey], error) {
+	return send[IssuedKey](ctx, c, http.MethodPost, "/apikey/keys", in)
+}
+
+// ListKeys returns a page of keys.
+func (c *Client) ListKeys(ctx context.Context, in ListKeys) (Answer[KeyList], error) {
+	return send[KeyList](ctx, c, http.MethodGet, "/apikey/keys"+queryOf(in), nil)
+}
+
+// Key returns a key.
+func (c *Client) Key(ctx context.Context, id string) (Answer[Key], error) {
+	return send[Key](ctx, c, http.MethodGet, "/apikey/keys/"+segment(id), nil)
+}
+
+// PatchKey changes a key.
+func (c *Client) PatchKey(ctx context.Context, id string, in PatchKey) (Answer[Key], error) {
+	return send[Key](ctx, c, http.MethodPatch, "/apikey/keys/"+segment(id), in)
+}
+
+// DeleteKey removes a key.
+func (c *Client) DeleteKey(ctx context.Context, id string) error {
+	_, err := send[struct{}](ctx, c, http.MethodDelete, "/apikey/keys/"+segment(id), nil)
+	return err
+}
+
+// RotateKey gives a key a new raw key.
+func (c *Client) RotateKey(ctx context.Context, id string, in RotateKey) (Answer[IssuedKey], error) {
+	return send[IssuedKey](ctx, c, http.MethodPost, "/apikey/keys/"+segment(id)+"/rotate", in)
+}
+
+// DeleteExpired removes every key whose time is over.
+func (c *Client) DeleteExpired(ctx context.Context) (Answer[Deleted], error) {
+	return send[Deleted](ctx, c, http.MethodPost, "/apikey/keys/delete-expired", nil)
+}
+
+// ImportKeys imports keys and owners.
+func (c *Client) ImportKeys(ctx context.Context, in ImportKeys) (Answer[Imported], error) {
+	return send[Imported](ctx, c, http.MethodPost, "/apikey/keys/import", in)
+}
+
+// ExportKeys returns an export, which the caller reads and closes. One that broke
+// off ends with another error than io.EOF.
+func (c *Client) ExportKeys(ctx context.Context) (io.ReadCloser, error) {
+	resp, err := c.call(ctx, http.MethodGet, "/apikey/keys/export", nil)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode < 300 {
+		return resp.Body, nil
+	}
+	defer resp.Body.Close()
+	raw, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err != nil {
+		return nil, fmt.Errorf("reading the answer: %w", err)
+	}
+	return nil, apiError(resp.StatusCode, raw)
+}
+
+// Verify asks whether a raw key is valid. An invalid one is no error.
+func (c *Client) Verify(ctx context.Context, in VerifyKey) (Answer[Verification], error) {
+	return send[Verification](ctx, c, http.MethodPost, "/apikey/verify", in)
+}
+
+// ListOwners returns a page of owners.
+func (c *Client) ListOwners(ctx context.Context, in ListOwners) (Answer[OwnerList], error) {
+	return send[OwnerList](ctx, c, http.MethodGet, "/apikey/owners"+queryOf(in), nil)
+}
+
+// Owner returns an owner.
+func (c *Client) Owner(ctx context.Context, userID string) (Answer[Owner], error) {
+	return send[Owner](ctx, c, http.MethodGet, "/apikey/owners/"+segment(userID), nil)
+}
+
+// PutOwner makes or changes an owner.
+func (c *Client) PutOwner(ctx context.Context, userID string, in PutOwner) (Answer[Owner], error) {
+	return send[Owner](ctx, c, http.MethodPut, "/apikey/owners/"+segment(userID), in)
+}
+
+// DeleteOwner removes an owner and all its keys.
+func (c *Client) DeleteOwner(ctx context.Context, userID string) error {
+	_, err := send[struct{}](ctx, c, http.MethodDelete, "/apikey/owners/"+segment(userID), nil)
+	return err
+}
+
+// KeyUsage returns what a key has used.
+func (c *Client) KeyUsage(ctx context.Context, id string, in UsageQuery) (Answer[Usage], error) {
+	return send[Usage](ctx, c, http.MethodGet, "/apikey/keys/"+segment(id)+"/usage"+queryOf(in), nil)
+}
+
+// OwnerUsage returns what the keys of an owner have used.
+func (c *Client) OwnerUsage(ctx context.Context, userID string, in UsageQuery) (Answer[Usage], error) {
+	return send[Usage](ctx, c, http.MethodGet, "/apikey/owners/"+segment(userID)+"/usage"+queryOf(in), nil)
+}
+
+// Tiers returns the configured tiers.
+func (c *Client) Tiers(ctx context.Context) (Answer[TierList], error) {
+	return send[TierList](ctx, c, http.MethodGet, "/apikey/tiers", nil)
+}
+
+// Health asks the store.
+func (c *Client) Health(ctx context.Context) (Answer[Health], error) {
+	return send[Health](ctx, c, http.MethodGet, "/apikey/health", nil)
+}
+
+// OpenAPI returns the OpenAPI document.
+func (c *Client) OpenAPI(ctx context.Context) (json.RawMessage, error) {
+	a, err := send[json.RawMessage](ctx, c, http.MethodGet, "/apikey/openapi.json", nil)
+	return a.Raw, err
+}
+
+func send[T any](ctx context.Context, c *Client, method, path string, in any) (a Answer[T], err error) {
+	if a.Raw, err = c.do(ctx, method, path, in); err != nil || len(a.Raw) == 0 {
+		return a, err
+	}
+	if err := json.Unmarshal(a.Raw, &a.Value); err != nil {
+		return a, fmt.Errorf("%s %s: reading the answer: %w", method, path, err)
+	}
+	return a, nil
+}
+
+// do is call that returns the body of a good answer.
+func (c *Client) do(ctx context.Context, method, path string, in any) (json.RawMessage, error) {
+	resp, err := c.call(ctx, method, path, in)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	raw, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("reading the answer: %w", err)
+	case len(raw) > maxAnswer:
+		return nil, errors.New("reading the answer: it is too long")
+	case resp.StatusCode >= 300:
+		return nil, apiError(resp.StatusCode, raw)
+	}
+	return raw, nil
+}
+
+// call sends in as JSON, or nothing for nil.
+func (c *Client) call(ctx context.Context, method, path string, in any) (*http.Response, error) {
+	var body io.Reader
+	if in != nil {
+		b, err := strictjson.Marshal(in)
+		if err != nil {
+			return nil, fmt.Errorf("writing the request: %w", err)
+		}
+		body = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, strings.TrimSuffix(c.Base, "/")+path, body)
+	if err != nil {
+		return nil, err
+	}
+	if in != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if c.Origin != "" {
+		req.Header.Set("Origin", c.Origin)
+	}
+	client := c.HTTP
+	if client == nil {
+		client = http.DefaultClient
+	}
+	return client.Do(req)
+}
+
+// apiError reads an error of ours, or of whatever else answered.
+func apiError(status int, raw []byte) *APIError {
+	var e Error
+	if json.Unmarshal(raw, &e) != nil || e.Message == "" {
+		return &APIError{Status: status, Message: fmt.Sprintf("the admin endpoint answered %d %s", status, http.StatusText(status))}
+	}
+	return &APIError{Status: status, Code: e.Code, Field: e.Field, Message: e.Message, Raw: raw}
+}
+
+// segment escapes a path segment. Dots are escaped where servers would take
+// the segment for a direction.
+func segment(s string) string {
+	if s == "." || s == ".." {
+		return strings.ReplaceAll(s, ".", "%2E")
+	}
+	return url.PathEscape(s)
+}
+
+// queryOf writes the query fields of a struct that are not nil.
+func queryOf(in any) string {
+	q := url.Values{}
+	v := reflect.ValueOf(in)
+	for i := range v.NumField() {
+		if f := v.Field(i); !f.IsNil() {
+			q.Set(v.Type().Field(i).Tag.Get("query"), param(f.Elem()))
+		}
+	}
+	if len(q) == 0 {
+		return ""
+	}
+	return "?" + q.Encode()
+}
+
+// param writes a value as a parameter.
+func param(v reflect.Value) string {
+	switch v.Kind() {
+	case reflect.Bool:
+		return strconv.FormatBool(v.Bool())
+	case reflect.Int64:
+		return strconv.FormatInt(v.Int(), 10)
+	default:
+		return v.String()
+	}
+}

@@ -1,0 +1,46 @@
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/caddy-apikey/caddy-apikey/store"
+)
+
+// healthTimeout is how long the store may take to answer.
+const healthTimeout = 250 * time.Millisecond
+
+func health(c *call) (Health, error) {
+	svc, err := c.server.service()
+	if err != nil {
+		return Health{}, unavailable(err)
+	}
+	ctx, cancel := context.WithTimeout(c.Context(), healthTimeout)
+	defer cancel()
+	type result struct {
+		store.Status
+		err error
+	}
+	// A disk that hangs does not hear of a context, and the answer must not hang with it.
+	done := make(chan result, 1)
+	go func() {
+		st, err := svc.Health(ctx)
+		done <- result{st, err}
+	}()
+	select {
+	case st := <-done:
+		if st.err != nil {
+			return Health{}, unavailable(st.err)
+		}
+		return Health{
+			Status: "ok", Version: c.server.info.Version, Keys: st.Keys, Backlog: int64(st.Backlog),
+			Store: StoreHealth{Kind: st.Kind, Version: st.Version, Schema: st.Schema},
+		}, nil
+	case <-ctx.Done():
+		return Health{}, unavailable(fmt.Errorf("%w: no answer within %v", store.ErrUnavailable, healthTimeout))
+	}
+}
+
+func openAPI(c *call) (json.RawMessage, error) { return c.server.document, nil }

@@ -1,0 +1,264 @@
+package admin
+
+import (
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"net/netip"
+
+	"github.com/caddy-apikey/caddy-apikey/key"
+	"github.com/caddy-apikey/caddy-apikey/keyring"
+	"github.com/caddy-apikey/caddy-apikey/ratelimit"
+	"github.com/caddy-apikey/caddy-apikey/store"
+)
+
+// KeyRecord is all that is stored of a key, as it is exported and imported. It
+// holds hashes, which no key object does. What is absent or null is none, or the
+// default that is told.
+type KeyRecord struct {
+	ID                  string          `json:"id" min:"1" max:"255"`
+	ConfigID            *string         `json:"configId,omitzero" doc:"one of the configurations; default \"default\""`
+	UserID              string          `json:"userId" min:"1" max:"255" doc:"owner"`
+	Name                *string         `json:"name,omitzero"`
+	Prefix              *string         `json:"prefix,omitzero"`
+	Start               *string         `json:"start,omitzero" max:"12" doc:"first characters of the raw key"`
+	Hash                string          `json:"hash" doc:"SHA-256 of the whole raw key: 64 hexadecimal digits, or 43 characters of base64url"`
+	SecretHash          *string         `json:"secretHash,omitzero" doc:"SHA-256 of the secret, in the same form"`
+	Former              []FormerRecord  `json:"former,omitzero" max:"5" doc:"raw keys that rotation replaced, in their grace"`
+	Checksummed         *bool           `json:"checksummed,omitzero" doc:"whether the raw key ends in the checksum; default false"`
+	Enabled             *bool           `json:"enabled,omitzero" doc:"default true"`
+	Permissions         key.Permissions `json:"permissions,omitzero" doc:"map {\"files\":[\"read\"]} or list [\"files:read\"]"`
+	Metadata            json.RawMessage `json:"metadata,omitzero" doc:"an object of at most 16 KiB"`
+	AllowedIPs          []string        `json:"allowedIps,omitzero" max:"100" doc:"addresses or networks; default everywhere"`
+	ExpiresAt           *Time           `json:"expiresAt,omitzero" doc:"default never"`
+	CreatedAt           *Time           `json:"createdAt,omitzero" doc:"default the time of the import"`
+	UpdatedAt           *Time           `json:"updatedAt,omitzero" doc:"default createdAt"`
+	RateLimitEnabled    *bool           `json:"rateLimitEnabled,omitzero" doc:"default true"`
+	RateLimitMax        *int64          `json:"rateLimitMax,omitzero" min:"1" doc:"requests in a window"`
+	RateLimitTimeWindow *int64          `json:"rateLimitTimeWindow,omitzero" min:"1" doc:"milliseconds"`
+	RateLimitAlgorithm  *string         `json:"rateLimitAlgorithm,omitzero" enum:"fixed_window|sliding_window|token_bucket"`
+	LastRequest         *Time           `json:"lastRequest,omitzero"`
+	RequestCount        *int64          `json:"requestCount,omitzero" doc:"requests in the current window, which is taken to begin at lastRequest; not beside rateState"`
+	RateState           *string         `json:"rateState,omitzero" doc:"what an export holds of the current window"`
+	Remaining           *int64          `json:"remaining,omitzero" doc:"credits; default unlimited"`
+	RefillAmount        *int64          `json:"refillAmount,omitzero" min:"1" doc:"credits after a refill"`
+	RefillInterval      *int64          `json:"refillInterval,omitzero" min:"1" doc:"milliseconds"`
+	RefillFrom          *Time           `json:"refillFrom,omitzero" doc:"from when the intervals are counted; default lastRefillAt, else createdAt"`
+	LastRefillAt        *Time           `json:"lastRefillAt,omitzero"`
+	Peak                *int64          `json:"peak,omitzero" doc:"the last refill amount, or the most credits held since; default remaining"`
+	Spent               *int64          `json:"spent,omitzero" doc:"credits spent so far; default 0"`
+	Forfeited           *int64          `json:"forfeited,omitzero" doc:"credits lost so far; default 0"`
+}
+
+// FormerRecord is a raw key that rotation replaced.
+type FormerRecord struct {
+	Hash        string  `json:"hash" doc:"as that of the key"`
+	SecretHash  *string `json:"secretHash,omitzero"`
+	Until       Time    `json:"until" doc:"when it stops working"`
+	Checksummed *bool   `json:"checksummed,omitzero" doc:"as that of the key; default false"`
+}
+
+// OwnerRecord is all that is stored of an owner, but for its usage.
+type OwnerRecord struct {
+	UserID    string         `json:"userId" min:"1" max:"255"`
+	Tier      *string        `json:"tier,omitzero" min:"1" max:"255" doc:"default the default tier; one that is not configured is kept too"`
+	Enabled   *bool          `json:"enabled,omitzero" doc:"default true"`
+	CreatedAt *Time          `json:"createdAt,omitzero" doc:"default the time of the import"`
+	UpdatedAt *Time          `json:"updatedAt,omitzero" doc:"default createdAt"`
+	Windows   []WindowRecord `json:"windows,omitzero" max:"100" doc:"what the owner's keys have used of the limits of tiers"`
+}
+
+// WindowRecord is the current window of one limit.
+type WindowRecord struct {
+	Unit  string `json:"unit"`
+	State string `json:"state" doc:"as it was exported"`
+}
+
+// parseHash reads a hash in either form.
+func parseHash(field, text string) (h key.Hash, err error) {
+	var b []byte
+	switch len(text) {
+	case hex.EncodedLen(len(h)):
+		b, err = hex.DecodeString(text)
+	case base64.RawURLEncoding.EncodedLen(len(h)):
+		b, err = base64.RawURLEncoding.Strict().DecodeString(text)
+	}
+	if err != nil || len(b) != len(h) {
+		return h, invalid(field, "must be a SHA-256 of 64 hexadecimal digits or 43 characters of base64url")
+	}
+	return key.Hash(b), nil
+}
+
+// parseSecret is parseHash for one that may be absent.
+func parseSecret(field string, text *string) (*key.Hash, error) {
+	if text == nil {
+		return nil, nil
+	}
+	h, err := parseHash(field, *text)
+	return &h, err
+}
+
+func (r *KeyRecord) entry(now int64) (e store.Entry, err error) {
+	created := millis(r.CreatedAt, now)
+	k := &key.Key{
+		ID: r.ID, ConfigID: or(r.ConfigID, key.DefaultConfig), UserID: r.UserID,
+		Name: r.Name, Prefix: r.Prefix, Start: r.Start,
+		Checksummed: or(r.Checksummed, false), Enabled: or(r.Enabled, true),
+		Permissions: r.Permissions, Metadata: r.Metadata,
+		CreatedAt: created, UpdatedAt: millis(r.UpdatedAt, created),
+		RateLimitEnabled: or(r.RateLimitEnabled, true),
+		RateLimitMax:     or(r.RateLimitMax, 0), RateLimitTimeWindow: or(r.RateLimitTimeWindow, 0),
+	}
+	if r.ExpiresAt != nil {
+		k.ExpiresAt = max(1, r.ExpiresAt.UnixMilli()) // 0 would be never
+	}
+	if err := r.hashes(k); err != nil {
+		return e, err
+	}
+	if k.AllowedIPs, err = networks(r.AllowedIPs); err != nil {
+		return e, err
+	}
+	if r.RateLimitAlgorithm != nil {
+		if k.RateLimitAlgorithm, err = ratelimit.ParseAlgorithm(*r.RateLimitAlgorithm); err != nil {
+			return e, err
+		}
+	}
+	e = store.Entry{Key: k, Credits: r.credits(created), Counters: key.Counters{LastRequest: millis(r.LastRequest, 0)}}
+	e.Counters.Rate, err = r.rate()
+	return e, err
+}
+
+func (r *KeyRecord) hashes(k *key.Key) (err error) {
+	if k.Hash, err = parseHash("hash", r.Hash); err != nil {
+		return err
+	}
+	if k.SecretHash, err = parseSecret("secretHash", r.SecretHash); err != nil {
+		return err
+	}
+	for _, f := range r.Former {
+		former := key.Former{Until: f.Until.UnixMilli(), Checksummed: or(f.Checksummed, false)}
+		if former.Hash, err = parseHash("former.hash", f.Hash); err != nil {
+			return err
+		}
+		if former.SecretHash, err = parseSecret("former.secretHash", f.SecretHash); err != nil {
+			return err
+		}
+		k.Former = append(k.Former, former)
+	}
+	return nil
+}
+
+func (r *KeyRecord) credits(created int64) key.Credits {
+	c := key.Credits{
+		Limited: r.Remaining != nil, Remaining: or(r.Remaining, 0),
+		Peak: or(r.Peak, 0), Spent: or(r.Spent, 0), Forfeited: or(r.Forfeited, 0),
+		RefillAmount: or(r.RefillAmount, 0), RefillInterval: or(r.RefillInterval, 0),
+		LastRefillAt: millis(r.LastRefillAt, 0),
+	}
+	if c.RefillAmount != 0 {
+		c.RefillFrom = millis(r.RefillFrom, millis(r.LastRefillAt, created))
+	}
+	return c
+}
+
+// rate returns the state of the current window. Who does not know ours tells a
+// count: it becomes a fixed window that began with the last request.
+func (r *KeyRecord) rate() ([]byte, error) {
+	if r.RateState != nil {
+		b, err := base64.StdEncoding.Strict().DecodeString(*r.RateState)
+		if err != nil || r.RequestCount != nil {
+			return nil, invalid("rateState", "must be as it was exported, and not beside requestCount")
+		}
+		return b, nil
+	}
+	n := or(r.RequestCount, 0)
+	if n == 0 || r.LastRequest == nil || r.RateLimitTimeWindow == nil {
+		return nil, nil
+	}
+	var s ratelimit.State
+	s.Take(ratelimit.Policy{Max: key.MaxCount, Window: *r.RateLimitTimeWindow}, r.LastRequest.UnixMilli(), n)
+	return s.AppendBinary(nil)
+}
+
+// recordOf is the reverse of KeyRecord.entry.
+func recordOf(e store.Entry) KeyRecord {
+	k, c := e.Key, e.Credits
+	algorithm := k.RateLimitAlgorithm.String()
+	r := KeyRecord{
+		ID: k.ID, ConfigID: &k.ConfigID, UserID: k.UserID, Name: k.Name, Prefix: k.Prefix, Start: k.Start,
+		Hash: hex.EncodeToString(k.Hash[:]), SecretHash: secretText(k.SecretHash),
+		Checksummed: &k.Checksummed, Enabled: &k.Enabled, Permissions: k.Permissions, Metadata: k.Metadata,
+		AllowedIPs: networkTexts(k.AllowedIPs),
+		ExpiresAt:  maybeTime(k.ExpiresAt), CreatedAt: some(timeOf(k.CreatedAt)), UpdatedAt: some(timeOf(k.UpdatedAt)),
+		RateLimitEnabled: &k.RateLimitEnabled, RateLimitMax: maybeCount(k.RateLimitMax),
+		RateLimitTimeWindow: maybeCount(k.RateLimitTimeWindow), RateLimitAlgorithm: &algorithm,
+		LastRequest: maybeTime(e.Counters.LastRequest), RefillAmount: maybeCount(c.RefillAmount),
+		RefillInterval: maybeCount(c.RefillInterval), RefillFrom: maybeTime(c.RefillFrom), LastRefillAt: maybeTime(c.LastRefillAt),
+		Spent: maybeCount(min(c.Spent, key.MaxCount)), Forfeited: maybeCount(min(c.Forfeited, key.MaxCount)),
+	}
+	if c.Limited {
+		r.Remaining, r.Peak = &c.Remaining, &c.Peak
+	}
+	if len(e.Counters.Rate) > 0 {
+		r.RateState = some(base64.StdEncoding.EncodeToString(e.Counters.Rate))
+	}
+	for _, f := range k.Former {
+		r.Former = append(r.Former, FormerRecord{hex.EncodeToString(f.Hash[:]), secretText(f.SecretHash), timeOf(f.Until), &f.Checksummed})
+	}
+	return r
+}
+
+func (r *OwnerRecord) owner(now int64) (keyring.OwnerRecord, error) {
+	created := millis(r.CreatedAt, now)
+	o := keyring.OwnerRecord{Owner: key.Owner{
+		UserID: r.UserID, Tier: r.Tier, Enabled: or(r.Enabled, true),
+		CreatedAt: created, UpdatedAt: millis(r.UpdatedAt, created),
+	}}
+	for _, w := range r.Windows {
+		b, err := base64.StdEncoding.Strict().DecodeString(w.State)
+		if err != nil {
+			return o, invalid("windows", "must be as they were exported")
+		}
+		o.Counters = append(o.Counters, store.OwnerCounter{Unit: w.Unit, State: b})
+	}
+	return o, nil
+}
+
+// ownerRecordOf is the reverse of OwnerRecord.owner.
+func ownerRecordOf(o keyring.OwnerRecord) OwnerRecord {
+	r := OwnerRecord{
+		UserID: o.UserID, Tier: o.Tier, Enabled: &o.Enabled,
+		CreatedAt: some(timeOf(o.CreatedAt)), UpdatedAt: some(timeOf(o.UpdatedAt)),
+	}
+	for _, c := range o.Counters {
+		r.Windows = append(r.Windows, WindowRecord{c.Unit, base64.StdEncoding.EncodeToString(c.State)})
+	}
+	return r
+}
+
+func networkTexts(list []netip.Prefix) []string {
+	if list == nil {
+		return nil
+	}
+	texts := make([]string, len(list))
+	for i, network := range list {
+		texts[i] = network.String()
+	}
+	return texts
+}
+
+func secretText(h *key.Hash) *string {
+	if h == nil {
+		return nil
+	}
+	return some(hex.EncodeToString(h[:]))
+}
+
+func millis(t *Time, otherwise int64) int64 {
+	if t == nil {
+		return otherwise
+	}
+	return t.UnixMilli()
+}
+
+func some[T any](v T) *T { return &v }

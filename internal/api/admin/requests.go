@@ -1,0 +1,125 @@
+package admin
+
+import (
+	"encoding/json"
+
+	"github.com/caddy-apikey/caddy-apikey/internal/strictjson"
+	"github.com/caddy-apikey/caddy-apikey/key"
+)
+
+// CreateKey is the body of POST /apikey/keys.
+type CreateKey struct {
+	UserID              string          `json:"userId" min:"1" max:"255" doc:"owner"`
+	ConfigID            *string         `json:"configId,omitzero" doc:"one of the configurations; default \"default\""`
+	Name                *string         `json:"name,omitzero"`
+	Prefix              *string         `json:"prefix,omitzero"`
+	ExpiresIn           *int64          `json:"expiresIn,omitzero" min:"1" doc:"seconds"`
+	Metadata            json.RawMessage `json:"metadata,omitzero" doc:"an object of at most 16 KiB"`
+	Remaining           *int64          `json:"remaining,omitzero" doc:"credits; default unlimited"`
+	RefillAmount        *int64          `json:"refillAmount,omitzero" min:"1" doc:"credits after a refill"`
+	RefillInterval      *int64          `json:"refillInterval,omitzero" min:"1" doc:"milliseconds"`
+	RateLimitEnabled    *bool           `json:"rateLimitEnabled,omitzero" doc:"default true"`
+	RateLimitMax        *int64          `json:"rateLimitMax,omitzero" min:"1" doc:"requests in a window"`
+	RateLimitTimeWindow *int64          `json:"rateLimitTimeWindow,omitzero" min:"1" doc:"milliseconds"`
+	RateLimitAlgorithm  *string         `json:"rateLimitAlgorithm,omitzero" enum:"fixed_window|sliding_window|token_bucket"`
+	Permissions         key.Permissions `json:"permissions,omitzero" doc:"map {\"files\":[\"read\"]} or list [\"files:read\"]"`
+	AllowedIPs          []string        `json:"allowedIps,omitzero" min:"1" max:"100" doc:"addresses or networks; default everywhere"`
+	Enabled             *bool           `json:"enabled,omitzero" doc:"default true"`
+	WithSecret          *bool           `json:"withSecret,omitzero" doc:"make a secret too; default false"`
+}
+
+// PatchKey is the body of PATCH /apikey/keys/{id}. What is absent stays, null clears.
+type PatchKey struct {
+	UserID              Optional[string]          `json:"userId,omitzero" null:"no" min:"1" max:"255" doc:"owner"`
+	Name                Optional[string]          `json:"name,omitzero"`
+	ExpiresIn           Optional[int64]           `json:"expiresIn,omitzero" min:"1" doc:"seconds from now"`
+	Metadata            Optional[json.RawMessage] `json:"metadata,omitzero" doc:"an object of at most 16 KiB, replaced whole"`
+	Remaining           Optional[int64]           `json:"remaining,omitzero" doc:"credits; null is unlimited"`
+	RemainingDelta      Optional[int64]           `json:"remainingDelta,omitzero" null:"no" min:"-9007199254740991" doc:"added to remaining; not beside it"`
+	RefillAmount        Optional[int64]           `json:"refillAmount,omitzero" min:"1" doc:"credits after a refill"`
+	RefillInterval      Optional[int64]           `json:"refillInterval,omitzero" min:"1" doc:"milliseconds"`
+	RateLimitEnabled    Optional[bool]            `json:"rateLimitEnabled,omitzero" null:"no"`
+	RateLimitMax        Optional[int64]           `json:"rateLimitMax,omitzero" min:"1" doc:"requests in a window"`
+	RateLimitTimeWindow Optional[int64]           `json:"rateLimitTimeWindow,omitzero" min:"1" doc:"milliseconds"`
+	RateLimitAlgorithm  Optional[string]          `json:"rateLimitAlgorithm,omitzero" enum:"fixed_window|sliding_window|token_bucket" doc:"null is fixed_window"`
+	Permissions         Optional[key.Permissions] `json:"permissions,omitzero" doc:"map {\"files\":[\"read\"]} or list [\"files:read\"]"`
+	AllowedIPs          Optional[[]string]        `json:"allowedIps,omitzero" min:"1" max:"100" doc:"addresses or networks; null is everywhere"`
+	Enabled             Optional[bool]            `json:"enabled,omitzero" null:"no"`
+}
+
+// ListKeys is the query of GET /apikey/keys. Nil does not narrow.
+type ListKeys struct {
+	UserID   *string `query:"userId" min:"1" max:"255"`
+	ConfigID *string `query:"configId" min:"1" max:"255"`
+	Enabled  *bool   `query:"enabled"`
+	Prefix   *string `query:"prefix" min:"1" max:"255" doc:"exactly this prefix"`
+	Query    *string `query:"q" max:"255" doc:"part of the name or of the start"`
+	Sort     *string `query:"sort" enum:"createdAt|-createdAt|name|-name|lastRequest|-lastRequest" doc:"default createdAt"`
+	Limit    *int64  `query:"limit" min:"1" max:"500" doc:"default 50"`
+	Cursor   *string `query:"cursor" doc:"nextCursor of the page before, with the same sort"`
+}
+
+// RotateKey is the body of POST /apikey/keys/{id}/rotate.
+type RotateKey struct {
+	Grace      *int64 `json:"grace,omitzero" doc:"seconds that the old raw key goes on working; default 0"`
+	WithSecret *bool  `json:"withSecret,omitzero" doc:"make a new secret too; default false"`
+}
+
+// VerifyKey is the body of POST /apikey/verify.
+type VerifyKey struct {
+	Key         string          `json:"key" doc:"the raw key"`
+	Secret      *string         `json:"secret,omitzero" doc:"checked where it is given"`
+	Permissions key.Permissions `json:"permissions,omitzero" doc:"required ones: map {\"files\":[\"read\"]} or list [\"files:read\"]"`
+	Cost        *int64          `json:"cost,omitzero" doc:"credits and rate slots; default 1"`
+	DryRun      *bool           `json:"dryRun,omitzero" doc:"decide without counting; default false"`
+	IP          *string         `json:"ip,omitzero" doc:"client address; without it allowedIps is not checked"`
+	ConfigID    *string         `json:"configId,omitzero" doc:"refuse keys of other configurations"`
+}
+
+// ListOwners is the query of GET /apikey/owners.
+type ListOwners struct {
+	Limit  *int64  `query:"limit" min:"1" max:"500" doc:"default 50"`
+	Cursor *string `query:"cursor" doc:"nextCursor of the page before"`
+}
+
+// UsageQuery is the query of both usage calls.
+type UsageQuery struct {
+	Days *int64 `query:"days" min:"1" max:"366" doc:"how many days to list, today included; default 30"`
+}
+
+// PutOwner is the body of PUT /apikey/owners/{userId}. What is absent stays.
+type PutOwner struct {
+	Tier    Optional[string] `json:"tier,omitzero" doc:"one of those that are configured; null is the default tier"`
+	Enabled Optional[bool]   `json:"enabled,omitzero" null:"no" doc:"default true"`
+}
+
+// Each is one of a list whose elements are read one by one: a bad one does not
+// spoil the others.
+type Each[T any] struct {
+	Value T
+	Raw   json.RawMessage // of a request that is being made: sent instead of Value
+	Err   error           // of a request that was read: why Value is not whole
+}
+
+// MarshalJSON implements json.Marshaler.
+func (e Each[T]) MarshalJSON() ([]byte, error) {
+	if e.Raw != nil {
+		return e.Raw, nil
+	}
+	return strictjson.Marshal(e.Value)
+}
+
+// Optional is a field that may be absent, null or a value.
+type Optional[T any] struct {
+	Set   bool
+	Value *T // nil with Set: null
+}
+
+// Some returns a field with a value.
+func Some[T any](v T) Optional[T] { return Optional[T]{true, &v} }
+
+// Null returns a field that is null.
+func Null[T any]() Optional[T] { return Optional[T]{Set: true} }
+
+// MarshalJSON implements json.Marshaler.
+func (o Optional[T]) MarshalJSON() ([]byte, error) { return strictjson.Marshal(o.Value) }

@@ -1,0 +1,186 @@
+package admin
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/caddy-apikey/caddy-apikey/key"
+)
+
+// Key is the key object.
+type Key struct {
+	ID                  string          `json:"id" doc:"24 hexadecimal characters that sort by time; imported keys keep theirs"`
+	ConfigID            string          `json:"configId" doc:"configuration that the key belongs to"`
+	Name                *string         `json:"name"`
+	Start               *string         `json:"start" doc:"first characters of the raw key"`
+	Prefix              *string         `json:"prefix"`
+	UserID              string          `json:"userId" doc:"owner"`
+	Enabled             bool            `json:"enabled"`
+	Permissions         key.Permissions `json:"permissions" doc:"actions by resource"`
+	Metadata            json.RawMessage `json:"metadata" doc:"object, returned as it was sent"`
+	Tier                *string         `json:"tier" doc:"the owner's tier, or null where none is configured"`
+	Remaining           *int64          `json:"remaining" doc:"credits left; null is unlimited"`
+	RefillAmount        *int64          `json:"refillAmount" min:"1" doc:"credits after a refill"`
+	RefillInterval      *int64          `json:"refillInterval" min:"1" doc:"milliseconds"`
+	LastRefillAt        *Time           `json:"lastRefillAt"`
+	RateLimitEnabled    bool            `json:"rateLimitEnabled"`
+	RateLimitMax        *int64          `json:"rateLimitMax" min:"1" doc:"requests in a window"`
+	RateLimitTimeWindow *int64          `json:"rateLimitTimeWindow" min:"1" doc:"milliseconds"`
+	RateLimitAlgorithm  string          `json:"rateLimitAlgorithm" enum:"fixed_window|sliding_window|token_bucket"`
+	RequestCount        int64           `json:"requestCount" doc:"requests in the current window"`
+	LastRequest         *Time           `json:"lastRequest"`
+	AllowedIPs          []string        `json:"allowedIps" doc:"networks in CIDR form; null is everywhere"`
+	ExpiresAt           *Time           `json:"expiresAt"`
+	CreatedAt           Time            `json:"createdAt"`
+	UpdatedAt           Time            `json:"updatedAt"`
+}
+
+// IssuedKey is a key object with what is shown only once.
+type IssuedKey struct {
+	Key
+	Raw    string `json:"key" doc:"the raw key, shown only here"`
+	Secret string `json:"secret,omitempty" doc:"the secret, shown only here; absent where none was asked for"`
+}
+
+// KeyList is one page of keys.
+type KeyList struct {
+	Keys       []Key   `json:"keys"`
+	Total      int64   `json:"total" doc:"keys that pass the filter, on all pages"`
+	NextCursor *string `json:"nextCursor" doc:"cursor of the next page; null on the last"`
+}
+
+// Deleted is the answer to deleting expired keys.
+type Deleted struct {
+	Deleted int64 `json:"deleted"`
+}
+
+// Verification is the answer to a verification.
+type Verification struct {
+	Valid bool         `json:"valid"`
+	Error *VerifyError `json:"error"`
+	Key   *Key         `json:"key"`
+}
+
+// VerifyError says why a key is refused.
+type VerifyError struct {
+	Code    string         `json:"code"`
+	Message string         `json:"message"`
+	Details *VerifyDetails `json:"details"`
+}
+
+// VerifyDetails says when to try again.
+type VerifyDetails struct {
+	RetryAfter int64 `json:"retryAfter" min:"1" doc:"seconds"`
+}
+
+// Owner is the owner object.
+type Owner struct {
+	UserID    string  `json:"userId"`
+	Tier      *string `json:"tier" doc:"null where none is configured"`
+	Enabled   bool    `json:"enabled" doc:"false stops all keys of the owner"`
+	KeyCount  int64   `json:"keyCount"`
+	CreatedAt Time    `json:"createdAt"`
+	UpdatedAt Time    `json:"updatedAt"`
+}
+
+// OwnerList is one page of owners, sorted by userId.
+type OwnerList struct {
+	Owners     []Owner `json:"owners"`
+	NextCursor *string `json:"nextCursor" doc:"cursor of the next page; null on the last"`
+}
+
+// Usage is what a key, or all keys of an owner, have used. Days and months are
+// those of the calendar in the time zone of the configuration.
+type Usage struct {
+	Tier   *string     `json:"tier" doc:"the owner's tier, or null where none is configured"`
+	Usage  UsageSums   `json:"usage"`
+	Limits UsageLimits `json:"limits"`
+	Days   []UsageDay  `json:"days" doc:"without a gap, the oldest first, ending today"`
+}
+
+// UsageSums are the requests that were let in.
+type UsageSums struct {
+	Today int64 `json:"today" doc:"requests let in today"`
+	Month int64 `json:"month" doc:"requests let in since the first of this month"`
+}
+
+// UsageLimits are limits of the tier.
+type UsageLimits struct {
+	PerDay    *int64 `json:"perDay" min:"1" doc:"null where the tier has none"`
+	PerMinute *int64 `json:"perMinute" min:"1" doc:"null where the tier has none"`
+}
+
+// UsageDay is one calendar day.
+type UsageDay struct {
+	Date    string `json:"date" doc:"such as 2026-11-21"`
+	Allowed int64  `json:"allowed"`
+	Limited int64  `json:"limited" doc:"refused because a limit was reached"`
+	Denied  int64  `json:"denied" doc:"refused for any other reason"`
+}
+
+// Health is what a healthy store says.
+type Health struct {
+	Status  string      `json:"status" enum:"ok"`
+	Store   StoreHealth `json:"store"`
+	Version string      `json:"version" doc:"of the plugin"`
+	Keys    int64       `json:"keys"`
+	Backlog int64       `json:"backlog" doc:"writes that wait"`
+}
+
+// StoreHealth tells which store is used.
+type StoreHealth struct {
+	Kind    string `json:"kind"`
+	Version string `json:"version" doc:"of the engine"`
+	Schema  int64  `json:"schema" doc:"version of the tables"`
+}
+
+// Unhealthy is the answer where the store could not be asked.
+type Unhealthy struct {
+	Status  string `json:"status" enum:"unavailable"`
+	Version string `json:"version" doc:"of the plugin"`
+	Error
+}
+
+// Error is the body of every answer that is an error.
+type Error struct {
+	Message string `json:"error" doc:"a sentence"`
+	Code    string `json:"code"`
+	Field   string `json:"field,omitempty" doc:"the field that is to blame"`
+}
+
+// Time is a moment in milliseconds, written in RFC 3339 and UTC.
+type Time struct{ time.Time }
+
+const timeFormat = `"2006-01-02T15:04:05.000Z"`
+
+// MarshalJSON implements json.Marshaler.
+func (t Time) MarshalJSON() ([]byte, error) {
+	return t.UTC().AppendFormat(nil, timeFormat), nil
+}
+
+func timeOf(ms int64) Time { return Time{time.UnixMilli(ms).UTC()} }
+
+// maybeTime is null for 0.
+func maybeTime(ms int64) *Time {
+	if ms == 0 {
+		return nil
+	}
+	t := timeOf(ms)
+	return &t
+}
+
+// maybeCount is null for 0.
+func maybeCount(n int64) *int64 {
+	if n == 0 {
+		return nil
+	}
+	return &n
+}
+
+// maybeText is null for "".
+func maybeText(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
+}

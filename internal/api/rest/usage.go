@@ -1,0 +1,37 @@
+package rest
+
+import (
+	"errors"
+
+	"github.com/caddy-apikey/caddy-apikey/store"
+)
+
+// Usage is the answer to GET /usage.
+type Usage struct {
+	Tier   string      `json:"tier"`
+	Usage  UsageSums   `json:"usage"`
+	Limits UsageLimits `json:"limits"`
+}
+
+// UsageSums are the requests that were let in.
+type UsageSums struct {
+	Today int64 `json:"today"`
+	Month int64 `json:"month"`
+}
+
+// UsageLimits are limits of the tier; null where it has none.
+type UsageLimits struct {
+	PerDay    *int64 `json:"perDay"`
+	PerMinute *int64 `json:"perMinute"`
+}
+
+func usage(c *call) (any, error) {
+	u, err := c.keys.OwnerUsage(c.Context(), c.caller.UserID, 1)
+	if errors.Is(err, store.ErrNotFound) { // a person who has made no key yet
+		u, err = c.keys.NewcomerUsage(), nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return Usage{tierOf(u.Tier), UsageSums{u.Today, u.Month}, UsageLimits{u.PerDay, u.PerMinute}}, nil
+}

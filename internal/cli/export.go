@@ -1,0 +1,126 @@
+package cli
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+func (h *Host) export() *cobra.Command {
+	var output string
+	cmd := h.command("export [flags]", "Writes all owners and keys, with their hashes, as lines of JSON", noArgs, func(c *call) error {
+		if output == "" || output == "-" {
+			_, err := c.exportTo(c.OutOrStdout(), nil)
+			return err
+		}
+		return c.exportFile(output)
+	})
+	cmd.Long = `Writes all owners and keys as lines of JSON, for caddy apikey import: to move to
+another server, or as a backup. No raw key is in it, because none is stored: the
+hashes are, so keys go on working where this is imported. Usage statistics are
+not in it.`
+	cmd.Example = `  caddy apikey export --output keys.ndjson
+  caddy apikey export | gzip > keys.ndjson.gz`
+	cmd.Flags().StringVarP(&output, "output", "o", "", "`file` to write, readable for you only; it appears when it is complete; - is standard output")
+	return cmd
+}
+
+// exportFile writes a file that is whole or not there, also when it is interrupted.
+func (c *call) exportFile(path string) (err error) {
+	target, err := exportTarget(path)
+	if err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(c.ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	c.ctx = ctx
+	f, err := os.CreateTemp(filepath.Dir(target), filepath.Base(target)+".*") // mode 0600
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.Remove(f.Name()))
+		}
+	}()
+	lines, err := c.exportTo(f, c.exportProgress())
+	if err == nil {
+		err = f.Sync()
+	}
+	err = errors.Join(err, f.Close())
+	switch {
+	case ctx.Err() != nil:
+		return fmt.Errorf("%s was not written: interrupted", path)
+	case err != nil:
+		return fmt.Errorf("writing %s: %w", path, err)
+	}
+	if err := os.Rename(f.Name(), target); err != nil {
+		return err
+	}
+	c.note("Wrote %d owners and keys to %s.", lines-2, path) // the first line is the header, the last the end
+	return nil
+}
+
+// exportTarget finds the file that an export takes the place of. That of a link is
+// what it points to, and a device stays one.
+func exportTarget(path string) (string, error) {
+	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+		return path, nil
+	}
+	target, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return "", err
+	}
+	info, err := os.Stat(target)
+	if err != nil {
+		return "", err
+	}
+	if !info.Mode().IsRegular() {
+		return "", fmt.Errorf("%s is there and no regular file: without --output the export goes to standard output", path)
+	}
+	return target, nil
+}
+
+// exportProgress is a bar for as many keys as there are now.
+func (c *call) exportProgress() *progress {
+	a, err := c.client.Health(c.ctx)
+	if err != nil {
+		return nil // the export itself will say so
+	}
+	return c.progress(a.Value.Keys)
+}
+
+// exportTo copies an export and counts its lines.
+func (c *call) exportTo(w io.Writer, bar *progress) (lines int64, err error) {
+	body, err := c.client.ExportKeys(c.ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer body.Close()
+	defer bar.end()
+	out := bufio.NewWriter(w)
+	for in := bufio.NewReaderSize(body, 1<<16); ; {
+		line, err := in.ReadSlice('\n')
+		if _, werr := out.Write(line); werr != nil {
+			return lines, werr
+		}
+		switch {
+		case err == nil:
+			lines++
+			bar.at(lines)
+		case errors.Is(err, bufio.ErrBufferFull):
+		case errors.Is(err, io.EOF):
+			return lines, out.Flush()
+		default:
+			return lines, errors.Join(fmt.Errorf("the server broke off: %w", err), out.Flush())
+		}
+	}
+}

@@ -1,0 +1,90 @@
+package cli
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+
+	"github.com/caddy-apikey/caddy-apikey/internal/api/admin"
+)
+
+func (h *Host) owner() *cobra.Command {
+	cmd := &cobra.Command{Use: "owner", Short: "Lists, shows, changes and deletes owners of keys"}
+	h.group(cmd)
+	cmd.AddCommand(h.ownerList(), h.ownerShow(), h.ownerSet(), h.ownerDelete())
+	return cmd
+}
+
+func (h *Host) ownerList() *cobra.Command {
+	var in admin.ListOwners
+	var all bool
+	cmd := h.command("list [flags]", "Lists owners", noArgs, func(c *call) error {
+		get := c.client.ListOwners
+		if all {
+			get = c.allOwners
+		}
+		a, err := get(c.ctx, in)
+		if err == nil && a.Value.NextCursor != nil {
+			c.note("There are more than these %d owners: --all shows every one.", len(a.Value.Owners))
+		}
+		return answer(c, a, err, ownerTable)
+	})
+	paging(cmd, &in.Limit, &in.Cursor, &all)
+	return cmd
+}
+
+// allOwners joins all pages to one answer of the same shape.
+func (c *call) allOwners(ctx context.Context, in admin.ListOwners) (joined admin.Answer[admin.OwnerList], err error) {
+	limit, all := int64(mostPerPage), &joined.Value
+	in.Limit = &limit
+	fetch := func(cursor *string) (admin.Answer[admin.OwnerList], error) {
+		in.Cursor = cursor
+		return c.client.ListOwners(ctx, in)
+	}
+	raw, err := allPages("owners", fetch, func(page admin.OwnerList) *string {
+		all.Owners = append(all.Owners, page.Owners...)
+		return page.NextCursor
+	})
+	joined.Raw = joinPages("owners", raw, nil)
+	return joined, err
+}
+
+func (h *Host) ownerShow() *cobra.Command {
+	return h.command("show <userId>", "Shows an owner", oneArg("the userId of the owner"), func(c *call) error {
+		a, err := c.client.Owner(c.ctx, c.args[0])
+		return answer(c, a, err, ownerDetails)
+	})
+}
+
+func (h *Host) ownerSet() *cobra.Command {
+	var enabled *bool
+	var tier *string
+	var noTier bool
+	cmd := h.command("set <userId> [flags]", "Makes or changes an owner", oneArg("the userId of the owner"), func(c *call) error {
+		in := admin.PutOwner{Tier: some(tier), Enabled: some(enabled)}
+		if noTier {
+			in.Tier = admin.Null[string]()
+		}
+		a, err := c.client.PutOwner(c.ctx, c.args[0], in)
+		return answer(c, a, err, ownerDetails)
+	})
+	cmd.Long = "Makes an owner, or changes one. The keys of a disabled owner all stop."
+	cmd.Example = `  caddy apikey owner set alice --tier pro
+  caddy apikey owner set alice --disable`
+	value(cmd.Flags(), &tier, "tier", "`name` of the owner's tier; caddy apikey tiers lists them", parseText)
+	cmd.Flags().BoolVar(&noTier, "no-tier", false, "the default tier, if there is one")
+	boolean(cmd.Flags(), "enable", "the owner's keys work", on(&enabled))
+	boolean(cmd.Flags(), "disable", "none of the owner's keys work", off(&enabled))
+	cmd.MarkFlagsMutuallyExclusive("enable", "disable")
+	cmd.MarkFlagsMutuallyExclusive("tier", "no-tier")
+	return cmd
+}
+
+func (h *Host) ownerDelete() *cobra.Command {
+	cmd := h.command("delete <userId>", "Deletes an owner and all its keys", oneArg("the userId of the owner"), func(c *call) error {
+		err := c.client.DeleteOwner(c.ctx, c.args[0])
+		return c.done(err, "Deleted owner %s and all its keys.", printable(c.args[0]))
+	})
+	cmd.Long = "Deletes an owner and all its keys for good, without asking. To be able to take it\nback, use owner set --disable."
+	return cmd
+}

@@ -1,0 +1,140 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/caddy-apikey/caddy-apikey/internal/api/admin"
+)
+
+// call is one run of a subcommand.
+type call struct {
+	*cobra.Command
+	ctx    context.Context
+	client *admin.Client
+	args   []string
+	json   bool
+}
+
+// command returns a subcommand.
+func (h *Host) command(use, short string, args rule, run func(*call) error) *cobra.Command {
+	return &cobra.Command{
+		Use: use, Short: short,
+		SilenceErrors: true, SilenceUsage: true, // finish speaks
+		DisableFlagsInUseLine: true,
+		Args:                  func(cmd *cobra.Command, got []string) error { return h.finish(cmd, args(got)) },
+		RunE: func(cmd *cobra.Command, got []string) error {
+			return h.finish(cmd, h.run(cmd, got, run))
+		},
+	}
+}
+
+func (h *Host) run(cmd *cobra.Command, args []string, run func(*call) error) error {
+	flag := func(name string) string { return cmd.Flag(name).Value.String() }
+	client, err := h.Connect(flag("address"), flag("config"), flag("adapter"))
+	if err != nil {
+		return err
+	}
+	return run(&call{cmd, cmd.Context(), client, args, wantsJSON(cmd)})
+}
+
+func wantsJSON(cmd *cobra.Command) bool {
+	yes, err := cmd.Flags().GetBool("json")
+	return yes && err == nil
+}
+
+// finish says what went wrong, and returns the error with the exit status.
+func (h *Host) finish(cmd *cobra.Command, err error) error {
+	if err == nil {
+		return nil
+	}
+	stderr := cmd.ErrOrStderr()
+	var wrong usageError
+	if errors.As(err, &wrong) {
+		fmt.Fprintf(stderr, "Error: %s\nRun '%s --help' for usage.\n", wrong, cmd.CommandPath())
+		return h.WrongUsage(cmd)
+	}
+	var refused *admin.APIError
+	if errors.As(err, &refused) && refused.Raw != nil && wantsJSON(cmd) {
+		writeJSON(cmd.OutOrStdout(), refused.Raw) //nolint:errcheck // the command has failed already
+	}
+	fmt.Fprintf(stderr, "Error: %s\n", describe(err))
+	return err
+}
+
+// describe turns an error into a sentence for people.
+func describe(err error) string {
+	var refused *admin.APIError
+	var network *url.Error
+	switch {
+	case errors.As(err, &refused):
+		return describeRefusal(refused)
+	case errors.As(err, &network):
+		return fmt.Sprintf("Caddy's admin endpoint does not answer: %v.\n"+
+			"Is Caddy running, without \"admin off\", and with its admin endpoint at this address?\n"+
+			"--address or --config names another one.", network.Err)
+	default:
+		return err.Error()
+	}
+}
+
+func describeRefusal(e *admin.APIError) string {
+	if e.Status == http.StatusNotFound && e.Code == "" {
+		return "the Caddy that answers there does not know API keys: it was built without caddy-apikey"
+	}
+	message := printable(e.Message)
+	if e.Field == "" || strings.HasPrefix(e.Message, e.Field+":") {
+		return message
+	}
+	return fmt.Sprintf("%s (%s)", message, printable(e.Field))
+}
+
+// answer prints an answer: as it came, or for people.
+func answer[T any](c *call, a admin.Answer[T], err error, human func(T) string) error {
+	switch {
+	case err != nil:
+		return err
+	case c.json:
+		return writeJSON(c.OutOrStdout(), a.Raw)
+	default:
+		return write(c.OutOrStdout(), human(a.Value))
+	}
+}
+
+// done prints a line for people, where the API answers with nothing.
+func (c *call) done(err error, format string, args ...any) error {
+	if err != nil || c.json {
+		return err
+	}
+	return write(c.OutOrStdout(), fmt.Sprintf(format, args...)+"\n")
+}
+
+// note tells people something that is no part of the output.
+func (c *call) note(format string, args ...any) {
+	if !c.json {
+		fmt.Fprintf(c.ErrOrStderr(), format+"\n", args...)
+	}
+}
+
+func writeJSON(w io.Writer, raw json.RawMessage) error {
+	text := string(raw)
+	if !strings.HasSuffix(text, "\n") {
+		text += "\n"
+	}
+	return write(w, text)
+}
+
+func write(w io.Writer, text string) error {
+	if _, err := io.WriteString(w, text); err != nil {
+		return fmt.Errorf("writing the output: %w", err)
+	}
+	return nil
+}
