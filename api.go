@@ -12,9 +12,9 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
+	"github.com/caddy-apikey/caddy-apikey/internal/api"
 	"github.com/caddy-apikey/caddy-apikey/internal/api/betterauth"
 	"github.com/caddy-apikey/caddy-apikey/internal/api/rest"
-	"github.com/caddy-apikey/caddy-apikey/internal/caller"
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 )
@@ -70,26 +70,19 @@ type SelfService struct {
 	keys    *keyring.Service
 	places  places
 	grant   key.Permissions
-	origins origins
-	dialect dialect
+	origins *api.Origins
+	api     *api.API
 }
 
-// dialect is one of the languages that the API speaks.
-type dialect interface {
-	// Methods returns the methods that the dialect answers at the path of r, HEAD
-	// included; none where the request is for somebody else.
-	Methods(r *http.Request) []string
-	// Serve answers a request for which Methods gave some, whatever its method.
-	Serve(w http.ResponseWriter, r *http.Request, identify caller.Identify)
-}
-
-// dialects are what an API may speak.
+// dialects are what an API may speak: the default base of each, and how it is made.
 var dialects = map[string]struct {
-	base string // default
-	make func(s *SelfService, base string) (dialect, error)
+	base string
+	open func(*SelfService, api.Mount) *api.API
 }{
-	"rest":        {"/v1/auth", (*SelfService).newREST},
-	"better_auth": {"/api/auth", (*SelfService).newBetterAuth},
+	"rest": {"/v1/auth", func(s *SelfService, m api.Mount) *api.API { return rest.New(m, s.Message) }},
+	"better_auth": {"/api/auth", func(s *SelfService, m api.Mount) *api.API {
+		return betterauth.New(m, betterauth.Options{Organization: s.Organization.rules(), Now: now})
+	}},
 }
 
 const defaultDialect = "rest"
@@ -121,35 +114,24 @@ func (s *SelfService) Provision(ctx caddy.Context) error {
 	s.places.shaped = func(raw string) bool { return s.keys.HasShape(raw, s.Configs) }
 	app.exposed.add(&s.places, s.Secret != "")
 	app.secrets.apis = append(app.secrets.apis, asking{s.Secret, s.Configs})
-	s.grant = caller.Grantable(s.granted())
-	s.origins = newOrigins(s.TrustedOrigins, s.credentialHeaders())
+	if s.Organization != nil {
+		if err := checkKnown(s.keys, s.Organization.Configs); err != nil {
+			return fmt.Errorf("organization: %w", err)
+		}
+	}
+	s.grant = api.Grantable(s.granted())
+	s.origins = api.NewOrigins(s.TrustedOrigins, s.credentialHeaders())
 	d := dialects[s.dialectName()]
 	base := d.base
 	if s.Base != "" {
 		base = strings.TrimSuffix(s.Base, "/")
 	}
-	s.dialect, err = d.make(s, base)
-	return err
-}
-
-func (s *SelfService) newREST(base string) (dialect, error) {
-	return rest.New(s.keys, rest.Options{
-		Base: base, Message: s.Message, Configs: s.Configs,
+	s.api = d.open(s, api.Mount{
+		Base: base, Configs: s.Configs, Identify: s.identify, Origins: s.origins,
+		Keys:   func() (*keyring.Service, error) { return s.keys, nil },
 		Report: func(err error) { s.alarms.Error("a call failed", zap.Error(err)) },
-	}), nil
-}
-
-func (s *SelfService) newBetterAuth(base string) (dialect, error) {
-	organization := s.Organization.rules()
-	if organization != nil {
-		if err := checkKnown(s.keys, organization.Configs); err != nil {
-			return nil, fmt.Errorf("organization: %w", err)
-		}
-	}
-	return betterauth.New(s.keys, betterauth.Options{
-		Base: base, Configs: s.Configs, Organization: organization, Now: now,
-		Report: func(err error) { s.alarms.Error("a call failed", zap.Error(err)) },
-	}), nil
+	})
+	return nil
 }
 
 func (s *SelfService) dialectName() string {
@@ -170,7 +152,7 @@ func (s *SelfService) credentialHeaders() []string {
 // granted returns the permissions of a person.
 func (s *SelfService) granted() key.Permissions {
 	if s.Grant == nil {
-		return key.Permissions{key.DefaultResource: {caller.Read, caller.Write}}
+		return key.Permissions{key.DefaultResource: {api.Read, api.Write}}
 	}
 	p, _ := key.ParsePermissions(s.Grant) // checked
 	return p
@@ -178,17 +160,10 @@ func (s *SelfService) granted() key.Permissions {
 
 // ServeHTTP answers the requests that are for the API.
 func (s *SelfService) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	methods := s.dialect.Methods(r)
-	if methods == nil {
-		return next.ServeHTTP(w, r)
-	}
-	// What keys there are is nobody else's business, and some answers hold one.
-	w.Header().Set("Cache-Control", "no-store")
-	if s.origins.serve(w, r, methods) {
+	if s.api.Handle(w, r) {
 		return nil
 	}
-	s.dialect.Serve(w, r, s.identify)
-	return nil
+	return next.ServeHTTP(w, r)
 }
 
 // check reports what could never work. It looks at the fields alone, so that the
@@ -214,7 +189,7 @@ func (s *SelfService) check() error {
 	if _, err := key.ParsePermissions(s.Grant); err != nil {
 		return fmt.Errorf("grant: %w", err)
 	}
-	return errors.Join(checkConfigList(s.Configs), checkOrigins(s.TrustedOrigins), s.Organization.check())
+	return errors.Join(checkConfigList(s.Configs), api.CheckOrigins(s.TrustedOrigins), s.Organization.check())
 }
 
 // checkWhole reports options that do nothing without, or beside, another.
@@ -255,6 +230,4 @@ func isBase(base string) bool {
 var (
 	_ caddy.Provisioner           = (*SelfService)(nil)
 	_ caddyhttp.MiddlewareHandler = (*SelfService)(nil)
-	_ dialect                     = (*rest.Handler)(nil)
-	_ dialect                     = (*betterauth.Handler)(nil)
 )

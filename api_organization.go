@@ -9,8 +9,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
+	"github.com/caddy-apikey/caddy-apikey/internal/api"
 	"github.com/caddy-apikey/caddy-apikey/internal/api/betterauth"
-	"github.com/caddy-apikey/caddy-apikey/internal/caller"
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 	"github.com/caddy-apikey/caddy-apikey/store"
 )
@@ -35,7 +35,7 @@ const defaultCreatorRole = "owner"
 
 // actFor says which organization a person acts for: none that is disabled, or that no
 // owner can be called.
-func (s *SelfService) actFor(ctx context.Context, c *caller.Caller, told func(placeholder string) string) error {
+func (s *SelfService) actFor(ctx context.Context, c *api.Caller, told func(placeholder string) string) error {
 	if s.Organization == nil {
 		return nil
 	}

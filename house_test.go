@@ -19,14 +19,13 @@ var mayImport = map[string][]string{
 	"/store/sqlite":            {"/store", "/key", "/ratelimit", "sql"},
 	"/store/storetest":         {"/store", "/key", "/ratelimit"},
 	"/keyring":                 {"/store", "/key", "/ratelimit"},
-	"/internal/caller":         {"/keyring", "/key", "http"},
-	"/internal/strictjson":     {"http"},
-	"/internal/api/rest":       {"/internal/caller", "/internal/strictjson", "/keyring", "/store", "/key", "http"},
-	"/internal/api/betterauth": {"/internal/caller", "/internal/strictjson", "/keyring", "/store", "/key", "http"},
-	"/internal/api/admin":      {"/internal/strictjson", "/keyring", "/store", "/key", "/ratelimit", "http"},
-	"/internal/betterauthdb":   {"/internal/api/admin", "/key", "sql"},
-	"/internal/cli":            {"/internal/api/admin", "/internal/betterauthdb", "/key", "http"},
-	"":                         {"/internal/caller", "/internal/strictjson", "/internal/api/rest", "/internal/api/betterauth", "/internal/api/admin", "/internal/cli", "/keyring", "/store/sqlite", "/store", "/key", "/ratelimit", "http", "caddy"},
+	"/internal/api":            {"/keyring", "/store", "/key", "http"},
+	"/internal/api/rest":       {"/internal/api", "/keyring", "/store", "/key", "http"},
+	"/internal/api/betterauth": {"/internal/api", "/keyring", "/store", "/key", "http"},
+	"/internal/api/admin":      {"/internal/api", "/keyring", "/store", "/key", "/ratelimit", "http"},
+	"/internal/betterauthdb":   {"/internal/api", "/internal/api/admin", "/key", "sql"},
+	"/internal/cli":            {"/internal/api", "/internal/api/admin", "/internal/betterauthdb", "/key", "http"},
+	"":                         {"/internal/api", "/internal/api/rest", "/internal/api/betterauth", "/internal/api/admin", "/internal/cli", "/keyring", "/store/sqlite", "/store", "/key", "/ratelimit", "http", "caddy"},
 	"/cmd/caddy":               {"", "caddy"},
 	"/bench":                   {},
 	"/bench/load":              {"", "/keyring", "/key", "http", "caddy"},
@@ -83,7 +82,7 @@ func knows(path string) (string, bool) {
 // TestPureDependencies keeps Caddy and SQL out of the packages below, however
 // they might come in.
 func TestPureDependencies(t *testing.T) {
-	for _, p := range []string{"./key", "./ratelimit", "./store", "./keyring", "./internal/api/admin", "./internal/api/rest", "./internal/api/betterauth"} {
+	for _, p := range []string{"./key", "./ratelimit", "./store", "./keyring", "./internal/api", "./internal/api/admin", "./internal/api/rest", "./internal/api/betterauth"} {
 		out, err := exec.Command("go", "list", "-deps", p).Output()
 		if err != nil {
 			t.Fatal(err)

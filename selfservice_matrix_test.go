@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-apikey/caddy-apikey/internal/api"
 	"github.com/caddy-apikey/caddy-apikey/internal/api/rest"
 	"github.com/caddy-apikey/caddy-apikey/key"
 )
@@ -200,7 +201,10 @@ func TestA1_rest(t *testing.T) {
 			owners[owner] = s.create(map[string]any{"userId": owner}).ID
 		}
 	}
-	for _, rt := range rest.Routes("") {
+	for _, rt := range rest.Routes() {
+		if rt.Public {
+			continue // TestRest_openAPI
+		}
 		name := rt.Method + " " + rt.Path
 		entry, ok := matrixRoutes[name]
 		if !ok {
@@ -231,7 +235,7 @@ func TestA1_rest(t *testing.T) {
 }
 
 // cell makes one call.
-func (m *matrix) cell(rt *rest.Route, c *matrixCaller, id string, own bool) {
+func (m *matrix) cell(rt *api.Route, c *matrixCaller, id string, own bool) {
 	m.t.Helper()
 	m.cells++
 	name := rt.Method + " " + rt.Path

@@ -416,7 +416,10 @@ func restSameBytes(t *testing.T, s *server) {
 	deleted := s.create(nil)
 	s.admin("DELETE", "/apikey/keys/"+deleted.ID, nil, 204, nil)
 	mistyped := k.Raw[:len(k.Raw)-1] + "_"
-	for _, route := range rest.Routes("/v1/auth") {
+	for _, route := range rest.Routes() {
+		if route.Public {
+			continue
+		}
 		target := strings.ReplaceAll(route.Path, "{id}", k.ID)
 		first := ""
 		for _, raw := range []string{deleted.Raw, "x", mistyped, k.Raw[:20], k.Raw + "0", k.Raw + k.Raw, strings.Repeat("a", 600), "ключ", "%00", "a b"} {

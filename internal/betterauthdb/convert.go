@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/caddy-apikey/caddy-apikey/internal/api"
 	"github.com/caddy-apikey/caddy-apikey/internal/api/admin"
 	"github.com/caddy-apikey/caddy-apikey/key"
 )
@@ -125,7 +126,7 @@ func (c *conversion) times() {
 	if rec.ExpiresAt, bad = c.time("expiresAt"); bad {
 		c.refuse("expiresAt", "is no time from 1970 to 9999: whether the key still holds cannot be told")
 	}
-	for field, to := range map[string]**admin.Time{
+	for field, to := range map[string]**api.Time{
 		"createdAt": &rec.CreatedAt, "updatedAt": &rec.UpdatedAt, "lastRequest": &rec.LastRequest, "lastRefillAt": &rec.LastRefillAt,
 	} {
 		if *to, bad = c.time(field); bad {

@@ -4,7 +4,7 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/caddy-apikey/caddy-apikey/internal/api/admin"
+	"github.com/caddy-apikey/caddy-apikey/internal/api"
 	"github.com/caddy-apikey/caddy-apikey/key"
 )
 
@@ -17,7 +17,7 @@ const secondsBelow = 100_000_000_000
 
 // time reads a time: text, or a number of seconds or milliseconds since 1970. bad
 // is for what is none.
-func (c *conversion) time(field string) (t *admin.Time, bad bool) {
+func (c *conversion) time(field string) (t *api.Time, bad bool) {
 	var at time.Time
 	switch v := c.row[field].(type) {
 	case nil:
@@ -39,7 +39,7 @@ func (c *conversion) time(field string) (t *admin.Time, bad bool) {
 	if ms := at.UnixMilli(); ms < 0 || ms > key.MaxTime {
 		return nil, true
 	}
-	return &admin.Time{Time: at}, false
+	return &api.Time{Time: at}, false
 }
 
 func moment(n int64) time.Time {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/caddy-apikey/caddy-apikey/internal/api"
 	"github.com/caddy-apikey/caddy-apikey/internal/api/admin"
 	"github.com/caddy-apikey/caddy-apikey/internal/betterauthdb"
 )
@@ -127,9 +128,9 @@ func (s *shipment) flush() error {
 	in := admin.ImportKeys{DryRun: &s.dryRun}
 	for _, one := range s.items {
 		if one.owner {
-			in.Owners = append(in.Owners, admin.Each[admin.OwnerRecord]{Raw: one.json})
+			in.Owners = append(in.Owners, api.Each[admin.OwnerRecord]{Raw: one.json})
 		} else {
-			in.Keys = append(in.Keys, admin.Each[admin.KeyRecord]{Raw: one.json})
+			in.Keys = append(in.Keys, api.Each[admin.KeyRecord]{Raw: one.json})
 		}
 	}
 	a, err := s.send(in)

@@ -3,6 +3,7 @@ package cli
 import (
 	"github.com/spf13/cobra"
 
+	"github.com/caddy-apikey/caddy-apikey/internal/api"
 	"github.com/caddy-apikey/caddy-apikey/internal/api/admin"
 )
 
@@ -23,7 +24,7 @@ func (h *Host) enable(on bool) *cobra.Command {
 		use, short, message = "revoke <id>", "Stops a key at once; enable takes it back", "Key %s is disabled."
 	}
 	return h.command(use, short, oneArg("the id of the key"), func(c *call) error {
-		a, err := c.client.PatchKey(c.ctx, c.args[0], admin.PatchKey{Enabled: admin.Some(on)})
+		a, err := c.client.PatchKey(c.ctx, c.args[0], admin.PatchKey{Enabled: api.Some(on)})
 		return answer(c, a, err, func(k admin.Key) string { return sprintln(message, printable(k.ID)) })
 	})
 }

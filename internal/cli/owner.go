@@ -5,6 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/caddy-apikey/caddy-apikey/internal/api"
 	"github.com/caddy-apikey/caddy-apikey/internal/api/admin"
 )
 
@@ -63,7 +64,7 @@ func (h *Host) ownerSet() *cobra.Command {
 	cmd := h.command("set <userId> [flags]", "Makes or changes an owner", oneArg("the userId of the owner"), func(c *call) error {
 		in := admin.PutOwner{Tier: some(tier), Enabled: some(enabled)}
 		if noTier {
-			in.Tier = admin.Null[string]()
+			in.Tier = api.Null[string]()
 		}
 		a, err := c.client.PutOwner(c.ctx, c.args[0], in)
 		return answer(c, a, err, ownerDetails)

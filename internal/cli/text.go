@@ -9,6 +9,7 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/caddy-apikey/caddy-apikey/internal/api"
 	"github.com/caddy-apikey/caddy-apikey/internal/api/admin"
 )
 
@@ -46,7 +47,7 @@ func number(n *int64) string {
 	return strconv.FormatInt(*n, 10)
 }
 
-func moment(t *admin.Time, never string) string {
+func moment(t *api.Time, never string) string {
 	if t == nil {
 		return never
 	}

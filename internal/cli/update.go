@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/caddy-apikey/caddy-apikey/internal/api"
 	"github.com/caddy-apikey/caddy-apikey/internal/api/admin"
 	"github.com/caddy-apikey/caddy-apikey/key"
 )
@@ -15,18 +16,18 @@ var clearing = []struct {
 	flag, usage string
 	clear       func(*admin.PatchKey)
 }{
-	{"name", "no name", func(in *admin.PatchKey) { in.Name = admin.Null[string]() }},
-	{"expires-in", "the key never expires", func(in *admin.PatchKey) { in.ExpiresIn = admin.Null[int64]() }},
-	{"remaining", "unlimited credits", func(in *admin.PatchKey) { in.Remaining = admin.Null[int64]() }},
+	{"name", "no name", func(in *admin.PatchKey) { in.Name = api.Null[string]() }},
+	{"expires-in", "the key never expires", func(in *admin.PatchKey) { in.ExpiresIn = api.Null[int64]() }},
+	{"remaining", "unlimited credits", func(in *admin.PatchKey) { in.Remaining = api.Null[int64]() }},
 	{"refill", "no refill", func(in *admin.PatchKey) {
-		in.RefillAmount, in.RefillInterval = admin.Null[int64](), admin.Null[int64]()
+		in.RefillAmount, in.RefillInterval = api.Null[int64](), api.Null[int64]()
 	}},
 	{"rate-limit", "no rate limit", func(in *admin.PatchKey) {
-		in.RateLimitMax, in.RateLimitTimeWindow = admin.Null[int64](), admin.Null[int64]()
+		in.RateLimitMax, in.RateLimitTimeWindow = api.Null[int64](), api.Null[int64]()
 	}},
-	{"permission", "no permissions", func(in *admin.PatchKey) { in.Permissions = admin.Null[key.Permissions]() }},
-	{"metadata", "no metadata", func(in *admin.PatchKey) { in.Metadata = admin.Null[json.RawMessage]() }},
-	{"allowed-ip", "usable from everywhere", func(in *admin.PatchKey) { in.AllowedIPs = admin.Null[[]string]() }},
+	{"permission", "no permissions", func(in *admin.PatchKey) { in.Permissions = api.Null[key.Permissions]() }},
+	{"metadata", "no metadata", func(in *admin.PatchKey) { in.Metadata = api.Null[json.RawMessage]() }},
+	{"allowed-ip", "usable from everywhere", func(in *admin.PatchKey) { in.AllowedIPs = api.Null[[]string]() }},
 }
 
 func (h *Host) update() *cobra.Command {
@@ -78,7 +79,7 @@ func (x *fields) update(in *admin.PatchKey) error {
 	in.UserID, in.Name, in.ExpiresIn, in.Enabled = some(x.owner), some(x.name), some(x.expiresIn), some(x.enabled)
 	in.RateLimitAlgorithm, in.RateLimitEnabled = some(x.algorithm), some(x.limited)
 	if x.remaining != nil {
-		in.Remaining = admin.Optional[int64]{Set: true, Value: x.remaining.n}
+		in.Remaining = api.Optional[int64]{Set: true, Value: x.remaining.n}
 	}
 	if x.refill != nil {
 		in.RefillAmount, in.RefillInterval = some(&x.refill.amount), some(&x.refill.millis)
@@ -104,4 +105,4 @@ func (x *fields) update(in *admin.PatchKey) error {
 }
 
 // some is absent for nil.
-func some[T any](v *T) admin.Optional[T] { return admin.Optional[T]{Set: v != nil, Value: v} }
+func some[T any](v *T) api.Optional[T] { return api.Optional[T]{Set: v != nil, Value: v} }

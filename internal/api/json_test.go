@@ -1,4 +1,4 @@
-package strictjson
+package api
 
 import (
 	"encoding/json"
@@ -11,12 +11,12 @@ import (
 func TestObject(t *testing.T) {
 	for body, want := range map[string]string{
 		`{}`: "", ` { "a" : 1 , "b":[ ] } `: "a=1 b=[ ]", `{"a":null}`: "a=null", `{"a":1,"a":2}`: "a=1 a=2", `{"\u0061":{}}`: "a={}",
-		``: ErrNoObject.Error(), `[]`: ErrNoObject.Error(), `null`: ErrNoObject.Error(), `{`: ErrInvalid.Error(), `{}{}`: ErrInvalid.Error(), `{"a":1}x`: ErrInvalid.Error(),
-		`{"a" 1}`: ErrInvalid.Error(), `{a:1}`: ErrInvalid.Error(), `{"a":1,}`: ErrInvalid.Error(), `{"a":1 "b":2}`: ErrInvalid.Error(), `{,"a":1}`: ErrInvalid.Error(),
-		`{"a":01}`: ErrInvalid.Error(), `{"a":0x1}`: ErrInvalid.Error(), `{"a":'b'}`: ErrInvalid.Error(), "{\"a\":\"\xff\"}": ErrInvalid.Error(), `{"a":`: ErrInvalid.Error(),
+		``: errNoObject.Error(), `[]`: errNoObject.Error(), `null`: errNoObject.Error(), `{`: errInvalid.Error(), `{}{}`: errInvalid.Error(), `{"a":1}x`: errInvalid.Error(),
+		`{"a" 1}`: errInvalid.Error(), `{a:1}`: errInvalid.Error(), `{"a":1,}`: errInvalid.Error(), `{"a":1 "b":2}`: errInvalid.Error(), `{,"a":1}`: errInvalid.Error(),
+		`{"a":01}`: errInvalid.Error(), `{"a":0x1}`: errInvalid.Error(), `{"a":'b'}`: errInvalid.Error(), "{\"a\":\"\xff\"}": errInvalid.Error(), `{"a":`: errInvalid.Error(),
 	} {
 		var got []string
-		err := Object([]byte(body), func(name string, value json.RawMessage) error {
+		err := eachField([]byte(body), func(name string, value json.RawMessage) error {
 			if value != nil {
 				got = append(got, name+"="+string(value))
 			}
@@ -37,7 +37,7 @@ func TestNamesOnce(t *testing.T) {
 		`1`: true, `{}`: true, `{"a":{"a":1},"b":{"a":1}}`: true, `[{"a":1},{"a":1}]`: true, `{"a":"b","b":"a"}`: true,
 		`{"a":1,"a":1}`: false, `{"a":1,"\u0061":2}`: false, `[[{"x":{"a":1,"b":2,"a":3}}]]`: false, `{"a":[1,{}],"a":0}`: false,
 	} {
-		if got := NamesOnce(json.RawMessage(value)); got != want {
+		if got := namesOnce(json.RawMessage(value)); got != want {
 			t.Errorf("%s: %v", value, got)
 		}
 	}
@@ -45,12 +45,12 @@ func TestNamesOnce(t *testing.T) {
 
 func TestString(t *testing.T) {
 	for value, want := range map[string]string{`"a"`: "a", `""`: "", `"\ud83d\ude00"`: "😀", `"\ufffd"`: "\uFFFD", `"\uFFFD�"`: "\uFFFD\uFFFD"} {
-		if got, ok := String(json.RawMessage(value)); !ok || got != want {
+		if got, ok := readString(json.RawMessage(value)); !ok || got != want {
 			t.Errorf("%s: %q %v", value, got, ok)
 		}
 	}
 	for _, value := range []string{``, `a`, `1`, `null`, `["a"]`, `"\ud800"`, `"\ud800\ufffd\udc00"`, `"a`} {
-		if got, ok := String(json.RawMessage(value)); ok {
+		if got, ok := readString(json.RawMessage(value)); ok {
 			t.Errorf("%s is taken for %q", value, got)
 		}
 	}
@@ -58,19 +58,19 @@ func TestString(t *testing.T) {
 
 func TestPlainWord(t *testing.T) {
 	for _, s := range []string{"a", "expiresIn", "a_b-c.9", strings.Repeat("a", 31)} {
-		if !PlainWord(s) {
+		if !isPlainWord(s) {
 			t.Errorf("%s", s)
 		}
 	}
 	for _, s := range []string{"", "a b", "é", "a\n", strings.Repeat("a", 32), "<b>"} {
-		if PlainWord(s) {
+		if isPlainWord(s) {
 			t.Errorf("%q", s)
 		}
 	}
 }
 
 func TestReadBody(t *testing.T) {
-	tooLarge := &TooLargeError{MaxBody}
+	tooLarge := &Error{Status: 413, Code: CodeTooLarge, Message: "the body must be at most 65536 bytes"}
 	for _, row := range []struct {
 		body, contentType string
 		length            int64
@@ -92,7 +92,10 @@ func TestReadBody(t *testing.T) {
 		if row.contentType != "" {
 			r.Header.Set("Content-Type", row.contentType)
 		}
-		_, err := ReadBody(httptest.NewRecorder(), r, MaxBody)
+		body, err := readAll(httptest.NewRecorder(), r, MaxBody)
+		if err == nil {
+			_, err = JSONBody(r, body)
+		}
 		if !reflect.DeepEqual(err, row.want) {
 			t.Errorf("%.10q %s: %v, want %v", row.body, row.contentType, err, row.want)
 		}

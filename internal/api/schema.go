@@ -1,16 +1,16 @@
-package admin
+package api
 
 import (
 	"bytes"
 	"encoding/json"
 	"reflect"
-	"strings"
-
-	"github.com/caddy-apikey/caddy-apikey/internal/strictjson"
 )
 
 // schemas collects the JSON schemas of the wire types that a document names.
-type schemas struct{ all object }
+type schemas struct {
+	all       object
+	errorType reflect.Type
+}
 
 // of returns a schema for t: a reference, if it is a struct.
 func (s *schemas) of(t reflect.Type, request bool) object {
@@ -61,6 +61,8 @@ func (s *schemas) plain(f *field, request bool) object {
 			return object{{"anyOf", []object{byResource, words}}}
 		}
 		return byResource
+	case t == stringsType && f.enum != nil:
+		return object{{"type", "array"}, {"items", object{{"type", "string"}, {"enum", f.enum}}}}
 	case t == stringsType:
 		if f.bounded {
 			words.add("minItems", f.min)
@@ -106,8 +108,6 @@ func nullable(schema object) object {
 	return schema
 }
 
-func lower(method string) string { return strings.ToLower(method) }
-
 // object is a JSON object that keeps its order.
 type object []member
 
@@ -148,7 +148,7 @@ func (o object) MarshalJSON() ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		value, err := strictjson.Marshal(m.value)
+		value, err := Marshal(m.value)
 		if err != nil {
 			return nil, err
 		}

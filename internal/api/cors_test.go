@@ -1,4 +1,4 @@
-package apikey
+package api
 
 import (
 	"strings"
@@ -41,7 +41,7 @@ func TestCheckOrigins(t *testing.T) {
 		"":                               form,
 		"https://ü\u200b\u2028.example":  "no host of this name",
 	} {
-		err := checkOrigins([]string{origin})
+		err := CheckOrigins([]string{origin})
 		switch {
 		case want == "" && err != nil:
 			t.Errorf("%s: %v", origin, err)
@@ -49,7 +49,7 @@ func TestCheckOrigins(t *testing.T) {
 			t.Errorf("%s: error is %v, want %s", origin, err, want)
 		}
 	}
-	if err := checkOrigins([]string{"https://a.example", "https://a.example"}); err == nil {
-		t.Error("one stands twice")
+	if err := CheckOrigins([]string{"https://a.example", "https://a.example"}); err == nil {
+		t.Error("one already specified")
 	}
 }

@@ -1,4 +1,4 @@
-package apikey
+package api
 
 import (
 	"errors"
@@ -13,15 +13,18 @@ import (
 	"golang.org/x/net/idna"
 )
 
-// origins are the pages in browsers that may call the API from elsewhere.
-type origins struct {
+// Origins are the rules for pages in browsers: which may call the API from another
+// origin (CORS), and what a page of a foreign origin may not make a browser send.
+type Origins struct {
 	trusted []string
 	headers string // that they may send
 	cross   *http.CrossOriginProtection
 }
 
-func newOrigins(trusted, headers []string) origins {
-	o := origins{trusted: trusted, cross: http.NewCrossOriginProtection()}
+// NewOrigins returns the rules for trusted origins, which [CheckOrigins] must have
+// accepted, and the names of the headers that carry credentials.
+func NewOrigins(trusted, headers []string) *Origins {
+	o := &Origins{trusted: trusted, cross: http.NewCrossOriginProtection()}
 	for _, origin := range trusted {
 		o.cross.AddTrustedOrigin(origin) //nolint:errcheck // checked
 	}
@@ -29,13 +32,24 @@ func newOrigins(trusted, headers []string) origins {
 	return o
 }
 
-// foreign reports whether a browser sends the request for a page of an origin that
-// is not trusted. The site's own is.
-func (o *origins) foreign(r *http.Request) bool { return o.cross.Check(r) != nil }
+// CheckForged refuses a request that the page of somebody else may have made a
+// browser send, with an identity that the browser adds by itself, to change
+// something. Requests of the site's own origin and of trusted ones pass.
+func (o *Origins) CheckForged(r *http.Request) error {
+	switch {
+	case r.Method == http.MethodGet || r.Method == http.MethodHead:
+		return nil
+	case o.cross.Check(r) != nil:
+		return ErrCrossOrigin
+	case !saysJSON(r):
+		return ErrMediaType
+	}
+	return nil
+}
 
 // serve lets the pages of trusted origins read the answer, and answers a browser
 // that asks beforehand.
-func (o *origins) serve(w http.ResponseWriter, r *http.Request, methods []string) (answered bool) {
+func (o *Origins) serve(w http.ResponseWriter, r *http.Request, methods []string) (answered bool) {
 	if len(o.trusted) == 0 {
 		return false
 	}
@@ -47,7 +61,7 @@ func (o *origins) serve(w http.ResponseWriter, r *http.Request, methods []string
 	}
 	h.Set("Access-Control-Allow-Origin", origin)
 	h.Set("Access-Control-Allow-Credentials", "true")
-	if !isPreflight(r) {
+	if !IsPreflight(r) {
 		h.Set("Access-Control-Expose-Headers", "RateLimit, RateLimit-Policy, Retry-After")
 		return false
 	}
@@ -57,8 +71,14 @@ func (o *origins) serve(w http.ResponseWriter, r *http.Request, methods []string
 	return true
 }
 
-// checkOrigins reports what no browser sends as its origin.
-func checkOrigins(list []string) error {
+// IsPreflight tells a real CORS preflight from any other OPTIONS request.
+func IsPreflight(r *http.Request) bool {
+	return r.Method == http.MethodOptions && r.Header.Get("Origin") != "" &&
+		r.Header.Get("Access-Control-Request-Method") != ""
+}
+
+// CheckOrigins reports what no browser sends as its origin.
+func CheckOrigins(list []string) error {
 	seen := map[string]bool{}
 	for _, origin := range list {
 		u, err := url.Parse(origin)
@@ -74,7 +94,7 @@ func checkOrigins(list []string) error {
 			return fmt.Errorf("trusted_origins: no browser sends %q: write %s", origin, sent)
 		}
 		if seen[origin] {
-			return fmt.Errorf("trusted_origins: %s stands twice", origin)
+			return fmt.Errorf("trusted_origins: %s is already specified", origin)
 		}
 		seen[origin] = true
 	}

@@ -1,4 +1,4 @@
-package admin
+package api
 
 import (
 	"encoding/json"
@@ -112,18 +112,20 @@ func (f *field) required() bool { return !f.nilable }
 // allowed says what the field may hold, for people.
 func (f *field) allowed() string {
 	switch {
-	case f.enum != nil:
-		return "must be one of " + strings.Join(f.enum, ", ")
 	case f.value == rawType:
 		return "must be an object"
 	case f.value == permissionsType:
 		return `must be a map {"resource":["action"]} or a list ["resource:action"]`
+	case f.value == stringsType && f.enum != nil:
+		return "must be a list of " + words(f.enum)
 	case f.value == stringsType:
 		return fmt.Sprintf("must be a list of %d to %d strings", f.min, f.max)
 	case isList(f.value):
 		return fmt.Sprintf("must be a list of %d to %d objects", f.min, f.max)
 	case f.value == timeType:
 		return "must be a time such as 2026-11-21T19:09:19.578Z, in the years 1970 to 9999"
+	case f.enum != nil:
+		return "must be one of " + strings.Join(f.enum, ", ")
 	case f.value.Kind() == reflect.Int64:
 		return fmt.Sprintf("must be an integer from %d to %d", f.min, f.max)
 	case f.value.Kind() == reflect.Bool:
@@ -133,6 +135,12 @@ func (f *field) allowed() string {
 	default:
 		return "must be a string"
 	}
+}
+
+// words lists words for people.
+func words(list []string) string {
+	last := len(list) - 1
+	return strings.Join(list[:last], ", ") + " and " + list[last]
 }
 
 // target returns where the field's value goes in a struct, and makes it present.

@@ -1,6 +1,4 @@
-// Package strictjson reads the bodies of requests more strictly than encoding/json:
-// what two readers might understand differently is refused.
-package strictjson
+package api
 
 import (
 	"bytes"
@@ -14,58 +12,49 @@ import (
 	"unicode/utf8"
 )
 
-// MaxBody is the longest body that most calls read. The largest part of one,
+// MaxBody is the longest body that most routes read. The largest part of one,
 // metadata, may be 16 KiB.
 const MaxBody = 64 << 10
 
-// What a body can be refused for. The texts are for people and repeat nothing.
+// What a body is refused for, beside its Content-Type and its length.
 var (
-	ErrMediaType  = errors.New("the body must be JSON, and its Content-Type application/json")
-	ErrUnreadable = errors.New("the body could not be read")
-	ErrNoObject   = errors.New("the body must be a JSON object")
-	ErrInvalid    = errors.New("the body is not valid JSON")
+	errUnreadable = BadRequest("the body could not be read")
+	errNoObject   = BadRequest("the body must be a JSON object")
+	errInvalid    = BadRequest("the body is not valid JSON")
 )
 
-// TooLargeError is what a body of more than Most bytes is refused for.
-type TooLargeError struct{ Most int64 }
-
-func (e *TooLargeError) Error() string {
-	return fmt.Sprintf("the body must be at most %d bytes", e.Most)
+// readAll reads a request's body of at most so many bytes, whatever it is.
+func readAll(w http.ResponseWriter, r *http.Request, most int64) ([]byte, error) {
+	tooLarge := &Error{Status: http.StatusRequestEntityTooLarge, Code: CodeTooLarge, Message: fmt.Sprintf("the body must be at most %d bytes", most)}
+	if r.ContentLength > most {
+		return nil, tooLarge
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, most))
+	switch {
+	case errors.As(err, new(*http.MaxBytesError)):
+		return nil, tooLarge
+	case err != nil:
+		return nil, errUnreadable
+	}
+	return body, nil
 }
 
-// ReadBody reads a request's body of at most so many bytes, and nil for an empty one.
-func ReadBody(w http.ResponseWriter, r *http.Request, most int64) ([]byte, error) {
-	body, err := ReadAll(w, r, most)
+// JSONBody returns a body, and nil for an empty one. One whose Content-Type is not
+// JSON is refused; without a Content-Type it counts as JSON.
+func JSONBody(r *http.Request, body []byte) ([]byte, error) {
 	switch {
-	case err != nil:
-		return nil, err
 	case len(bytes.TrimSpace(body)) == 0:
 		return nil, nil
-	case len(r.Header["Content-Type"]) > 0 && !SaysJSON(r):
+	case len(r.Header["Content-Type"]) > 0 && !saysJSON(r):
 		return nil, ErrMediaType
 	}
 	return body, nil
 }
 
-// ReadAll reads a request's body of at most so many bytes, whatever it is.
-func ReadAll(w http.ResponseWriter, r *http.Request, most int64) ([]byte, error) {
-	if r.ContentLength > most {
-		return nil, &TooLargeError{most}
-	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, most))
-	if err != nil {
-		if beyond := new(http.MaxBytesError); errors.As(err, &beyond) {
-			return nil, &TooLargeError{most}
-		}
-		return nil, ErrUnreadable
-	}
-	return body, nil
-}
-
-// SaysJSON reports whether a request says that its body is JSON, in UTF-8. curl -d
+// saysJSON reports whether a request says that its body is JSON, in UTF-8. curl -d
 // says something else unless it is told otherwise, and so do forms on other
 // people's web pages, which cannot say this.
-func SaysJSON(r *http.Request) bool {
+func saysJSON(r *http.Request) bool {
 	types := r.Header["Content-Type"]
 	if len(types) != 1 {
 		return false
@@ -75,18 +64,18 @@ func SaysJSON(r *http.Request) bool {
 	return err == nil && t == "application/json" && (!given || strings.EqualFold(charset, "utf-8"))
 }
 
-// Object calls each with every field of a JSON object; a value that is not valid
+// eachField calls each with every field of a JSON object; a value that is not valid
 // JSON is nil. Its first error is returned.
-func Object(body []byte, each func(name string, value json.RawMessage) error) error {
+func eachField(body []byte, each func(name string, value json.RawMessage) error) error {
 	d := json.NewDecoder(bytes.NewReader(body))
 	if t, err := d.Token(); err != nil || t != json.Delim('{') {
-		return ErrNoObject
+		return errNoObject
 	}
 	for d.More() {
 		t, err := d.Token()
 		name, ok := t.(string)
 		if err != nil || !ok {
-			return ErrInvalid
+			return errInvalid
 		}
 		var value json.RawMessage
 		if d.Decode(&value) != nil || !utf8.Valid(value) || !ends(body[d.InputOffset():]) {
@@ -96,12 +85,12 @@ func Object(body []byte, each func(name string, value json.RawMessage) error) er
 			return err
 		}
 		if value == nil {
-			return ErrInvalid
+			return errInvalid
 		}
 	}
 	// The decoder reads tokens, and lets some wrong ones between them pass.
 	if !json.Valid(body) {
-		return ErrInvalid
+		return errInvalid
 	}
 	return nil
 }
@@ -112,9 +101,9 @@ func ends(rest []byte) bool {
 	return len(rest) == 0 || bytes.IndexByte([]byte(" \t\r\n,]}"), rest[0]) >= 0
 }
 
-// NamesOnce reports whether no object in value, at any depth, repeats a name:
+// namesOnce reports whether no object in value, at any depth, repeats a name:
 // which of the values counts would differ from reader to reader.
-func NamesOnce(value json.RawMessage) bool {
+func namesOnce(value json.RawMessage) bool {
 	if !bytes.ContainsRune(value, '{') {
 		return true
 	}
@@ -153,9 +142,9 @@ func NamesOnce(value json.RawMessage) bool {
 	}
 }
 
-// String reads a JSON string. encoding/json would replace halves of surrogate
+// readString reads a JSON string. encoding/json would replace halves of surrogate
 // pairs silently, and so store something else than was sent.
-func String(value json.RawMessage) (string, bool) {
+func readString(value json.RawMessage) (string, bool) {
 	var s string
 	if len(value) == 0 || value[0] != '"' || json.Unmarshal(value, &s) != nil {
 		return "", false
@@ -167,9 +156,9 @@ func String(value json.RawMessage) (string, bool) {
 	return s, strings.Count(s, "\uFFFD") <= sent
 }
 
-// PlainWord reports whether a name may be repeated in an error: it looks like a
+// isPlainWord reports whether a name may be repeated in an error: it looks like a
 // name, and not like something else in the wrong place, such as a key.
-func PlainWord(s string) bool {
+func isPlainWord(s string) bool {
 	if s == "" || len(s) > 31 { // raw keys are longer
 		return false
 	}

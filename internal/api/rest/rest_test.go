@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/caddy-apikey/caddy-apikey/internal/caller"
+	"github.com/caddy-apikey/caddy-apikey/internal/api"
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 	"github.com/caddy-apikey/caddy-apikey/store"
@@ -22,7 +22,7 @@ import (
 // TestA5_answers holds every answer against its picture, byte for byte, with what
 // differs from call to call put aside. A field more is a failure.
 func TestA5_answers(t *testing.T) {
-	a := newAPI(t, func(s *keyring.Settings, _ *Options) {
+	a := newAPI(t, func(s *keyring.Settings, _ *options) {
 		s.Tiers = []keyring.Tier{{Name: "pro", Limits: []keyring.TierLimit{{Max: 1000, Unit: keyring.Day}, {Max: 10, Unit: 60_000}}}}
 		s.DefaultTier = "pro"
 	})
@@ -47,7 +47,7 @@ func TestA5_answers(t *testing.T) {
 		{"GET", "/usage/", "", 0, ""},
 		{"PUT", "/usage", "", 405, `{"error":"the method is not allowed here","code":"METHOD_NOT_ALLOWED"}`},
 		{"DELETE", "/api-keys/none", "", 404, `{"error":"there is no such key","code":"KEY_NOT_FOUND"}`},
-		{"POST", "/api-keys", `{"tier":"pro"}`, 400, `{"error":"tier: is not known here","code":"INVALID_FIELD"}`},
+		{"POST", "/api-keys", `{"tier":"pro"}`, 400, `{"error":"tier: is unknown","code":"INVALID_FIELD"}`},
 		{"POST", "/api-keys", `{"permissions":["admin"]}`, 403, `{"error":"permissions: must be within those of the caller","code":"INSUFFICIENT_PERMISSIONS"}`},
 	} {
 		if row.status == 0 {
@@ -93,8 +93,8 @@ func TestA5_fields(t *testing.T) {
 		{`{"name":"a",}`, "BAD_REQUEST", "JSON"},
 		{"{\"name\":\"\xff\"}", "INVALID_FIELD", "name"},
 		{`{"name":"\ud800"}`, "INVALID_FIELD", "name"},
-		{`{"name":"a","name":"a"}`, "INVALID_FIELD", "name: stands there more than once"},
-		{`{"Name":"a"}`, "INVALID_FIELD", "Name: is not known"},
+		{`{"name":"a","name":"a"}`, "INVALID_FIELD", "name: is given more than once"},
+		{`{"Name":"a"}`, "INVALID_FIELD", "Name: is unknown"},
 		{`{"name":1}`, "INVALID_FIELD", "name: must be a string"},
 		{`{"name":["a"]}`, "INVALID_FIELD", "name: must be a string"},
 		{`{"permissions":"read"}`, "INVALID_FIELD", "permissions: must be a list of read, write and admin"},
@@ -106,7 +106,7 @@ func TestA5_fields(t *testing.T) {
 		{`{"permissions":["*"]}`, "INVALID_FIELD", "permissions: must be"},
 		{`{"permissions":["files:read"]}`, "INVALID_FIELD", "permissions: must be"},
 		{`{"permissions":["read",]}`, "INVALID_FIELD", "permissions: must be"},
-		{`{"` + secret + `":1}`, "BAD_REQUEST", "not known"},
+		{`{"` + secret + `":1}`, "BAD_REQUEST", "unknown"},
 		{`{"name":"` + strings.Repeat("n", 33) + `"}`, keyring.InvalidNameLength, "name: must be 1 to 32"},
 		{`{"name":""}`, keyring.InvalidNameLength, "name: must be 1 to 32"},
 		{`{"name":"a\u0000b"}`, "INVALID_FIELD", "name"},
@@ -144,14 +144,14 @@ func TestRest_name(t *testing.T) {
 			t.Errorf("%s: %q, want %q", body, got, want)
 		}
 	}
-	a = newAPI(t, func(s *keyring.Settings, _ *Options) { s.Rules.RequireName = true })
+	a = newAPI(t, func(s *keyring.Settings, _ *options) { s.Rules.RequireName = true })
 	a.send("POST", "/v1/auth/api-keys", "").refused(t, 400, keyring.NameRequired, "name")
 	a.send("POST", "/v1/auth/api-keys", "{}").refused(t, 400, keyring.NameRequired, "name")
 	if got := a.create(`{"name":"mine"}`).Name; got != "mine" {
 		t.Errorf("%q", got)
 	}
 	// A rule that forbids the default: the key has no name, and is called so all the same.
-	a = newAPI(t, func(s *keyring.Settings, _ *Options) { s.Rules.NameLength = keyring.Range{Min: 1, Max: 5} })
+	a = newAPI(t, func(s *keyring.Settings, _ *options) { s.Rules.NameLength = keyring.Range{Min: 1, Max: 5} })
 	if got := a.create("").Name; got != "Default Key" {
 		t.Errorf("%q", got)
 	}
@@ -197,7 +197,7 @@ func TestRest_permissions(t *testing.T) {
 
 // TestRest_message tries the option message.
 func TestRest_message(t *testing.T) {
-	a := newAPI(t, func(_ *keyring.Settings, o *Options) { o.Message = "请妥善保存 secret,它只会显示一次。" })
+	a := newAPI(t, func(_ *keyring.Settings, o *options) { o.Message = "请妥善保存 secret,它只会显示一次。" })
 	if got := a.create("").Message; got != "请妥善保存 secret,它只会显示一次。" {
 		t.Error(got)
 	}
@@ -210,7 +210,7 @@ func TestRest_tier(t *testing.T) {
 	if got := a.create("").Tier; got != "free" {
 		t.Errorf("created: %s", got)
 	}
-	a = newAPI(t, func(s *keyring.Settings, _ *Options) {
+	a = newAPI(t, func(s *keyring.Settings, _ *options) {
 		s.Tiers = []keyring.Tier{{Name: "basic"}, {Name: "enterprise", Limits: []keyring.TierLimit{{Max: 7, Unit: keyring.Day}}}}
 		s.DefaultTier = "basic"
 	})
@@ -245,7 +245,7 @@ func TestRest_key(t *testing.T) {
 		{"start off", func(r *keyring.Rules) { r.Start = 0 }, `^ak_\.\.\.$`},
 		{"start off, no prefix", func(r *keyring.Rules) { r.Start, r.Prefix = 0, "" }, `^\.\.\.$`},
 	} {
-		a := newAPI(t, func(s *keyring.Settings, _ *Options) { row.rules(&s.Rules) })
+		a := newAPI(t, func(s *keyring.Settings, _ *options) { row.rules(&s.Rules) })
 		made := a.create("")
 		var list Keys
 		a.send("GET", "/v1/auth/api-keys", "").into(t, &list)
@@ -298,7 +298,7 @@ func TestRest_keys(t *testing.T) {
 
 // TestRest_secret opens what create has answered.
 func TestRest_secret(t *testing.T) {
-	a := newAPI(t, func(s *keyring.Settings, _ *Options) { s.Rules.SecretPrefix = "clsk_" })
+	a := newAPI(t, func(s *keyring.Settings, _ *options) { s.Rules.SecretPrefix = "clsk_" })
 	made := a.create("")
 	if !strings.HasPrefix(made.Secret, "clsk_") {
 		t.Errorf("%s", made.Secret)
@@ -342,8 +342,10 @@ func TestRest_createdAt(t *testing.T) {
 	a.create("")
 	a.later.Store((24 * time.Hour).Milliseconds())
 	a.create("")
-	var list Keys
-	a.send("GET", "/v1/auth/api-keys", "").into(t, &list)
+	var list struct{ Keys []struct{ CreatedAt string } }
+	if err := json.Unmarshal([]byte(a.send("GET", "/v1/auth/api-keys", "").body), &list); err != nil {
+		t.Fatal(err)
+	}
 	for i, day := range []string{"2026-11-21", "2026-11-22"} {
 		got := list.Keys[i].CreatedAt
 		if at, err := time.Parse("2006-01-02T15:04:05.000Z", got); err != nil || at.Format(time.DateOnly) != day {
@@ -453,7 +455,7 @@ func TestRest_paths(t *testing.T) {
 			t.Errorf("%s: %q, want %q", path, got, want)
 		}
 	}
-	root := New(a.keys, Options{Base: ""})
+	root := New(api.Mount{}, "")
 	if got := root.Methods(httptest.NewRequest("GET", "/usage", nil)); got == nil {
 		t.Error("a base of / does not work")
 	}
@@ -476,6 +478,29 @@ func TestRest_configGone(t *testing.T) {
 	}
 	a.caller.Decision, a.caller.Bounds = &d, a.keys.BoundsOf(&d)
 	a.send("POST", "/v1/auth/api-keys", "").refused(t, 403, "INSUFFICIENT_PERMISSIONS", "configId")
+}
+
+// TestRest_openAPI reads the document, which needs no key: it holds every route.
+func TestRest_openAPI(t *testing.T) {
+	a := newAPI(t)
+	a.refused = api.Refuse(keyring.Missing)
+	r := a.send("GET", "/v1/auth/api-keys/openapi.json", "")
+	var doc struct {
+		OpenAPI string
+		Paths   map[string]map[string]struct {
+			OperationID string
+			Responses   map[string]any
+		}
+	}
+	if err := json.Unmarshal([]byte(r.body), &doc); err != nil || r.status != 200 || doc.OpenAPI != "3.1.0" {
+		t.Fatalf("%d %v %s", r.status, err, r.body)
+	}
+	for _, rt := range Routes() {
+		op := doc.Paths["/v1/auth"+rt.Path][strings.ToLower(rt.Method)]
+		if op.OperationID != rt.Name || op.Responses[fmt.Sprint(rt.Status)] == nil {
+			t.Errorf("%s is not documented: %+v", rt.Name, op)
+		}
+	}
 }
 
 // TestRest_status405 tries all methods on all paths: those of the table are
@@ -538,7 +563,10 @@ func TestRest_status500(t *testing.T) {
 		{store.ErrClosed, 503, "STORE_UNAVAILABLE"},
 	} {
 		a.store.fail = row.fail
-		for _, rt := range Routes("/v1/auth") {
+		for _, rt := range Routes() {
+			if rt.Public {
+				continue
+			}
 			a.reported, a.withdrawn = nil, 0
 			r := a.send(rt.Method, "/v1/auth"+strings.ReplaceAll(rt.Path, "{id}", id), "")
 			r.refused(t, row.status, row.code, "")
@@ -562,9 +590,9 @@ func TestRest_status500(t *testing.T) {
 func TestRest_refusals(t *testing.T) {
 	a := newAPI(t)
 	for o := keyring.Missing; o <= keyring.Unavailable; o++ {
-		answer := caller.Answer{Refusal: keyring.Decision{Outcome: o, Wait: 1001, Waitable: o.Status() == 429}, Challenge: "Bearer"}
+		a.refused = &api.Refusal{Decision: keyring.Decision{Outcome: o, Wait: 1001, Waitable: o.Status() == 429}, Challenge: "Bearer"}
 		w := httptest.NewRecorder()
-		a.Serve(w, httptest.NewRequest("GET", "/v1/auth/usage", nil), func(http.ResponseWriter, *http.Request, string) caller.Answer { return answer })
+		a.Handle(w, httptest.NewRequest("GET", "/v1/auth/usage", nil))
 		reply{w.Code, w.Header(), w.Body.String()}.refused(t, o.Status(), o.Code(), "")
 		if got := w.Header().Get("WWW-Authenticate"); (got == "Bearer") != (w.Code == 401) {
 			t.Errorf("%s: WWW-Authenticate %q", o.Code(), got)
@@ -574,15 +602,16 @@ func TestRest_refusals(t *testing.T) {
 		}
 	}
 	for _, row := range []struct {
-		answer caller.Answer
+		err    error
 		status int
 		code   string
 	}{
-		{caller.Answer{Foreign: true}, 403, "CROSS_ORIGIN"},
-		{caller.Answer{NotJSON: true}, 415, "UNSUPPORTED_MEDIA_TYPE"},
+		{api.ErrCrossOrigin, 403, "CROSS_ORIGIN"},
+		{api.ErrMediaType, 415, "UNSUPPORTED_MEDIA_TYPE"},
 	} {
+		a.refused = row.err
 		w := httptest.NewRecorder()
-		a.Serve(w, httptest.NewRequest("GET", "/v1/auth/usage", nil), func(http.ResponseWriter, *http.Request, string) caller.Answer { return row.answer })
+		a.Handle(w, httptest.NewRequest("GET", "/v1/auth/usage", nil))
 		reply{w.Code, w.Header(), w.Body.String()}.refused(t, row.status, row.code, "")
 	}
 }

@@ -1,7 +1,8 @@
-package caller
+package api
 
 import (
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"testing"
 
@@ -39,13 +40,14 @@ func TestMay(t *testing.T) {
 	}
 }
 
-func TestSetHeaders(t *testing.T) {
+// TestRefusal_headers refuses callers: a 401 has a challenge, and Retry-After is rounded up.
+func TestRefusal_headers(t *testing.T) {
 	for _, row := range []struct {
 		d         keyring.Decision
 		challenge string
 		after     string
 	}{
-		{keyring.Decision{Outcome: keyring.Invalid}, "Bearer", ""},
+		{keyring.Decision{Outcome: keyring.Invalid}, `Bearer error="invalid_token"`, ""},
 		{keyring.Decision{Outcome: keyring.Forbidden}, "", ""},
 		{keyring.Decision{Outcome: keyring.RateLimited, Waitable: true}, "", "1"},
 		{keyring.Decision{Outcome: keyring.RateLimited, Waitable: true, Wait: 1000}, "", "1"},
@@ -53,8 +55,20 @@ func TestSetHeaders(t *testing.T) {
 		{keyring.Decision{Outcome: keyring.UsageExceeded, Wait: 1001}, "", ""},
 		{keyring.Unreachable(), "", "1"},
 	} {
-		h := http.Header{}
-		(&Answer{Refusal: row.d, Challenge: "Bearer"}).SetHeaders(h)
+		refusal := &Refusal{Decision: row.d, Challenge: `Bearer error="invalid_token"`}
+		a := New(Mount{
+			Keys:     func() (*keyring.Service, error) { return nil, nil },
+			Identify: func(http.ResponseWriter, *http.Request, string) (*Caller, error) { return nil, refusal },
+		}, Dialect{Error: func(*Call, *Error) any { return nil }}, []*Route{{Method: "GET", Path: "/x", Endpoint: Plain(func(*Call) (None, error) {
+			t.Error("the refused call was made")
+			return None{}, nil
+		})}})
+		w := httptest.NewRecorder()
+		a.ServeHTTP(w, httptest.NewRequest("GET", "/x", nil))
+		h := w.Header()
+		if w.Code != row.d.Outcome.Status() {
+			t.Errorf("status %d for %v", w.Code, row.d.Outcome.Code())
+		}
 		if h.Get("WWW-Authenticate") != row.challenge || h.Get("Retry-After") != row.after {
 			t.Errorf("%+v: %v", row.d.Outcome, h)
 		}

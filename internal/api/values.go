@@ -1,4 +1,4 @@
-package admin
+package api
 
 import (
 	"encoding/json"
@@ -11,18 +11,18 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/caddy-apikey/caddy-apikey/internal/strictjson"
 	"github.com/caddy-apikey/caddy-apikey/key"
+	"github.com/caddy-apikey/caddy-apikey/keyring"
 )
 
 // set reads a JSON value into the field.
 func (f *field) set(in reflect.Value, raw json.RawMessage) error {
 	if string(raw) == "null" {
 		if f.required() {
-			return invalid(f.name, "is required")
+			return Invalid(f.name, "is required")
 		}
 		if f.notNull {
-			return invalid(f.name, "must not be null")
+			return Invalid(f.name, "must not be null")
 		}
 		f.mark(in)
 		return nil
@@ -42,13 +42,13 @@ func (f *field) set(in reflect.Value, raw json.RawMessage) error {
 	case f.value == timeType:
 		return f.setTime(v, raw)
 	case f.value.Kind() == reflect.String:
-		s, ok := strictjson.String(raw)
+		s, ok := readString(raw)
 		if !ok {
-			return invalid(f.name, "%s", f.allowed())
+			return Invalid(f.name, "%s", f.allowed())
 		}
 		return f.setString(v, s)
 	case raw[0] == '"':
-		return invalid(f.name, "%s", f.allowed())
+		return Invalid(f.name, "%s", f.allowed())
 	default:
 		return f.setText(v, string(raw))
 	}
@@ -60,17 +60,17 @@ func (f *field) setText(v reflect.Value, s string) error {
 	case reflect.Int64:
 		n, ok := readInt(s)
 		if !ok || n < f.min || n > f.max {
-			return invalid(f.name, "%s", f.allowed())
+			return Invalid(f.name, "%s", f.allowed())
 		}
 		v.SetInt(n)
 	case reflect.Bool:
 		if s != "true" && s != "false" {
-			return invalid(f.name, "%s", f.allowed())
+			return Invalid(f.name, "%s", f.allowed())
 		}
 		v.SetBool(s == "true")
 	default:
 		if strings.ContainsFunc(s, unicode.IsControl) {
-			return invalid(f.name, "must not contain control characters")
+			return Invalid(f.name, "must not contain control characters")
 		}
 		return f.setString(v, s)
 	}
@@ -80,7 +80,7 @@ func (f *field) setText(v reflect.Value, s string) error {
 func (f *field) setString(v reflect.Value, s string) error {
 	n := int64(utf8.RuneCountInString(s))
 	if !utf8.ValidString(s) || f.enum != nil && !slices.Contains(f.enum, s) || f.bounded && (n < f.min || n > f.max) {
-		return invalid(f.name, "%s", f.allowed())
+		return Invalid(f.name, "%s", f.allowed())
 	}
 	v.SetString(s)
 	return nil
@@ -91,27 +91,33 @@ func (f *field) setPermissions(v reflect.Value, raw json.RawMessage) error {
 	if raw[0] == '{' && json.Unmarshal(raw, &m) == nil {
 		for _, actions := range m {
 			if actions[0] != '[' { // null would pass for an empty list
-				return invalid(f.name, "%s", f.allowed())
+				return Invalid(f.name, "%s", f.allowed())
 			}
 		}
 	}
 	p, err := key.UnmarshalPermissions(raw)
 	if err != nil {
-		return invalid(f.name, "%v", err)
+		return Invalid(f.name, "%v", err)
 	}
 	v.Set(reflect.ValueOf(p))
 	return nil
 }
 
 func (f *field) setStrings(v reflect.Value, raw json.RawMessage) error {
-	var list []*string
+	var list []json.RawMessage
 	err := json.Unmarshal(raw, &list)
-	if n := int64(len(list)); err != nil || n < f.min || n > f.max || slices.Contains(list, nil) {
-		return invalid(f.name, "%s", f.allowed())
+	if n := int64(len(list)); err != nil || list == nil || n < f.min || n > f.max {
+		return Invalid(f.name, "%s", f.allowed())
 	}
-	for _, s := range list {
-		v.Set(reflect.Append(v, reflect.ValueOf(*s)))
+	all := make([]string, len(list))
+	for i := range list {
+		s, ok := readString(list[i])
+		if !ok || f.enum != nil && !slices.Contains(f.enum, s) {
+			return Invalid(f.name, "%s", f.allowed())
+		}
+		all[i] = s
 	}
+	v.Set(reflect.ValueOf(all))
 	return nil
 }
 
@@ -121,16 +127,15 @@ func (f *field) setObjects(v reflect.Value, raw json.RawMessage) error {
 	var list []json.RawMessage
 	err := json.Unmarshal(raw, &list)
 	if n := int64(len(list)); err != nil || n < f.min || n > f.max {
-		return invalid(f.name, "%s", f.allowed())
+		return Invalid(f.name, "%s", f.allowed())
 	}
-	fields := fieldsOf(f.object(), "json")
 	v.Set(reflect.MakeSlice(f.value, len(list), len(list)))
 	for i, one := range list {
 		o := v.Index(i)
 		if f.each {
 			o = o.Field(0) // Value
 		}
-		err := decodeBody(one, o, fields)
+		err := decodeObject(one, o)
 		switch {
 		case err == nil:
 		case f.each:
@@ -144,22 +149,20 @@ func (f *field) setObjects(v reflect.Value, raw json.RawMessage) error {
 
 // within names the list that a bad field stands in.
 func within(list string, err error) error {
-	var f *failure
-	if !errors.As(err, &f) || f.body.Field == "" {
-		return invalid(list, "must be a list of objects")
+	bad, ok := errors.AsType[*keyring.FieldError](err)
+	if !ok {
+		return Invalid(list, "must be a list of objects")
 	}
-	inner := *f
-	inner.body.Field, inner.body.Message = list+"."+f.body.Field, list+"."+f.body.Message
-	return &inner
+	return &keyring.FieldError{Field: list + "." + bad.Field, Code: bad.Code, Message: bad.Message}
 }
 
 func (f *field) setTime(v reflect.Value, raw json.RawMessage) error {
-	s, ok := strictjson.String(raw)
+	s, ok := readString(raw)
 	t, err := time.Parse(time.RFC3339, s)
 	if ms := t.UnixMilli(); !ok || err != nil || ms < 0 || ms > key.MaxTime {
-		return invalid(f.name, "%s", f.allowed())
+		return Invalid(f.name, "%s", f.allowed())
 	}
-	v.Set(reflect.ValueOf(timeOf(t.UnixMilli())))
+	v.Set(reflect.ValueOf(TimeOf(t.UnixMilli())))
 	return nil
 }
 
