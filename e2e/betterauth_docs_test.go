@@ -54,7 +54,7 @@ func TestBetterAuthDocs(t *testing.T) {
 // TestBetterAuthRows holds that every field has a test of its name.
 func TestBetterAuthRows(t *testing.T) {
 	names := map[string]bool{}
-	for _, file := range sources(t, "internal/betterauth/*_test.go") {
+	for _, file := range sources(t, "internal/api/betterauth/*_test.go") {
 		f, err := parser.ParseFile(token.NewFileSet(), source(t, file), nil, 0)
 		if err != nil {
 			t.Fatal(err)
