@@ -13,6 +13,8 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 	"golang.org/x/net/http/httpguts"
+
+	"github.com/caddy-apikey/caddy-apikey/redact"
 )
 
 const defaultHeader = "X-API-Key"
@@ -131,9 +133,9 @@ func (e *exposed) warn(ctx caddy.Context, logger *zap.Logger) {
 		slices.Sort(*list)
 		*list = slices.Compact(*list)
 	}
-	for _, log := range uncoveredLogs(ctx, e.headers, e.query) {
+	for _, log := range redact.Uncovered(ctx, e.headers, e.query) {
 		logger.Warn(`API keys would be printed in a log: give it "format apikey_redact", with these names in its block`,
-			zap.String("log", log.Log), zap.Strings("headers", log.Headers), zap.Strings("query", log.Query))
+			zap.String("log", log.Name), zap.Strings("headers", log.Headers), zap.Strings("query", log.Query))
 	}
 }
 

@@ -1,4 +1,4 @@
-package apikey
+package redact
 
 import (
 	"bytes"
@@ -15,15 +15,15 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// uncoveredLog is a log that would print a key.
-type uncoveredLog struct {
-	// Log is its name in the configuration; "default" exists without one.
-	Log string
+// Log is a log that would print a key.
+type Log struct {
+	// Name is that in the configuration; "default" exists without one.
+	Name string
 	// Headers and Query are the places whose values it would print.
 	Headers, Query []string
 }
 
-// uncoveredLogs returns the logs of the configuration that ctx belongs to, by
+// Uncovered returns the logs of the configuration that ctx belongs to, by
 // name, that would print the value of one of these headers or query parameters
 // of a request.
 //
@@ -32,12 +32,12 @@ type uncoveredLog struct {
 // not matter in what order encoders are wrapped, or whether `filter` does the
 // masking; logs whose output is discarded, or which take other entries only
 // (such as `include tls`), are not listed. The values tried carry no checksum.
-func uncoveredLogs(ctx caddy.Context, headers, query []string) []uncoveredLog {
+func Uncovered(ctx caddy.Context, headers, query []string) []Log {
 	conf := loggingOf(ctx)
 	if conf == nil {
 		return nil
 	}
-	var list []uncoveredLog
+	var list []Log
 	for name, log := range conf.Logs {
 		probe := newLogProbe(headers, query)
 		alone := caddy.Logging{Logs: map[string]*caddy.CustomLog{name: log}}
@@ -45,11 +45,11 @@ func uncoveredLogs(ctx caddy.Context, headers, query []string) []uncoveredLog {
 		// hands the copy to the probe. Nothing is written.
 		alone.Logger(httpEmitter{}).Core().With([]zap.Field{zap.Inline(probe)})
 		if printed := probe.printed(); len(printed.Headers)+len(printed.Query) > 0 {
-			printed.Log = name
+			printed.Name = name
 			list = append(list, printed)
 		}
 	}
-	slices.SortFunc(list, func(a, b uncoveredLog) int { return cmp.Compare(a.Log, b.Log) })
+	slices.SortFunc(list, func(a, b Log) int { return cmp.Compare(a.Name, b.Name) })
 	return list
 }
 
@@ -133,7 +133,7 @@ func (p *logProbe) note(printed func(canary string) bool) {
 	}
 }
 
-func (p *logProbe) printed() (u uncoveredLog) {
+func (p *logProbe) printed() (u Log) {
 	for i, name := range p.headers {
 		if p.seen[p.canary("h", i)] {
 			u.Headers = append(u.Headers, name)
