@@ -34,7 +34,7 @@ the report tells what and why.`
 	cmd.Example = `  caddy apikey import keys.ndjson --dry-run
   gunzip < keys.ndjson.gz | caddy apikey import -
   caddy apikey import better-auth sqlite.db`
-	cmd.Flags().BoolVar(&dryRun, "dry-run", false, dryRunUsage)
+	define(cmd.Flags(), "dry-run", variable(&dryRun, parseBool), dryRunUsage)
 	cmd.AddCommand(h.importBetterAuth())
 	return cmd
 }

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -74,8 +75,9 @@ func (p *peer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (p *peer) run(stdin string, args ...string) (stdout, stderr string, err error) {
 	root := &cobra.Command{Use: "apikey"}
 	Setup(root, Host{
-		Connect:    func(string, string, string) (*admin.Client, error) { return &admin.Client{Base: p.URL}, nil },
-		WrongUsage: func(*cobra.Command) error { return errors.New("wrong usage") },
+		Connect:       func(string, string, string) (*admin.Client, error) { return &admin.Client{Base: p.URL}, nil },
+		ParseDuration: time.ParseDuration,
+		WrongUsage:    func(*cobra.Command) error { return errors.New("wrong usage") },
 	})
 	var out, errOut bytes.Buffer
 	root.SetArgs(args)

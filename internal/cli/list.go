@@ -27,15 +27,14 @@ func (h *Host) list() *cobra.Command {
   caddy apikey list --query build --sort -lastRequest --limit 10
   caddy apikey list --all --json | jq -r '.keys[].id'`
 	f := cmd.Flags()
-	f.SortFlags = false
-	value(f, &in.UserID, "owner", "keys of this `userId`", parseText)
-	value(f, &in.ConfigID, "config-id", "keys of the configuration of this `name`", parseText)
-	boolean(f, "enabled", "keys that are enabled", on(&in.Enabled))
-	boolean(f, "disabled", "keys that are not", off(&in.Enabled))
-	value(f, &in.Prefix, "prefix", "keys with exactly this `prefix`", parseText)
-	value(f, &in.Query, "query", "keys with this `text` in the name or the first characters", parseText)
-	value(f, &in.Sort, "sort", "`field`: createdAt, name or lastRequest, with - in front for the reverse",
-		oneOf("createdAt", "-createdAt", "name", "-name", "lastRequest", "-lastRequest"))
+	sort := oneOf("createdAt", "-createdAt", "name", "-name", "lastRequest", "-lastRequest")
+	define(f, "owner", pointer(&in.UserID, parseText), "keys of this `userId`")
+	define(f, "config-id", pointer(&in.ConfigID, parseText), "keys of the configuration of this `name`")
+	define(f, "enabled", pointer(&in.Enabled, parseBool), "keys that are enabled")
+	define(f, "disabled", pointer(&in.Enabled, parseNot), "keys that are not")
+	define(f, "prefix", pointer(&in.Prefix, parseText), "keys with exactly this `prefix`")
+	define(f, "query", pointer(&in.Query, parseText), "keys with this `text` in the name or the first characters")
+	define(f, "sort", pointer(&in.Sort, sort), "`field`: createdAt, name or lastRequest, with - in front for the reverse")
 	paging(cmd, &in.Limit, &in.Cursor, &all)
 	cmd.MarkFlagsMutuallyExclusive("enabled", "disabled")
 	return cmd

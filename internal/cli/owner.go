@@ -57,26 +57,21 @@ func (h *Host) ownerShow() *cobra.Command {
 }
 
 func (h *Host) ownerSet() *cobra.Command {
-	var enabled *bool
-	var tier *string
-	var noTier bool
+	var in admin.PutOwner
 	cmd := h.command("set <userId> [flags]", "Makes or changes an owner", oneArg("the userId of the owner"), func(c *call) error {
-		in := admin.PutOwner{Tier: some(tier), Enabled: some(enabled)}
-		if noTier {
-			in.Tier = admin.Null[string]()
-		}
 		a, err := c.client.PutOwner(c.ctx, c.args[0], in)
 		return answer(c, a, err, ownerDetails)
 	})
 	cmd.Long = "Makes an owner, or changes one. The keys of a disabled owner all stop."
 	cmd.Example = `  caddy apikey owner set alice --tier pro
   caddy apikey owner set alice --disable`
-	value(cmd.Flags(), &tier, "tier", "`name` of the owner's tier; caddy apikey tiers lists them", parseText)
-	cmd.Flags().BoolVar(&noTier, "no-tier", false, "the default tier, if there is one")
-	boolean(cmd.Flags(), "enable", "the owner's keys work", on(&enabled))
-	boolean(cmd.Flags(), "disable", "none of the owner's keys work", off(&enabled))
+	f := cmd.Flags()
+	tier := optional(&in.Tier, parseText)
+	define(f, "tier", tier, "`name` of the owner's tier; caddy apikey tiers lists them")
+	defineNo(cmd, "tier", tier, "the default tier, if there is one")
+	define(f, "enable", optional(&in.Enabled, parseBool), "the owner's keys work")
+	define(f, "disable", optional(&in.Enabled, parseNot), "none of the owner's keys work")
 	cmd.MarkFlagsMutuallyExclusive("enable", "disable")
-	cmd.MarkFlagsMutuallyExclusive("tier", "no-tier")
 	return cmd
 }
 

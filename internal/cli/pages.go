@@ -16,9 +16,9 @@ const mostPerPage = 500
 // paging adds the flags of lists that come in pages.
 func paging(cmd *cobra.Command, limit **int64, cursor **string, all *bool) {
 	f := cmd.Flags()
-	value(f, limit, "limit", "at most this `number`, up to 500 (default 50)", parseNumber)
-	value(f, cursor, "cursor", "nextCursor of the `page` before", parseText)
-	f.BoolVar(all, "all", false, "all pages")
+	define(f, "limit", pointer(limit, parseNumber), "at most this `number`, up to 500 (default 50)")
+	define(f, "cursor", pointer(cursor, parseText), "nextCursor of the `page` before")
+	define(f, "all", variable(all, parseBool), "all pages")
 	cmd.MarkFlagsMutuallyExclusive("all", "limit")
 	cmd.MarkFlagsMutuallyExclusive("all", "cursor")
 }

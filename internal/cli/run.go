@@ -26,7 +26,7 @@ type call struct {
 
 // command returns a subcommand.
 func (h *Host) command(use, short string, args rule, run func(*call) error) *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use: use, Short: short,
 		SilenceErrors: true, SilenceUsage: true, // finish speaks
 		DisableFlagsInUseLine: true,
@@ -35,6 +35,8 @@ func (h *Host) command(use, short string, args rule, run func(*call) error) *cob
 			return h.finish(cmd, h.run(cmd, got, run))
 		},
 	}
+	cmd.Flags().SortFlags = false
+	return cmd
 }
 
 func (h *Host) run(cmd *cobra.Command, args []string, run func(*call) error) error {
@@ -43,12 +45,7 @@ func (h *Host) run(cmd *cobra.Command, args []string, run func(*call) error) err
 	if err != nil {
 		return err
 	}
-	return run(&call{cmd, cmd.Context(), client, args, wantsJSON(cmd)})
-}
-
-func wantsJSON(cmd *cobra.Command) bool {
-	yes, err := cmd.Flags().GetBool("json")
-	return yes && err == nil
+	return run(&call{cmd, cmd.Context(), client, args, h.json})
 }
 
 // finish says what went wrong, and returns the error with the exit status.
@@ -63,7 +60,7 @@ func (h *Host) finish(cmd *cobra.Command, err error) error {
 		return h.WrongUsage(cmd)
 	}
 	var refused *admin.APIError
-	if errors.As(err, &refused) && refused.Raw != nil && wantsJSON(cmd) {
+	if errors.As(err, &refused) && refused.Raw != nil && h.json {
 		writeJSON(cmd.OutOrStdout(), refused.Raw) //nolint:errcheck // the command has failed already
 	}
 	fmt.Fprintf(stderr, "Error: %s\n", describe(err))

@@ -33,9 +33,8 @@ was reached) or denied (refused for any other reason).`
 	cmd.Example = `  caddy apikey usage 6a1f0c2d9b3e4f5a6b7c8d9e
   caddy apikey usage --owner alice --days 7`
 	f := cmd.Flags()
-	f.SortFlags = false
-	value(f, &owner, "owner", "`userId` of an owner, instead of a key", parseText)
-	value(f, &in.Days, "days", "`number` of days to list, 1 to 366 (default 30)", parseNumber)
+	define(f, "owner", pointer(&owner, parseText), "`userId` of an owner, instead of a key")
+	define(f, "days", pointer(&in.Days, parseNumber), "`number` of days to list, 1 to 366 (default 30)")
 	return cmd
 }
 
