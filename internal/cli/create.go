@@ -87,12 +87,12 @@ func (c *call) issued(a admin.Answer[admin.IssuedKey], err error, headline strin
 func (c *call) writeIssued(a admin.Answer[admin.IssuedKey], headline string) error {
 	stdout, k := c.OutOrStdout(), a.Value
 	if c.json {
-		return writeJSON(stdout, a.Raw)
+		return write(stdout, string(a.Raw))
 	}
 	c.note(headline+"\nIt is shown only once, so keep it now:", printable(k.ID), printable(k.UserID))
-	if err := write(stdout, k.Raw+"\n"); err != nil || k.Secret == "" {
+	if err := write(stdout, k.Raw); err != nil || k.Secret == "" {
 		return err
 	}
 	c.note("Its secret, for the header X-API-Secret, is shown only once too:")
-	return write(stdout, k.Secret+"\n")
+	return write(stdout, k.Secret)
 }

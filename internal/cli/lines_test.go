@@ -235,8 +235,8 @@ func TestImportRetries(t *testing.T) {
 		"breaks off first":   {breakOff, 1, 1, 3, ""},
 		"in the answer":      {cutAnswer, 2, 2, 3, ""},
 		"is unavailable":     {refuse(503), 2, 3, 4, ""},
-		"stays unavailable":  {refuse(503), 2, 99, 1 + sendTries, again},
-		"is no longer there": {breakOff, 2, 99, 1 + sendTries, again},
+		"stays unavailable":  {refuse(503), 2, 99, 2 + maxRetries, again},
+		"is no longer there": {breakOff, 2, 99, 2 + maxRetries, again},
 		"refuses":            {refuse(400), 2, 2, 2, "400"},
 	} {
 		t.Run(name, func(t *testing.T) {

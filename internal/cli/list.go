@@ -1,8 +1,6 @@
 package cli
 
 import (
-	"context"
-
 	"github.com/spf13/cobra"
 
 	"github.com/caddy-apikey/caddy-apikey/internal/api/admin"
@@ -10,13 +8,9 @@ import (
 
 func (h *Host) list() *cobra.Command {
 	var in admin.ListKeys
-	var all bool
+	var pages *paging
 	cmd := h.command("list [flags]", "Lists keys", noArgs, func(c *call) error {
-		get := c.client.ListKeys
-		if all {
-			get = c.allKeys
-		}
-		a, err := get(c.ctx, in)
+		a, err := fetch(pages, "keys", func() (admin.Answer[admin.KeyList], error) { return c.client.ListKeys(c.ctx, in) })
 		if err == nil && a.Value.NextCursor != nil {
 			c.note("These are %d of %d keys: --all shows every one.", len(a.Value.Keys), a.Value.Total)
 		}
@@ -35,23 +29,7 @@ func (h *Host) list() *cobra.Command {
 	define(f, "prefix", pointer(&in.Prefix, parseText), "keys with exactly this `prefix`")
 	define(f, "query", pointer(&in.Query, parseText), "keys with this `text` in the name or the first characters")
 	define(f, "sort", pointer(&in.Sort, sort), "`field`: createdAt, name or lastRequest, with - in front for the reverse")
-	paging(cmd, &in.Limit, &in.Cursor, &all)
+	pages = definePaging(cmd, &in.Limit, &in.Cursor)
 	cmd.MarkFlagsMutuallyExclusive("enabled", "disabled")
 	return cmd
-}
-
-// allKeys joins all pages to one answer of the same shape.
-func (c *call) allKeys(ctx context.Context, in admin.ListKeys) (joined admin.Answer[admin.KeyList], err error) {
-	limit, all := int64(mostPerPage), &joined.Value
-	in.Limit = &limit
-	fetch := func(cursor *string) (admin.Answer[admin.KeyList], error) {
-		in.Cursor = cursor
-		return c.client.ListKeys(ctx, in)
-	}
-	raw, err := allPages("keys", fetch, func(page admin.KeyList) *string {
-		all.Keys, all.Total = append(all.Keys, page.Keys...), page.Total
-		return page.NextCursor
-	})
-	joined.Raw = joinPages("keys", raw, &all.Total)
-	return joined, err
 }

@@ -1,8 +1,6 @@
 package cli
 
 import (
-	"context"
-
 	"github.com/spf13/cobra"
 
 	"github.com/caddy-apikey/caddy-apikey/internal/api/admin"
@@ -17,36 +15,16 @@ func (h *Host) owner() *cobra.Command {
 
 func (h *Host) ownerList() *cobra.Command {
 	var in admin.ListOwners
-	var all bool
+	var pages *paging
 	cmd := h.command("list [flags]", "Lists owners", noArgs, func(c *call) error {
-		get := c.client.ListOwners
-		if all {
-			get = c.allOwners
-		}
-		a, err := get(c.ctx, in)
+		a, err := fetch(pages, "owners", func() (admin.Answer[admin.OwnerList], error) { return c.client.ListOwners(c.ctx, in) })
 		if err == nil && a.Value.NextCursor != nil {
 			c.note("There are more than these %d owners: --all shows every one.", len(a.Value.Owners))
 		}
 		return answer(c, a, err, ownerTable)
 	})
-	paging(cmd, &in.Limit, &in.Cursor, &all)
+	pages = definePaging(cmd, &in.Limit, &in.Cursor)
 	return cmd
-}
-
-// allOwners joins all pages to one answer of the same shape.
-func (c *call) allOwners(ctx context.Context, in admin.ListOwners) (joined admin.Answer[admin.OwnerList], err error) {
-	limit, all := int64(mostPerPage), &joined.Value
-	in.Limit = &limit
-	fetch := func(cursor *string) (admin.Answer[admin.OwnerList], error) {
-		in.Cursor = cursor
-		return c.client.ListOwners(ctx, in)
-	}
-	raw, err := allPages("owners", fetch, func(page admin.OwnerList) *string {
-		all.Owners = append(all.Owners, page.Owners...)
-		return page.NextCursor
-	})
-	joined.Raw = joinPages("owners", raw, nil)
-	return joined, err
 }
 
 func (h *Host) ownerShow() *cobra.Command {

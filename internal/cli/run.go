@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -61,7 +60,7 @@ func (h *Host) finish(cmd *cobra.Command, err error) error {
 	}
 	var refused *admin.APIError
 	if errors.As(err, &refused) && refused.Raw != nil && h.json {
-		writeJSON(cmd.OutOrStdout(), refused.Raw) //nolint:errcheck // the command has failed already
+		write(cmd.OutOrStdout(), string(refused.Raw)) //nolint:errcheck // the command has failed already
 	}
 	fmt.Fprintf(stderr, "Error: %s\n", describe(err))
 	return err
@@ -100,7 +99,7 @@ func answer[T any](c *call, a admin.Answer[T], err error, human func(T) string) 
 	case err != nil:
 		return err
 	case c.json:
-		return writeJSON(c.OutOrStdout(), a.Raw)
+		return write(c.OutOrStdout(), string(a.Raw))
 	default:
 		return write(c.OutOrStdout(), human(a.Value))
 	}
@@ -111,7 +110,7 @@ func (c *call) done(err error, format string, args ...any) error {
 	if err != nil || c.json {
 		return err
 	}
-	return write(c.OutOrStdout(), fmt.Sprintf(format, args...)+"\n")
+	return write(c.OutOrStdout(), fmt.Sprintf(format, args...))
 }
 
 // note tells people something that is no part of the output.
@@ -121,15 +120,11 @@ func (c *call) note(format string, args ...any) {
 	}
 }
 
-func writeJSON(w io.Writer, raw json.RawMessage) error {
-	text := string(raw)
-	if !strings.HasSuffix(text, "\n") {
+// write writes text, and a newline where it does not end with one.
+func write(w io.Writer, text string) error {
+	if text != "" && !strings.HasSuffix(text, "\n") {
 		text += "\n"
 	}
-	return write(w, text)
-}
-
-func write(w io.Writer, text string) error {
 	if _, err := io.WriteString(w, text); err != nil {
 		return fmt.Errorf("writing the output: %w", err)
 	}

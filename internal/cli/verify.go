@@ -52,7 +52,7 @@ func verified(v admin.Verification) string {
 	if v.Key == nil {
 		return ""
 	}
-	return sprintln("Valid: key %s of %s.", printable(v.Key.ID), printable(v.Key.UserID))
+	return sprintf("Valid: key %s of %s.", printable(v.Key.ID), printable(v.Key.UserID))
 }
 
 // invalid says why a key is refused, or returns nil.
@@ -62,7 +62,7 @@ func invalid(e *admin.VerifyError) error {
 	}
 	wait := ""
 	if e.Details != nil {
-		wait = fmt.Sprintf("; try again in %s", duration(e.Details.RetryAfter*1000))
+		wait = fmt.Sprintf("; try again in %s", formatDuration(e.Details.RetryAfter*1000))
 	}
 	return fmt.Errorf("%s (%s)%s", printable(strings.TrimSuffix(e.Message, ".")), printable(e.Code), wait)
 }
