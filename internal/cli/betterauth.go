@@ -11,7 +11,7 @@ import (
 
 func (h *Host) importBetterAuth() *cobra.Command {
 	var dryRun bool
-	o := betterauthdb.Options{Columns: map[string]string{}, Configs: map[string]string{}}
+	var o betterauthdb.Options
 	cmd := h.command("better-auth <file.db> [flags]", "Imports the keys of a Better Auth SQLite database", oneArg("the SQLite database of Better Auth"), func(c *call) error {
 		return c.importBetterAuth(o, dryRun)
 	})
@@ -26,25 +26,12 @@ exit status 1 tells that a key was not imported, or lost something.`
 	cmd.Example = `  caddy apikey import better-auth sqlite.db --dry-run
   caddy apikey import better-auth sqlite.db --config-map public=pub`
 	f := cmd.Flags()
-	f.SortFlags = false
-	f.BoolVar(&dryRun, "dry-run", false, dryRunUsage)
-	each(f, "config-map", "`theirs=ours`: another name for a configuration; repeatable", pair(o.Configs))
-	f.StringVar(&o.Table, "table", "", "`name` of the table (default apikey)")
-	each(f, "column", "`field=name`: the column of a field of Better Auth that was renamed; repeatable", pair(o.Columns))
-	f.BoolVar(&o.PlainKeys, "plain-keys", false, "keys are stored as they are (disableKeyHashing); needed only where they look like hashes")
+	define(f, "dry-run", variable(&dryRun, parseBool), dryRunUsage)
+	define(f, "config-map", variable(&o.Configs, pairs(false, "theirs=ours")), "`theirs=ours`: another name for a configuration; repeatable")
+	define(f, "table", variable(&o.Table, parseText), "`name` of the table (default apikey)")
+	define(f, "column", variable(&o.Columns, pairs(false, "field=name")), "`field=name`: the column of a field of Better Auth that was renamed; repeatable")
+	define(f, "plain-keys", variable(&o.PlainKeys, parseBool), "keys are stored as they are (disableKeyHashing); needed only where they look like hashes")
 	return cmd
-}
-
-// pair makes a parser of "a=b" that fills in a map.
-func pair(to map[string]string) func(string) error {
-	return func(s string) error {
-		name, value, ok := strings.Cut(s, "=")
-		if !ok || name == "" || value == "" {
-			return errors.New("must be two names with = between them")
-		}
-		to[name] = value
-		return nil
-	}
 }
 
 func (c *call) importBetterAuth(o betterauthdb.Options, dryRun bool) (err error) {

@@ -32,6 +32,8 @@ type Host struct {
 	// WrongUsage returns the error that ends the process with status 2, without
 	// a message. Any other error ends it with 1.
 	WrongUsage func(*cobra.Command) error
+
+	json bool // the flag
 }
 
 // Setup makes root the command "apikey".
@@ -44,7 +46,7 @@ func Setup(root *cobra.Command, host Host) {
 	flags.String("address", "", "`address` of Caddy's admin endpoint (default the one Caddy uses)")
 	flags.StringP("config", "c", "", "read that address from this configuration `file`")
 	flags.StringP("adapter", "a", "", "`name` of the adapter for that file")
-	flags.Bool("json", false, "print the admin API's JSON, and nothing else")
+	define(flags, "json", variable(&h.json, parseBool), "print the admin API's JSON, and nothing else")
 	root.DisableFlagsInUseLine = true
 	h.group(root)
 	root.PersistentPreRunE = func(cmd *cobra.Command, args []string) error {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"encoding/json"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -9,10 +10,11 @@ import (
 )
 
 func (h *Host) create() *cobra.Command {
-	var x fields
-	in := admin.CreateKey{}
+	var in admin.CreateKey
+	var shared admin.PatchKey
+	flags := h.keyFlags(&shared)
 	cmd := h.command("create --owner <userId> [flags]", "Makes a key", noArgs, func(c *call) error {
-		if err := x.create(&in); err != nil {
+		if err := createFrom(shared, &in); err != nil {
 			return err
 		}
 		a, err := c.client.CreateKey(c.ctx, in)
@@ -29,43 +31,33 @@ strings; --metadata-json takes other types.`
   caddy apikey create --owner alice --name ci --prefix ci_ --expires-in 90d \
       --refill 1000/1d --rate-limit 100/1m --permission files:read --permission files:write
   KEY=$(caddy apikey create --owner alice)`
-	x.define(h, cmd)
+	defineKeyFlags(cmd, flags)
 	f := cmd.Flags()
-	value(f, &in.Prefix, "prefix", "first `characters` of the raw key", parseText)
-	value(f, &in.ConfigID, "config-id", "`name` of the configuration whose rules apply", parseText)
-	boolean(f, "with-secret", "make a secret too", on(&in.WithSecret))
-	boolean(f, "disabled", "the key does not work before it is enabled", off(&x.enabled))
+	define(f, "prefix", pointer(&in.Prefix, parseText), "first `characters` of the raw key")
+	define(f, "config-id", pointer(&in.ConfigID, parseText), "`name` of the configuration whose rules apply")
+	define(f, "with-secret", pointer(&in.WithSecret, parseBool), "make a secret too")
+	define(f, "disabled", pointer(&in.Enabled, parseNot), "the key does not work before it is enabled")
 	if err := cmd.MarkFlagRequired("owner"); err != nil {
 		panic(err)
 	}
 	return cmd
 }
 
-// create fills in a request from the flags.
-func (x *fields) create(in *admin.CreateKey) (err error) {
-	in.UserID, in.Name, in.ExpiresIn, in.Enabled = *x.owner, x.name, x.expiresIn, x.enabled
-	in.AllowedIPs, in.RateLimitAlgorithm, in.RateLimitEnabled = x.allowedIPs, x.algorithm, x.limited
-	if x.remaining != nil {
-		in.Remaining = x.remaining.n
+// createFrom takes the fields of a patch over. They have the same names in JSON.
+// Where only a refill is given, its amount is also the first credits.
+func createFrom(patch admin.PatchKey, in *admin.CreateKey) error {
+	if patch.RefillAmount.Set && !patch.Remaining.Set {
+		patch.Remaining = patch.RefillAmount
 	}
-	if x.refill != nil {
-		in.RefillAmount, in.RefillInterval = &x.refill.amount, &x.refill.millis
-		if x.remaining == nil {
-			in.Remaining = &x.refill.amount
-		}
-	}
-	if x.rateLimit != nil {
-		in.RateLimitMax, in.RateLimitTimeWindow = &x.rateLimit.amount, &x.rateLimit.millis
-	}
-	if in.Permissions, err = x.wantedPermissions(); err != nil {
+	fields, err := marshal(patch)
+	if err != nil {
 		return err
 	}
-	in.Metadata, err = x.wantedMetadata()
-	return err
+	return json.Unmarshal(fields, in)
 }
 
 func (h *Host) rotate() *cobra.Command {
-	in := admin.RotateKey{}
+	var in admin.RotateKey
 	cmd := h.command("rotate <id> [flags]", "Gives a key a new raw key", oneArg("the id of the key"), func(c *call) error {
 		a, err := c.client.RotateKey(c.ctx, c.args[0], in)
 		return c.issued(a, err, "Rotated key %s of %s.")
@@ -74,8 +66,9 @@ func (h *Host) rotate() *cobra.Command {
 for the only time. ID, counters and limits stay. The old raw key stops at once,
 or works until --grace is over.`
 	cmd.Example = `  caddy apikey rotate 6a1f0c2d9b3e4f5a6b7c8d9e --grace 1h`
-	value(cmd.Flags(), &in.Grace, "grace", "`time` that the old raw key goes on working, such as 1h", h.seconds(0))
-	boolean(cmd.Flags(), "with-secret", "make a new secret too", on(&in.WithSecret))
+	f := cmd.Flags()
+	define(f, "grace", pointer(&in.Grace, h.seconds(0)), "`time` that the old raw key goes on working, such as 1h")
+	define(f, "with-secret", pointer(&in.WithSecret, parseBool), "make a new secret too")
 	return cmd
 }
 
@@ -94,12 +87,12 @@ func (c *call) issued(a admin.Answer[admin.IssuedKey], err error, headline strin
 func (c *call) writeIssued(a admin.Answer[admin.IssuedKey], headline string) error {
 	stdout, k := c.OutOrStdout(), a.Value
 	if c.json {
-		return writeJSON(stdout, a.Raw)
+		return write(stdout, string(a.Raw))
 	}
 	c.note(headline+"\nIt is shown only once, so keep it now:", printable(k.ID), printable(k.UserID))
-	if err := write(stdout, k.Raw+"\n"); err != nil || k.Secret == "" {
+	if err := write(stdout, k.Raw); err != nil || k.Secret == "" {
 		return err
 	}
 	c.note("Its secret, for the header X-API-Secret, is shown only once too:")
-	return write(stdout, k.Secret+"\n")
+	return write(stdout, k.Secret)
 }

@@ -1,7 +1,7 @@
 package cli
 
 import (
-	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -106,21 +106,21 @@ func (c *call) exportTo(w io.Writer, bar *progress) (lines int64, err error) {
 	}
 	defer body.Close()
 	defer bar.end()
-	out := bufio.NewWriter(w)
-	for in := bufio.NewReaderSize(body, 1<<16); ; {
-		line, err := in.ReadSlice('\n')
-		if _, werr := out.Write(line); werr != nil {
-			return lines, werr
-		}
-		switch {
-		case err == nil:
-			lines++
-			bar.at(lines)
-		case errors.Is(err, bufio.ErrBufferFull):
-		case errors.Is(err, io.EOF):
-			return lines, out.Flush()
-		default:
-			return lines, errors.Join(fmt.Errorf("the server broke off: %w", err), out.Flush())
-		}
+	counter := &lineCounter{bar: bar}
+	if _, err := io.Copy(io.MultiWriter(w, counter), body); err != nil {
+		return counter.lines, fmt.Errorf("copying the export: %w", err)
 	}
+	return counter.lines, nil
+}
+
+// lineCounter counts the lines that are written to it.
+type lineCounter struct {
+	lines int64
+	bar   *progress
+}
+
+func (c *lineCounter) Write(p []byte) (int, error) {
+	c.lines += int64(bytes.Count(p, []byte("\n")))
+	c.bar.at(c.lines)
+	return len(p), nil
 }

@@ -16,11 +16,11 @@ func (h *Host) health() *cobra.Command {
 }
 
 func healthDetails(h admin.Health) string {
-	return aligned([][2]string{
+	return properties([]property{
 		{"Status", printable(h.Status)},
 		{"Version", printable(h.Version)},
 		{"Store", sprintf("%s %s, schema %d", printable(h.Store.Kind), printable(h.Store.Version), h.Store.Schema)},
-		{"Keys", sprintf("%d", h.Keys)},
-		{"Backlog", sprintf("%d", h.Backlog)},
+		{"Keys", h.Keys},
+		{"Backlog", h.Backlog},
 	})
 }

@@ -35,7 +35,7 @@ the report tells what and why.`
 	cmd.Example = `  caddy apikey import keys.ndjson --dry-run
   gunzip < keys.ndjson.gz | caddy apikey import -
   caddy apikey import better-auth sqlite.db`
-	cmd.Flags().BoolVar(&dryRun, "dry-run", false, dryRunUsage)
+	define(cmd.Flags(), "dry-run", variable(&dryRun, parseBool), dryRunUsage)
 	cmd.AddCommand(h.importBetterAuth())
 	return cmd
 }
@@ -77,12 +77,10 @@ const maxImport = admin.MaxImportBody - 1<<16
 // shipment is one run of an import.
 type shipment struct {
 	*report
-	c      *call
-	dryRun bool
-	bar    *progress
-	items  []item // of one kind, for the next request
-	size   int
-	keys   bool // keys have come: owners are too late
+	bar   *progress
+	items []item // of one kind, for the next request
+	size  int
+	keys  bool // keys have come: owners are too late
 
 	answered bool // by the server, once
 
@@ -91,7 +89,7 @@ type shipment struct {
 }
 
 func (c *call) newImport(total int64, dryRun bool) *shipment {
-	return &shipment{report: newReport(c, dryRun), c: c, dryRun: dryRun, bar: c.progress(total)}
+	return &shipment{report: newReport(c, dryRun), bar: c.progress(total)}
 }
 
 // put adds an item to the next request. Owners and keys go in different ones. What

@@ -25,7 +25,7 @@ func (h *Host) enable(on bool) *cobra.Command {
 	}
 	return h.command(use, short, oneArg("the id of the key"), func(c *call) error {
 		a, err := c.client.PatchKey(c.ctx, c.args[0], admin.PatchKey{Enabled: api.Some(on)})
-		return answer(c, a, err, func(k admin.Key) string { return sprintln(message, printable(k.ID)) })
+		return answer(c, a, err, func(k admin.Key) string { return sprintf(message, printable(k.ID)) })
 	})
 }
 
@@ -41,6 +41,6 @@ func (h *Host) delete() *cobra.Command {
 func (h *Host) deleteExpired() *cobra.Command {
 	return h.command("delete-expired", "Deletes every expired key", noArgs, func(c *call) error {
 		a, err := c.client.DeleteExpired(c.ctx)
-		return answer(c, a, err, func(d admin.Deleted) string { return sprintln("Deleted %d expired keys.", d.Deleted) })
+		return answer(c, a, err, func(d admin.Deleted) string { return sprintf("Deleted %d expired keys.", d.Deleted) })
 	})
 }

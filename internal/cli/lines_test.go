@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -74,8 +75,9 @@ func (p *peer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (p *peer) run(stdin string, args ...string) (stdout, stderr string, err error) {
 	root := &cobra.Command{Use: "apikey"}
 	Setup(root, Host{
-		Connect:    func(string, string, string) (*admin.Client, error) { return &admin.Client{Base: p.URL}, nil },
-		WrongUsage: func(*cobra.Command) error { return errors.New("wrong usage") },
+		Connect:       func(string, string, string) (*admin.Client, error) { return &admin.Client{Base: p.URL}, nil },
+		ParseDuration: time.ParseDuration,
+		WrongUsage:    func(*cobra.Command) error { return errors.New("wrong usage") },
 	})
 	var out, errOut bytes.Buffer
 	root.SetArgs(args)
@@ -233,8 +235,8 @@ func TestImportRetries(t *testing.T) {
 		"breaks off first":   {breakOff, 1, 1, 3, ""},
 		"in the answer":      {cutAnswer, 2, 2, 3, ""},
 		"is unavailable":     {refuse(503), 2, 3, 4, ""},
-		"stays unavailable":  {refuse(503), 2, 99, 1 + sendTries, again},
-		"is no longer there": {breakOff, 2, 99, 1 + sendTries, again},
+		"stays unavailable":  {refuse(503), 2, 99, 2 + maxRetries, again},
+		"is no longer there": {breakOff, 2, 99, 2 + maxRetries, again},
 		"refuses":            {refuse(400), 2, 2, 2, "400"},
 	} {
 		t.Run(name, func(t *testing.T) {

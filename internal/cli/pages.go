@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -10,59 +11,68 @@ import (
 	"github.com/caddy-apikey/caddy-apikey/internal/api/admin"
 )
 
-// mostPerPage is the largest page of the API.
-const mostPerPage = 500
+// maxPage is the largest page of the API.
+const maxPage = int64(500)
 
-// paging adds the flags of lists that come in pages.
-func paging(cmd *cobra.Command, limit **int64, cursor **string, all *bool) {
+// paging are the flags of a list that comes in pages.
+type paging struct {
+	limit  **int64
+	cursor **string
+	all    bool
+}
+
+// definePaging adds the flags for these fields of a query.
+func definePaging(cmd *cobra.Command, limit **int64, cursor **string) *paging {
+	p := &paging{limit: limit, cursor: cursor}
 	f := cmd.Flags()
-	value(f, limit, "limit", "at most this `number`, up to 500 (default 50)", parseNumber)
-	value(f, cursor, "cursor", "nextCursor of the `page` before", parseText)
-	f.BoolVar(all, "all", false, "all pages")
+	define(f, "limit", pointer(limit, parseNumber), "at most this `number`, up to 500 (default 50)")
+	define(f, "cursor", pointer(cursor, parseText), "nextCursor of the `page` before")
+	define(f, "all", variable(&p.all, parseBool), "all pages")
 	cmd.MarkFlagsMutuallyExclusive("all", "limit")
 	cmd.MarkFlagsMutuallyExclusive("all", "cursor")
+	return p
 }
 
-// allPages fetches page after page and returns the items of all, as they came,
-// from the list of that name. add takes a page and returns the next cursor.
-func allPages[T any](name string, fetch func(cursor *string) (admin.Answer[T], error), add func(T) *string) ([]json.RawMessage, error) {
-	var items []json.RawMessage
-	var cursor *string
+// fetch returns one page or, with --all, all pages joined to one. name is the
+// field of a page that holds the list.
+func fetch[T any](p *paging, name string, get func() (admin.Answer[T], error)) (admin.Answer[T], error) {
+	if !p.all {
+		return get()
+	}
+	limit := maxPage
+	*p.limit = &limit
+	items := []json.RawMessage{}
 	for {
-		page, err := fetch(cursor)
+		a, err := get()
 		if err != nil {
-			return nil, err
+			return a, err
 		}
-		var fields map[string]json.RawMessage
+		var page map[string]json.RawMessage
 		var list []json.RawMessage
-		if err := json.Unmarshal(page.Raw, &fields); err != nil {
-			return nil, fmt.Errorf("reading a page: %w", err)
+		if err = json.Unmarshal(a.Raw, &page); err == nil {
+			err = errors.Join(json.Unmarshal(page[name], &list), json.Unmarshal(page["nextCursor"], p.cursor))
 		}
-		if err := json.Unmarshal(fields[name], &list); err != nil {
-			return nil, fmt.Errorf("reading a page: %w", err)
+		if err != nil {
+			return a, fmt.Errorf("reading a page: %w", err)
 		}
 		items = append(items, list...)
-		if cursor = add(page.Value); cursor == nil {
-			return items, nil
+		if *p.cursor == nil {
+			return join[T](name, items, page["total"])
 		}
 	}
 }
 
-// joinPages writes the items of all pages as one page of the API, to the byte.
-// total is nil where pages do not tell it.
-func joinPages(name string, items []json.RawMessage, total *int64) json.RawMessage {
-	var b bytes.Buffer
-	fmt.Fprintf(&b, `{%q:[`, name)
-	for i, item := range items {
-		if i > 0 {
-			b.WriteByte(',')
-		}
-		b.Write(item)
+// join returns an answer with the items of all pages, each as the server sent it.
+// total is nil for a list that does not tell it.
+func join[T any](name string, items []json.RawMessage, total json.RawMessage) (a admin.Answer[T], err error) {
+	list, err := marshal(items)
+	if err != nil {
+		return a, err
 	}
-	b.WriteByte(']')
+	a.Raw = fmt.Appendf(nil, `{%q:%s`, name, bytes.TrimSpace(list))
 	if total != nil {
-		fmt.Fprintf(&b, `,"total":%d`, *total)
+		a.Raw = fmt.Appendf(a.Raw, `,"total":%s`, total)
 	}
-	b.WriteString(`,"nextCursor":null}`)
-	return b.Bytes()
+	a.Raw = append(a.Raw, `,"nextCursor":null}`...)
+	return a, json.Unmarshal(a.Raw, &a.Value)
 }

@@ -10,9 +10,10 @@ import (
 )
 
 func TestAllPages(t *testing.T) {
-	type list = admin.OwnerList
+	var limit *int64
+	var cursor *string
 	var asked []string
-	fetch := func(cursor *string) (a admin.Answer[list], err error) {
+	get := func() (a admin.Answer[admin.OwnerList], err error) {
 		next := ""
 		if cursor != nil {
 			next = *cursor
@@ -25,36 +26,50 @@ func TestAllPages(t *testing.T) {
 		}[next])
 		return a, json.Unmarshal(a.Raw, &a.Value)
 	}
-	var names []string
-	items, err := allPages("owners", fetch, func(page list) *string {
-		for _, o := range page.Owners {
-			names = append(names, o.UserID)
-		}
-		return page.NextCursor
-	})
+	a, err := fetch(&paging{&limit, &cursor, true}, "owners", get)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := []string{"", "x", "y"}; !slices.Equal(asked, want) {
-		t.Errorf("cursors: got %q, want %q", asked, want)
+	if want := []string{"", "x", "y"}; !slices.Equal(asked, want) || *limit != maxPage {
+		t.Errorf("cursors: got %q, want %q; limit %d", asked, want, *limit)
 	}
-	if want := []string{"a", "<", "c"}; !slices.Equal(names, want) {
+	var names []string
+	for _, o := range a.Value.Owners {
+		names = append(names, o.UserID)
+	}
+	if want := []string{"a", "<", "c"}; !slices.Equal(names, want) || a.Value.NextCursor != nil {
 		t.Errorf("owners: got %q, want %q", names, want)
 	}
 	const want = `{"owners":[{"userId":"a","extra":1.0},{"userId":"<"},{"userId":"c"}],"nextCursor":null}`
-	if got := joinPages("owners", items, nil); string(got) != want {
-		t.Errorf("got  %s\nwant %s", got, want)
+	if string(a.Raw) != want {
+		t.Errorf("got  %s\nwant %s", a.Raw, want)
 	}
-	total := int64(0)
-	if got := joinPages("keys", nil, &total); string(got) != `{"keys":[],"total":0,"nextCursor":null}` {
-		t.Errorf("got %s", got)
+}
+
+// TestAllPagesAsSent: one page is repeated to the byte.
+func TestAllPagesAsSent(t *testing.T) {
+	for _, page := range []string{
+		`{"keys":[],"total":0,"nextCursor":null}`,
+		`{"keys":[{"id":"1","metadata":{"b":"< &","a":1.50}}],"total":1,"nextCursor":null}`,
+	} {
+		var limit *int64
+		var cursor *string
+		get := func() (a admin.Answer[admin.KeyList], err error) {
+			return admin.Answer[admin.KeyList]{Raw: []byte(page)}, nil
+		}
+		a, err := fetch(&paging{&limit, &cursor, true}, "keys", get)
+		if err != nil || string(a.Raw) != page {
+			t.Errorf("%v, got %s", err, a.Raw)
+		}
 	}
 }
 
 func TestAllPagesStopsAtAnError(t *testing.T) {
 	gone := errors.New("gone")
-	fetch := func(*string) (a admin.Answer[admin.OwnerList], err error) { return a, gone }
-	if _, err := allPages("owners", fetch, nil); !errors.Is(err, gone) {
+	var limit *int64
+	var cursor *string
+	get := func() (a admin.Answer[admin.OwnerList], err error) { return a, gone }
+	if _, err := fetch(&paging{&limit, &cursor, true}, "owners", get); !errors.Is(err, gone) {
 		t.Errorf("got %v", err)
 	}
 }

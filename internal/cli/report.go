@@ -2,10 +2,14 @@ package cli
 
 import (
 	"bufio"
+	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/jedib0t/go-pretty/v6/table"
 
 	"github.com/caddy-apikey/caddy-apikey/internal/api/admin"
 	"github.com/caddy-apikey/caddy-apikey/internal/betterauthdb"
@@ -38,6 +42,7 @@ func newReport(c *call, dryRun bool) *report {
 	r := &report{c: c, dryRun: dryRun, totals: map[string]int64{}}
 	if c.json {
 		r.json = bufio.NewWriter(c.OutOrStdout())
+		r.json.WriteString(`{"results":[`) //nolint:errcheck // Flush returns the error
 	}
 	return r
 }
@@ -51,7 +56,6 @@ type outcome struct {
 
 // add notes the result of a record.
 func (r *report) add(one item, result admin.ImportResult) error {
-	first := r.total() == 0
 	r.totals[result.Status]++
 	example := one.id
 	if result.ID != nil {
@@ -81,7 +85,7 @@ func (r *report) add(one item, result admin.ImportResult) error {
 	if r.json == nil {
 		return nil
 	}
-	return r.write(first, outcome{result, one.line, one.notes})
+	return r.write(outcome{result, one.line, one.notes})
 }
 
 func (r *report) total() (n int64) {
@@ -104,16 +108,15 @@ func (r *report) fault(status, field, message, example string) {
 	r.faults = append(r.faults, &fault{status, field, message, 1, []string{example}})
 }
 
-func (r *report) write(first bool, o outcome) error {
-	start := `,`
-	if first {
-		start = `{"results":[`
-	}
+func (r *report) write(o outcome) error {
 	b, err := marshal(o)
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(r.json, "%s%s", start, strings.TrimSuffix(string(b), "\n"))
+	if r.total() > 1 {
+		r.json.WriteByte(',') //nolint:errcheck // Write returns the same error
+	}
+	_, err = r.json.Write(bytes.TrimSpace(b))
 	return err
 }
 
@@ -146,10 +149,6 @@ func (r *report) finish() error {
 	if r.json == nil {
 		return write(r.c.OutOrStdout(), r.text())
 	}
-	start := ``
-	if r.total() == 0 {
-		start = `{"results":[`
-	}
 	sums, err := json.Marshal(map[string]any{
 		"created": r.totals["created"], "exists": r.totals["exists"], "conflicts": r.totals["conflict"],
 		"invalid": r.totals["invalid"], "lost": r.lost, "dryRun": r.dryRun,
@@ -157,31 +156,28 @@ func (r *report) finish() error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(r.json, "%s],%s\n", start, strings.TrimPrefix(string(sums), "{"))
+	_, err = fmt.Fprintf(r.json, "],%s\n", strings.TrimPrefix(string(sums), "{"))
 	return errors.Join(err, r.json.Flush())
 }
 
 // text is the report for people.
 func (r *report) text() string {
-	rows := [][]string{{"RESULT", "RECORDS"}}
+	sums := newTable("RESULT", "RECORDS")
 	for _, status := range statuses {
-		n := r.totals[status]
-		rows = append(rows, []string{status, number(&n)})
+		sums.AppendRow(table.Row{status, sprintf("%d", r.totals[status])})
 	}
-	out := table(rows)
+	out := sums.Render() + "\n"
 	if r.dryRun {
 		out += "This was a dry run: nothing was written.\n"
 	}
 	if len(r.faults) == 0 {
 		return out
 	}
-	rows = [][]string{{"RESULT", "RECORDS", "FIELD", "WHAT", "SUCH AS"}}
+	faults := newTable("RESULT", "RECORDS", "FIELD", "WHAT", "SUCH AS")
 	for _, f := range r.faults {
-		field := f.field
-		if field == "" {
-			field = none
-		}
-		rows = append(rows, []string{printable(f.status), number(&f.records), printable(field), printable(f.message), printable(strings.Join(f.examples, ", "))})
+		faults.AppendRow(table.Row{
+			printable(f.status), sprintf("%d", f.records), printable(cmp.Or(f.field, noValue)), printable(f.message), printable(strings.Join(f.examples, ", ")),
+		})
 	}
-	return out + "\n" + table(rows)
+	return out + "\n" + faults.Render()
 }

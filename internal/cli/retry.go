@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -8,37 +9,33 @@ import (
 	"net/url"
 	"time"
 
+	"github.com/sethvargo/go-retry"
+
 	"github.com/caddy-apikey/caddy-apikey/internal/api/admin"
 )
 
-// A request is sent so often before an import ends, with a pause that doubles:
-// four seconds in all, in which a reload or a restart is over.
+// A request of an import is repeated so often, with a pause that doubles: four
+// seconds in all, enough for a reload or a restart of the server.
 const (
-	sendTries = 5
-	sendPause = 250 * time.Millisecond
+	maxRetries = 4
+	firstPause = 250 * time.Millisecond
 )
 
-// send sends a request, again where the server is gone for a moment. That does no
-// harm: what is there already is left alone.
-func (s *shipment) send(in admin.ImportKeys) (a admin.Answer[admin.Imported], err error) {
-	for try, pause := 1, sendPause; ; try, pause = try+1, 2*pause {
-		a, err = s.c.client.ImportKeys(s.c.ctx, in)
-		if err == nil {
-			s.answered = true
-			return a, nil
+// send sends a request, and repeats it while the server is away. Repeating it is
+// safe because records that exist are left alone.
+func (s *shipment) send(in admin.ImportKeys) (admin.Answer[admin.Imported], error) {
+	backoff := retry.WithMaxRetries(maxRetries, retry.NewExponential(firstPause))
+	return retry.DoValue(s.c.ctx, backoff, func(ctx context.Context) (admin.Answer[admin.Imported], error) {
+		a, err := s.c.client.ImportKeys(ctx, in)
+		if s.passing(err) {
+			return a, retry.RetryableError(err)
 		}
-		if try == sendTries || !s.passing(err) {
-			return a, err
-		}
-		select {
-		case <-s.c.ctx.Done():
-			return a, err
-		case <-time.After(pause):
-		}
-	}
+		s.answered = s.answered || err == nil
+		return a, err
+	})
 }
 
-// passing tells that an error may be over soon. An address where nobody has ever
+// passing reports whether an error may be over soon. An address that has never
 // answered is likely wrong.
 func (s *shipment) passing(err error) bool {
 	if refused, ok := errors.AsType[*admin.APIError](err); ok {

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -26,7 +25,7 @@ type call struct {
 
 // command returns a subcommand.
 func (h *Host) command(use, short string, args rule, run func(*call) error) *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use: use, Short: short,
 		SilenceErrors: true, SilenceUsage: true, // finish speaks
 		DisableFlagsInUseLine: true,
@@ -35,6 +34,8 @@ func (h *Host) command(use, short string, args rule, run func(*call) error) *cob
 			return h.finish(cmd, h.run(cmd, got, run))
 		},
 	}
+	cmd.Flags().SortFlags = false
+	return cmd
 }
 
 func (h *Host) run(cmd *cobra.Command, args []string, run func(*call) error) error {
@@ -43,12 +44,7 @@ func (h *Host) run(cmd *cobra.Command, args []string, run func(*call) error) err
 	if err != nil {
 		return err
 	}
-	return run(&call{cmd, cmd.Context(), client, args, wantsJSON(cmd)})
-}
-
-func wantsJSON(cmd *cobra.Command) bool {
-	yes, err := cmd.Flags().GetBool("json")
-	return yes && err == nil
+	return run(&call{cmd, cmd.Context(), client, args, h.json})
 }
 
 // finish says what went wrong, and returns the error with the exit status.
@@ -63,8 +59,8 @@ func (h *Host) finish(cmd *cobra.Command, err error) error {
 		return h.WrongUsage(cmd)
 	}
 	var refused *admin.APIError
-	if errors.As(err, &refused) && refused.Raw != nil && wantsJSON(cmd) {
-		writeJSON(cmd.OutOrStdout(), refused.Raw) //nolint:errcheck // the command has failed already
+	if errors.As(err, &refused) && refused.Raw != nil && h.json {
+		write(cmd.OutOrStdout(), string(refused.Raw)) //nolint:errcheck // the command has failed already
 	}
 	fmt.Fprintf(stderr, "Error: %s\n", describe(err))
 	return err
@@ -103,7 +99,7 @@ func answer[T any](c *call, a admin.Answer[T], err error, human func(T) string) 
 	case err != nil:
 		return err
 	case c.json:
-		return writeJSON(c.OutOrStdout(), a.Raw)
+		return write(c.OutOrStdout(), string(a.Raw))
 	default:
 		return write(c.OutOrStdout(), human(a.Value))
 	}
@@ -114,7 +110,7 @@ func (c *call) done(err error, format string, args ...any) error {
 	if err != nil || c.json {
 		return err
 	}
-	return write(c.OutOrStdout(), fmt.Sprintf(format, args...)+"\n")
+	return write(c.OutOrStdout(), fmt.Sprintf(format, args...))
 }
 
 // note tells people something that is no part of the output.
@@ -124,15 +120,11 @@ func (c *call) note(format string, args ...any) {
 	}
 }
 
-func writeJSON(w io.Writer, raw json.RawMessage) error {
-	text := string(raw)
-	if !strings.HasSuffix(text, "\n") {
+// write writes text, and a newline where it does not end with one.
+func write(w io.Writer, text string) error {
+	if text != "" && !strings.HasSuffix(text, "\n") {
 		text += "\n"
 	}
-	return write(w, text)
-}
-
-func write(w io.Writer, text string) error {
 	if _, err := io.WriteString(w, text); err != nil {
 		return fmt.Errorf("writing the output: %w", err)
 	}

@@ -5,6 +5,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
@@ -33,9 +34,8 @@ was reached) or denied (refused for any other reason).`
 	cmd.Example = `  caddy apikey usage 6a1f0c2d9b3e4f5a6b7c8d9e
   caddy apikey usage --owner alice --days 7`
 	f := cmd.Flags()
-	f.SortFlags = false
-	value(f, &owner, "owner", "`userId` of an owner, instead of a key", parseText)
-	value(f, &in.Days, "days", "`number` of days to list, 1 to 366 (default 30)", parseNumber)
+	define(f, "owner", pointer(&owner, parseText), "`userId` of an owner, instead of a key")
+	define(f, "days", pointer(&in.Days, parseNumber), "`number` of days to list, 1 to 366 (default 30)")
 	return cmd
 }
 
@@ -48,17 +48,17 @@ func atMostOneArg(args []string) error {
 
 // usageReport shows totals, and the days with a bar each.
 func usageReport(u admin.Usage, width int) string {
-	return aligned([][2]string{
-		{"Tier", text(u.Tier)},
+	return properties([]property{
+		{"Tier", formatText(u.Tier)},
 		{"Today", ofLimit(u.Usage.Today, u.Limits.PerDay)},
-		{"This month", number(&u.Usage.Month)},
+		{"This month", u.Usage.Month},
 		{"Per minute", upTo(u.Limits.PerMinute)},
-	}) + "\n" + chart(u.Days, width)
+	}) + "\n\n" + chart(u.Days, width)
 }
 
 func ofLimit(n int64, limit *int64) string {
 	if limit == nil {
-		return number(&n)
+		return formatNumber(&n, noValue)
 	}
 	return sprintf("%d of %d", n, *limit)
 }
@@ -88,20 +88,20 @@ func columns(out io.Writer) int {
 // chart writes a line for each day: the counts, and a bar as long as they are
 // beside those of the busiest day.
 func chart(days []admin.UsageDay, width int) string {
-	rows := [][]string{{"DATE", "ALLOWED", "LIMITED", "DENIED"}}
+	t := newTable("DATE", "ALLOWED", "LIMITED", "DENIED")
 	most := int64(1)
 	for _, d := range days {
-		rows = append(rows, []string{printable(d.Date), number(&d.Allowed), number(&d.Limited), number(&d.Denied)})
+		t.AppendRow(table.Row{printable(d.Date), d.Allowed, d.Limited, d.Denied})
 		most = max(most, d.Allowed+d.Limited+d.Denied)
 	}
-	lines := strings.Split(strings.TrimSuffix(table(flushRight(rows)), "\n"), "\n")
+	lines := strings.Split(t.Render(), "\n")
 	room := int64(max(width-len(lines[0])-2, leastBar))
 	for i, d := range days {
 		if b := bar(d, most, room); b != "" {
 			lines[i+1] += "  " + b
 		}
 	}
-	return strings.Join(lines, "\n") + "\n\n# allowed, x limited or denied\n"
+	return strings.Join(lines, "\n") + "\n\n# allowed, x limited or denied"
 }
 
 // bar draws one day. What there was is seen, however little it was.
@@ -121,18 +121,4 @@ func length(n, most, room int64) int64 {
 		return 0
 	}
 	return max(1, int64(float64(n)/float64(most)*float64(room)+0.5))
-}
-
-// flushRight aligns all columns but the first at their right ends.
-func flushRight(rows [][]string) [][]string {
-	for col := 1; col < len(rows[0]); col++ {
-		width := 0
-		for _, row := range rows {
-			width = max(width, len(row[col]))
-		}
-		for _, row := range rows {
-			row[col] = strings.Repeat(" ", width-len(row[col])) + row[col]
-		}
-	}
-	return rows
 }

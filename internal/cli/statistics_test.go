@@ -20,8 +20,7 @@ func TestChart(t *testing.T) {
 2026-11-20    50000    25000   25000  ##########xxxxxxxxxx
 2026-11-21        0        0   10000  xx
 
-# allowed, x limited or denied
-`
+# allowed, x limited or denied`
 	if got := chart(days, 58); got != want {
 		t.Errorf("got\n%s want\n%s", got, want)
 	}

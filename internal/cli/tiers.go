@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
 
 	"github.com/caddy-apikey/caddy-apikey/internal/api/admin"
@@ -19,11 +20,11 @@ func (h *Host) tiers() *cobra.Command {
 }
 
 func tierTable(all admin.TierList) string {
-	rows := [][]string{{"TIER", "DEFAULT", "LIMITS", "PERMISSIONS OF NEW KEYS"}}
+	rows := newTable("TIER", "DEFAULT", "LIMITS", "PERMISSIONS OF NEW KEYS")
 	for _, t := range all.Tiers {
-		rows = append(rows, []string{printable(t.Name), yesNo(t.Default), tierLimits(t), list(t.Permissions.List())})
+		rows.AppendRow(table.Row{printable(t.Name), formatBool(t.Default), tierLimits(t), formatList(t.Permissions.List())})
 	}
-	return table(rows)
+	return rows.Render()
 }
 
 func tierLimits(t admin.Tier) string {
@@ -31,5 +32,5 @@ func tierLimits(t admin.Tier) string {
 	for i, l := range t.Limits {
 		limits[i] = sprintf("%d/%s", l.Max, l.Per)
 	}
-	return list(limits)
+	return formatList(limits)
 }

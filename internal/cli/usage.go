@@ -114,7 +114,7 @@ func flagError(err error) error {
 	var missing *pflag.ValueRequiredError
 	switch {
 	case errors.As(err, &bad):
-		return WrongUsage("--%s: %v", bad.GetFlag().Name, reason(bad))
+		return WrongUsage("--%s: %v", bad.GetFlag().Name, bad.Unwrap())
 	case errors.As(err, &missing):
 		return WrongUsage("--%s: needs a value", missing.GetFlag().Name)
 	case errors.As(err, &unknown) && len(unknown.GetSpecifiedName()) == 1 && unknown.GetSpecifiedShortnames() != "":
@@ -123,18 +123,6 @@ func flagError(err error) error {
 		return WrongUsage("there is no such flag: --%s", unknown.GetSpecifiedName())
 	default:
 		return WrongUsage("there is no such flag")
-	}
-}
-
-// reason is why a value is refused. The errors of package strconv would repeat it.
-func reason(bad *pflag.InvalidValueError) error {
-	switch bad.GetFlag().Value.Type() {
-	case "bool", "boolfunc":
-		return errors.New("must be true or false")
-	case "int64":
-		return errNumber
-	default:
-		return bad.Unwrap()
 	}
 }
 

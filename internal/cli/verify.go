@@ -7,17 +7,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/caddy-apikey/caddy-apikey/internal/api/admin"
-	"github.com/caddy-apikey/caddy-apikey/key"
 )
 
 func (h *Host) verify() *cobra.Command {
 	var in admin.VerifyKey
-	var permissions []string
 	var withSecret bool
 	cmd := h.command("verify [flags]", "Tells whether a raw key is valid", noKeyArgs, func(c *call) (err error) {
-		if in.Permissions, err = permissionsOf(permissions); err != nil {
-			return err
-		}
 		if in.Key, in.Secret, err = readCredential(c.InOrStdin(), c.ErrOrStderr(), withSecret); err != nil {
 			return err
 		}
@@ -37,17 +32,12 @@ This counts as a use of the key, like a request, unless --dry-run is given.`
 	cmd.Example = `  caddy apikey verify
   caddy apikey verify --dry-run --permission files:read < key.txt`
 	f := cmd.Flags()
-	f.SortFlags = false
-	each(f, "permission", "`resource:action` that the key must have; repeatable", func(s string) error {
-		_, err := key.ParsePermission(s)
-		permissions = append(permissions, s)
-		return err
-	})
-	value(f, &in.Cost, "cost", "`number` of credits and rate slots (default 1)", parseNumber)
-	boolean(f, "dry-run", "decide without counting", on(&in.DryRun))
-	value(f, &in.IP, "ip", "client `address`; without it allowed addresses are not checked", parseText)
-	value(f, &in.ConfigID, "config-id", "`name` of the configuration that the key must belong to", parseText)
-	f.BoolVar(&withSecret, "with-secret", false, "ask for the secret too; it must be given")
+	define(f, "permission", variable(&in.Permissions, permissions()), "`resource:action` that the key must have; repeatable")
+	define(f, "cost", pointer(&in.Cost, parseNumber), "`number` of credits and rate slots (default 1)")
+	define(f, "dry-run", pointer(&in.DryRun, parseBool), "decide without counting")
+	define(f, "ip", pointer(&in.IP, parseText), "client `address`; without it allowed addresses are not checked")
+	define(f, "config-id", pointer(&in.ConfigID, parseText), "`name` of the configuration that the key must belong to")
+	define(f, "with-secret", variable(&withSecret, parseBool), "ask for the secret too; it must be given")
 	return cmd
 }
 
@@ -62,7 +52,7 @@ func verified(v admin.Verification) string {
 	if v.Key == nil {
 		return ""
 	}
-	return sprintln("Valid: key %s of %s.", printable(v.Key.ID), printable(v.Key.UserID))
+	return sprintf("Valid: key %s of %s.", printable(v.Key.ID), printable(v.Key.UserID))
 }
 
 // invalid says why a key is refused, or returns nil.
@@ -72,7 +62,7 @@ func invalid(e *admin.VerifyError) error {
 	}
 	wait := ""
 	if e.Details != nil {
-		wait = fmt.Sprintf("; try again in %s", duration(e.Details.RetryAfter*1000))
+		wait = fmt.Sprintf("; try again in %s", formatDuration(e.Details.RetryAfter*1000))
 	}
 	return fmt.Errorf("%s (%s)%s", printable(strings.TrimSuffix(e.Message, ".")), printable(e.Code), wait)
 }

@@ -15,9 +15,7 @@ import (
 
 var sprintf = fmt.Sprintf
 
-func sprintln(format string, args ...any) string { return sprintf(format, args...) + "\n" }
-
-const none = "-"
+const noValue = "-"
 
 // printable escapes what a terminal would obey: control characters, and marks
 // that turn the direction of writing.
@@ -33,28 +31,28 @@ func printable(s string) string {
 	return b.String()
 }
 
-func text(s *string) string {
+func formatText(s *string) string {
 	if s == nil {
-		return none
+		return noValue
 	}
 	return printable(*s)
 }
 
-func number(n *int64) string {
+func formatNumber(n *int64, absent string) string {
 	if n == nil {
-		return none
+		return absent
 	}
 	return strconv.FormatInt(*n, 10)
 }
 
-func moment(t *api.Time, never string) string {
+func formatTime(t *api.Time, absent string) string {
 	if t == nil {
-		return never
+		return absent
 	}
 	return t.UTC().Format(time.RFC3339)
 }
 
-func yesNo(b bool) string {
+func formatBool(b bool) string {
 	if b {
 		return "yes"
 	}
@@ -62,20 +60,20 @@ func yesNo(b bool) string {
 }
 
 // duration writes milliseconds as flags read them: 90d, 1h30m, 500ms.
-func duration(ms int64) string {
+func formatDuration(ms int64) string {
 	const day = 24 * 60 * 60 * 1000
 	days, rest := ms/day, time.Duration(ms%day)*time.Millisecond
 	if days == 0 {
-		return clock(rest)
+		return trimDuration(rest)
 	}
 	if rest == 0 {
 		return sprintf("%dd", days)
 	}
-	return sprintf("%dd%s", days, clock(rest))
+	return sprintf("%dd%s", days, trimDuration(rest))
 }
 
 // clock is d without the zeros at the end: 1h instead of 1h0m0s.
-func clock(d time.Duration) string {
+func trimDuration(d time.Duration) string {
 	s := d.String()
 	if strings.HasSuffix(s, "m0s") {
 		s = strings.TrimSuffix(s, "0s")
@@ -87,29 +85,29 @@ func clock(d time.Duration) string {
 }
 
 // beginning shows the first characters of a raw key, as far as they are known.
-func beginning(k admin.Key) string {
+func formatStart(k admin.Key) string {
 	switch {
 	case k.Start != nil:
 		return printable(*k.Start) + "..."
 	case k.Prefix != nil:
 		return printable(*k.Prefix) + "..."
 	default:
-		return none
+		return noValue
 	}
 }
 
 // limit is a rate as flags read it: 100/1m.
-func limit(amount, millis *int64) string {
+func formatRate(amount, millis *int64) string {
 	if amount == nil || millis == nil {
-		return none
+		return noValue
 	}
-	return sprintf("%d/%s", *amount, duration(*millis))
+	return sprintf("%d/%s", *amount, formatDuration(*millis))
 }
 
-func compact(raw json.RawMessage) string {
+func formatJSON(raw json.RawMessage) string {
 	var b bytes.Buffer
 	if raw == nil || json.Compact(&b, raw) != nil || b.String() == "null" {
-		return none
+		return noValue
 	}
 	return printable(b.String())
 }

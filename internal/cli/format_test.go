@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/jedib0t/go-pretty/v6/table"
+
 	"github.com/caddy-apikey/caddy-apikey/key"
 )
 
@@ -32,15 +34,17 @@ func TestDuration(t *testing.T) {
 		hour + 60_000: "1h1m", hour + 1000: "1h0m1s", day: "1d", 90 * day: "90d", day + hour: "1d1h",
 		key.MaxCount: "104249991d8h59m0.991s",
 	} {
-		if got := duration(ms); got != want {
+		if got := formatDuration(ms); got != want {
 			t.Errorf("%d ms: got %s, want %s", ms, got, want)
 		}
 	}
 }
 
 func TestTableAlignsWideCharacters(t *testing.T) {
-	got := table([][]string{{"NAME", "N"}, {"部署", "1"}, {"e\u0301tat", "2"}})
-	want := "NAME  N\n部署  1\ne\u0301tat  2\n"
+	tw := newTable("NAME", "N")
+	tw.AppendRows([]table.Row{{"部署", "1"}, {"e\u0301tat", "2"}})
+	got := tw.Render()
+	want := "NAME  N\n部署  1\ne\u0301tat  2"
 	if got != want {
 		t.Errorf("got\n%s want\n%s", got, want)
 	}
