@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/keyring"
@@ -143,36 +142,6 @@ func (a *App) usable(ctx caddy.Context, r *KeyRules) (keyring.Rules, error) {
 		return rules, fmt.Errorf("no key could be made with this configuration: %w", err)
 	}
 	return rules, nil
-}
-
-// unmarshalConfig reads <id> { … }.
-func (a *App) unmarshalConfig(d *caddyfile.Dispenser) error {
-	var c Config
-	if err := one(d, &c.ID); err != nil {
-		return err
-	}
-	if err := checkConfigID(c.ID, a.Configs); err != nil {
-		return d.WrapErr(err)
-	}
-	err := options(d, "validate permissions", func(option string) error {
-		if option == "session" {
-			return onOff(d, &c.Session)
-		}
-		return c.unmarshalOption(d, option)
-	}, c.check)
-	a.Configs = append(a.Configs, c)
-	return err
-}
-
-// completeConfigs checks what the configurations become together with the options
-// outside of them, when all are known. at is where each of them begins.
-func (a *App) completeConfigs(at []caddyfile.Dispenser) error {
-	for i := range a.Configs {
-		if _, err := a.Configs[i].complete(&a.KeyRules); err != nil {
-			return at[i].WrapErr(err)
-		}
-	}
-	return nil
 }
 
 // checkConfigList checks a list of configurations whose keys are let in.

@@ -74,6 +74,8 @@ func TestTierCaddyfileErrors(t *testing.T) {
 		{"tier " + strings.Repeat("x", 65), "1 to 64", "2"},
 		{"tier a\u202eb", "printable", "2"},
 		{"tier a\ntier b\ntier a", "tier a stands twice", "4"},
+		{"tier a {\nlimit 1/1m\n}\ntier a {\nlimit 1/1h\n}", "tier a stands twice", "5"},
+		{"tier \"a b\" {\nlimit 1/1m\n}", "printable characters without blanks", "2"},
 		{"tier a {\nlimits 1/1m\n}", `unknown option "limits" of a tier`, "3"},
 		{"tier a {\nlimit\n}", "wrong argument count", "3"},
 		{"tier a {\nlimit 10\n}", "must be <max>/<duration>", "3"},
