@@ -100,7 +100,7 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		return defaultTierAt.WrapErr(err)
 	}
 	for i := range a.Configs {
-		if _, err := a.Configs[i].complete(&a.KeyRules); err != nil {
+		if err := a.Configs[i].checkInherited(&a.KeyRules); err != nil {
 			return configsAt[i].WrapErr(err)
 		}
 	}

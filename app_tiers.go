@@ -108,8 +108,8 @@ func (p *Period) UnmarshalJSON(b []byte) (err error) {
 // MarshalJSON is the inverse of UnmarshalJSON.
 func (p Period) MarshalJSON() ([]byte, error) { return json.Marshal(p.text) }
 
-// checkPlans reports what could never work. A default tier may be named before
-// it is described, so checkDefaultTier comes when all is known.
+// checkPlans validates each option on its own: the default tier may be named
+// before the tier is specified.
 func (p *Plans) checkPlans() error {
 	for i := range p.Tiers {
 		if err := checkTier(&p.Tiers[i], p.Tiers[:i]); err != nil {
@@ -172,24 +172,37 @@ func (t *Tier) check() error {
 		}
 		seen[l.Per.unit] = true
 	}
-	if _, err := key.ParsePermissions(t.Permissions); err != nil {
-		return fmt.Errorf("tier %s: permissions: %w", t.Name, err)
-	}
-	return nil
+	_, err := t.permissions()
+	return err
 }
 
-// provisionPlans fills in the settings. The checks have passed before.
-func (p *Plans) provisionPlans(s *keyring.Settings) {
-	s.Zone, _ = p.zone()
+// permissions returns nil where the tier has none of its own.
+func (t *Tier) permissions() (key.Permissions, error) {
+	if t.Permissions == nil {
+		return nil, nil
+	}
+	p, err := key.ParsePermissions(t.Permissions)
+	if err != nil {
+		return nil, fmt.Errorf("tier %s: permissions: %w", t.Name, err)
+	}
+	return p, nil
+}
+
+// provisionPlans compiles the tiers and the time zone into s.
+func (p *Plans) provisionPlans(s *keyring.Settings) (err error) {
+	if s.Zone, err = p.zone(); err != nil {
+		return err
+	}
 	s.DefaultTier = p.DefaultTier
 	for _, t := range p.Tiers {
 		tier := keyring.Tier{Name: t.Name}
 		for _, l := range t.Limits {
 			tier.Limits = append(tier.Limits, keyring.TierLimit{Max: l.Max, Unit: l.Per.unit, Text: l.Per.text})
 		}
-		if t.Permissions != nil {
-			tier.Permissions, _ = key.ParsePermissions(t.Permissions)
+		if tier.Permissions, err = t.permissions(); err != nil {
+			return err
 		}
 		s.Tiers = append(s.Tiers, tier)
 	}
+	return nil
 }

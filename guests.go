@@ -56,11 +56,16 @@ func (*MatchValidator) CaddyModule() caddy.ModuleInfo {
 
 // Provision compiles the pattern.
 func (v *MatchValidator) Provision(caddy.Context) (err error) {
-	if v.Pattern == "" {
-		return errors.New("validate match: the pattern is missing")
-	}
 	if v.regexp, err = regexp.Compile(v.Pattern); err != nil {
 		return fmt.Errorf("validate match: %w", err)
+	}
+	return nil
+}
+
+// Validate implements caddy.Validator.
+func (v *MatchValidator) Validate() error {
+	if v.Pattern == "" {
+		return errors.New("validate match: the pattern is missing")
 	}
 	return nil
 }
@@ -88,5 +93,6 @@ var (
 	_ caddyfile.Unmarshaler = (*RandomGenerator)(nil)
 	_ key.Validator         = (*MatchValidator)(nil)
 	_ caddy.Provisioner     = (*MatchValidator)(nil)
+	_ caddy.Validator       = (*MatchValidator)(nil)
 	_ caddyfile.Unmarshaler = (*MatchValidator)(nil)
 )
