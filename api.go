@@ -92,11 +92,12 @@ func (*SelfService) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "http.handlers.apikey_api", New: func() caddy.Module { return new(SelfService) }}
 }
 
-// Provision checks the configuration and connects the API to the keys.
+// Provision compiles the options and connects the API to the keys.
 func (s *SelfService) Provision(ctx caddy.Context) error {
 	s.logger = ctx.Logger()
 	s.alarms = sampled(s.logger)
-	if err := errors.Join(s.check(), s.checkWhole()); err != nil {
+	granted, err := s.granted()
+	if err = errors.Join(err, s.checkPaths()); err != nil {
 		return err
 	}
 	mod, err := ctx.App("apikey")
@@ -104,22 +105,14 @@ func (s *SelfService) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("loading the apikey app: %w", err)
 	}
 	app := mod.(*App)
-	s.keys = app.Service()
-	if s.places = newPlaces(app, &s.KeyPlaces); s.places.none() {
-		return errNoPlace
-	}
-	if err := checkKnown(s.keys, s.Configs); err != nil {
+	if s.keys, err = app.connect(); err != nil {
 		return err
 	}
+	s.places = newPlaces(app, &s.KeyPlaces)
 	s.places.shaped = func(raw string) bool { return s.keys.HasShape(raw, s.Configs) }
 	app.exposed.add(&s.places, s.Secret != "")
 	app.secrets.apis = append(app.secrets.apis, asking{s.Secret, s.Configs})
-	if s.Organization != nil {
-		if err := checkKnown(s.keys, s.Organization.Configs); err != nil {
-			return fmt.Errorf("organization: %w", err)
-		}
-	}
-	s.grant = api.Grantable(s.granted())
+	s.grant = api.Grantable(granted)
 	s.origins = api.NewOrigins(s.TrustedOrigins, s.credentialHeaders())
 	d := dialects[s.dialectName()]
 	base := d.base
@@ -131,6 +124,28 @@ func (s *SelfService) Provision(ctx caddy.Context) error {
 		Keys:   func() (*keyring.Service, error) { return s.keys, nil },
 		Report: func(err error) { s.alarms.Error("a call failed", zap.Error(err)) },
 	})
+	return nil
+}
+
+// Validate implements caddy.Validator.
+func (s *SelfService) Validate() error {
+	if err := s.check(); err != nil {
+		return err
+	}
+	if err := s.checkWhole(); err != nil {
+		return err
+	}
+	if s.places.none() {
+		return errNoPlace
+	}
+	if err := checkKnown(s.keys, s.Configs); err != nil {
+		return err
+	}
+	if s.Organization != nil {
+		if err := checkKnown(s.keys, s.Organization.Configs); err != nil {
+			return fmt.Errorf("organization: %w", err)
+		}
+	}
 	return nil
 }
 
@@ -150,12 +165,15 @@ func (s *SelfService) credentialHeaders() []string {
 }
 
 // granted returns the permissions of a person.
-func (s *SelfService) granted() key.Permissions {
+func (s *SelfService) granted() (key.Permissions, error) {
 	if s.Grant == nil {
-		return key.Permissions{key.DefaultResource: {api.Read, api.Write}}
+		return key.Permissions{key.DefaultResource: {api.Read, api.Write}}, nil
 	}
-	p, _ := key.ParsePermissions(s.Grant) // checked
-	return p
+	p, err := key.ParsePermissions(s.Grant)
+	if err != nil {
+		return nil, fmt.Errorf("grant: %w", err)
+	}
+	return p, nil
 }
 
 // ServeHTTP answers the requests that are for the API.
@@ -166,33 +184,41 @@ func (s *SelfService) ServeHTTP(w http.ResponseWriter, r *http.Request, next cad
 	return next.ServeHTTP(w, r)
 }
 
-// check reports what could never work. It looks at the fields alone, so that the
-// Caddyfile can call it after each option and name the line.
+// check validates each field on its own. The Caddyfile parser calls it after each
+// option, so that an error names the line of the option.
 func (s *SelfService) check() error {
 	if err := s.KeyPlaces.check(); err != nil {
 		return err
 	}
-	if _, ok := dialects[s.dialectName()]; !ok {
-		return fmt.Errorf("dialect: must be one of %s", strings.Join(dialectNames(), ", "))
+	if err := s.checkPaths(); err != nil {
+		return err
 	}
 	if err := checkSecret(s.Secret); err != nil {
 		return err
-	}
-	if s.Base != "" && !isBase(s.Base) {
-		return errors.New("base: must be a path such as /v1/auth, without a slash at its end")
 	}
 	if s.User != "" {
 		if err := checkIdentityPlaceholder(s.User); err != nil {
 			return fmt.Errorf("user: %w", err)
 		}
 	}
-	if _, err := key.ParsePermissions(s.Grant); err != nil {
-		return fmt.Errorf("grant: %w", err)
+	if _, err := s.granted(); err != nil {
+		return err
 	}
 	return errors.Join(checkConfigList(s.Configs), api.CheckOrigins(s.TrustedOrigins), s.Organization.check())
 }
 
-// checkWhole reports options that do nothing without, or beside, another.
+// checkPaths validates what a dialect is made with.
+func (s *SelfService) checkPaths() error {
+	if _, ok := dialects[s.dialectName()]; !ok {
+		return fmt.Errorf("dialect: must be one of %s", strings.Join(dialectNames(), ", "))
+	}
+	if s.Base != "" && !isBase(s.Base) {
+		return errors.New("base: must be a path such as /v1/auth, without a slash at its end")
+	}
+	return nil
+}
+
+// checkWhole validates the options together.
 func (s *SelfService) checkWhole() error {
 	switch {
 	case s.Grant != nil && s.User == "":
@@ -229,5 +255,6 @@ func isBase(base string) bool {
 // Interface guards
 var (
 	_ caddy.Provisioner           = (*SelfService)(nil)
+	_ caddy.Validator             = (*SelfService)(nil)
 	_ caddyhttp.MiddlewareHandler = (*SelfService)(nil)
 )

@@ -7,8 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
-
 	"github.com/caddy-apikey/caddy-apikey/internal/api"
 	"github.com/caddy-apikey/caddy-apikey/internal/api/betterauth"
 	"github.com/caddy-apikey/caddy-apikey/keyring"
@@ -120,40 +118,5 @@ func (o *Organization) checkWhole(s *SelfService) error {
 			return fmt.Errorf("organization: config: %q is none of the configurations that this API is about", id)
 		}
 	}
-	return nil
-}
-
-// unmarshal reads the option "organization" and its block.
-func (o *Organization) unmarshal(d *caddyfile.Dispenser) error {
-	if err := word(d, &o.ID); err != nil {
-		return err
-	}
-	return options(d, "config allow", func(option string) error {
-		switch option {
-		case "role":
-			return word(d, &o.Role)
-		case "config":
-			return some(d, &o.Configs)
-		case "creator_role":
-			return word(d, &o.CreatorRole)
-		case "allow":
-			return o.unmarshalAllow(d)
-		}
-		return d.Errf("unknown option %q", option)
-	}, o.check)
-}
-
-func (o *Organization) unmarshalAllow(d *caddyfile.Dispenser) error {
-	args := d.RemainingArgs()
-	if len(args) < 2 {
-		return d.Err("allow: needs a role and what it may do")
-	}
-	if o.Allow == nil {
-		o.Allow = map[string][]string{}
-	}
-	if o.Allow[args[0]] != nil {
-		return d.Errf("allow: %q stands twice", args[0])
-	}
-	o.Allow[args[0]] = args[1:]
 	return nil
 }

@@ -96,27 +96,39 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "apikey", New: func() caddy.Module { return new(App) }}
 }
 
-// Provision checks the configuration and joins the state of its store. It
-// touches no file: that is Start's, so that "caddy validate" beside a running
-// server disturbs nothing. Only a reload opens the store here (see join).
+// Provision compiles the settings and joins the state of the store. It opens no
+// file, so that "caddy validate" does not disturb a running server: that is left
+// to Start, and on a reload to connect.
 func (a *App) Provision(ctx caddy.Context) error {
 	a.ctx, a.logger = ctx, ctx.Logger()
-	if err := a.check(); err != nil {
-		return err
-	}
-	if err := a.checkDefaultTier(); err != nil {
-		return err
-	}
 	a.settings = &keyring.Settings{Lease: a.Credits.lease()}
-	a.provisionPlans(a.settings)
-	err := a.provisionRules(ctx, a.settings)
+	err := a.provisionPlans(a.settings)
 	if err != nil {
+		return err
+	}
+	if err = a.provisionRules(ctx, a.settings); err != nil {
 		return err
 	}
 	if a.opener, err = a.provisionStore(ctx); err != nil {
 		return err
 	}
 	return a.join()
+}
+
+// Validate implements caddy.Validator.
+func (a *App) Validate() error {
+	if err := a.check(); err != nil {
+		return err
+	}
+	if err := a.checkDefaultTier(); err != nil {
+		return err
+	}
+	for i := range a.Configs {
+		if err := a.Configs[i].checkInherited(&a.KeyRules); err != nil {
+			return err
+		}
+	}
+	return checkUsable(a.settings)
 }
 
 // join takes the pool entry of the store.
@@ -133,13 +145,22 @@ func (a *App) join() error {
 	if in := entry.(pooled).tablePrefix; in != a.TablePrefix {
 		return fmt.Errorf("table_prefix: the store is in use with %q; stop the server to change it", in)
 	}
-	if caddy.ActiveContext().Context == nil {
-		return nil
+	return nil
+}
+
+// connect returns the keys to a handler that is being provisioned. By then the
+// configuration of the app is valid.
+//
+// On a reload it opens the store. Caddy starts apps in random order, so the HTTP
+// servers may serve the new configuration before Start runs: the store must be
+// open by then, and if it cannot be opened, the reload must fail.
+func (a *App) connect() (*keyring.Service, error) {
+	if caddy.ActiveContext().Context != nil {
+		if err := a.ring.Open(context.Background()); err != nil {
+			return nil, err
+		}
 	}
-	// This is a reload. Caddy starts apps in random order, so the HTTP servers may
-	// answer for the new configuration before our Start: they must find the store
-	// open, and must not begin at all where it cannot be opened.
-	return a.ring.Open(context.Background())
+	return a.Service(), nil
 }
 
 // report logs what no caller waits for: failures of the background work, and
@@ -195,7 +216,7 @@ func (a *App) Start() error {
 func (a *App) Stop() error { return nil }
 
 // Cleanup leaves the state of the store, which closes it where nobody else uses
-// it. It is called even if Provision failed half-way.
+// it. Caddy also calls it after Provision or Validate has failed.
 func (a *App) Cleanup() error {
 	if a.detach != nil {
 		a.detach()
@@ -208,8 +229,8 @@ func (a *App) Cleanup() error {
 	return err
 }
 
-// check reports what could never work. It looks at the fields alone, so that the
-// Caddyfile can call it after each option and name the line.
+// check validates each field on its own. The Caddyfile parser calls it after each
+// option, so that an error names the line of the option.
 func (a *App) check() error {
 	if err := checkPlaces(a.Headers, ""); err != nil {
 		return err
@@ -237,6 +258,7 @@ func (a *App) Service() *keyring.Service { return keyring.NewService(a.ring, a.s
 var (
 	_ caddy.App          = (*App)(nil)
 	_ caddy.Provisioner  = (*App)(nil)
+	_ caddy.Validator    = (*App)(nil)
 	_ caddy.CleanerUpper = (*App)(nil)
 	_ caddy.Destructor   = pooled{}
 )

@@ -2,9 +2,6 @@ package apikey
 
 import (
 	"fmt"
-	"strconv"
-
-	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
 	"github.com/caddy-apikey/caddy-apikey/key"
 )
@@ -55,25 +52,4 @@ func (c *Credits) lease() int64 {
 		return 0
 	}
 	return c.Max
-}
-
-// unmarshal reads strict | lease <max>.
-func (c *Credits) unmarshal(d *caddyfile.Dispenser) error {
-	if !d.NextArg() {
-		return d.ArgErr()
-	}
-	c.Mode = d.Val()
-	if c.Mode == creditsLease {
-		if !d.NextArg() {
-			return d.ArgErr()
-		}
-		var err error
-		if c.Max, err = strconv.ParseInt(d.Val(), 10, 64); err != nil {
-			return d.Errf("credits: the maximum of %s must be an integer, not %q", creditsLease, d.Val())
-		}
-	}
-	if d.NextArg() {
-		return d.ArgErr()
-	}
-	return nil
 }

@@ -4,21 +4,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"regexp"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 	"github.com/caddy-apikey/caddy-apikey/ratelimit"
 )
-
-func init() {
-	caddy.RegisterModule(&RandomGenerator{})
-	caddy.RegisterModule(&MatchValidator{})
-}
 
 // KeyRules say how keys are made and checked.
 type KeyRules struct {
@@ -132,10 +125,10 @@ type RateLimit struct {
 	Algorithm string `json:"algorithm,omitempty"`
 }
 
-// check reports what could never work. It looks at the fields alone, so that the
-// Caddyfile can call it after each option and name the line.
+// check validates each option on its own.
 func (r *KeyRules) check() error {
-	return errors.Join(r.checkFormat(), r.checkLengths(), r.Expiration.check(), r.RateLimit.check(), r.checkPermissions())
+	_, err := r.permissions()
+	return errors.Join(r.checkFormat(), r.checkLengths(), r.Expiration.check(), r.RateLimit.check(), err)
 }
 
 func (r *KeyRules) checkFormat() error {
@@ -200,10 +193,8 @@ func (l *RateLimit) check() error {
 	if window := time.Duration(l.Window); window < time.Millisecond || window%time.Millisecond != 0 {
 		return errors.New("rate_limit: the window must be whole milliseconds, at least one")
 	}
-	if _, err := l.algorithm(); err != nil {
-		return fmt.Errorf("rate_limit: the algorithm %w", err)
-	}
-	return nil
+	_, err := l.algorithm()
+	return err
 }
 
 func (l *RateLimit) none() bool { return l == nil || *l == RateLimit{} }
@@ -212,20 +203,29 @@ func (l *RateLimit) algorithm() (ratelimit.Algorithm, error) {
 	if l.Algorithm == "" {
 		return ratelimit.FixedWindow, nil
 	}
-	return ratelimit.ParseAlgorithm(l.Algorithm)
+	algorithm, err := ratelimit.ParseAlgorithm(l.Algorithm)
+	if err != nil {
+		return 0, fmt.Errorf("rate_limit: the algorithm %w", err)
+	}
+	return algorithm, nil
 }
 
-func (r *KeyRules) checkPermissions() error {
-	if _, err := key.ParsePermissions(r.Permissions); err != nil {
-		return fmt.Errorf("permissions: %w", err)
+// permissions returns nil where there are none.
+func (r *KeyRules) permissions() (key.Permissions, error) {
+	if len(r.Permissions) == 0 {
+		return nil, nil
 	}
-	return nil
+	p, err := key.ParsePermissions(r.Permissions)
+	if err != nil {
+		return nil, fmt.Errorf("permissions: %w", err)
+	}
+	return p, nil
 }
 
 // provision loads the guest modules and returns the rules with every default
-// filled in. check has passed before.
-func (r *KeyRules) provision(ctx caddy.Context) (keyring.Rules, error) {
-	rules := keyring.DefaultRules()
+// filled in.
+func (r *KeyRules) provision(ctx caddy.Context) (rules keyring.Rules, err error) {
+	rules = keyring.DefaultRules()
 	set(&rules.Prefix, r.Prefix)
 	set(&rules.Checksum, r.Checksum)
 	set(&rules.Start, r.Start)
@@ -241,12 +241,15 @@ func (r *KeyRules) provision(ctx caddy.Context) (keyring.Rules, error) {
 	if r.PrefixLength != nil {
 		rules.PrefixLength = keyring.Range(*r.PrefixLength)
 	}
-	if len(r.Permissions) > 0 {
-		rules.Permissions, _ = key.ParsePermissions(r.Permissions) // checked
+	if rules.Permissions, err = r.permissions(); err != nil {
+		return rules, err
 	}
 	r.Expiration.provision(&rules.Expiration)
 	if l := r.RateLimit; !l.none() {
-		algorithm, _ := l.algorithm() // checked
+		algorithm, err := l.algorithm()
+		if err != nil {
+			return rules, err
+		}
 		rules.RateLimit = &ratelimit.Policy{Algorithm: algorithm, Max: l.Max, Window: millis(l.Window)}
 	}
 	return rules, r.loadGuests(ctx, &rules)
@@ -306,78 +309,3 @@ func set[T any](dst, src *T) {
 }
 
 func millis(d caddy.Duration) int64 { return time.Duration(d).Milliseconds() }
-
-// RandomGenerator is the default generator: base62 characters from the system's
-// random source.
-type RandomGenerator struct {
-	key.Random
-}
-
-// CaddyModule returns the Caddy module information.
-func (*RandomGenerator) CaddyModule() caddy.ModuleInfo {
-	return caddy.ModuleInfo{ID: "apikey.generators.random", New: func() caddy.Module { return new(RandomGenerator) }}
-}
-
-// UnmarshalCaddyfile sets up the generator from Caddyfile tokens. Syntax:
-//
-//	generator random
-func (*RandomGenerator) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	d.Next() // module name
-	if d.NextArg() {
-		return d.ArgErr()
-	}
-	if d.NextBlock(d.Nesting()) {
-		return d.Errf("the random generator has no option %q", d.Val())
-	}
-	return nil
-}
-
-// MatchValidator lets raw keys pass that match a regular expression.
-type MatchValidator struct {
-	// Pattern is the regular expression, in the syntax of Go's package regexp.
-	Pattern string `json:"pattern"`
-
-	regexp *regexp.Regexp
-}
-
-// CaddyModule returns the Caddy module information.
-func (*MatchValidator) CaddyModule() caddy.ModuleInfo {
-	return caddy.ModuleInfo{ID: "apikey.validators.match", New: func() caddy.Module { return new(MatchValidator) }}
-}
-
-// Provision compiles the pattern.
-func (v *MatchValidator) Provision(caddy.Context) (err error) {
-	if v.Pattern == "" {
-		return errors.New("validate match: the pattern is missing")
-	}
-	if v.regexp, err = regexp.Compile(v.Pattern); err != nil {
-		return fmt.Errorf("validate match: %w", err)
-	}
-	return nil
-}
-
-// Valid implements key.Validator.
-func (v *MatchValidator) Valid(raw string) bool { return v.regexp.MatchString(raw) }
-
-// UnmarshalCaddyfile sets up the validator from Caddyfile tokens. Syntax:
-//
-//	validate match <regexp>
-func (v *MatchValidator) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	d.Next() // module name
-	if !d.AllArgs(&v.Pattern) {
-		return d.ArgErr()
-	}
-	if _, err := regexp.Compile(v.Pattern); err != nil {
-		return d.WrapErr(err)
-	}
-	return nil
-}
-
-// Interface guards
-var (
-	_ key.Generator         = (*RandomGenerator)(nil)
-	_ caddyfile.Unmarshaler = (*RandomGenerator)(nil)
-	_ key.Validator         = (*MatchValidator)(nil)
-	_ caddy.Provisioner     = (*MatchValidator)(nil)
-	_ caddyfile.Unmarshaler = (*MatchValidator)(nil)
-)

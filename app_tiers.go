@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -13,7 +14,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/keyring"
@@ -108,34 +108,38 @@ func (p *Period) UnmarshalJSON(b []byte) (err error) {
 // MarshalJSON is the inverse of UnmarshalJSON.
 func (p Period) MarshalJSON() ([]byte, error) { return json.Marshal(p.text) }
 
-// checkPlans reports what could never work. A default tier may be named before
-// it is described, so checkDefaultTier comes when all is known.
+// checkPlans validates each option on its own: the default tier may be named
+// before the tier is specified.
 func (p *Plans) checkPlans() error {
-	seen := map[string]bool{}
 	for i := range p.Tiers {
-		t := &p.Tiers[i]
-		if err := t.check(); err != nil {
+		if err := checkTier(&p.Tiers[i], p.Tiers[:i]); err != nil {
 			return err
 		}
-		if seen[t.Name] {
-			return fmt.Errorf("tier %s stands twice", t.Name)
-		}
-		seen[t.Name] = true
 	}
 	_, err := p.zone()
 	return err
 }
 
+// checkTier checks a tier that comes after others.
+func checkTier(t *Tier, others []Tier) error {
+	if err := t.check(); err != nil {
+		return err
+	}
+	if hasTier(others, t.Name) {
+		return fmt.Errorf("tier %s stands twice", t.Name)
+	}
+	return nil
+}
+
+func hasTier(tiers []Tier, name string) bool {
+	return slices.ContainsFunc(tiers, func(t Tier) bool { return t.Name == name })
+}
+
 func (p *Plans) checkDefaultTier() error {
-	if p.DefaultTier == "" {
-		return nil
+	if p.DefaultTier != "" && !hasTier(p.Tiers, p.DefaultTier) {
+		return fmt.Errorf("default_tier: there is no tier %q", p.DefaultTier)
 	}
-	for i := range p.Tiers {
-		if p.Tiers[i].Name == p.DefaultTier {
-			return nil
-		}
-	}
-	return fmt.Errorf("default_tier: there is no tier %q", p.DefaultTier)
+	return nil
 }
 
 // zone returns the time zone. The name "Local" would mean something else on
@@ -168,78 +172,37 @@ func (t *Tier) check() error {
 		}
 		seen[l.Per.unit] = true
 	}
-	if _, err := key.ParsePermissions(t.Permissions); err != nil {
-		return fmt.Errorf("tier %s: permissions: %w", t.Name, err)
-	}
-	return nil
+	_, err := t.permissions()
+	return err
 }
 
-// provisionPlans fills in the settings. The checks have passed before.
-func (p *Plans) provisionPlans(s *keyring.Settings) {
-	s.Zone, _ = p.zone()
+// permissions returns nil where the tier has none of its own.
+func (t *Tier) permissions() (key.Permissions, error) {
+	if t.Permissions == nil {
+		return nil, nil
+	}
+	p, err := key.ParsePermissions(t.Permissions)
+	if err != nil {
+		return nil, fmt.Errorf("tier %s: permissions: %w", t.Name, err)
+	}
+	return p, nil
+}
+
+// provisionPlans compiles the tiers and the time zone into s.
+func (p *Plans) provisionPlans(s *keyring.Settings) (err error) {
+	if s.Zone, err = p.zone(); err != nil {
+		return err
+	}
 	s.DefaultTier = p.DefaultTier
 	for _, t := range p.Tiers {
 		tier := keyring.Tier{Name: t.Name}
 		for _, l := range t.Limits {
 			tier.Limits = append(tier.Limits, keyring.TierLimit{Max: l.Max, Unit: l.Per.unit, Text: l.Per.text})
 		}
-		if t.Permissions != nil {
-			tier.Permissions, _ = key.ParsePermissions(t.Permissions)
+		if tier.Permissions, err = t.permissions(); err != nil {
+			return err
 		}
 		s.Tiers = append(s.Tiers, tier)
-	}
-}
-
-// unmarshalPlans reads the options tier, default_tier and time_zone.
-func (p *Plans) unmarshalPlans(d *caddyfile.Dispenser, option string) error {
-	switch option {
-	case "default_tier":
-		return one(d, &p.DefaultTier)
-	case "time_zone":
-		return one(d, &p.TimeZone)
-	default:
-		var t Tier
-		err := t.unmarshal(d)
-		p.Tiers = append(p.Tiers, t)
-		return err
-	}
-}
-
-// unmarshal reads <name> { limit …; permissions … }.
-func (t *Tier) unmarshal(d *caddyfile.Dispenser) error {
-	if err := one(d, &t.Name); err != nil {
-		return err
-	}
-	return options(d, "limit permissions", func(option string) error {
-		switch option {
-		case "limit":
-			var l TierLimit
-			err := l.unmarshal(d)
-			t.Limits = append(t.Limits, l)
-			return err
-		case "permissions":
-			return some(d, &t.Permissions)
-		}
-		return d.Errf("unknown option %q of a tier", option)
-	}, t.check)
-}
-
-// unmarshal reads <max>/<duration|day|month>.
-func (l *TierLimit) unmarshal(d *caddyfile.Dispenser) error {
-	var s string
-	if err := one(d, &s); err != nil {
-		return err
-	}
-	limit, per, ok := strings.Cut(s, "/")
-	if !ok {
-		return d.Errf("limit: must be <max>/<duration>, <max>/day or <max>/month")
-	}
-	var err error
-	if l.Max, err = strconv.ParseInt(limit, 10, 64); err != nil {
-		return d.Errf("limit: the maximum must be an integer")
-	}
-	if l.Per, err = parsePeriod(per); err != nil {
-		return d.Errf("limit: what stands behind / %v", err)
 	}
 	return nil
 }

@@ -88,7 +88,7 @@ func newPlaces(app *App, k *KeyPlaces) places {
 // parameter is searched and emptied as such: its placeholder would hide that there
 // are several.
 func placesFrom(placeholder string) places {
-	name := placeholder[1 : len(placeholder)-1]
+	name := strings.TrimSuffix(strings.TrimPrefix(placeholder, "{"), "}")
 	if header, ok := strings.CutPrefix(name, "http.request.header."); ok {
 		return places{headers: []string{http.CanonicalHeaderKey(header)}}
 	}

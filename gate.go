@@ -93,11 +93,11 @@ func (*Gate) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "http.handlers.apikey", New: func() caddy.Module { return new(Gate) }}
 }
 
-// Provision checks the configuration and connects the gate to the keys.
+// Provision compiles the options and connects the gate to the keys.
 func (g *Gate) Provision(ctx caddy.Context) error {
 	g.logger = ctx.Logger()
 	g.alarms = sampled(g.logger)
-	if err := g.check(); err != nil {
+	if err := g.provisionRequest(); err != nil {
 		return err
 	}
 	mod, err := ctx.App("apikey")
@@ -105,37 +105,37 @@ func (g *Gate) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("loading the apikey app: %w", err)
 	}
 	app := mod.(*App)
-	g.keys = app.Service()
-	g.places, g.identity = newPlaces(app, &g.KeyPlaces), newIdentity(g.IdentityHeaders)
-	if err := errors.Join(g.checkPlaces(), checkKnown(g.keys, g.Configs)); err != nil {
+	if g.keys, err = app.connect(); err != nil {
 		return err
 	}
+	g.places, g.identity = newPlaces(app, &g.KeyPlaces), newIdentity(g.IdentityHeaders)
 	g.places.shaped = func(raw string) bool { return g.keys.HasShape(raw, g.Configs) }
 	app.exposed.add(&g.places, g.Secret != "")
 	app.secrets.gates = append(app.secrets.gates, asking{g.Secret, g.Configs})
 	g.session = g.Session == nil || *g.Session
-	g.provisionRequest()
 	g.ownBody = inSubrouteWithErrors(ctx)
 	return nil
 }
 
-// provisionRequest fills in what all requests have in common. check has passed.
-func (g *Gate) provisionRequest() {
+// Validate implements caddy.Validator.
+func (g *Gate) Validate() error {
+	if err := g.check(); err != nil {
+		return err
+	}
+	return errors.Join(g.checkPlaces(), checkKnown(g.keys, g.Configs))
+}
+
+// provisionRequest fills in what all requests have in common.
+func (g *Gate) provisionRequest() (err error) {
 	g.request = keyring.Request{
-		Cost: 1, CheckIP: true,
-		CheckSecret: g.Secret != "", RequireSecret: g.Secret == secretRequired,
-		Require: permissions(g.Require), ConfigIDs: g.Configs,
+		CheckIP: true, CheckSecret: g.Secret != "", RequireSecret: g.Secret == secretRequired,
+		ConfigIDs: g.Configs,
 	}
-	for _, list := range g.RequireAny {
-		g.request.RequireAny = append(g.request.RequireAny, permissions(list))
+	if g.request.Require, g.request.RequireAny, err = g.permissions(); err != nil {
+		return err
 	}
-	if cost := string(g.Cost); cost != "" {
-		if n, err := parseCost(cost); err == nil {
-			g.request.Cost = n
-		} else {
-			g.cost = cost
-		}
-	}
+	g.request.Cost, g.cost, err = g.costs()
+	return err
 }
 
 // sampled keeps a store that is away from filling the logs: of each message, the
@@ -147,13 +147,49 @@ func sampled(logger *zap.Logger) *zap.Logger {
 	}))
 }
 
-func permissions(list []string) []key.Permission {
+// permissions parses the permissions that a key must have.
+func (g *Gate) permissions() (all []key.Permission, anyOf [][]key.Permission, err error) {
+	if all, err = parsePermissions(g.Require); err != nil {
+		return nil, nil, err
+	}
+	for _, list := range g.RequireAny {
+		if len(list) == 0 {
+			return nil, nil, errors.New("require_any: a list without permissions lets nobody in")
+		}
+		ps, err := parsePermissions(list)
+		if err != nil {
+			return nil, nil, err
+		}
+		anyOf = append(anyOf, ps)
+	}
+	return all, anyOf, nil
+}
+
+func parsePermissions(list []string) ([]key.Permission, error) {
+	if _, err := key.ParsePermissions(list); err != nil {
+		return nil, fmt.Errorf("permission: %w", err)
+	}
 	var ps []key.Permission
 	for _, s := range list {
-		p, _ := key.ParsePermission(s) // checked
+		p, _ := key.ParsePermission(s) // as before
 		ps = append(ps, p)
 	}
-	return ps
+	return ps, nil
+}
+
+// costs returns what a request costs, or the placeholder that holds it.
+func (g *Gate) costs() (n int64, placeholder string, err error) {
+	cost := string(g.Cost)
+	switch {
+	case cost == "":
+		return 1, "", nil
+	case isPlaceholder(cost):
+		return 0, cost, nil
+	}
+	if n, err = parseCost(cost); err != nil {
+		err = fmt.Errorf("cost: %w, or a placeholder", err)
+	}
+	return n, "", err
 }
 
 // ServeHTTP lets the request through or refuses it.
@@ -295,29 +331,22 @@ func (w *statusWriter) Write(b []byte) (int, error) {
 	return w.ResponseWriterWrapper.Write(b)
 }
 
-// check reports what could never work. It looks at the fields alone, so that the
-// Caddyfile can call it after each option and name the line.
+// check validates each field on its own. The Caddyfile parser calls it after each
+// option, so that an error names the line of the option.
 func (g *Gate) check() error {
 	if err := g.KeyPlaces.check(); err != nil {
 		return err
 	}
-	if slices.ContainsFunc(g.RequireAny, func(list []string) bool { return len(list) == 0 }) {
-		return errors.New("require_any: a list without permissions lets nobody in")
+	if _, _, err := g.permissions(); err != nil {
+		return err
 	}
-	for _, list := range append([][]string{g.Require}, g.RequireAny...) {
-		if _, err := key.ParsePermissions(list); err != nil {
-			return fmt.Errorf("permission: %w", err)
-		}
-	}
-	if cost := string(g.Cost); cost != "" && !isPlaceholder(cost) {
-		if _, err := parseCost(cost); err != nil {
-			return fmt.Errorf("cost: %w, or a placeholder", err)
-		}
+	if _, _, err := g.costs(); err != nil {
+		return err
 	}
 	return errors.Join(g.checkWords(), checkConfigList(g.Configs), checkIdentity(g.IdentityHeaders, g.Headers))
 }
 
-// checkPlaces reports what could never work once it is known what the app says.
+// checkPlaces validates what the fields and those of the app make together.
 func (g *Gate) checkPlaces() error {
 	if g.places.none() {
 		return errNoPlace
@@ -353,6 +382,7 @@ func isPlaceholder(s string) bool {
 // Interface guards
 var (
 	_ caddy.Provisioner           = (*Gate)(nil)
+	_ caddy.Validator             = (*Gate)(nil)
 	_ caddyhttp.MiddlewareHandler = (*Gate)(nil)
 	_ http.ResponseWriter         = (*statusWriter)(nil)
 )

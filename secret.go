@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"go.uber.org/zap"
 )
 
@@ -20,20 +19,6 @@ var secretWords = []string{"", secretCheck, secretRequired}
 func checkSecret(word string) error {
 	if !slices.Contains(secretWords, word) {
 		return fmt.Errorf("secret: must be %q or %q", secretCheck, secretRequired)
-	}
-	return nil
-}
-
-// unmarshalSecret reads secret [required].
-func unmarshalSecret(d *caddyfile.Dispenser, dst *string) error {
-	*dst = secretCheck
-	if d.NextArg() {
-		if *dst = d.Val(); *dst != secretRequired {
-			return d.Errf("secret: must stand alone or with %q", secretRequired)
-		}
-	}
-	if d.NextArg() {
-		return d.ArgErr()
 	}
 	return nil
 }

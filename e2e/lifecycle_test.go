@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -145,6 +146,13 @@ func TestFinding4_ownFailure(t *testing.T) {
 		if a := s.admin(http.MethodGet, "/apikey/health", ""); a.status != http.StatusOK {
 			t.Errorf("%s: health: %v", name, a)
 		}
+	}
+	fresh := filepath.Join(dir, "fresh.db")
+	if a := s.load(fmt.Sprintf(`{"apps":{"apikey":{"length":5,"store":{"store":"sqlite","path":%q}}}}`, fresh)); a.status == http.StatusOK {
+		t.Errorf("a bad option beside another database: %v", a)
+	}
+	if _, err := os.Stat(fresh); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a configuration that was refused has made a database: %v", err)
 	}
 	if got := s.open(garbage); got != [4]int{} {
 		t.Errorf("descriptors of the refused file: %v", got)

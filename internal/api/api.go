@@ -157,6 +157,7 @@ func (a *API) Handle(w http.ResponseWriter, r *http.Request) bool {
 	if methods == nil {
 		return false
 	}
+	w.Header().Set("Cache-Control", "no-store")
 	if a.Origins == nil || !a.Origins.serve(w, r, methods) {
 		a.ServeHTTP(w, r)
 	}
