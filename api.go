@@ -23,40 +23,41 @@ func init() {
 	caddy.RegisterModule(&SelfService{})
 }
 
-// SelfService is the handler "apikey_api": an API with which people and keys manage
+// SelfService is the handler "apikey_api", an API with which people and keys manage
 // the keys of their own owner. Requests for other paths go to the next handler.
 //
-// Who calls is told by a valid key, or, only where no key was presented, by an
-// identity that another handler has set. It is never taken from a header or a body.
+// A valid key identifies the caller. Only if a request carries no key, an identity
+// that another handler has set identifies the caller. Identities in headers and
+// bodies are never trusted.
 type SelfService struct {
 	// Dialect is "rest" or "better_auth". Default: "rest".
 	Dialect string `json:"dialect,omitempty"`
-	// Base is the path in front of those of the dialect.
+	// Base is the path prefix of the API.
 	// Default: "/v1/auth" for rest, "/api/auth" for better_auth.
 	Base string `json:"base,omitempty"`
 
-	KeyPlaces
+	CredentialSources
 
-	// Secret is "check" to check X-API-Secret for keys that have a secret, or
-	// "required" to refuse keys that have none. Where a gate asks for secrets, this
-	// should too: else the key alone can make another one, with a secret of its own.
-	// Default: the header is not looked at.
+	// Secret is "check" to verify X-API-Secret for keys that have a secret, or
+	// "required" to also refuse keys that have none. If a gate verifies secrets, set
+	// the same here: otherwise a key alone can create another key with its own
+	// secret. Default: secrets are not verified.
 	Secret string `json:"secret,omitempty"`
 	// User is a placeholder that holds the identity of a person, such as
-	// {http.auth.user.id}, for requests without a key. One that holds what the client
-	// has sent, such as a header, is refused, and one that reads a client certificate
-	// holds nothing unless the server has verified that against an authority.
-	// Default: none, only keys may call.
+	// {http.auth.user.id}, for requests without a key. Placeholders that hold what
+	// the client has sent, such as a header, are refused. A placeholder that reads a
+	// client certificate is empty unless the server has verified the certificate
+	// against an authority. Default: none, only keys may call.
 	User string `json:"user,omitempty"`
-	// Grant lists the permissions that such a person has, and may give to keys.
+	// Grant lists the permissions that such a person has and may give to keys.
 	// Default: read, write.
 	Grant []string `json:"grant,omitempty"`
-	// Message is the sentence in the answer to creating a key. Only for rest.
-	// Default: it says that the secret is shown only once.
+	// Message is the message in the response that creates a key. Only for rest.
+	// Default: a sentence saying that the secret is shown only once.
 	Message string `json:"message,omitempty"`
-	// Configs are the configurations whose keys may call, and are shown and made. What
-	// a key makes belongs to the configuration of that key, what a person makes to the
-	// first of these. Default: all, and "default" for people.
+	// Configs are the configurations whose keys may call, and are listed and
+	// created. A key creates keys in its own configuration, a person in the first
+	// of these. Default: all, and "default" for people.
 	Configs []string `json:"configs,omitempty"`
 	// TrustedOrigins lists other origins, such as "https://app.example.com", whose
 	// pages may call from a browser. Default: none.
@@ -66,7 +67,7 @@ type SelfService struct {
 	Organization *Organization `json:"organization,omitempty"`
 
 	logger  *zap.Logger
-	alarms  *zap.Logger // logger, but for what may come with every request
+	alarms  *zap.Logger // logger with sampling, for messages that any request may cause
 	keys    *keyring.Service
 	places  places
 	grant   key.Permissions
@@ -97,7 +98,7 @@ func (s *SelfService) Provision(ctx caddy.Context) error {
 	s.logger = ctx.Logger()
 	s.alarms = sampled(s.logger)
 	granted, err := s.granted()
-	if err = errors.Join(err, s.checkPaths()); err != nil {
+	if err = errors.Join(err, s.checkDialect()); err != nil {
 		return err
 	}
 	mod, err := ctx.App("apikey")
@@ -108,7 +109,7 @@ func (s *SelfService) Provision(ctx caddy.Context) error {
 	if s.keys, err = app.connect(); err != nil {
 		return err
 	}
-	s.places = newPlaces(app, &s.KeyPlaces)
+	s.places = newPlaces(app, &s.CredentialSources)
 	s.places.shaped = func(raw string) bool { return s.keys.HasShape(raw, s.Configs) }
 	app.exposed.add(&s.places, s.Secret != "")
 	app.secrets.apis = append(app.secrets.apis, asking{s.Secret, s.Configs})
@@ -132,11 +133,11 @@ func (s *SelfService) Validate() error {
 	if err := s.check(); err != nil {
 		return err
 	}
-	if err := s.checkWhole(); err != nil {
+	if err := s.checkTogether(); err != nil {
 		return err
 	}
 	if s.places.none() {
-		return errNoPlace
+		return errNoSource
 	}
 	if err := checkKnown(s.keys, s.Configs); err != nil {
 		return err
@@ -164,7 +165,7 @@ func (s *SelfService) credentialHeaders() []string {
 	return append(slices.Clone(s.places.headers), secretHeader)
 }
 
-// granted returns the permissions of a person.
+// granted returns the permissions of people.
 func (s *SelfService) granted() (key.Permissions, error) {
 	if s.Grant == nil {
 		return key.Permissions{key.DefaultResource: {api.Read, api.Write}}, nil
@@ -176,7 +177,7 @@ func (s *SelfService) granted() (key.Permissions, error) {
 	return p, nil
 }
 
-// ServeHTTP answers the requests that are for the API.
+// ServeHTTP answers requests for paths of the API.
 func (s *SelfService) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if s.api.Handle(w, r) {
 		return nil
@@ -187,10 +188,10 @@ func (s *SelfService) ServeHTTP(w http.ResponseWriter, r *http.Request, next cad
 // check validates each field on its own. The Caddyfile parser calls it after each
 // option, so that an error names the line of the option.
 func (s *SelfService) check() error {
-	if err := s.KeyPlaces.check(); err != nil {
+	if err := s.CredentialSources.check(); err != nil {
 		return err
 	}
-	if err := s.checkPaths(); err != nil {
+	if err := s.checkDialect(); err != nil {
 		return err
 	}
 	if err := checkSecret(s.Secret); err != nil {
@@ -207,26 +208,26 @@ func (s *SelfService) check() error {
 	return errors.Join(checkConfigList(s.Configs), api.CheckOrigins(s.TrustedOrigins), s.Organization.check())
 }
 
-// checkPaths validates what a dialect is made with.
-func (s *SelfService) checkPaths() error {
+// checkDialect validates the options that Provision needs to create the dialect.
+func (s *SelfService) checkDialect() error {
 	if _, ok := dialects[s.dialectName()]; !ok {
 		return fmt.Errorf("dialect: must be one of %s", strings.Join(dialectNames(), ", "))
 	}
 	if s.Base != "" && !isBase(s.Base) {
-		return errors.New("base: must be a path such as /v1/auth, without a slash at its end")
+		return errors.New("base: must be a path such as /v1/auth, without a trailing slash")
 	}
 	return nil
 }
 
-// checkWhole validates the options together.
-func (s *SelfService) checkWhole() error {
+// checkTogether validates the options in combination.
+func (s *SelfService) checkTogether() error {
 	switch {
 	case s.Grant != nil && s.User == "":
-		return errors.New("grant: says what a person may do, so it needs user")
+		return errors.New("grant: requires user, because it grants permissions to people")
 	case s.Message != "" && s.dialectName() != "rest":
-		return errors.New("message: is for the dialect rest only")
+		return errors.New("message: only available with dialect rest")
 	}
-	return s.Organization.checkWhole(s)
+	return s.Organization.checkTogether(s)
 }
 
 func dialectNames() (names []string) {
@@ -237,7 +238,7 @@ func dialectNames() (names []string) {
 	return names
 }
 
-// isBase reports whether requests can have a path that begins so.
+// isBase reports whether base can be the beginning of the path of a request.
 func isBase(base string) bool {
 	if base == "/" {
 		return true

@@ -54,16 +54,16 @@ func (s *SelfService) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		case "organization":
 			err = s.unmarshalOrganization(d)
 		default:
-			err = s.KeyPlaces.unmarshalOption(d)
+			err = s.CredentialSources.unmarshalOption(d)
 		}
 		if err != nil {
 			return err
 		}
-		if err := s.check(); err != nil { // here, so that the error names this line
+		if err := s.check(); err != nil { // so that the error names this line
 			return d.WrapErr(err)
 		}
 	}
-	if err := s.checkWhole(); err != nil {
+	if err := s.checkTogether(); err != nil {
 		return directive.WrapErr(err)
 	}
 	return nil
@@ -94,7 +94,7 @@ func (s *SelfService) unmarshalOrganization(d *caddyfile.Dispenser) error {
 		case "allow":
 			err = o.unmarshalAllow(d)
 		default:
-			err = d.Errf("unknown option %q", d.Val())
+			err = d.Errf("organization: unknown option %q", d.Val())
 		}
 		if err != nil {
 			return err
@@ -110,13 +110,13 @@ func (s *SelfService) unmarshalOrganization(d *caddyfile.Dispenser) error {
 func (o *Organization) unmarshalAllow(d *caddyfile.Dispenser) error {
 	args := d.RemainingArgs()
 	if len(args) < 2 {
-		return d.Err("allow: needs a role and what it may do")
+		return d.Err("allow: must be a role and one or more actions")
 	}
 	if o.Allow == nil {
 		o.Allow = map[string][]string{}
 	}
 	if o.Allow[args[0]] != nil {
-		return d.Errf("allow: %q stands twice", args[0])
+		return d.Errf("allow: %q already specified", args[0])
 	}
 	o.Allow[args[0]] = args[1:]
 	return nil

@@ -13,26 +13,28 @@ import (
 	"github.com/caddy-apikey/caddy-apikey/store"
 )
 
-// Organization lets people act for the organization that they belong to. Keys of its
-// configurations have an organization for their owner, and stand for no user.
+// Organization lets people act for the organization that they belong to. Keys of
+// its configurations are owned by an organization and identify no user.
 type Organization struct {
-	// ID is a placeholder that holds the organization of a person, empty for none.
+	// ID is a placeholder that holds the ID of the organization of a person, or
+	// nothing. Required.
 	ID string `json:"id"`
-	// Role is a placeholder that holds the roles that a person has there, separated by
-	// commas or blanks.
+	// Role is a placeholder that holds the roles of the person in the organization,
+	// separated by commas or spaces. Required.
 	Role string `json:"role"`
-	// Configs are the configurations whose keys belong to organizations.
+	// Configs are the configurations whose keys belong to organizations. Required.
 	Configs []string `json:"configs"`
-	// Allow says what each role may do: create, read, update, delete. Default: nothing.
+	// Allow lists the actions that each role may perform: create, read, update,
+	// delete. Default: none.
 	Allow map[string][]string `json:"allow,omitempty"`
-	// CreatorRole may do everything. Default: "owner".
+	// CreatorRole is the role that may perform all actions. Default: "owner".
 	CreatorRole string `json:"creator_role,omitempty"`
 }
 
 const defaultCreatorRole = "owner"
 
-// actFor says which organization a person acts for: none that is disabled, or that no
-// owner can be called.
+// actFor sets the organization that a person acts for. An organization that is
+// disabled, or whose ID cannot be that of an owner, is ignored.
 func (s *SelfService) actFor(ctx context.Context, c *api.Caller, told func(placeholder string) string) error {
 	if s.Organization == nil {
 		return nil
@@ -58,7 +60,7 @@ func (o *Organization) has(configID string) bool {
 	return o != nil && slices.Contains(o.Configs, configID)
 }
 
-// rules are what the dialect has to know.
+// rules returns the options of the dialect.
 func (o *Organization) rules() *betterauth.Organization {
 	if o == nil {
 		return nil
@@ -70,7 +72,7 @@ func (o *Organization) rules() *betterauth.Organization {
 	return r
 }
 
-// check reports what could never work.
+// check validates each field on its own.
 func (o *Organization) check() error {
 	if o == nil {
 		return nil
@@ -88,7 +90,7 @@ func (o *Organization) check() error {
 	}
 	for role, actions := range o.Allow {
 		if role == "" || strings.ContainsAny(role, ", ") {
-			return fmt.Errorf("organization: allow: %q is no role: commas and blanks separate roles", role)
+			return fmt.Errorf("organization: allow: %q is not a role: roles are separated by commas and spaces", role)
 		}
 		for _, action := range actions {
 			if !slices.Contains(betterauth.Actions, action) {
@@ -99,23 +101,23 @@ func (o *Organization) check() error {
 	return nil
 }
 
-// checkWhole reports what is missing, once all options are known.
-func (o *Organization) checkWhole(s *SelfService) error {
+// checkTogether validates the fields in combination with those of the API.
+func (o *Organization) checkTogether(s *SelfService) error {
 	switch {
 	case o == nil:
 		return nil
 	case s.dialectName() != "better_auth":
-		return errors.New("organization: is for the dialect better_auth only")
+		return errors.New("organization: only available with dialect better_auth")
 	case s.User == "":
-		return errors.New("organization: people act for it, so it needs user")
+		return errors.New("organization: requires user, because people act for it")
 	case o.Role == "":
-		return errors.New("organization: needs role: without one, nobody may do anything")
+		return errors.New("organization: requires role, because roles allow actions")
 	case len(o.Configs) == 0:
-		return errors.New("organization: needs config: the configurations whose keys belong to organizations")
+		return errors.New("organization: requires config, the configurations whose keys belong to organizations")
 	}
 	for _, id := range o.Configs {
 		if s.Configs != nil && !slices.Contains(s.Configs, id) {
-			return fmt.Errorf("organization: config: %q is none of the configurations that this API is about", id)
+			return fmt.Errorf("organization: config: %q must also be in the config list of the API", id)
 		}
 	}
 	return nil

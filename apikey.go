@@ -1,8 +1,9 @@
-// Package apikey turns Caddy into a gateway that lets requests in by API key.
+// Package apikey is a plugin that makes Caddy a gateway for API keys.
 //
-// The app (module apikey) keeps the keys; the gate (directive apikey) checks
-// them; the admin API and the command line manage them. State lives as long as
-// the process uses a store and outlives reloads of the configuration.
+// The app (module apikey) configures where keys are stored and how they are
+// created. The gate (directive apikey) admits requests with a valid key. The
+// self-service API (directive apikey_api), the admin API and the command line
+// manage keys. The state of a store outlives reloads of the configuration.
 package apikey
 
 import (
@@ -24,33 +25,35 @@ func init() {
 	caddy.RegisterModule(&App{})
 }
 
-// App is the Caddy app "apikey": where keys live and how they are made. It is
-// optional: without it, the gate works with everything at its default.
+// App is the Caddy app "apikey". It configures where keys are stored and how they
+// are created and verified. It is optional: without it, the gate and the
+// self-service API use the defaults.
 type App struct {
-	// StoreRaw is where keys live: a module of the namespace apikey.stores.
+	// StoreRaw is the store of the keys: a module of the namespace apikey.stores.
 	// Default: {"store": "sqlite"}.
 	StoreRaw json.RawMessage `json:"store,omitempty" caddy:"namespace=apikey.stores inline_key=store"`
 
-	// TablePrefix stands in front of every table name. Default: none.
+	// TablePrefix is the prefix of all table names. Default: none.
 	TablePrefix string `json:"table_prefix,omitempty"`
 
-	// Headers are the request headers where a key may sit. Default: X-API-Key.
+	// Headers are the request headers that may carry a key. Default: X-API-Key.
 	Headers []string `json:"headers,omitempty"`
 
-	// Bearer also accepts "Authorization: Bearer <key>". Default: true.
+	// Bearer also accepts a key in "Authorization: Bearer <key>". Default: true.
 	Bearer *bool `json:"bearer,omitempty"`
 
-	// SecretPrefix stands in front of new secrets. Default: "clsk_".
+	// SecretPrefix is the prefix of new secrets. Default: "clsk_".
 	SecretPrefix *string `json:"secret_prefix,omitempty"`
 
-	// Credits say how credits are taken from keys. Default: {"mode": "strict"}.
+	// Credits configures how credits are taken from keys.
+	// Default: {"mode": "strict"}.
 	Credits *Credits `json:"credits,omitempty"`
 
 	Plans
 	KeyRules
 
-	// Configs are named configurations beside "default", which is what KeyRules
-	// describe. Default: none.
+	// Configs are named configurations in addition to "default", which the options
+	// above describe. Default: none.
 	Configs []Config `json:"configs,omitempty"`
 
 	ctx      caddy.Context // kept for Start, which asks it for the logs
@@ -59,14 +62,14 @@ type App struct {
 	secrets  secrets
 	settings *keyring.Settings
 	opener   store.Opener
-	ring     *keyring.Ring // stays after Cleanup: an admin call may have found the app just before
+	ring     *keyring.Ring // kept after Cleanup, for admin calls that have found the app before
 	joined   bool          // the pool entry is acquired
 	detach   func()
 }
 
-// rings holds one keyring per store that a configuration uses. The key is the
-// store's identity and nothing else: two configurations with other options for
-// the same store must share its counters.
+// rings holds one keyring per store in use. The key is the identity of the store
+// only: configurations with different options for the same store share its
+// counters.
 var rings = caddy.NewUsagePool()
 
 // pooled adapts a ring to the pool.
@@ -75,9 +78,9 @@ type pooled struct {
 	tablePrefix string
 }
 
-// Destruct implements caddy.Destructor. A reload holds a lock of Caddy's that its
-// whole admin endpoint waits for, and a disk may be slow: there the store is
-// closed beside it.
+// Destruct implements caddy.Destructor. A reload holds a lock that the whole admin
+// endpoint of Caddy waits for, and a disk may be slow, so during a reload the
+// store is closed in the background.
 func (p pooled) Destruct() error {
 	finish := p.Shut()
 	if caddy.Exiting() {
@@ -139,7 +142,7 @@ func (a *App) join() error {
 	if err != nil {
 		return err
 	}
-	// From here on Cleanup has an entry to give back.
+	// From here on, Cleanup has an entry to release.
 	a.ring, a.joined = entry.(pooled).Ring, true
 	a.logger.Debug("joined the state of the store", zap.Bool("shared", shared))
 	if in := entry.(pooled).tablePrefix; in != a.TablePrefix {
@@ -163,9 +166,9 @@ func (a *App) connect() (*keyring.Service, error) {
 	return a.Service(), nil
 }
 
-// report logs what no caller waits for: failures of the background work, and
-// owners and keys whose tier or configuration is not configured. The logger is asked for each time, because
-// this outlives the configuration that began it.
+// report logs failures of background work, and owners and keys whose tier or
+// configuration is not configured. It asks for the logger each time, because the
+// background work outlives the configuration that started it.
 func report(err error) {
 	var unknown *keyring.UnknownTier
 	if errors.As(err, &unknown) {
@@ -197,7 +200,7 @@ func (a *App) provisionStore(ctx caddy.Context) (store.Opener, error) {
 	return s.Opener(a.TablePrefix)
 }
 
-// Start opens the store, if no earlier configuration has.
+// Start opens the store, unless an earlier configuration has opened it.
 func (a *App) Start() error {
 	if err := a.ring.Open(context.Background()); err != nil {
 		return err
@@ -211,12 +214,12 @@ func (a *App) Start() error {
 	return nil
 }
 
-// Stop leaves everything running: on a clean exit the HTTP servers still drain
-// after this, and their requests need the keys. Cleanup lets go.
+// Stop does nothing. On a clean exit the HTTP servers may drain after it, and
+// their requests need the keys. Cleanup releases the store.
 func (a *App) Stop() error { return nil }
 
-// Cleanup leaves the state of the store, which closes it where nobody else uses
-// it. Caddy also calls it after Provision or Validate has failed.
+// Cleanup releases the state of the store, which closes the store if nothing else
+// uses it. Caddy also calls it after Provision or Validate has failed.
 func (a *App) Cleanup() error {
 	if a.detach != nil {
 		a.detach()
@@ -232,11 +235,11 @@ func (a *App) Cleanup() error {
 // check validates each field on its own. The Caddyfile parser calls it after each
 // option, so that an error names the line of the option.
 func (a *App) check() error {
-	if err := checkPlaces(a.Headers, ""); err != nil {
+	if err := checkSources(a.Headers, ""); err != nil {
 		return err
 	}
 	if a.SecretPrefix != nil && !key.ValidPrefix(*a.SecretPrefix) {
-		return fmt.Errorf("secret_prefix: must be at most %d of a-z A-Z 0-9 _ -", key.MaxPrefixLen)
+		return fmt.Errorf("secret_prefix: must be at most %d characters of a-z A-Z 0-9 _ -", key.MaxPrefixLen)
 	}
 	if err := sqlite.CheckTablePrefix(a.TablePrefix); err != nil {
 		return err
@@ -250,8 +253,9 @@ func (a *App) check() error {
 	return errors.Join(a.KeyRules.check(), a.checkConfigs())
 }
 
-// Service returns the keys under the rules of this configuration. The state behind
-// it is shared; it ends when no configuration uses the store any more.
+// Service returns the keyring with the rules of this configuration. Its state is
+// shared with other configurations that use the same store, and is closed when
+// none uses it any more.
 func (a *App) Service() *keyring.Service { return keyring.NewService(a.ring, a.settings) }
 
 // Interface guards

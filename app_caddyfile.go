@@ -58,7 +58,7 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if d.NextArg() {
 		return d.ArgErr()
 	}
-	// The lines of options that can only be checked when all are known.
+	// Where the options begin that can only be validated at the end of the block.
 	var defaultTierAt caddyfile.Dispenser
 	var configsAt []caddyfile.Dispenser
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
@@ -92,7 +92,7 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		if err != nil {
 			return err
 		}
-		if err := a.check(); err != nil { // here, so that the error names this line
+		if err := a.check(); err != nil { // so that the error names this line
 			return d.WrapErr(err)
 		}
 	}
@@ -272,7 +272,7 @@ func (r *KeyRules) unmarshalExpiration(d *caddyfile.Dispenser) error {
 		case "keep":
 			err = e.unmarshalKeep(d)
 		default:
-			err = d.Errf("unknown option %q of expiration", d.Val())
+			err = d.Errf("expiration: unknown option %q", d.Val())
 		}
 		if err != nil {
 			return err
@@ -354,7 +354,7 @@ func (p *Plans) unmarshalTier(d *caddyfile.Dispenser) error {
 		case "permissions":
 			err = appendArgs(d, &t.Permissions)
 		default:
-			err = d.Errf("unknown option %q of a tier", d.Val())
+			err = d.Errf("tier %s: unknown option %q", t.Name, d.Val())
 		}
 		if err != nil {
 			return err
@@ -383,7 +383,7 @@ func (t *Tier) unmarshalLimit(d *caddyfile.Dispenser) error {
 		return d.Errf("limit: the maximum must be an integer")
 	}
 	if l.Per, err = parsePeriod(per); err != nil {
-		return d.Errf("limit: what stands behind / %v", err)
+		return d.Errf("limit: the period %v", err)
 	}
 	t.Limits = append(t.Limits, l)
 	return nil

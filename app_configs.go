@@ -15,16 +15,16 @@ import (
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 )
 
-// Config is a named configuration: rules of its own for making and checking keys.
-// What it does not say, it takes from the app.
+// Config is a named configuration with its own rules for creating and verifying
+// keys. Options that it does not specify are inherited from the app.
 type Config struct {
-	// ID names the configuration: 1 to 64 of a-z A-Z 0-9 . _ - and not "default".
-	// Required.
+	// ID is the name of the configuration: 1 to 64 characters of a-z, A-Z, 0-9, ".",
+	// _ and -, and not "default". Required.
 	ID string `json:"id"`
 
-	// Session false keeps the keys of the configuration from standing for their
-	// owners: they set no http.auth.user.*, and get-session refuses them.
-	// Default: true.
+	// Session identifies the owner of a key as the user of a request. If it is
+	// false, the keys of the configuration set no http.auth.user.* placeholders and
+	// get-session refuses them. Default: true.
 	Session *bool `json:"session,omitempty"`
 
 	KeyRules
@@ -50,11 +50,11 @@ func (a *App) checkConfigs() error {
 func checkConfigID(id string, others []Config) error {
 	switch {
 	case !configID.MatchString(id):
-		return errors.New("config: the id must be 1 to 64 of a-z A-Z 0-9 . _ -")
+		return errors.New("config: the id must be 1 to 64 characters of a-z A-Z 0-9 . _ -")
 	case id == key.DefaultConfig:
-		return fmt.Errorf("config: the options of %q are those outside of any config", id)
+		return fmt.Errorf("config: %q is reserved for the options outside of config", id)
 	case slices.ContainsFunc(others, func(c Config) bool { return c.ID == id }):
-		return fmt.Errorf("config %s stands twice", id)
+		return fmt.Errorf("config %s already specified", id)
 	}
 	return nil
 }
@@ -64,12 +64,13 @@ func checkConfigID(id string, others []Config) error {
 func (c *Config) checkInherited(from *KeyRules) error {
 	r := c.inherit(from)
 	if err := r.check(); err != nil {
-		return fmt.Errorf("config %s, with what it takes from outside: %w", c.ID, err)
+		return fmt.Errorf("config %s, with inherited options: %w", c.ID, err)
 	}
 	return nil
 }
 
-// inherit returns the rules with what they do not say taken from others.
+// inherit returns the rules with the options that are not specified copied from
+// others.
 func (r KeyRules) inherit(from *KeyRules) KeyRules {
 	r.Prefix = cmp.Or(r.Prefix, from.Prefix)
 	r.Length = cmp.Or(r.Length, from.Length)
@@ -118,7 +119,7 @@ func (a *App) provisionRules(ctx caddy.Context, s *keyring.Settings) (err error)
 	if s.Rules, err = a.KeyRules.provision(ctx); err != nil {
 		return err
 	}
-	set(&s.Rules.SecretPrefix, a.SecretPrefix)
+	override(&s.Rules.SecretPrefix, a.SecretPrefix)
 	s.Configs = make([]keyring.Rules, len(a.Configs))
 	for i := range a.Configs {
 		id := a.Configs[i].ID
@@ -127,15 +128,15 @@ func (a *App) provisionRules(ctx caddy.Context, s *keyring.Settings) (err error)
 		}
 		s.Configs[i].ConfigID = id
 		s.Configs[i].SecretPrefix = s.Rules.SecretPrefix
-		set(&s.Configs[i].Session, a.Configs[i].Session)
+		override(&s.Configs[i].Session, a.Configs[i].Session)
 	}
 	return nil
 }
 
-// checkUsable makes a key by the rules of each configuration, which fails where
+// checkUsable generates a key by the rules of each configuration. That fails if
 // the validators refuse what the generator makes.
 func checkUsable(s *keyring.Settings) error {
-	const format = "no key could be made with this configuration: %w"
+	const format = "this configuration cannot create keys: %w"
 	if err := s.Rules.Check(); err != nil {
 		return fmt.Errorf(format, err)
 	}
@@ -147,20 +148,20 @@ func checkUsable(s *keyring.Settings) error {
 	return nil
 }
 
-// checkConfigList checks a list of configurations whose keys are let in.
+// checkConfigList checks a list of configurations whose keys are accepted.
 func checkConfigList(ids []string) error {
 	if ids != nil && len(ids) == 0 {
-		return errors.New("config: a list without configurations lets nobody in")
+		return errors.New("config: the list is empty, so no key would be accepted")
 	}
 	for i, id := range ids {
 		if slices.Contains(ids[:i], id) {
-			return fmt.Errorf("config: %q stands twice", id)
+			return fmt.Errorf("config: %q already specified", id)
 		}
 	}
 	return nil
 }
 
-// checkKnown reports configurations that there are none of.
+// checkKnown returns an error for the first configuration that does not exist.
 func checkKnown(keys *keyring.Service, ids []string) error {
 	for _, id := range ids {
 		if !keys.HasConfig(id) {

@@ -19,52 +19,54 @@ import (
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 )
 
-// Plans are the tiers that owners may have.
+// Plans are the tiers of owners.
 type Plans struct {
 	// Tiers are named plans with limits that all keys of an owner share.
 	// Default: none.
 	Tiers []Tier `json:"tiers,omitempty"`
 
-	// DefaultTier is the name of the tier of owners that have none of their own,
-	// or one that is not configured. Default: none.
+	// DefaultTier is the name of the tier of owners without a tier, and of owners
+	// whose tier is not configured. Default: none.
 	DefaultTier string `json:"default_tier,omitempty"`
 
-	// TimeZone is where days and months begin and end: a name of the IANA time
-	// zone database, such as "Asia/Shanghai". Default: "UTC".
+	// TimeZone is the time zone of calendar days and months: a name of the IANA
+	// time zone database, such as "Asia/Shanghai". Default: "UTC".
 	TimeZone string `json:"time_zone,omitempty"`
 }
 
 // Tier is a named plan.
 type Tier struct {
-	// Name of the tier: 1 to 64 printable characters without blanks.
+	// Name is the name of the tier: 1 to 64 printable characters without spaces.
+	// Required.
 	Name string `json:"name"`
 
-	// Limits that all keys of an owner share; all of them hold. Default: none.
+	// Limits are shared by all keys of an owner. All of them apply. Default: none.
 	Limits []TierLimit `json:"limits,omitempty"`
 
-	// Permissions of new keys that do not say, as "resource:action"; a bare name
-	// such as "read" means "api:read". Default: those of the app.
+	// Permissions are the permissions of new keys that are created without any, as
+	// "resource:action". An action alone, such as "read", means "api:read".
+	// Default: those of the app.
 	Permissions []string `json:"permissions,omitempty"`
 }
 
-// TierLimit is at most Max requests per period.
+// TierLimit allows at most Max requests per period.
 type TierLimit struct {
 	Max int64 `json:"max"`
-	// Per is "day" or "month", which are those of the calendar in the time zone,
-	// or a duration such as "1m", whose windows begin with the owner's first request.
+	// Per is "day" or "month", by the calendar in the time zone, or a duration such
+	// as "1m". The windows of a duration begin with the owner's first request.
 	Per Period `json:"per"`
 }
 
-// Period is a duration, or "day", or "month".
+// Period is a duration, "day" or "month".
 type Period struct {
 	unit keyring.Unit
-	text string // as it was written
+	text string // as written in the configuration
 }
 
 var (
 	errPeriod = errors.New("must be a duration such as 1m or 1h, or day, or month")
 
-	// plain is text that can stand in a rate header.
+	// plain matches text that can be written in a rate header.
 	plain = regexp.MustCompile(`^[0-9a-z.]{1,32}$`)
 )
 
@@ -80,7 +82,7 @@ func parsePeriod(s string) (Period, error) {
 		return Period{}, errPeriod
 	}
 	if d < time.Millisecond || d%time.Millisecond != 0 {
-		return Period{}, errors.New("must be whole milliseconds, at least one")
+		return Period{}, errors.New("must be a whole number of milliseconds, at least 1")
 	}
 	p := Period{keyring.Unit(d.Milliseconds()), s}
 	if !plain.MatchString(s) {
@@ -126,7 +128,7 @@ func checkTier(t *Tier, others []Tier) error {
 		return err
 	}
 	if hasTier(others, t.Name) {
-		return fmt.Errorf("tier %s stands twice", t.Name)
+		return fmt.Errorf("tier %s already specified", t.Name)
 	}
 	return nil
 }
@@ -142,15 +144,15 @@ func (p *Plans) checkDefaultTier() error {
 	return nil
 }
 
-// zone returns the time zone. The name "Local" would mean something else on
-// every host.
+// zone returns the time zone. The name "Local" is refused, because it means
+// something else on every host.
 func (p *Plans) zone() (*time.Location, error) {
 	if p.TimeZone == "" {
 		return time.UTC, nil
 	}
 	zone, err := time.LoadLocation(p.TimeZone)
 	if err != nil || p.TimeZone == "Local" {
-		return nil, fmt.Errorf("time_zone: %q is no zone of the IANA time zone database, such as Asia/Shanghai", p.TimeZone)
+		return nil, fmt.Errorf("time_zone: %q is not a name in the IANA time zone database, such as Asia/Shanghai", p.TimeZone)
 	}
 	return zone, nil
 }
@@ -158,7 +160,7 @@ func (p *Plans) zone() (*time.Location, error) {
 func (t *Tier) check() error {
 	bad := func(r rune) bool { return !unicode.IsPrint(r) || r == ' ' }
 	if n := utf8.RuneCountInString(t.Name); n < 1 || n > 64 || !utf8.ValidString(t.Name) || strings.ContainsFunc(t.Name, bad) {
-		return errors.New("tier: the name must be 1 to 64 printable characters without blanks")
+		return errors.New("tier: the name must be 1 to 64 printable characters without spaces")
 	}
 	seen := map[keyring.Unit]bool{}
 	for _, l := range t.Limits {
@@ -168,7 +170,7 @@ func (t *Tier) check() error {
 		case l.Per.unit == 0:
 			return fmt.Errorf("tier %s: limit: per %w", t.Name, errPeriod)
 		case seen[l.Per.unit]:
-			return fmt.Errorf("tier %s: limit: %s stands twice", t.Name, l.Per.text)
+			return fmt.Errorf("tier %s: limit: %s already specified", t.Name, l.Per.text)
 		}
 		seen[l.Per.unit] = true
 	}
@@ -176,7 +178,7 @@ func (t *Tier) check() error {
 	return err
 }
 
-// permissions returns nil where the tier has none of its own.
+// permissions returns nil if the tier specifies none.
 func (t *Tier) permissions() (key.Permissions, error) {
 	if t.Permissions == nil {
 		return nil, nil

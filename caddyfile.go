@@ -22,7 +22,7 @@ func init() {
 func parseGlobalOption(d *caddyfile.Dispenser, existing any) (any, error) {
 	if existing != nil {
 		d.Next()
-		return nil, d.Err("the global option apikey stands twice")
+		return nil, d.Err("the global option apikey is already specified")
 	}
 	var a App
 	if err := a.UnmarshalCaddyfile(d); err != nil {
@@ -54,7 +54,7 @@ func parseSelfService(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, erro
 // once returns an error if the option that d is at was already specified.
 func once(d *caddyfile.Dispenser, specified bool) error {
 	if specified {
-		return d.Errf("%s stands twice", d.Val())
+		return d.Errf("%s already specified", d.Val())
 	}
 	return nil
 }
@@ -83,11 +83,12 @@ func readString(d *caddyfile.Dispenser, dst *string) error {
 // readNonEmpty reads one argument, for options where an empty one would be taken
 // for the default.
 func readNonEmpty(d *caddyfile.Dispenser, dst *string) error {
+	option := d.Val()
 	if err := readString(d, dst); err != nil {
 		return err
 	}
 	if *dst == "" {
-		return d.Err("must not be empty")
+		return d.Errf("%s: must not be empty", option)
 	}
 	return nil
 }
@@ -116,6 +117,7 @@ func readFlag(d *caddyfile.Dispenser, dst *bool) error {
 
 // readOnOff reads [on|off].
 func readOnOff(d *caddyfile.Dispenser, dst **bool) error {
+	option := d.Val()
 	if err := once(d, *dst != nil); err != nil {
 		return err
 	}
@@ -126,7 +128,7 @@ func readOnOff(d *caddyfile.Dispenser, dst **bool) error {
 		case "off":
 			value = false
 		default:
-			return d.Errf("must be on or off, not %q", d.Val())
+			return d.Errf("%s: must be on or off, not %q", option, d.Val())
 		}
 	}
 	if d.NextArg() {
@@ -138,6 +140,7 @@ func readOnOff(d *caddyfile.Dispenser, dst **bool) error {
 
 // readPositive reads an integer above 0.
 func readPositive(d *caddyfile.Dispenser, dst *int) error {
+	option := d.Val()
 	if err := once(d, *dst != 0); err != nil {
 		return err
 	}
@@ -147,7 +150,7 @@ func readPositive(d *caddyfile.Dispenser, dst *int) error {
 	}
 	n, err := strconv.Atoi(s)
 	if err != nil || n == 0 {
-		return d.Errf("must be an integer above 0, not %q", s)
+		return d.Errf("%s: must be an integer above 0, not %q", option, s)
 	}
 	*dst = n
 	return nil
@@ -155,6 +158,7 @@ func readPositive(d *caddyfile.Dispenser, dst *int) error {
 
 // readRange reads <min> <max>.
 func readRange(d *caddyfile.Dispenser, dst **Range) error {
+	option := d.Val()
 	if err := once(d, *dst != nil); err != nil {
 		return err
 	}
@@ -168,21 +172,22 @@ func readRange(d *caddyfile.Dispenser, dst **Range) error {
 		r.Max, err = strconv.Atoi(highest)
 	}
 	if err != nil {
-		return d.Errf("must be two integers")
+		return d.Errf("%s: must be two integers", option)
 	}
 	*dst = r
 	return nil
 }
 
-// readDuration reads a duration, which need not be the first.
+// readDuration reads a duration. Its caller calls once.
 func readDuration(d *caddyfile.Dispenser, dst *caddy.Duration) error {
+	option := d.Val()
 	var s string
 	if err := readString(d, &s); err != nil {
 		return err
 	}
 	value, err := caddy.ParseDuration(s)
 	if err != nil {
-		return d.Errf("must be a duration such as 90d or 1h30m, not %q", s)
+		return d.Errf("%s: must be a duration such as 90d or 1h30m, not %q", option, s)
 	}
 	*dst = caddy.Duration(value)
 	return nil
@@ -226,12 +231,13 @@ func readModule(d *caddyfile.Dispenser, namespace, inlineKey string, dst *json.R
 // sets an empty list and must be the only line of the option, or "on", which
 // leaves the default. It returns false if the arguments are items of the list.
 func readListSwitch[T any](d *caddyfile.Dispenser, list *[]T) (bool, error) {
+	option := d.Val()
 	word := readSwitch(d)
 	switch {
 	case word == "on":
 		return true, nil
 	case *list != nil && (word == "off" || len(*list) == 0):
-		return true, d.Err("off must be the only line of this option")
+		return true, d.Errf("%s: off cannot be combined with other values", option)
 	case word == "off":
 		*list = []T{}
 		return true, nil

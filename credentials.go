@@ -19,28 +19,30 @@ import (
 
 const defaultHeader = "X-API-Key"
 
-// KeyPlaces say where a key may sit in a request.
-type KeyPlaces struct {
-	// Headers are the request headers where the key may sit. Default: those of the app.
+// CredentialSources are the places of a request that may carry a key.
+type CredentialSources struct {
+	// Headers are the request headers that may carry a key. Default: those of the
+	// app.
 	Headers []string `json:"headers,omitempty"`
-	// Bearer also accepts "Authorization: Bearer <key>". Default: as in the app.
+	// Bearer also accepts a key in "Authorization: Bearer <key>". Default: as in
+	// the app.
 	Bearer *bool `json:"bearer,omitempty"`
-	// Query is the query parameter where the key may sit. Default: none.
+	// Query is a query parameter that may carry a key. Default: none.
 	Query string `json:"query,omitempty"`
-	// From is a placeholder that holds the key, instead of headers and bearer.
+	// From is a placeholder that holds the key, such as
+	// {http.request.cookie.key}. It replaces headers and bearer. Default: none.
 	From string `json:"from,omitempty"`
 }
 
-// check reports what could never work.
-func (k *KeyPlaces) check() error {
-	if err := checkPlaces(k.Headers, k.Query); err != nil {
+func (k *CredentialSources) check() error {
+	if err := checkSources(k.Headers, k.Query); err != nil {
 		return err
 	}
 	if k.From == "" {
 		return nil
 	}
 	if k.Headers != nil || k.Bearer != nil || k.Query != "" {
-		return errors.New("from: stands instead of headers, bearer and query, not beside them")
+		return errors.New("from: cannot be combined with headers, bearer or query")
 	}
 	if !isPlaceholder(k.From) {
 		return errors.New("from: must be a placeholder such as {http.request.cookie.key}")
@@ -53,8 +55,9 @@ func (k *KeyPlaces) check() error {
 	return nil
 }
 
-// errNoPlace is a configuration under which no request could carry a key.
-var errNoPlace = errors.New("there is no place where a key may sit: headers, bearer and query are all off")
+// errNoSource is the error for a configuration under which no request could carry
+// a key.
+var errNoSource = errors.New("requests could not carry a key: headers, bearer and query are all off")
 
 // places are where a key may sit in a request.
 type places struct {
@@ -67,13 +70,13 @@ type places struct {
 	shaped func(string) bool
 }
 
-func newPlaces(app *App, k *KeyPlaces) places {
+func newPlaces(app *App, k *CredentialSources) places {
 	if k.From != "" {
 		return placesFrom(k.From)
 	}
 	p := places{query: k.Query, bearer: true}
-	set(&p.bearer, app.Bearer)
-	set(&p.bearer, k.Bearer)
+	override(&p.bearer, app.Bearer)
+	override(&p.bearer, k.Bearer)
 	names := k.Headers
 	if names == nil {
 		names = app.headers()
@@ -146,8 +149,8 @@ func (a *App) headers() []string {
 	return a.Headers
 }
 
-// checkPlaces reports header and parameter names that could never hold a key.
-func checkPlaces(headers []string, query string) error {
+// checkSources checks the names of headers and of a query parameter.
+func checkSources(headers []string, query string) error {
 	seen := map[string]bool{}
 	for _, name := range headers {
 		if err := checkHeaderName(name); err != nil {
@@ -156,11 +159,11 @@ func checkPlaces(headers []string, query string) error {
 		canonical := http.CanonicalHeaderKey(name)
 		switch {
 		case seen[canonical]:
-			return fmt.Errorf("headers: %s stands twice", canonical)
+			return fmt.Errorf("headers: %s already specified", canonical)
 		case canonical == "Authorization":
-			return errors.New(`headers: Authorization is what "bearer" is for`)
+			return errors.New("headers: use the option bearer for Authorization")
 		case canonical == secretHeader:
-			return errors.New("headers: X-API-Secret is the place of the secret")
+			return errors.New("headers: X-API-Secret is reserved for the secret")
 		}
 		seen[canonical] = true
 	}
@@ -170,20 +173,21 @@ func checkPlaces(headers []string, query string) error {
 	return nil
 }
 
-// checkHeaderName reports names that no request header that arrives here can have.
+// checkHeaderName returns an error for names that no request header can have when
+// it arrives here.
 func checkHeaderName(name string) error {
 	switch {
 	case !httpguts.ValidHeaderFieldName(name):
-		return fmt.Errorf("%q is not the name of a header", name)
+		return fmt.Errorf("%q is not a valid header name", name)
 	case strings.ContainsAny(name, "_."):
 		return fmt.Errorf(`%s can never match: Caddy drops headers whose name contains "_" or "."`, name)
 	case hopByHop[http.CanonicalHeaderKey(name)]:
-		return fmt.Errorf("%s belongs to the connection or the message, not to the caller", name)
+		return fmt.Errorf("%s cannot be used: it is a header of the connection or the message", name)
 	}
 	return nil
 }
 
-// hopByHop are headers that HTTP itself uses up on the way.
+// hopByHop are the headers that servers and proxies process themselves.
 var hopByHop = map[string]bool{
 	"Connection": true, "Content-Length": true, "Host": true, "Keep-Alive": true, "Proxy-Authenticate": true,
 	"Proxy-Authorization": true, "Proxy-Connection": true, "Te": true, "Trailer": true, "Transfer-Encoding": true,

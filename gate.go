@@ -24,11 +24,11 @@ func init() {
 	caddy.RegisterModule(&Gate{})
 }
 
-// Gate is the handler "apikey": it lets a request through that carries a valid
-// API key, and refuses every other one.
+// Gate is the handler "apikey". It admits requests that carry a valid API key and
+// refuses all others.
 //
-// Once a gate has run, these placeholders are always set, to nothing where there
-// is no value:
+// After a gate has run, these placeholders are set. Those without a value are
+// empty:
 //
 // Placeholder | Description
 // ------------|------------
@@ -37,48 +37,53 @@ func init() {
 // `{http.auth.user.key_name}` | The name of the key
 // `{http.auth.user.tier}` | The owner's tier
 // `{http.auth.user.config}` | The configuration of the key
-// `{http.auth.user.permissions}` | The permissions of the key, as "resource:action" separated by blanks
+// `{http.auth.user.permissions}` | The permissions of the key, as "resource:action" separated by spaces
 // `{http.auth.user.metadata.*}` | A top-level field of the key's metadata
 // `{http.apikey.error.code}` | After a refusal, its code
 type Gate struct {
-	KeyPlaces
+	CredentialSources
 
-	// Configs are the configurations whose keys the gate lets in; a key of another
-	// one is unknown to it. Default: all.
+	// Configs are the configurations whose keys are accepted. A key of another
+	// configuration is refused like an unknown key. Default: all.
 	Configs []string `json:"configs,omitempty"`
 
-	// Require lists permissions that a key must all have. Default: none.
+	// Require lists permissions. A key must have all of them. Default: none.
 	Require []string `json:"require,omitempty"`
-	// RequireAny lists lists of permissions: a key must have one of each.
+	// RequireAny lists lists of permissions. A key must have at least one
+	// permission of each list. Default: none.
 	RequireAny [][]string `json:"require_any,omitempty"`
-	// Cost is how many credits and rate slots a request takes: an integer from
-	// 0, or a placeholder that holds one. 0 checks and takes nothing. Default: 1.
+	// Cost is the number of credits, and of requests in rate limits, that a request
+	// takes: an integer from 0, or a placeholder that holds one. With 0 a key is
+	// verified and nothing is taken. Default: 1.
 	Cost caddyhttp.WeakString `json:"cost,omitempty"`
 
-	// Secret is "check" to check X-API-Secret for keys that have a secret, or
-	// "required" to refuse keys that have none. Default: the header is not looked at.
+	// Secret is "check" to verify X-API-Secret for keys that have a secret, or
+	// "required" to also refuse keys that have none. Default: secrets are not
+	// verified.
 	Secret string `json:"secret,omitempty"`
-	// Optional lets requests without a key through, unauthenticated; a bad key
-	// is still refused. Default: false.
+	// Optional admits requests without a key as unauthenticated. A request with a
+	// bad key is still refused. Default: false.
 	Optional bool `json:"optional,omitempty"`
-	// Preflight lets CORS preflight requests through without a key. They are
-	// never charged and get no identity. Default: false.
+	// Preflight admits CORS preflight requests without a key. They are not charged
+	// and have no identity. Default: false.
 	Preflight bool `json:"preflight,omitempty"`
 	// KeepKey leaves the key in the request for the next handler. Default: false.
 	KeepKey bool `json:"keep_key,omitempty"`
-	// Session sets http.auth.user.*, unless the configuration of the key does not
-	// allow it. Default: true.
+	// Session sets the placeholders http.auth.user.*, unless the configuration of
+	// the key has session off. Default: true.
 	Session *bool `json:"session,omitempty"`
-	// IdentityHeaders are set on the request, after the client's own copies were removed.
+	// IdentityHeaders are set on the request. Headers of the same names that the
+	// client has sent are always removed. Default: none.
 	IdentityHeaders []IdentityHeader `json:"identity_headers,omitempty"`
-	// RateHeaders are "draft", "legacy", "both" or "off". Default: "draft".
+	// RateHeaders selects the rate limit headers of the response: "draft",
+	// "legacy", "both" or "off". Default: "draft".
 	RateHeaders string `json:"rate_headers,omitempty"`
-	// RefundOn lists status codes of what is behind the gate that give the
-	// request's credits back, once. Default: none.
+	// RefundOn lists status codes of the next handlers for which the credits of the
+	// request are refunded. Default: none.
 	RefundOn []int `json:"refund_on,omitempty"`
 
 	logger   *zap.Logger
-	alarms   *zap.Logger // logger, but for what may come with every request
+	alarms   *zap.Logger // logger with sampling, for messages that any request may cause
 	keys     *keyring.Service
 	places   places
 	identity identity
@@ -108,7 +113,7 @@ func (g *Gate) Provision(ctx caddy.Context) error {
 	if g.keys, err = app.connect(); err != nil {
 		return err
 	}
-	g.places, g.identity = newPlaces(app, &g.KeyPlaces), newIdentity(g.IdentityHeaders)
+	g.places, g.identity = newPlaces(app, &g.CredentialSources), newIdentity(g.IdentityHeaders)
 	g.places.shaped = func(raw string) bool { return g.keys.HasShape(raw, g.Configs) }
 	app.exposed.add(&g.places, g.Secret != "")
 	app.secrets.gates = append(app.secrets.gates, asking{g.Secret, g.Configs})
@@ -122,10 +127,10 @@ func (g *Gate) Validate() error {
 	if err := g.check(); err != nil {
 		return err
 	}
-	return errors.Join(g.checkPlaces(), checkKnown(g.keys, g.Configs))
+	return errors.Join(g.checkSources(), checkKnown(g.keys, g.Configs))
 }
 
-// provisionRequest fills in what all requests have in common.
+// provisionRequest compiles what all requests have in common.
 func (g *Gate) provisionRequest() (err error) {
 	g.request = keyring.Request{
 		CheckIP: true, CheckSecret: g.Secret != "", RequireSecret: g.Secret == secretRequired,
@@ -138,8 +143,8 @@ func (g *Gate) provisionRequest() (err error) {
 	return err
 }
 
-// sampled keeps a store that is away from filling the logs: of each message, the
-// first few in a second are printed.
+// sampled returns a logger that writes only the first few of the same message in
+// a second, so that an unavailable store does not flood the logs.
 func sampled(logger *zap.Logger) *zap.Logger {
 	const each, first = time.Second, 5
 	return logger.WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core {
@@ -154,7 +159,7 @@ func (g *Gate) permissions() (all []key.Permission, anyOf [][]key.Permission, er
 	}
 	for _, list := range g.RequireAny {
 		if len(list) == 0 {
-			return nil, nil, errors.New("require_any: a list without permissions lets nobody in")
+			return nil, nil, errors.New("require_any: the list is empty, so no key would be accepted")
 		}
 		ps, err := parsePermissions(list)
 		if err != nil {
@@ -171,7 +176,7 @@ func parsePermissions(list []string) ([]key.Permission, error) {
 	}
 	var ps []key.Permission
 	for _, s := range list {
-		p, _ := key.ParsePermission(s) // as before
+		p, _ := key.ParsePermission(s) // valid: ParsePermissions has accepted it
 		ps = append(ps, p)
 	}
 	return ps, nil
@@ -334,7 +339,7 @@ func (w *statusWriter) Write(b []byte) (int, error) {
 // check validates each field on its own. The Caddyfile parser calls it after each
 // option, so that an error names the line of the option.
 func (g *Gate) check() error {
-	if err := g.KeyPlaces.check(); err != nil {
+	if err := g.CredentialSources.check(); err != nil {
 		return err
 	}
 	if _, _, err := g.permissions(); err != nil {
@@ -343,24 +348,6 @@ func (g *Gate) check() error {
 	if _, _, err := g.costs(); err != nil {
 		return err
 	}
-	return errors.Join(g.checkWords(), checkConfigList(g.Configs), checkIdentity(g.IdentityHeaders, g.Headers))
-}
-
-// checkPlaces validates what the fields and those of the app make together.
-func (g *Gate) checkPlaces() error {
-	if g.places.none() {
-		return errNoPlace
-	}
-	for i := range g.identity {
-		name := g.identity[i].canonical
-		if slices.Contains(g.places.headers, name) || name == "Cookie" && g.places.cookie != "" {
-			return fmt.Errorf("identity_header: %s is the place of a credential", name)
-		}
-	}
-	return nil
-}
-
-func (g *Gate) checkWords() error {
 	if err := checkSecret(g.Secret); err != nil {
 		return err
 	}
@@ -370,6 +357,20 @@ func (g *Gate) checkWords() error {
 	for _, status := range g.RefundOn {
 		if status < 200 || status > 599 {
 			return errors.New("refund_on: must be status codes from 200 to 599")
+		}
+	}
+	return errors.Join(checkConfigList(g.Configs), checkIdentity(g.IdentityHeaders, g.Headers))
+}
+
+// checkSources validates the credential sources together with those of the app.
+func (g *Gate) checkSources() error {
+	if g.places.none() {
+		return errNoSource
+	}
+	for i := range g.identity {
+		name := g.identity[i].canonical
+		if slices.Contains(g.places.headers, name) || name == "Cookie" && g.places.cookie != "" {
+			return fmt.Errorf("identity_header: %s carries a credential", name)
 		}
 	}
 	return nil

@@ -69,12 +69,12 @@ func (g *Gate) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		case "refund_on":
 			err = g.unmarshalRefundOn(d)
 		default:
-			err = g.KeyPlaces.unmarshalOption(d)
+			err = g.CredentialSources.unmarshalOption(d)
 		}
 		if err != nil {
 			return err
 		}
-		if err := g.check(); err != nil { // here, so that the error names this line
+		if err := g.check(); err != nil { // so that the error names this line
 			return d.WrapErr(err)
 		}
 	}
@@ -97,7 +97,7 @@ func (g *Gate) unmarshalRefundOn(d *caddyfile.Dispenser) error {
 }
 
 // unmarshalOption reads the options that the gate and the self-service API share.
-func (k *KeyPlaces) unmarshalOption(d *caddyfile.Dispenser) error {
+func (k *CredentialSources) unmarshalOption(d *caddyfile.Dispenser) error {
 	switch d.Val() {
 	case "headers":
 		return appendArgs(d, &k.Headers)
@@ -119,7 +119,7 @@ func unmarshalSecret(d *caddyfile.Dispenser, dst *string) error {
 	*dst = secretCheck
 	if d.NextArg() {
 		if *dst = d.Val(); *dst != secretRequired {
-			return d.Errf("secret: must stand alone or with %q", secretRequired)
+			return d.Errf("secret: the only allowed argument is %q", secretRequired)
 		}
 	}
 	if d.NextArg() {

@@ -16,8 +16,8 @@ func init() {
 	caddy.RegisterModule(&MatchValidator{})
 }
 
-// RandomGenerator is the default generator: base62 characters from the system's
-// random source.
+// RandomGenerator is the default generator. It generates base62 characters from
+// the random source of the system.
 type RandomGenerator struct {
 	key.Random
 }
@@ -36,14 +36,15 @@ func (*RandomGenerator) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		return d.ArgErr()
 	}
 	if d.NextBlock(d.Nesting()) {
-		return d.Errf("the random generator has no option %q", d.Val())
+		return d.Errf("generator random: unknown option %q", d.Val())
 	}
 	return nil
 }
 
-// MatchValidator lets raw keys pass that match a regular expression.
+// MatchValidator accepts raw keys that match a regular expression.
 type MatchValidator struct {
 	// Pattern is the regular expression, in the syntax of Go's package regexp.
+	// Required.
 	Pattern string `json:"pattern"`
 
 	regexp *regexp.Regexp

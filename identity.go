@@ -10,12 +10,13 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// IdentityHeader is a request header that tells the next handler who calls.
+// IdentityHeader is a request header that identifies the caller to the next
+// handler.
 type IdentityHeader struct {
-	// Name of the header.
+	// Name is the name of the header. Required.
 	Name string `json:"name"`
-	// Value of the header; placeholders are replaced. Where it is empty, the
-	// header is not set.
+	// Value is the value of the header, in which placeholders are replaced. If the
+	// result is empty, the header is not set. Required.
 	Value string `json:"value"`
 }
 
@@ -45,13 +46,13 @@ func checkIdentity(headers []IdentityHeader, keyHeaders []string) error {
 		canonical := http.CanonicalHeaderKey(h.Name)
 		switch {
 		case seen[canonical]:
-			return fmt.Errorf("identity_header: %s stands twice", canonical)
+			return fmt.Errorf("identity_header: %s already specified", canonical)
 		case h.Value == "":
 			return fmt.Errorf("identity_header: %s has no value", canonical)
 		case strings.ContainsAny(h.Value, "\r\n\x00"):
 			return fmt.Errorf("identity_header: the value of %s contains a control character", canonical)
 		case canonical == secretHeader || canonical == "Authorization" || slices.ContainsFunc(keyHeaders, func(n string) bool { return strings.EqualFold(n, canonical) }):
-			return fmt.Errorf("identity_header: %s is the place of a credential", canonical)
+			return fmt.Errorf("identity_header: %s carries a credential", canonical)
 		}
 		seen[canonical] = true
 	}

@@ -13,7 +13,7 @@ const (
 	secretHeader   = "X-Api-Secret"
 )
 
-// secretWords are the values of the option "secret", the weakest first.
+// secretWords are the values of the option "secret", in order of strictness.
 var secretWords = []string{"", secretCheck, secretRequired}
 
 func checkSecret(word string) error {
@@ -23,16 +23,16 @@ func checkSecret(word string) error {
 	return nil
 }
 
-// asking is what a handler asks of the keys of its configurations; nil are all.
+// asking is the option "secret" of a handler for the keys of its configurations; nil is all.
 type asking struct {
 	secret  string
 	configs []string
 }
 
-// secrets are what the handlers of a configuration ask of keys.
+// secrets are the options "secret" of all handlers of a configuration.
 type secrets struct{ gates, apis []asking }
 
-// weak reports whether an API asks for less than a gate does for the same keys.
+// weak reports whether an API is less strict than a gate for the same keys.
 func (s *secrets) weak() bool {
 	for _, gate := range s.gates {
 		for _, api := range s.apis {
@@ -48,9 +48,9 @@ func overlap(a, b []string) bool {
 	return a == nil || b == nil || slices.ContainsFunc(a, func(id string) bool { return slices.Contains(b, id) })
 }
 
-// warn tells that half a credential is worth a whole one.
+// warn logs a warning if an API is weaker than a gate.
 func (s *secrets) warn(logger *zap.Logger) {
 	if s.weak() {
-		logger.Warn(`an apikey_api asks for less than a gate: with the key alone one can make a key and its secret; give it the same option "secret"`)
+		logger.Warn(`an apikey_api checks secrets less strictly than a gate for the same keys: a key alone can create another key with its own secret; set the option "secret" of apikey_api as in the gate`)
 	}
 }

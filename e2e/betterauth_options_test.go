@@ -381,20 +381,20 @@ func TestBetterAuthOptions(t *testing.T) {
 func TestOrganization_refused(t *testing.T) {
 	const whole = "role {role}\nconfig team\nallow member read"
 	for name, c := range map[string]struct{ before, placeholder, block, want string }{
-		"another dialect":     {"dialect rest\nuser {http.auth.user.id}", "{org}", whole, "better_auth only"},
-		"no user":             {"dialect better_auth", "{org}", whole, "needs user"},
+		"another dialect":     {"dialect rest\nuser {http.auth.user.id}", "{org}", whole, "only available with dialect better_auth"},
+		"no user":             {"dialect better_auth", "{org}", whole, "requires user"},
 		"no placeholder":      {"dialect better_auth\nuser {http.auth.user.id}", "acme", whole, "placeholder"},
 		"what a client says":  {"dialect better_auth\nuser {http.auth.user.id}", "{http.request.header.X-Org}", whole, "not what the client says"},
 		"a role from outside": {"dialect better_auth\nuser {http.auth.user.id}", "{org}", "role {http.request.uri.query.role}\nconfig team", "not what the client says"},
-		"no role":             {"dialect better_auth\nuser {http.auth.user.id}", "{org}", "config team", "needs role"},
-		"no configuration":    {"dialect better_auth\nuser {http.auth.user.id}", "{org}", "role {role}", "needs config"},
+		"no role":             {"dialect better_auth\nuser {http.auth.user.id}", "{org}", "config team", "requires role"},
+		"no configuration":    {"dialect better_auth\nuser {http.auth.user.id}", "{org}", "role {role}", "requires config"},
 		"an unknown one":      {"dialect better_auth\nuser {http.auth.user.id}", "{org}", "role {role}\nconfig nowhere", "there is no configuration"},
-		"one twice":           {"dialect better_auth\nuser {http.auth.user.id}", "{org}", "role {role}\nconfig team team", "stands twice"},
-		"one of elsewhere":    {"dialect better_auth\nuser {http.auth.user.id}\nconfig default", "{org}", whole, "none of the configurations"},
+		"one twice":           {"dialect better_auth\nuser {http.auth.user.id}", "{org}", "role {role}\nconfig team team", "already specified"},
+		"one of elsewhere":    {"dialect better_auth\nuser {http.auth.user.id}\nconfig default", "{org}", whole, "must also be in the config list of the API"},
 		"an unknown action":   {"dialect better_auth\nuser {http.auth.user.id}", "{org}", "role {role}\nconfig team\nallow member destroy", "create, read, update, delete"},
-		"no action":           {"dialect better_auth\nuser {http.auth.user.id}", "{org}", "role {role}\nconfig team\nallow member", "what it may do"},
-		"a role twice":        {"dialect better_auth\nuser {http.auth.user.id}", "{org}", "role {role}\nconfig team\nallow member read\nallow member create", "stands twice"},
-		"two roles at once":   {"dialect better_auth\nuser {http.auth.user.id}", "{org}", "role {role}\nconfig team\nallow member,admin read", "separate roles"},
+		"no action":           {"dialect better_auth\nuser {http.auth.user.id}", "{org}", "role {role}\nconfig team\nallow member", "must be a role and one or more actions"},
+		"a role twice":        {"dialect better_auth\nuser {http.auth.user.id}", "{org}", "role {role}\nconfig team\nallow member read\nallow member create", "already specified"},
+		"two roles at once":   {"dialect better_auth\nuser {http.auth.user.id}", "{org}", "role {role}\nconfig team\nallow member,admin read", "roles are separated by"},
 		"an unknown option":   {"dialect better_auth\nuser {http.auth.user.id}", "{org}", whole + "\nsurprise", "unknown option"},
 	} {
 		t.Run(name, func(t *testing.T) {

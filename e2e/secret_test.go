@@ -103,7 +103,7 @@ func TestSelfService_secret(t *testing.T) {
 		t.Errorf("%d are left: refused calls are charged", left)
 	}
 	secretMakes(t, s)
-	awaitLog(t, s, "asks for less than a gate")
+	awaitLog(t, s, "checks secrets less strictly than a gate")
 	r := s.call("OPTIONS", "/person/api-keys", "", signedIn("bob"), "Origin: https://app.example.com", "Access-Control-Request-Method: POST")
 	if got := r.header.Get("Access-Control-Allow-Headers"); got != "content-type, authorization, x-api-key, x-api-secret" {
 		t.Errorf("a page may send %q", got)

@@ -94,7 +94,7 @@ func CheckOrigins(list []string) error {
 			return fmt.Errorf("trusted_origins: no browser sends %q: write %s", origin, sent)
 		}
 		if seen[origin] {
-			return fmt.Errorf("trusted_origins: %s is already specified", origin)
+			return fmt.Errorf("trusted_origins: %s already specified", origin)
 		}
 		seen[origin] = true
 	}
