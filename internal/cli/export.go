@@ -23,17 +23,17 @@ func (h *Host) export() *cobra.Command {
 		}
 		return c.exportFile(output)
 	})
-	cmd.Long = `Writes all owners and keys as lines of JSON, for caddy apikey import: to move to
-another server, or as a backup. No raw key is in it, because none is stored: the
-hashes are, so keys go on working where this is imported. Usage statistics are
-not in it.`
+	cmd.Long = `Writes all owners and keys as lines of JSON for "caddy apikey import": to move to
+another server, or as a backup. An export contains the hashes of the raw keys, so
+that the keys work where it is imported. It contains no raw keys, which are not
+stored, and no usage statistics.`
 	cmd.Example = `  caddy apikey export --output keys.ndjson
   caddy apikey export | gzip > keys.ndjson.gz`
-	cmd.Flags().StringVarP(&output, "output", "o", "", "`file` to write, readable for you only; it appears when it is complete; - is standard output")
+	cmd.Flags().StringVarP(&output, "output", "o", "", "`file` to write, with mode 0600; it appears when it is complete; - is standard output")
 	return cmd
 }
 
-// exportFile writes a file that is whole or not there, also when it is interrupted.
+// exportFile writes a file that is complete or absent, even if it is interrupted.
 func (c *call) exportFile(path string) (err error) {
 	target, err := exportTarget(path)
 	if err != nil {
@@ -69,8 +69,8 @@ func (c *call) exportFile(path string) (err error) {
 	return nil
 }
 
-// exportTarget finds the file that an export takes the place of. That of a link is
-// what it points to, and a device stays one.
+// exportTarget returns the file that an export replaces. A link is followed, and
+// only a regular file is replaced.
 func exportTarget(path string) (string, error) {
 	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
 		return path, nil
@@ -84,16 +84,16 @@ func exportTarget(path string) (string, error) {
 		return "", err
 	}
 	if !info.Mode().IsRegular() {
-		return "", fmt.Errorf("%s is there and no regular file: without --output the export goes to standard output", path)
+		return "", fmt.Errorf("%s exists and is not a regular file: without --output the export goes to standard output", path)
 	}
 	return target, nil
 }
 
-// exportProgress is a bar for as many keys as there are now.
+// exportProgress returns a bar for the current number of keys.
 func (c *call) exportProgress() *progress {
 	a, err := c.client.Health(c.ctx)
 	if err != nil {
-		return nil // the export itself will say so
+		return nil // the export will fail and report it
 	}
 	return c.progress(a.Value.Keys)
 }

@@ -12,17 +12,18 @@ import (
 // flagValue is the pflag.Value of a flag that sets a field of a request. A field
 // stays absent from the request unless its flag is given.
 type flagValue struct {
-	given []string // all values that were given
-	bool  bool
-	set   func(string) error
-	// clear makes the field null, or absent for false. Nil: there is no null.
+	given  []string // all values that were given
+	isBool bool
+	set    func(string) error
+	// clear sets the field to null, or for false makes it absent again. Nil: the
+	// field has no null.
 	clear func(null bool)
 }
 
 func (v *flagValue) String() string { return strings.Join(v.given, " ") }
 
 func (v *flagValue) Type() string {
-	if v.bool {
+	if v.isBool {
 		return "bool"
 	}
 	return "value"
@@ -33,10 +34,10 @@ func (v *flagValue) Set(s string) error {
 	return v.set(s)
 }
 
-// parsed returns a flagValue that passes what it parses to assign.
+// parsed returns a flagValue that passes each parsed value to assign.
 func parsed[T any](parse func(string) (T, error), assign func(T)) *flagValue {
 	_, isBool := any(*new(T)).(bool)
-	return &flagValue{bool: isBool, set: func(s string) error {
+	return &flagValue{isBool: isBool, set: func(s string) error {
 		v, err := parse(s)
 		if err == nil {
 			assign(v)
@@ -62,7 +63,7 @@ func optional[T any](to *api.Optional[T], parse func(string) (T, error)) *flagVa
 	return v
 }
 
-// credits is optional for a number of credits. "unlimited" is null.
+// credits is like optional. "unlimited" is null.
 func credits(to *api.Optional[int64]) *flagValue {
 	v := optional(to, parseCredits)
 	number := v.set
@@ -76,7 +77,7 @@ func credits(to *api.Optional[int64]) *flagValue {
 	return v
 }
 
-// rate is optional for the two fields of an amount for each period.
+// rate is like optional for two fields: an amount and its period.
 func (h *Host) rate(amount, millis *api.Optional[int64]) *flagValue {
 	v := parsed(h.parseRate, func(r rate) { *amount, *millis = api.Some(r.amount), api.Some(r.millis) })
 	v.clear = func(null bool) { *amount, *millis = api.Optional[int64]{Set: null}, api.Optional[int64]{Set: null} }
@@ -86,7 +87,7 @@ func (h *Host) rate(amount, millis *api.Optional[int64]) *flagValue {
 // define adds a flag. A boolean flag without a value is true.
 func define(f *pflag.FlagSet, name string, v *flagValue, usage string) {
 	flag := f.VarPF(v, name, "", usage)
-	if v.bool {
+	if v.isBool {
 		flag.NoOptDefVal = "true"
 	}
 }

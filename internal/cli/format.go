@@ -13,12 +13,10 @@ import (
 	"github.com/caddy-apikey/caddy-apikey/internal/api/admin"
 )
 
-var sprintf = fmt.Sprintf
-
 const noValue = "-"
 
-// printable escapes what a terminal would obey: control characters, and marks
-// that turn the direction of writing.
+// printable escapes what a terminal interprets: control characters, and marks that
+// change the direction of text.
 func printable(s string) string {
 	var b strings.Builder
 	for _, r := range s {
@@ -59,7 +57,7 @@ func formatBool(b bool) string {
 	return "no"
 }
 
-// duration writes milliseconds as flags read them: 90d, 1h30m, 500ms.
+// formatDuration formats milliseconds as flags accept them: 90d, 1h30m, 500ms.
 func formatDuration(ms int64) string {
 	const day = 24 * 60 * 60 * 1000
 	days, rest := ms/day, time.Duration(ms%day)*time.Millisecond
@@ -67,12 +65,12 @@ func formatDuration(ms int64) string {
 		return trimDuration(rest)
 	}
 	if rest == 0 {
-		return sprintf("%dd", days)
+		return fmt.Sprintf("%dd", days)
 	}
-	return sprintf("%dd%s", days, trimDuration(rest))
+	return fmt.Sprintf("%dd%s", days, trimDuration(rest))
 }
 
-// clock is d without the zeros at the end: 1h instead of 1h0m0s.
+// trimDuration formats d without zeros at the end: 1h instead of 1h0m0s.
 func trimDuration(d time.Duration) string {
 	s := d.String()
 	if strings.HasSuffix(s, "m0s") {
@@ -84,7 +82,7 @@ func trimDuration(d time.Duration) string {
 	return s
 }
 
-// beginning shows the first characters of a raw key, as far as they are known.
+// formatStart formats the first known characters of a raw key.
 func formatStart(k admin.Key) string {
 	switch {
 	case k.Start != nil:
@@ -96,12 +94,12 @@ func formatStart(k admin.Key) string {
 	}
 }
 
-// limit is a rate as flags read it: 100/1m.
+// formatRate formats a rate as flags accept it: 100/1m.
 func formatRate(amount, millis *int64) string {
 	if amount == nil || millis == nil {
 		return noValue
 	}
-	return sprintf("%d/%s", *amount, formatDuration(*millis))
+	return fmt.Sprintf("%d/%s", *amount, formatDuration(*millis))
 }
 
 func formatJSON(raw json.RawMessage) string {

@@ -50,7 +50,7 @@ func TestTableAlignsWideCharacters(t *testing.T) {
 	}
 }
 
-func TestHoldsRawKey(t *testing.T) {
+func TestContainsRawKey(t *testing.T) {
 	raw, err := key.Random{}.Generate("ak_", key.DefaultLength, true)
 	if err != nil {
 		t.Fatal(err)
@@ -69,7 +69,7 @@ func TestHoldsRawKey(t *testing.T) {
 		{"empty", "", false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if got := holdsRawKey(tt.in); got != tt.want {
+			if got := containsRawKey(tt.in); got != tt.want {
 				t.Errorf("got %v", got)
 			}
 		})

@@ -12,11 +12,11 @@ func (h *Host) list() *cobra.Command {
 	cmd := h.command("list [flags]", "Lists keys", noArgs, func(c *call) error {
 		a, err := fetch(pages, "keys", func() (admin.Answer[admin.KeyList], error) { return c.client.ListKeys(c.ctx, in) })
 		if err == nil && a.Value.NextCursor != nil {
-			c.note("These are %d of %d keys: --all shows every one.", len(a.Value.Keys), a.Value.Total)
+			c.note("Showing %d of %d keys. To list all of them, use --all.", len(a.Value.Keys), a.Value.Total)
 		}
 		return answer(c, a, err, keyTable)
 	})
-	cmd.Long = "Lists keys, the oldest first. Filters narrow the list; several must all fit."
+	cmd.Long = "Lists keys, the oldest first. A key must match all filters that are given."
 	cmd.Example = `  caddy apikey list --owner alice --enabled
   caddy apikey list --query build --sort -lastRequest --limit 10
   caddy apikey list --all --json | jq -r '.keys[].id'`
@@ -25,10 +25,10 @@ func (h *Host) list() *cobra.Command {
 	define(f, "owner", pointer(&in.UserID, parseText), "keys of this `userId`")
 	define(f, "config-id", pointer(&in.ConfigID, parseText), "keys of the configuration of this `name`")
 	define(f, "enabled", pointer(&in.Enabled, parseBool), "keys that are enabled")
-	define(f, "disabled", pointer(&in.Enabled, parseNot), "keys that are not")
+	define(f, "disabled", pointer(&in.Enabled, parseNot), "keys that are disabled")
 	define(f, "prefix", pointer(&in.Prefix, parseText), "keys with exactly this `prefix`")
-	define(f, "query", pointer(&in.Query, parseText), "keys with this `text` in the name or the first characters")
-	define(f, "sort", pointer(&in.Sort, sort), "`field`: createdAt, name or lastRequest, with - in front for the reverse")
+	define(f, "query", pointer(&in.Query, parseText), "keys with this `text` in their name or first characters")
+	define(f, "sort", pointer(&in.Sort, sort), "`field`: createdAt, name or lastRequest; - in front reverses the order")
 	pages = definePaging(cmd, &in.Limit, &in.Cursor)
 	cmd.MarkFlagsMutuallyExclusive("enabled", "disabled")
 	return cmd

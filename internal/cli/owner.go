@@ -19,7 +19,7 @@ func (h *Host) ownerList() *cobra.Command {
 	cmd := h.command("list [flags]", "Lists owners", noArgs, func(c *call) error {
 		a, err := fetch(pages, "owners", func() (admin.Answer[admin.OwnerList], error) { return c.client.ListOwners(c.ctx, in) })
 		if err == nil && a.Value.NextCursor != nil {
-			c.note("There are more than these %d owners: --all shows every one.", len(a.Value.Owners))
+			c.note("Showing the first %d owners. To list all of them, use --all.", len(a.Value.Owners))
 		}
 		return answer(c, a, err, ownerTable)
 	})
@@ -36,17 +36,17 @@ func (h *Host) ownerShow() *cobra.Command {
 
 func (h *Host) ownerSet() *cobra.Command {
 	var in admin.PutOwner
-	cmd := h.command("set <userId> [flags]", "Makes or changes an owner", oneArg("the userId of the owner"), func(c *call) error {
+	cmd := h.command("set <userId> [flags]", "Creates or changes an owner", oneArg("the userId of the owner"), func(c *call) error {
 		a, err := c.client.PutOwner(c.ctx, c.args[0], in)
 		return answer(c, a, err, ownerDetails)
 	})
-	cmd.Long = "Makes an owner, or changes one. The keys of a disabled owner all stop."
+	cmd.Long = "Creates or changes an owner. No key of a disabled owner works."
 	cmd.Example = `  caddy apikey owner set alice --tier pro
   caddy apikey owner set alice --disable`
 	f := cmd.Flags()
 	tier := optional(&in.Tier, parseText)
-	define(f, "tier", tier, "`name` of the owner's tier; caddy apikey tiers lists them")
-	defineNo(cmd, "tier", tier, "the default tier, if there is one")
+	define(f, "tier", tier, "`name` of the owner's tier; \"caddy apikey tiers\" lists them")
+	defineNo(cmd, "tier", tier, "the default tier, if one is configured")
 	define(f, "enable", optional(&in.Enabled, parseBool), "the owner's keys work")
 	define(f, "disable", optional(&in.Enabled, parseNot), "none of the owner's keys work")
 	cmd.MarkFlagsMutuallyExclusive("enable", "disable")
@@ -58,6 +58,6 @@ func (h *Host) ownerDelete() *cobra.Command {
 		err := c.client.DeleteOwner(c.ctx, c.args[0])
 		return c.done(err, "Deleted owner %s and all its keys.", printable(c.args[0]))
 	})
-	cmd.Long = "Deletes an owner and all its keys for good, without asking. To be able to take it\nback, use owner set --disable."
+	cmd.Long = "Deletes an owner and all its keys permanently, without asking. To be able to\nrevert it, use owner set --disable."
 	return cmd
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/caddy-apikey/caddy-apikey/internal/api/admin"
 )
 
-// call is one run of a subcommand.
+// call is one execution of a subcommand.
 type call struct {
 	*cobra.Command
 	ctx    context.Context
@@ -24,10 +24,10 @@ type call struct {
 }
 
 // command returns a subcommand.
-func (h *Host) command(use, short string, args rule, run func(*call) error) *cobra.Command {
+func (h *Host) command(use, short string, args argsRule, run func(*call) error) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: use, Short: short,
-		SilenceErrors: true, SilenceUsage: true, // finish speaks
+		SilenceErrors: true, SilenceUsage: true, // finish prints errors
 		DisableFlagsInUseLine: true,
 		Args:                  func(cmd *cobra.Command, got []string) error { return h.finish(cmd, args(got)) },
 		RunE: func(cmd *cobra.Command, got []string) error {
@@ -47,7 +47,7 @@ func (h *Host) run(cmd *cobra.Command, args []string, run func(*call) error) err
 	return run(&call{cmd, cmd.Context(), client, args, h.json})
 }
 
-// finish says what went wrong, and returns the error with the exit status.
+// finish prints an error and returns one that leads to the right exit status.
 func (h *Host) finish(cmd *cobra.Command, err error) error {
 	if err == nil {
 		return nil
@@ -66,7 +66,7 @@ func (h *Host) finish(cmd *cobra.Command, err error) error {
 	return err
 }
 
-// describe turns an error into a sentence for people.
+// describe returns the message of an error.
 func describe(err error) string {
 	var refused *admin.APIError
 	var network *url.Error
@@ -84,7 +84,7 @@ func describe(err error) string {
 
 func describeRefusal(e *admin.APIError) string {
 	if e.Status == http.StatusNotFound && e.Code == "" {
-		return "the Caddy that answers there does not know API keys: it was built without caddy-apikey"
+		return "the Caddy at this address was built without caddy-apikey"
 	}
 	message := printable(e.Message)
 	if e.Field == "" || strings.HasPrefix(e.Message, e.Field+":") {
@@ -93,19 +93,20 @@ func describeRefusal(e *admin.APIError) string {
 	return fmt.Sprintf("%s (%s)", message, printable(e.Field))
 }
 
-// answer prints an answer: as it came, or for people.
-func answer[T any](c *call, a admin.Answer[T], err error, human func(T) string) error {
+// answer prints a response of the API: as JSON, or as text returned by format.
+func answer[T any](c *call, a admin.Answer[T], err error, format func(T) string) error {
 	switch {
 	case err != nil:
 		return err
 	case c.json:
 		return write(c.OutOrStdout(), string(a.Raw))
 	default:
-		return write(c.OutOrStdout(), human(a.Value))
+		return write(c.OutOrStdout(), format(a.Value))
 	}
 }
 
-// done prints a line for people, where the API answers with nothing.
+// done prints a line where the response of the API is empty. With --json it prints
+// nothing.
 func (c *call) done(err error, format string, args ...any) error {
 	if err != nil || c.json {
 		return err
@@ -113,14 +114,14 @@ func (c *call) done(err error, format string, args ...any) error {
 	return write(c.OutOrStdout(), fmt.Sprintf(format, args...))
 }
 
-// note tells people something that is no part of the output.
+// note prints a line on standard error, unless --json is given.
 func (c *call) note(format string, args ...any) {
 	if !c.json {
 		fmt.Fprintf(c.ErrOrStderr(), format+"\n", args...)
 	}
 }
 
-// write writes text, and a newline where it does not end with one.
+// write writes text and adds a final newline if it is missing.
 func write(w io.Writer, text string) error {
 	if text != "" && !strings.HasSuffix(text, "\n") {
 		text += "\n"

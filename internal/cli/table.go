@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"fmt"
 	"strings"
 
 	"github.com/jedib0t/go-pretty/v6/table"
@@ -63,7 +64,7 @@ func details(k admin.Key) string {
 	}
 	rate := rateLimit(k)
 	if rate != noValue {
-		rate = sprintf("%s, %s, %d in this window", rate, printable(k.RateLimitAlgorithm), k.RequestCount)
+		rate = fmt.Sprintf("%s, %s, %d in this window", rate, printable(k.RateLimitAlgorithm), k.RequestCount)
 	}
 	return properties([]property{
 		{"ID", printable(k.ID)},

@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"fmt"
+
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
 
@@ -8,14 +10,14 @@ import (
 )
 
 func (h *Host) tiers() *cobra.Command {
-	cmd := h.command("tiers", "Lists the tiers that owners may have", noArgs, func(c *call) error {
+	cmd := h.command("tiers", "Lists the configured tiers", noArgs, func(c *call) error {
 		a, err := c.client.Tiers(c.ctx)
 		if err == nil && len(a.Value.Tiers) == 0 {
 			c.note("No tiers are configured.")
 		}
 		return answer(c, a, err, tierTable)
 	})
-	cmd.Long = "Lists the tiers of the configuration. All keys of an owner share the limits of the\nowner's tier; \"caddy apikey owner set\" gives an owner another one."
+	cmd.Long = "Lists the tiers of the configuration. All keys of an owner share the limits of the\nowner's tier, which \"caddy apikey owner set\" changes."
 	return cmd
 }
 
@@ -30,7 +32,7 @@ func tierTable(all admin.TierList) string {
 func tierLimits(t admin.Tier) string {
 	limits := make([]string, len(t.Limits))
 	for i, l := range t.Limits {
-		limits[i] = sprintf("%d/%s", l.Max, l.Per)
+		limits[i] = fmt.Sprintf("%d/%s", l.Max, l.Per)
 	}
 	return formatList(limits)
 }

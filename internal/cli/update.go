@@ -13,23 +13,23 @@ func (h *Host) update() *cobra.Command {
 	flags := h.keyFlags(&in)
 	cmd := h.command("update <id> [flags]", "Changes a key", oneArg("the id of the key"), func(c *call) error {
 		if reflect.ValueOf(in).IsZero() {
-			return WrongUsage("there is nothing to change: give at least one flag")
+			return WrongUsage("at least one flag is required")
 		}
 		a, err := c.client.PatchKey(c.ctx, c.args[0], in)
 		return answer(c, a, err, details)
 	})
-	cmd.Long = `Changes a key. What no flag names stays as it is.
+	cmd.Long = `Changes the fields of a key that flags name.
 
-"no-" in front of a flag clears what the flag sets: --no-expires-in makes a key
-that never expires, --no-remaining one with unlimited credits. Lists and metadata
-are replaced whole. --add changes the credits by a number, safely beside requests
-that spend them.`
+The form of a flag with "no-" in front clears the field: with --no-expires-in the
+key never expires, with --no-remaining it has unlimited credits. Lists and
+metadata are replaced as a whole. --add changes the credits by a number and is
+safe while requests spend them.`
 	cmd.Example = `  caddy apikey update 6a1f0c2d9b3e4f5a6b7c8d9e --name "build server" --expires-in 90d
   caddy apikey update 6a1f0c2d9b3e4f5a6b7c8d9e --add 500
   caddy apikey update 6a1f0c2d9b3e4f5a6b7c8d9e --no-rate-limit --no-allowed-ip`
 	defineKeyFlags(cmd, flags)
 	f := cmd.Flags()
-	define(f, "add", optional(&in.RemainingDelta, parseNumber), "`number` of credits to add; below zero takes them away")
+	define(f, "add", optional(&in.RemainingDelta, parseNumber), "`number` of credits to add; a negative number subtracts")
 	define(f, "enabled", optional(&in.Enabled, parseBool), "the key works")
 	define(f, "disabled", optional(&in.Enabled, parseNot), "the key does not work")
 	defineNoFlags(cmd, flags)

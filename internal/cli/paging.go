@@ -11,7 +11,7 @@ import (
 	"github.com/caddy-apikey/caddy-apikey/internal/api/admin"
 )
 
-// maxPage is the largest page of the API.
+// maxPage is the largest page size of the API.
 const maxPage = int64(500)
 
 // paging are the flags of a list that comes in pages.
@@ -21,20 +21,20 @@ type paging struct {
 	all    bool
 }
 
-// definePaging adds the flags for these fields of a query.
+// definePaging adds the flags that set these fields of a query.
 func definePaging(cmd *cobra.Command, limit **int64, cursor **string) *paging {
 	p := &paging{limit: limit, cursor: cursor}
 	f := cmd.Flags()
-	define(f, "limit", pointer(limit, parseNumber), "at most this `number`, up to 500 (default 50)")
-	define(f, "cursor", pointer(cursor, parseText), "nextCursor of the `page` before")
-	define(f, "all", variable(&p.all, parseBool), "all pages")
+	define(f, "limit", pointer(limit, parseNumber), "`number` of entries at most, up to 500 (default 50)")
+	define(f, "cursor", pointer(cursor, parseText), "nextCursor of the previous `page`")
+	define(f, "all", variable(&p.all, parseBool), "list all pages")
 	cmd.MarkFlagsMutuallyExclusive("all", "limit")
 	cmd.MarkFlagsMutuallyExclusive("all", "cursor")
 	return p
 }
 
-// fetch returns one page or, with --all, all pages joined to one. name is the
-// field of a page that holds the list.
+// fetch returns one page or, with --all, all pages joined into one. name is the
+// field of the page that holds the list.
 func fetch[T any](p *paging, name string, get func() (admin.Answer[T], error)) (admin.Answer[T], error) {
 	if !p.all {
 		return get()
@@ -62,8 +62,8 @@ func fetch[T any](p *paging, name string, get func() (admin.Answer[T], error)) (
 	}
 }
 
-// join returns an answer with the items of all pages, each as the server sent it.
-// total is nil for a list that does not tell it.
+// join returns the items of all pages as one page, each item as the server sent
+// it. total is nil if the list has none.
 func join[T any](name string, items []json.RawMessage, total json.RawMessage) (a admin.Answer[T], err error) {
 	list, err := marshal(items)
 	if err != nil {

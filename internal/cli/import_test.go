@@ -133,8 +133,8 @@ func TestExportCutOff(t *testing.T) {
 		"without its end":  {whole, "a one two", "is cut off"},
 		"in the last line": {whole + `{"end":{"own`, "a one two", "is cut off"},
 		"after the header": {header, "", "is cut off"},
-		"of another end":   {whole + `{"end":{"owners":1,"keys":3}}`, "a one two", "1 owners and 3 keys, and there are 1 and 2"},
-		"two of them":      {whole + `{"end":{"owners":1,"keys":2}}` + "\n" + header, "a", "line 6 stands behind the end"},
+		"of another end":   {whole + `{"end":{"owners":1,"keys":3}}`, "a one two", "1 owners and 3 keys, but it contains 1 and 2"},
+		"two of them":      {whole + `{"end":{"owners":1,"keys":2}}` + "\n" + header, "a", "line 6 comes after the end"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := newPeer(t)
@@ -211,7 +211,7 @@ func TestImportTooLongRow(t *testing.T) {
 func TestImportRetries(t *testing.T) {
 	const (
 		text  = header + `{"owner":{"userId":"a"}}` + "\n" + `{"id":"one","userId":"a"}` + "\n" + `{"end":{"owners":1,"keys":1}}`
-		again = "Run it again: what is here already is left alone."
+		again = "Run it again: existing records are left alone."
 	)
 	breakOff := func(w http.ResponseWriter) {
 		if c, _, err := http.NewResponseController(w).Hijack(); err == nil {

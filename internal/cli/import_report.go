@@ -15,22 +15,22 @@ import (
 	"github.com/caddy-apikey/caddy-apikey/internal/betterauthdb"
 )
 
-// statuses are the results of an import, in the order in which they are told.
+// statuses are the results of an import, in the order of the report.
 var statuses = []string{"created", "exists", "conflict", "invalid"}
 
-// report tells what became of an import: with --json every result, else counts,
-// and what was not imported as it was.
+// report collects the results of an import. With --json it writes each result at
+// once; otherwise it counts them, and groups what was not imported unchanged.
 type report struct {
-	c      *call
-	json   *bufio.Writer // nil: for people
-	dryRun bool
-	totals map[string]int64 // by status
-	lost   int64            // records that were imported without something
-	faults []*fault
+	c        *call
+	json     *bufio.Writer // nil: print text
+	dryRun   bool
+	totals   map[string]int64 // by status
+	lost     int64            // records that were imported without some of their data
+	problems []*problem
 }
 
-// fault is something that happened to one or more records.
-type fault struct {
+// problem is one message about one or more records.
+type problem struct {
 	status, field, message string
 	records                int64
 	examples               []string
@@ -47,37 +47,37 @@ func newReport(c *call, dryRun bool) *report {
 	return r
 }
 
-// outcome is one result in the JSON report.
+// outcome is a result in the JSON report.
 type outcome struct {
 	admin.ImportResult
 	Line  int64               `json:"line,omitempty"`
 	Notes []betterauthdb.Note `json:"notes,omitempty"`
 }
 
-// add notes the result of a record.
-func (r *report) add(one item, result admin.ImportResult) error {
+// add adds the result of a record.
+func (r *report) add(rec record, result admin.ImportResult) error {
 	r.totals[result.Status]++
-	example := one.id
+	example := rec.id
 	if result.ID != nil {
 		example = *result.ID
 	}
-	if one.line > 0 {
-		example = sprintf("line %d", one.line)
+	if rec.line > 0 {
+		example = fmt.Sprintf("line %d", rec.line)
 	}
 	if result.Error != "" {
 		message := strings.TrimPrefix(result.Error, result.Field+": ")
-		if result.Field == "configId" && one.config != "" {
-			message = sprintf("%q %s", one.config, message)
+		if result.Field == "configId" && rec.config != "" {
+			message = fmt.Sprintf("%q %s", rec.config, message)
 		}
-		r.fault(result.Status, result.Field, message, example)
+		r.addProblem(result.Status, result.Field, message, example)
 	}
 	if result.Status != "created" {
-		one.notes = nil // of the record that was not imported now
+		rec.notes = nil // they are about the conversion of a record that was not imported
 	}
 	lost := false
-	for _, note := range one.notes {
+	for _, note := range rec.notes {
 		lost = lost || note.Lost
-		r.fault(result.Status, note.Field, note.Message, example)
+		r.addProblem(result.Status, note.Field, note.Message, example)
 	}
 	if lost {
 		r.lost++
@@ -85,27 +85,28 @@ func (r *report) add(one item, result admin.ImportResult) error {
 	if r.json == nil {
 		return nil
 	}
-	return r.write(outcome{result, one.line, one.notes})
+	return r.write(outcome{result, rec.line, rec.notes})
 }
 
 func (r *report) total() (n int64) {
-	for _, one := range r.totals {
-		n += one
+	for _, count := range r.totals {
+		n += count
 	}
 	return n
 }
 
-func (r *report) fault(status, field, message, example string) {
-	for _, f := range r.faults {
-		if f.status == status && f.field == field && f.message == message {
-			f.records++
-			if len(f.examples) < maxExamples {
-				f.examples = append(f.examples, example)
+// addProblem adds a message about a record.
+func (r *report) addProblem(status, field, message, example string) {
+	for _, p := range r.problems {
+		if p.status == status && p.field == field && p.message == message {
+			p.records++
+			if len(p.examples) < maxExamples {
+				p.examples = append(p.examples, example)
 			}
 			return
 		}
 	}
-	r.faults = append(r.faults, &fault{status, field, message, 1, []string{example}})
+	r.problems = append(r.problems, &problem{status, field, message, 1, []string{example}})
 }
 
 func (r *report) write(o outcome) error {
@@ -120,9 +121,10 @@ func (r *report) write(o outcome) error {
 	return err
 }
 
-// close tells the sums. The error says what is not as it should be.
+// close prints the report. It returns an error if a record was not imported, or not
+// unchanged.
 func (r *report) close() error {
-	if err := r.finish(); err != nil {
+	if err := r.print(); err != nil {
 		return err
 	}
 	failed := r.totals["conflict"] + r.totals["invalid"]
@@ -142,10 +144,10 @@ func records(n int64) string {
 	if n == 1 {
 		return "1 record"
 	}
-	return sprintf("%d records", n)
+	return fmt.Sprintf("%d records", n)
 }
 
-func (r *report) finish() error {
+func (r *report) print() error {
 	if r.json == nil {
 		return write(r.c.OutOrStdout(), r.text())
 	}
@@ -160,24 +162,24 @@ func (r *report) finish() error {
 	return errors.Join(err, r.json.Flush())
 }
 
-// text is the report for people.
+// text returns the report as text.
 func (r *report) text() string {
 	sums := newTable("RESULT", "RECORDS")
 	for _, status := range statuses {
-		sums.AppendRow(table.Row{status, sprintf("%d", r.totals[status])})
+		sums.AppendRow(table.Row{status, fmt.Sprintf("%d", r.totals[status])})
 	}
 	out := sums.Render() + "\n"
 	if r.dryRun {
 		out += "This was a dry run: nothing was written.\n"
 	}
-	if len(r.faults) == 0 {
+	if len(r.problems) == 0 {
 		return out
 	}
-	faults := newTable("RESULT", "RECORDS", "FIELD", "WHAT", "SUCH AS")
-	for _, f := range r.faults {
-		faults.AppendRow(table.Row{
-			printable(f.status), sprintf("%d", f.records), printable(cmp.Or(f.field, noValue)), printable(f.message), printable(strings.Join(f.examples, ", ")),
+	problems := newTable("RESULT", "RECORDS", "FIELD", "MESSAGE", "EXAMPLES")
+	for _, p := range r.problems {
+		problems.AppendRow(table.Row{
+			printable(p.status), fmt.Sprintf("%d", p.records), printable(cmp.Or(p.field, noValue)), printable(p.message), printable(strings.Join(p.examples, ", ")),
 		})
 	}
-	return out + "\n" + faults.Render()
+	return out + "\n" + problems.Render()
 }
