@@ -18,13 +18,13 @@ var (
 	promise = regexp.MustCompile(`(?m)^- .*\n(  .*\n)*`)
 	// quotedTest is the name of a test in such an item.
 	quotedTest = regexp.MustCompile("`(Test\\w*)`")
-	// barTest is the name of a test for a row of the bar, such as TestK1_LastCredits.
-	barTest = regexp.MustCompile(`^Test[A-Z]\d+(_|$)`)
+	// requirement is the name of a test that shows a requirement, such as K1.
+	requirement = regexp.MustCompile(`^Test[A-Z]\d+(_|$)`)
 )
 
-// TestPromises holds docs/promises.md against the code: every promise names a
-// test, every test that is named exists, and every test that is named after a row
-// of the bar belongs to a promise.
+// TestPromises compares docs/promises.md with the code: every promise names a test,
+// every test that it names exists, and every test that is named after a requirement
+// belongs to a promise.
 func TestPromises(t *testing.T) {
 	const page = "docs/promises.md"
 	text, err := os.ReadFile(page)
@@ -54,7 +54,7 @@ func TestPromises(t *testing.T) {
 		}
 	}
 	for _, name := range tests {
-		if barTest.MatchString(name) && !listed[name] {
+		if requirement.MatchString(name) && !listed[name] {
 			t.Errorf("%s: no promise lists %s", page, name)
 		}
 	}
@@ -115,8 +115,8 @@ var (
 	anyLog     = regexp.MustCompile(`(?m)^\t+log( \S+)? \{\n\t+(.*)$`)
 )
 
-// TestPromises_examplesMaskKeys holds that no configuration in the documentation
-// writes keys to a log when it is copied as it is: Caddy logs the headers of a
+// TestPromises_examplesMaskKeys checks that no configuration in the documentation
+// writes keys to a log when it is copied as it is. Caddy logs the headers of a
 // request when the upstream is away, also without an access log.
 func TestPromises_examplesMaskKeys(t *testing.T) {
 	pages, err := filepath.Glob("docs/*.md")
@@ -147,4 +147,55 @@ func TestPromises_examplesMaskKeys(t *testing.T) {
 	if checked == 0 {
 		t.Error("no configuration found")
 	}
+}
+
+var (
+	fenced  = regexp.MustCompile("(?ms)^```.*?^```$")
+	heading = regexp.MustCompile(`(?m)^#+ (.*)$`)
+	link    = regexp.MustCompile(`\]\(([^)#\s]*)(?:#([^)\s]*))?\)`)
+	// noAnchor is what GitHub leaves out of the anchor of a heading.
+	noAnchor = regexp.MustCompile(`[^a-z0-9 _-]`)
+)
+
+// TestDocsLinks checks that every link within the documentation leads to a file and
+// a heading that exist.
+func TestDocsLinks(t *testing.T) {
+	pages, err := filepath.Glob("docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, page := range append(pages, "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md") {
+		for _, m := range link.FindAllStringSubmatch(prose(t, page), -1) {
+			target, anchor := filepath.Join(filepath.Dir(page), m[1]), m[2]
+			switch {
+			case strings.Contains(m[1], "://"):
+				continue
+			case m[1] == "":
+				target = page
+			}
+			if _, err := os.Stat(target); err != nil {
+				t.Errorf("%s: %v", page, err)
+			} else if anchor != "" && !slices.Contains(anchors(prose(t, target)), anchor) {
+				t.Errorf("%s: %s has no heading %q", page, target, anchor)
+			}
+		}
+	}
+}
+
+// prose returns a page without its code.
+func prose(t *testing.T, page string) string {
+	t.Helper()
+	text, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fenced.ReplaceAllString(string(text), "")
+}
+
+// anchors returns the anchors of the headings of a page.
+func anchors(text string) (all []string) {
+	for _, m := range heading.FindAllStringSubmatch(text, -1) {
+		all = append(all, strings.ReplaceAll(noAnchor.ReplaceAllString(strings.ToLower(m[1]), ""), " ", "-"))
+	}
+	return all
 }
