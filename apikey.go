@@ -64,6 +64,7 @@ type App struct {
 	opener   store.Opener
 	ring     *keyring.Ring // kept after Cleanup, for admin calls that have found the app before
 	joined   bool          // the pool entry is acquired
+	service  *keyring.Service
 	detach   func()
 }
 
@@ -115,7 +116,11 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if a.opener, err = a.provisionStore(ctx); err != nil {
 		return err
 	}
-	return a.join()
+	if err = a.join(); err != nil {
+		return err
+	}
+	a.service = keyring.NewService(a.ring, a.settings)
+	return nil
 }
 
 // Validate implements caddy.Validator.
@@ -163,7 +168,7 @@ func (a *App) connect() (*keyring.Service, error) {
 			return nil, err
 		}
 	}
-	return a.Service(), nil
+	return a.service, nil
 }
 
 // report logs failures of background work, and owners and keys whose tier or
@@ -256,7 +261,7 @@ func (a *App) check() error {
 // Service returns the keyring with the rules of this configuration. Its state is
 // shared with other configurations that use the same store, and is closed when
 // none uses it any more.
-func (a *App) Service() *keyring.Service { return keyring.NewService(a.ring, a.settings) }
+func (a *App) Service() *keyring.Service { return a.service }
 
 // Interface guards
 var (
