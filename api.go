@@ -119,7 +119,7 @@ func (s *SelfService) Provision(ctx caddy.Context) error {
 	}
 	s.places = newPlaces(app, &s.CredentialSources)
 	s.places.shaped = func(raw string) bool { return s.keys.HasShape(raw, s.Configs) }
-	app.exposed.add(&s.places, s.Secret != "")
+	app.exposed.add(ctx, &s.places, s.Secret != "")
 	app.secrets.apis = append(app.secrets.apis, asking{s.Secret, s.Configs})
 	s.grant = caller.Grantable(granted)
 	s.origins = newOrigins(s.TrustedOrigins, s.credentialHeaders())

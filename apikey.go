@@ -17,6 +17,7 @@ import (
 
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/keyring"
+	"github.com/caddy-apikey/caddy-apikey/redact"
 	"github.com/caddy-apikey/caddy-apikey/store"
 	"github.com/caddy-apikey/caddy-apikey/store/sqlite"
 )
@@ -211,7 +212,8 @@ func (a *App) Start() error {
 		return err
 	}
 	a.detach = a.ring.Attach(a.settings)
-	a.exposed.warn(a.ctx, a.logger)
+	logs, err := redact.Uncovered(a.ctx, a.exposed, a.Service().Checksums())
+	warnUncovered(a.logger, logs, err)
 	a.secrets.warn(a.logger)
 	if warning := sqlite.LibcWarning(); warning != "" {
 		a.logger.Warn(warning)

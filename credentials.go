@@ -13,6 +13,8 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 	"golang.org/x/net/http/httpguts"
+
+	"github.com/caddy-apikey/caddy-apikey/redact"
 )
 
 const defaultHeader = "X-API-Key"
@@ -111,32 +113,40 @@ func (p *places) none() bool {
 // do with cookies, also for the page of somebody else.
 func (p *places) ambient() bool { return p.cookie != "" || p.from != "" }
 
-// exposed are the places where the handlers of a configuration look for keys and
-// which Caddy would print in its logs.
-type exposed struct {
-	headers, query []string
-}
+// exposed are the places where the handlers of a configuration look for keys.
+type exposed []redact.Requests
 
-// add notes the places of a handler.
-func (e *exposed) add(p *places, secret bool) {
-	e.headers = append(e.headers, p.headers...)
+// add notes the places of a handler. ctx is that of its Provision, which knows the
+// server.
+func (e *exposed) add(ctx caddy.Context, p *places, secret bool) {
+	r := redact.Requests{Places: redact.Places{Headers: slices.Clone(p.headers)}}
 	if secret {
-		e.headers = append(e.headers, secretHeader)
+		r.Headers = append(r.Headers, secretHeader)
 	}
-	if p.query != "" {
-		e.query = append(e.query, p.query)
+	if p.bearer {
+		r.Headers = append(r.Headers, "Authorization")
 	}
+	for list, name := range map[*[]string]string{&r.Query: p.query, &r.Cookies: p.cookie, &r.From: p.from} {
+		if name != "" {
+			*list = []string{name}
+		}
+	}
+	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok && server.Logs != nil {
+		r.Credentials = server.Logs.ShouldLogCredentials
+	}
+	*e = append(*e, r)
 }
 
-// warn names the logs that would print keys.
-func (e *exposed) warn(ctx caddy.Context, logger *zap.Logger) {
-	for _, list := range []*[]string{&e.headers, &e.query} {
-		slices.Sort(*list)
-		*list = slices.Compact(*list)
+// warnUncovered names the logs that would print keys.
+func warnUncovered(logger *zap.Logger, logs []redact.Log, err error) {
+	if err != nil {
+		logger.Warn(`cannot tell which logs would print API keys: make sure that each has "format apikey_redact"`, zap.Error(err))
 	}
-	for _, log := range uncoveredLogs(ctx, e.headers, e.query) {
-		logger.Warn(`API keys would be printed in a log: give it "format apikey_redact", with these names in its block`,
-			zap.String("log", log.Log), zap.Strings("headers", log.Headers), zap.Strings("query", log.Query))
+	for _, log := range logs {
+		logger.Warn(`API keys would be printed in a log: give it "format apikey_redact", with these headers and query parameters in its block, `+
+			`and the header Cookie for cookies; what "from" reads is masked only in keys with a checksum`,
+			zap.String("log", log.Name), zap.Strings("headers", log.Headers), zap.Strings("query", log.Query),
+			zap.Strings("cookies", log.Cookies), zap.Strings("from", log.From))
 	}
 }
 

@@ -114,7 +114,7 @@ func (g *Gate) Provision(ctx caddy.Context) error {
 	}
 	g.places, g.identity = newPlaces(app, &g.CredentialSources), newIdentity(g.IdentityHeaders)
 	g.places.shaped = func(raw string) bool { return g.keys.HasShape(raw, g.Configs) }
-	app.exposed.add(&g.places, g.Secret != "")
+	app.exposed.add(ctx, &g.places, g.Secret != "")
 	app.secrets.gates = append(app.secrets.gates, asking{g.Secret, g.Configs})
 	g.session = g.Session == nil || *g.Session
 	g.ownBody = inSubrouteWithErrors(ctx)

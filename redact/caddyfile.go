@@ -1,4 +1,4 @@
-package apikey
+package redact
 
 import (
 	"encoding/json"
@@ -19,7 +19,7 @@ import (
 // `headers` adds to X-API-Key and X-API-Secret; it and `query` may be repeated.
 // `wrap` takes the place of json|console, for an encoder with options or another
 // one than these.
-func (e *RedactEncoder) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+func (e *Encoder) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // consume encoder name
 	if d.NextArg() {
 		format := d.Val()
@@ -35,9 +35,9 @@ func (e *RedactEncoder) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		var err error
 		switch d.Val() {
 		case "headers":
-			err = unmarshalNames(d, &e.Headers, checkRedactedHeader)
+			err = unmarshalNames(d, &e.Headers, checkHeader)
 		case "query":
-			err = unmarshalNames(d, &e.Query, checkRedactedQuery)
+			err = unmarshalNames(d, &e.Query, checkQuery)
 		case "wrap":
 			err = unmarshalWrap(d, &e.WrappedRaw)
 		default:

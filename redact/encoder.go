@@ -1,4 +1,6 @@
-package apikey
+// Package redact masks API keys in logs: an encoder for Caddy (module
+// caddy.logging.encoders.apikey_redact) and a probe for logs that would print keys.
+package redact
 
 import (
 	"encoding/json"
@@ -17,17 +19,17 @@ import (
 )
 
 func init() {
-	caddy.RegisterModule((*RedactEncoder)(nil))
+	caddy.RegisterModule((*Encoder)(nil))
 }
 
 // redacted stands in for whatever was masked. It is Caddy's own word, see
 // caddyhttp.LoggableHTTPHeader.
 const redacted = "REDACTED"
 
-// redactedHeaders are always masked.
-var redactedHeaders = []string{"X-API-Key", "X-API-Secret"}
+// defaultHeaders are always masked.
+var defaultHeaders = []string{"X-API-Key", "X-API-Secret"}
 
-// RedactEncoder masks API keys in log lines. It lets another encoder write the
+// Encoder masks API keys in log lines. It lets another encoder write the
 // line, then replaces with REDACTED, wherever in the line it stands (fields,
 // message, error text, what was added with With):
 //
@@ -54,7 +56,7 @@ var redactedHeaders = []string{"X-API-Key", "X-API-Secret"}
 // JSON stays valid JSON, and lines without a key are left as they are. To cover
 // everything, use this encoder for the default log as well as for the access
 // logs: errors and the admin endpoint are logged there.
-type RedactEncoder struct {
+type Encoder struct {
 	// The encoder that writes the lines. Default: `json`, or `console` if the
 	// log goes to a terminal.
 	WrappedRaw json.RawMessage `json:"wrap,omitempty" caddy:"namespace=caddy.logging.encoders inline_key=format"`
@@ -73,23 +75,23 @@ type RedactEncoder struct {
 }
 
 // CaddyModule returns the Caddy module information.
-func (*RedactEncoder) CaddyModule() caddy.ModuleInfo {
+func (*Encoder) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{
 		ID:  "caddy.logging.encoders.apikey_redact",
-		New: func() caddy.Module { return new(RedactEncoder) },
+		New: func() caddy.Module { return new(Encoder) },
 	}
 }
 
 // Provision sets up the encoder.
-func (e *RedactEncoder) Provision(ctx caddy.Context) error {
+func (e *Encoder) Provision(ctx caddy.Context) error {
 	e.ctx = ctx
 	for _, name := range e.Headers {
-		if err := checkRedactedHeader(name); err != nil {
+		if err := checkHeader(name); err != nil {
 			return fmt.Errorf("headers: %w", err)
 		}
 	}
 	for _, name := range e.Query {
-		if err := checkRedactedQuery(name); err != nil {
+		if err := checkQuery(name); err != nil {
 			return fmt.Errorf("query: %w", err)
 		}
 	}
@@ -113,7 +115,7 @@ func (e *RedactEncoder) Provision(ctx caddy.Context) error {
 
 // ConfigureDefaultFormat picks `console` for a terminal when no format was
 // chosen, like Caddy's own wrapping encoders, and hands the writer on otherwise.
-func (e *RedactEncoder) ConfigureDefaultFormat(wo caddy.WriterOpener) error {
+func (e *Encoder) ConfigureDefaultFormat(wo caddy.WriterOpener) error {
 	if !e.wrappedIsDefault {
 		if inner, ok := e.Encoder.(caddy.ConfiguresFormatterDefault); ok {
 			return inner.ConfigureDefaultFormat(wo)
@@ -127,7 +129,7 @@ func (e *RedactEncoder) ConfigureDefaultFormat(wo caddy.WriterOpener) error {
 }
 
 // wrap provisions one of Caddy's encoders and puts it to use.
-func (e *RedactEncoder) wrap(enc zapcore.Encoder) error {
+func (e *Encoder) wrap(enc zapcore.Encoder) error {
 	if p, ok := enc.(caddy.Provisioner); ok {
 		if err := p.Provision(e.ctx); err != nil {
 			return fmt.Errorf("provisioning default encoder: %w", err)
@@ -138,13 +140,13 @@ func (e *RedactEncoder) wrap(enc zapcore.Encoder) error {
 }
 
 // Clone implements zapcore.Encoder.
-func (e *RedactEncoder) Clone() zapcore.Encoder {
-	return &RedactEncoder{Encoder: e.Encoder.Clone(), mask: e.mask}
+func (e *Encoder) Clone() zapcore.Encoder {
+	return &Encoder{Encoder: e.Encoder.Clone(), mask: e.mask}
 }
 
 // EncodeEntry implements zapcore.Encoder. Masking the finished line, rather than
 // the fields, also reaches what With encoded before and what the message says.
-func (e *RedactEncoder) EncodeEntry(ent zapcore.Entry, fields []zapcore.Field) (*buffer.Buffer, error) {
+func (e *Encoder) EncodeEntry(ent zapcore.Entry, fields []zapcore.Field) (*buffer.Buffer, error) {
 	buf, err := e.Encoder.EncodeEntry(ent, fields)
 	if err != nil {
 		return buf, err
@@ -153,25 +155,25 @@ func (e *RedactEncoder) EncodeEntry(ent zapcore.Entry, fields []zapcore.Field) (
 	if len(found) == 0 {
 		return buf, nil
 	}
-	out := redactBuffers.Get()
+	out := buffers.Get()
 	writeMasked(out, buf.Bytes(), found)
 	buf.Free()
 	return out, nil
 }
 
-var redactBuffers = buffer.NewPool()
+var buffers = buffer.NewPool()
 
-// checkRedactedHeader accepts any field name of RFC 9110, 5.1: other than the
+// checkHeader accepts any field name of RFC 9110, 5.1: other than the
 // gate, the logs also see headers that Caddy drops, such as X_API_Key.
-func checkRedactedHeader(name string) error {
+func checkHeader(name string) error {
 	if !httpguts.ValidHeaderFieldName(name) {
 		return fmt.Errorf("%q is not a header name: allowed are letters, digits and !#$%%&'*+-.^_`|~", name)
 	}
 	return nil
 }
 
-// checkRedactedQuery accepts what a "key=value" pair can be recognised by.
-func checkRedactedQuery(name string) error {
+// checkQuery accepts what a "key=value" pair can be recognised by.
+func checkQuery(name string) error {
 	if name == "" {
 		return errors.New("a parameter name is empty")
 	}
@@ -185,9 +187,9 @@ func checkRedactedQuery(name string) error {
 
 // Interface guards
 var (
-	_ caddy.Provisioner                = (*RedactEncoder)(nil)
-	_ caddy.ConfiguresFormatterDefault = (*RedactEncoder)(nil)
-	_ caddyfile.Unmarshaler            = (*RedactEncoder)(nil)
-	_ zapcore.Encoder                  = (*RedactEncoder)(nil)
-	_ zapcore.ObjectMarshaler          = (*logProbe)(nil)
+	_ caddy.Provisioner                = (*Encoder)(nil)
+	_ caddy.ConfiguresFormatterDefault = (*Encoder)(nil)
+	_ caddyfile.Unmarshaler            = (*Encoder)(nil)
+	_ zapcore.Encoder                  = (*Encoder)(nil)
+	_ zapcore.ObjectMarshaler          = (*probe)(nil)
 )

@@ -1,4 +1,4 @@
-package apikey
+package redact
 
 // percentAt decodes the "%XX" at i, if there is one.
 func percentAt(b []byte, i int) (c byte, ok bool) {

@@ -1,4 +1,4 @@
-package apikey
+package redact
 
 import (
 	"bytes"
@@ -20,7 +20,7 @@ type masker struct {
 
 func newMasker(headers, query []string) *masker {
 	m := new(masker)
-	for _, name := range slices.Concat(redactedHeaders, headers) {
+	for _, name := range slices.Concat(defaultHeaders, headers) {
 		b := []byte(name)
 		for i, c := range b {
 			b[i] = foldHeader(c)

@@ -1,4 +1,4 @@
-package apikey
+package redact
 
 import (
 	"bytes"
@@ -10,8 +10,6 @@ import (
 	"hash/crc32"
 	"net/http"
 	"net/url"
-	"path/filepath"
-	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -59,7 +57,7 @@ func testContext(t testing.TB) caddy.Context {
 	return ctx
 }
 
-func newRedactEncoder(t testing.TB, e RedactEncoder) *RedactEncoder {
+func newEncoder(t testing.TB, e Encoder) *Encoder {
 	t.Helper()
 	if err := e.Provision(testContext(t)); err != nil {
 		t.Fatal(err)
@@ -247,7 +245,7 @@ func TestMaskBudget(t *testing.T) {
 	}
 }
 
-func TestRedactEncoder(t *testing.T) {
+func TestEncoder(t *testing.T) {
 	k, secret := testKey("ak_", 64), testKey("clsk_", 48)
 	request := &http.Request{
 		Method: "GET", Proto: "HTTP/2.0", Host: "api.example.com",
@@ -264,7 +262,7 @@ func TestRedactEncoder(t *testing.T) {
 	}
 	for _, format := range []string{"json", "console"} {
 		t.Run(format, func(t *testing.T) {
-			e := newRedactEncoder(t, RedactEncoder{
+			e := newEncoder(t, Encoder{
 				WrappedRaw: json.RawMessage(`{"format":"` + format + `"}`),
 				Headers:    []string{"X-Tenant-Key"},
 				Query:      []string{"api_key"},
@@ -303,13 +301,13 @@ func TestRedactEncoder(t *testing.T) {
 }
 
 // Lines without a key are what the wrapped encoder makes of them.
-func TestRedactEncoderClean(t *testing.T) {
+func TestEncoderClean(t *testing.T) {
 	ent, fields := accessLog("/v1/items?page=2", nil)
 	for format, plain := range map[string]zapcore.Encoder{"json": new(logging.JSONEncoder), "console": new(logging.ConsoleEncoder)} {
 		if err := plain.(caddy.Provisioner).Provision(testContext(t)); err != nil {
 			t.Fatal(err)
 		}
-		e := newRedactEncoder(t, RedactEncoder{WrappedRaw: json.RawMessage(`{"format":"` + format + `"}`)})
+		e := newEncoder(t, Encoder{WrappedRaw: json.RawMessage(`{"format":"` + format + `"}`)})
 		want, err := plain.EncodeEntry(ent, fields)
 		if err != nil {
 			t.Fatal(err)
@@ -328,7 +326,7 @@ func TestRedactEncoderClean(t *testing.T) {
 }
 
 // Inside and around Caddy's other wrapping encoders.
-func TestRedactEncoderNested(t *testing.T) {
+func TestEncoderNested(t *testing.T) {
 	k := testKey("ak_", 64)
 	for name, raw := range map[string]string{
 		"around filter":   `{"format":"apikey_redact","wrap":{"format":"filter","wrap":{"format":"json"},"fields":{"b":{"filter":"delete"}}}}`,
@@ -361,8 +359,8 @@ func TestRedactEncoderNested(t *testing.T) {
 	}
 }
 
-func TestRedactEncoderProvision(t *testing.T) {
-	for _, e := range []*RedactEncoder{
+func TestEncoderProvision(t *testing.T) {
+	for _, e := range []*Encoder{
 		{Headers: []string{""}},
 		{Headers: []string{"X API"}},
 		{Headers: []string{"X-Ä"}},
@@ -377,7 +375,7 @@ func TestRedactEncoderProvision(t *testing.T) {
 	}
 }
 
-func TestRedactEncoderCaddyfile(t *testing.T) {
+func TestEncoderCaddyfile(t *testing.T) {
 	for _, tt := range []struct{ name, in, want string }{
 		{"bare", `apikey_redact`, `{}`},
 		{"json", `apikey_redact json`, `{"wrap":{"format":"json"}}`},
@@ -386,7 +384,7 @@ func TestRedactEncoderCaddyfile(t *testing.T) {
 		{"wrap filter", "apikey_redact {\n wrap filter {\n wrap console\n a delete\n }\n}", `{"wrap":{"fields":{"a":{"filter":"delete"}},"format":"filter","wrap":{"format":"console"}}}`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			var e RedactEncoder
+			var e Encoder
 			if err := e.UnmarshalCaddyfile(caddyfile.NewTestDispenser(tt.in)); err != nil {
 				t.Fatal(err)
 			}
@@ -400,7 +398,7 @@ func TestRedactEncoderCaddyfile(t *testing.T) {
 	}
 }
 
-func TestRedactEncoderCaddyfileErrors(t *testing.T) {
+func TestEncoderCaddyfileErrors(t *testing.T) {
 	for _, tt := range []struct{ name, in, want string }{
 		{"unknown format", `apikey_redact xml`, "allowed are json and console"},
 		{"two formats", `apikey_redact json console`, "only one format"},
@@ -416,7 +414,7 @@ func TestRedactEncoderCaddyfileErrors(t *testing.T) {
 		{"wrap no encoder", "apikey_redact {\n wrap filter.delete\n}", "is not an encoder"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			err := new(RedactEncoder).UnmarshalCaddyfile(caddyfile.NewTestDispenser(tt.in))
+			err := new(Encoder).UnmarshalCaddyfile(caddyfile.NewTestDispenser(tt.in))
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("got %v, want one with %q", err, tt.want)
 			}
@@ -424,61 +422,11 @@ func TestRedactEncoderCaddyfileErrors(t *testing.T) {
 	}
 }
 
-func TestUncoveredLogs(t *testing.T) {
-	t.Cleanup(func() { _, _ = caddy.ProvisionContext(nil) }) // the default log is global
-	file := fmt.Sprintf(`"writer":{"output":"file","filename":%q}`, filepath.Join(t.TempDir(), "log"))
-	const (
-		redact = `"encoder":{"format":"apikey_redact","headers":["X-A"],"query":["q"]}`
-		access = `"include":["http.log.access.log0"]`
-	)
-	all := func(log string) uncoveredLog {
-		return uncoveredLog{Log: log, Headers: []string{"X-API-Key", "X-A"}, Query: []string{"q"}}
-	}
-	for _, tt := range []struct {
-		name, logs string
-		want       []uncoveredLog
-	}{
-		{"no logging at all", ``, []uncoveredLog{all("default")}},
-		{"only the site", `"log0":{` + file + `,` + redact + `,` + access + `}`, []uncoveredLog{all("default")}},
-		{"only the default", `"default":{` + file + `,` + redact + `},"log0":{` + file + `,` + access + `}`, []uncoveredLog{all("log0")}},
-		{"both", `"default":{` + file + `,` + redact + `,"exclude":["http.log.access.log0"]},"log0":{` + file + `,` + redact + `,` + access + `}`, nil},
-		{"neither", `"default":{` + file + `},"log0":{` + file + `,` + access + `,"encoder":{"format":"console"}}`, []uncoveredLog{all("default"), all("log0")}},
-		{"inside filter, sampled", `"default":{` + file + `,"sampling":{"first":1},"encoder":{"format":"filter","wrap":` + redact[len(`"encoder":`):] + `}}`, nil},
-		{"around append", `"default":{` + file + `,"encoder":{"format":"apikey_redact","headers":["X-A"],"query":["q"],"wrap":{"format":"append"}}}`, nil},
-		{"names missing", `"default":{` + file + `,"encoder":{"format":"apikey_redact"}}`, []uncoveredLog{{Log: "default", Headers: []string{"X-A"}, Query: []string{"q"}}}},
-		{"filter does it", `"default":{` + file + `,"encoder":{"format":"filter","fields":{"request>headers>X-Api-Key":{"filter":"delete"},"request>headers>X-A":{"filter":"delete"}}}}`, []uncoveredLog{{Log: "default", Query: []string{"q"}}}},
-		{"discarded", `"default":{"writer":{"output":"discard"}},"log0":{"writer":{"output":"discard"},` + access + `}`, nil},
-		{"other entries only", `"default":{` + file + `,` + redact + `},"tls":{` + file + `,"include":["tls"]},"rest":{` + file + `,"exclude":["http"]}`, nil},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			var conf caddy.Config
-			if err := json.Unmarshal([]byte(`{"logging":{"logs":{`+tt.logs+`}}}`), &conf); err != nil {
-				t.Fatal(err)
-			}
-			ctx, err := caddy.ProvisionContext(&conf)
-			if err != nil {
-				t.Fatal(err)
-			}
-			// Authorization is masked by Caddy itself.
-			got := uncoveredLogs(ctx, []string{"X-API-Key", "Authorization", "X-A"}, []string{"q"})
-			if !reflect.DeepEqual(got, tt.want) {
-				t.Errorf("got %+v, want %+v", got, tt.want)
-			}
-			if got := uncoveredLogs(ctx, []string{"Authorization"}, nil); got != nil {
-				t.Errorf("without a place that is logged, got %+v", got)
-			}
-		})
-	}
-	if got := uncoveredLogs(testContext(t), []string{"X-API-Key"}, nil); got != nil {
-		t.Errorf("without a configuration, got %+v", got)
-	}
-}
-
 // Whatever stands around a key, and wherever it is logged, it does not survive.
-func TestRedactNothingSurvives(t *testing.T) {
-	encoders := map[string]*RedactEncoder{}
+func TestNothingSurvives(t *testing.T) {
+	encoders := map[string]*Encoder{}
 	for _, format := range []string{"json", "console"} {
-		encoders[format] = newRedactEncoder(t, RedactEncoder{
+		encoders[format] = newEncoder(t, Encoder{
 			WrappedRaw: json.RawMessage(`{"format":"` + format + `"}`), Query: []string{"api_key"},
 		})
 	}
@@ -539,7 +487,7 @@ func TestRedactNothingSurvives(t *testing.T) {
 	})
 }
 
-func FuzzRedact(f *testing.F) {
+func FuzzEncoder(f *testing.F) {
 	k := testKey("ak_", 64)
 	for _, s := range []string{
 		"", k, `{"X-Api-Key":["a\"b"],"uri":"/?api_key=c&d"}`, `{"a":"{\"X-Api-Key\":[\"a\\"}`, "a\tX-API-Key: b\t{}\n", `{"x.api.key":{"a":[1,"b",{}]}}`,
@@ -547,7 +495,7 @@ func FuzzRedact(f *testing.F) {
 	} {
 		f.Add([]byte(s))
 	}
-	e := newRedactEncoder(f, RedactEncoder{WrappedRaw: json.RawMessage(`{"format":"json"}`), Headers: []string{"k"}, Query: []string{"api_key", "q"}})
+	e := newEncoder(f, Encoder{WrappedRaw: json.RawMessage(`{"format":"json"}`), Headers: []string{"k"}, Query: []string{"api_key", "q"}})
 	f.Fuzz(func(t *testing.T, data []byte) {
 		maskLine(e.mask, string(data))
 		var compact bytes.Buffer
@@ -603,12 +551,12 @@ func accessLog(uri string, header http.Header) (zapcore.Entry, []zap.Field) {
 	return zapcore.Entry{LoggerName: "http.log.access.log0", Message: "handled request", Time: time.Unix(1795296600, 123456789)}, fields
 }
 
-func BenchmarkRedact(b *testing.B) {
+func BenchmarkEncoder(b *testing.B) {
 	plain := new(logging.JSONEncoder)
 	if err := plain.Provision(testContext(b)); err != nil {
 		b.Fatal(err)
 	}
-	e := newRedactEncoder(b, RedactEncoder{WrappedRaw: json.RawMessage(`{"format":"json"}`), Query: []string{"api_key"}})
+	e := newEncoder(b, Encoder{WrappedRaw: json.RawMessage(`{"format":"json"}`), Query: []string{"api_key"}})
 	clean, cleanFields := accessLog("/v1/items?page=2&sort=name", nil)
 	dirty, dirtyFields := accessLog("/v1/items?page=2&api_key=abc", http.Header{"X-Api-Key": {testKey("ak_", 64)}})
 	for _, bb := range []struct {
