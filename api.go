@@ -12,9 +12,9 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
+	"github.com/caddy-apikey/caddy-apikey/internal/api"
 	"github.com/caddy-apikey/caddy-apikey/internal/api/betterauth"
 	"github.com/caddy-apikey/caddy-apikey/internal/api/rest"
-	"github.com/caddy-apikey/caddy-apikey/internal/caller"
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 )
@@ -71,27 +71,19 @@ type SelfService struct {
 	keys    *keyring.Service
 	places  places
 	grant   key.Permissions
-	origins origins
-	dialect dialect
+	origins *api.Origins
+	api     *api.API
 }
 
-// dialect is a set of routes and wire types of the API.
-type dialect interface {
-	// Methods returns the methods that the dialect supports at the path of r,
-	// including HEAD. It returns none if the path is not part of the dialect.
-	Methods(r *http.Request) []string
-	// Serve answers a request with any method to a path for which Methods returned
-	// some.
-	Serve(w http.ResponseWriter, r *http.Request, identify caller.Identify)
-}
-
-// dialects are the values of the option "dialect".
+// dialects are what an API may speak: the default base of each, and how it is made.
 var dialects = map[string]struct {
-	base string // default
-	make func(s *SelfService, base string) dialect
+	base string
+	open func(*SelfService, api.Mount) *api.API
 }{
-	"rest":        {"/v1/auth", (*SelfService).newREST},
-	"better_auth": {"/api/auth", (*SelfService).newBetterAuth},
+	"rest": {"/v1/auth", func(s *SelfService, m api.Mount) *api.API { return rest.New(m, s.Message) }},
+	"better_auth": {"/api/auth", func(s *SelfService, m api.Mount) *api.API {
+		return betterauth.New(m, betterauth.Options{Organization: s.Organization.rules(), Now: now})
+	}},
 }
 
 const defaultDialect = "rest"
@@ -121,14 +113,18 @@ func (s *SelfService) Provision(ctx caddy.Context) error {
 	s.places.shaped = func(raw string) bool { return s.keys.HasShape(raw, s.Configs) }
 	app.exposed.add(ctx, &s.places, s.Secret != "")
 	app.secrets.apis = append(app.secrets.apis, asking{s.Secret, s.Configs})
-	s.grant = caller.Grantable(granted)
-	s.origins = newOrigins(s.TrustedOrigins, s.credentialHeaders())
+	s.grant = api.Grantable(granted)
+	s.origins = api.NewOrigins(s.TrustedOrigins, s.credentialHeaders())
 	d := dialects[s.dialectName()]
 	base := d.base
 	if s.Base != "" {
 		base = strings.TrimSuffix(s.Base, "/")
 	}
-	s.dialect = d.make(s, base)
+	s.api = d.open(s, api.Mount{
+		Base: base, Configs: s.Configs, Identify: s.identify, Origins: s.origins,
+		Keys:   func() (*keyring.Service, error) { return s.keys, nil },
+		Report: func(err error) { s.alarms.Error("a call failed", zap.Error(err)) },
+	})
 	return nil
 }
 
@@ -154,20 +150,6 @@ func (s *SelfService) Validate() error {
 	return nil
 }
 
-func (s *SelfService) newREST(base string) dialect {
-	return rest.New(s.keys, rest.Options{
-		Base: base, Message: s.Message, Configs: s.Configs,
-		Report: func(err error) { s.alarms.Error("a call failed", zap.Error(err)) },
-	})
-}
-
-func (s *SelfService) newBetterAuth(base string) dialect {
-	return betterauth.New(s.keys, betterauth.Options{
-		Base: base, Configs: s.Configs, Organization: s.Organization.rules(), Now: now,
-		Report: func(err error) { s.alarms.Error("a call failed", zap.Error(err)) },
-	})
-}
-
 func (s *SelfService) dialectName() string {
 	if s.Dialect == "" {
 		return defaultDialect
@@ -186,7 +168,7 @@ func (s *SelfService) credentialHeaders() []string {
 // granted returns the permissions of people.
 func (s *SelfService) granted() (key.Permissions, error) {
 	if s.Grant == nil {
-		return key.Permissions{key.DefaultResource: {caller.Read, caller.Write}}, nil
+		return key.Permissions{key.DefaultResource: {api.Read, api.Write}}, nil
 	}
 	p, err := key.ParsePermissions(s.Grant)
 	if err != nil {
@@ -197,17 +179,10 @@ func (s *SelfService) granted() (key.Permissions, error) {
 
 // ServeHTTP answers requests for paths of the API.
 func (s *SelfService) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	methods := s.dialect.Methods(r)
-	if methods == nil {
-		return next.ServeHTTP(w, r)
-	}
-	// Responses tell which keys exist, and some contain one.
-	w.Header().Set("Cache-Control", "no-store")
-	if s.origins.serve(w, r, methods) {
+	if s.api.Handle(w, r) {
 		return nil
 	}
-	s.dialect.Serve(w, r, s.identify)
-	return nil
+	return next.ServeHTTP(w, r)
 }
 
 // check validates each field on its own. The Caddyfile parser calls it after each
@@ -230,7 +205,7 @@ func (s *SelfService) check() error {
 	if _, err := s.granted(); err != nil {
 		return err
 	}
-	return errors.Join(checkConfigList(s.Configs), checkOrigins(s.TrustedOrigins), s.Organization.check())
+	return errors.Join(checkConfigList(s.Configs), api.CheckOrigins(s.TrustedOrigins), s.Organization.check())
 }
 
 // checkDialect validates the options that Provision needs to create the dialect.
@@ -283,6 +258,4 @@ var (
 	_ caddy.Provisioner           = (*SelfService)(nil)
 	_ caddy.Validator             = (*SelfService)(nil)
 	_ caddyhttp.MiddlewareHandler = (*SelfService)(nil)
-	_ dialect                     = (*rest.Handler)(nil)
-	_ dialect                     = (*betterauth.Handler)(nil)
 )

@@ -8,16 +8,15 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 
-	"github.com/caddy-apikey/caddy-apikey/internal/caller"
-	"github.com/caddy-apikey/caddy-apikey/internal/strictjson"
+	"github.com/caddy-apikey/caddy-apikey/internal/api"
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 	"github.com/caddy-apikey/caddy-apikey/store"
 )
 
-// identify implements caller.Identify: a key decides alone where one was presented,
+// identify implements api.Identify: a key decides alone where one was presented,
 // else the person whom another handler has identified.
-func (s *SelfService) identify(w http.ResponseWriter, r *http.Request, need string) caller.Answer {
+func (s *SelfService) identify(w http.ResponseWriter, r *http.Request, need string) (*api.Caller, error) {
 	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	v := visitOf(r, repl)
 	f := s.find(r, repl, v)
@@ -27,10 +26,10 @@ func (s *SelfService) identify(w http.ResponseWriter, r *http.Request, need stri
 	// A gate may have refused, and removed, a key; this is an error route then. Neither
 	// what it knows of the key nor the person beside it is who calls.
 	if o := v.refusal; o != keyring.Allowed && o != keyring.Missing {
-		return s.refusal(r, keyring.Decision{Outcome: o}, nil)
+		return nil, s.refusal(r, keyring.Decision{Outcome: o}, nil)
 	}
 	if v.keyed {
-		return s.refusal(r, keyring.Decision{Outcome: keyring.Missing}, nil)
+		return nil, s.refusal(r, keyring.Decision{Outcome: keyring.Missing}, nil)
 	}
 	return s.identifyPerson(r, repl, need)
 }
@@ -65,15 +64,15 @@ func (s *SelfService) told(r *http.Request, repl *caddy.Replacer, placeholder st
 	return ""
 }
 
-func (s *SelfService) identifyKey(w http.ResponseWriter, r *http.Request, repl *caddy.Replacer, v *visit, f found, need string) caller.Answer {
+func (s *SelfService) identifyKey(w http.ResponseWriter, r *http.Request, repl *caddy.Replacer, v *visit, f found, need string) (*api.Caller, error) {
 	if o := v.presented(f); o != keyring.Allowed {
 		v.withdraw(r, s.keys, s.alarms, o)
-		return s.refusal(r, keyring.Decision{Outcome: o}, nil)
+		return nil, s.refusal(r, keyring.Decision{Outcome: o}, nil)
 	}
 	if s.places.ambient() || v.ambient {
-		if a, ok := s.forged(r); ok {
+		if err := s.origins.CheckForged(r); err != nil {
 			v.withdraw(r, s.keys, s.alarms, keyring.Forbidden)
-			return a
+			return nil, err
 		}
 	}
 	q := keyring.Request{Cost: 1, CheckIP: true, ClientIP: v.clientIP(), Counted: &v.counted, ConfigIDs: s.Configs}
@@ -81,22 +80,22 @@ func (s *SelfService) identifyKey(w http.ResponseWriter, r *http.Request, repl *
 		q.CheckSecret, q.RequireSecret, q.Secret = true, s.Secret == secretRequired, v.secretOf(r)
 	}
 	if need != "" {
-		q.RequireAny = [][]key.Permission{caller.Needs(need)}
+		q.RequireAny = [][]key.Permission{api.Needs(need)}
 	}
 	var d keyring.Decision
 	err := v.ask(r.Context(), s.keys, f, &q, &d)
 	writeRateHeaders(w.Header(), rateDraft, d.Limits, v.admitted)
 	if d.Outcome != keyring.Allowed {
 		v.withdraw(r, s.keys, s.alarms, d.Outcome)
-		return s.refusal(r, d, err)
+		return nil, s.refusal(r, d, err)
 	}
 	v.admit(repl, &d, s.stands(v, &d), s.places.ambient())
 	k, bounds := d.Key(), s.keys.BoundsOf(&d)
-	bounds.Permissions = caller.Grantable(bounds.Permissions)
-	return caller.Answer{Caller: &caller.Caller{
+	bounds.Permissions = api.Grantable(bounds.Permissions)
+	return &api.Caller{
 		UserID: k.UserID, Permissions: k.Permissions, Decision: &v.decision, Session: v.session, Bounds: bounds,
 		Withdraw: func(o keyring.Outcome) { v.withdraw(r, s.keys, s.alarms, o) },
-	}}
+	}, nil
 }
 
 // stands reports whether a key stands for its owner: where a gate has let it in, that
@@ -106,56 +105,42 @@ func (s *SelfService) stands(v *visit, d *keyring.Decision) bool {
 }
 
 // identifyPerson finds the person. Nothing is counted for people.
-func (s *SelfService) identifyPerson(r *http.Request, repl *caddy.Replacer, need string) caller.Answer {
+func (s *SelfService) identifyPerson(r *http.Request, repl *caddy.Replacer, need string) (*api.Caller, error) {
 	userID := s.person(r, repl)
 	if userID == "" {
-		return s.refusal(r, keyring.Decision{Outcome: keyring.Missing}, nil)
+		return nil, s.refusal(r, keyring.Decision{Outcome: keyring.Missing}, nil)
 	}
 	if keyring.CheckUserID(userID) != nil {
 		s.alarms.Warn("the placeholder of user holds what no owner can be called", zap.String("user", s.User))
-		return s.refusal(r, keyring.Decision{Outcome: keyring.Missing}, nil)
+		return nil, s.refusal(r, keyring.Decision{Outcome: keyring.Missing}, nil)
 	}
-	if a, ok := s.forged(r); ok {
-		return a
+	if err := s.origins.CheckForged(r); err != nil {
+		return nil, err
 	}
 	owner, err := s.keys.Owner(r.Context(), userID)
 	switch {
 	case errors.Is(err, store.ErrNotFound): // one who has no key yet
 	case err != nil:
-		return s.refusal(r, keyring.Unreachable(), err)
+		return nil, s.refusal(r, keyring.Unreachable(), err)
 	case !owner.Enabled:
-		return s.refusal(r, keyring.Decision{Outcome: keyring.Disabled}, nil)
+		return nil, s.refusal(r, keyring.Decision{Outcome: keyring.Disabled}, nil)
 	}
-	if need != "" && !caller.May(s.grant, need) {
-		return s.refusal(r, keyring.Decision{Outcome: keyring.Forbidden}, nil)
+	if need != "" && !api.May(s.grant, need) {
+		return nil, s.refusal(r, keyring.Decision{Outcome: keyring.Forbidden}, nil)
 	}
-	c := &caller.Caller{
+	c := &api.Caller{
 		UserID: userID, Permissions: s.grant, Bounds: &keyring.Bounds{Permissions: s.grant}, Withdraw: func(keyring.Outcome) {},
 	}
 	told := func(placeholder string) string { return s.told(r, repl, placeholder) }
 	if err := s.actFor(r.Context(), c, told); err != nil {
-		return s.refusal(r, keyring.Unreachable(), err)
+		return nil, s.refusal(r, keyring.Unreachable(), err)
 	}
-	return caller.Answer{Caller: c}
+	return c, nil
 }
 
-func (s *SelfService) refusal(r *http.Request, d keyring.Decision, err error) caller.Answer {
+func (s *SelfService) refusal(r *http.Request, d keyring.Decision, err error) *api.Refusal {
 	logRefusal(r, s.logger, s.alarms, &d, err)
-	return caller.Answer{Refusal: d, Challenge: s.places.challenge(d.Outcome)}
-}
-
-// forged reports a request that the page of somebody else may have made a browser
-// send, with an identity that the browser adds by itself, to change something.
-func (s *SelfService) forged(r *http.Request) (caller.Answer, bool) {
-	switch {
-	case r.Method == http.MethodGet || r.Method == http.MethodHead:
-		return caller.Answer{}, false
-	case s.origins.foreign(r):
-		return caller.Answer{Foreign: true}, true
-	case !strictjson.SaysJSON(r):
-		return caller.Answer{NotJSON: true}, true
-	}
-	return caller.Answer{}, false
+	return &api.Refusal{Decision: d, Challenge: s.places.challenge(d.Outcome)}
 }
 
 // certificatePrefix begins the placeholders that read a client's certificate.

@@ -7,8 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/caddy-apikey/caddy-apikey/internal/api"
 	"github.com/caddy-apikey/caddy-apikey/internal/api/betterauth"
-	"github.com/caddy-apikey/caddy-apikey/internal/caller"
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 	"github.com/caddy-apikey/caddy-apikey/store"
 )
@@ -35,7 +35,7 @@ const defaultCreatorRole = "owner"
 
 // actFor sets the organization that a person acts for. An organization that is
 // disabled, or whose ID cannot be that of an owner, is ignored.
-func (s *SelfService) actFor(ctx context.Context, c *caller.Caller, told func(placeholder string) string) error {
+func (s *SelfService) actFor(ctx context.Context, c *api.Caller, told func(placeholder string) string) error {
 	if s.Organization == nil {
 		return nil
 	}

@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
+	"github.com/caddy-apikey/caddy-apikey/internal/api"
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 )
@@ -203,7 +204,7 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	v := visitOf(r, repl)
 	f := g.places.find(r, repl, v.admitted)
 	v.keyed = v.keyed || f.count > 0
-	if g.Preflight && isPreflight(r) {
+	if g.Preflight && api.IsPreflight(r) {
 		g.clean(r, f)
 		return next.ServeHTTP(w, r)
 	}
@@ -291,12 +292,6 @@ func (g *Gate) clean(r *http.Request, f found) {
 	if g.request.CheckSecret {
 		delete(r.Header, secretHeader)
 	}
-}
-
-// isPreflight tells a real CORS preflight from any other OPTIONS request.
-func isPreflight(r *http.Request) bool {
-	return r.Method == http.MethodOptions && r.Header.Get("Origin") != "" &&
-		r.Header.Get("Access-Control-Request-Method") != ""
 }
 
 // serveRefunding calls the next handler and gives the credits back if it answers
