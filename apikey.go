@@ -17,7 +17,6 @@ import (
 
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/keyring"
-	"github.com/caddy-apikey/caddy-apikey/redact"
 	"github.com/caddy-apikey/caddy-apikey/store"
 	"github.com/caddy-apikey/caddy-apikey/store/sqlite"
 )
@@ -59,8 +58,7 @@ type App struct {
 
 	ctx      caddy.Context // kept for Start, which asks it for the logs
 	logger   *zap.Logger
-	exposed  exposed
-	secrets  secrets
+	handlers []handler
 	settings *keyring.Settings
 	opener   store.Opener
 	ring     *keyring.Ring // kept after Cleanup, for admin calls that have found the app before
@@ -103,7 +101,7 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 
 // Provision compiles the settings and joins the state of the store. It opens no
 // file, so that "caddy validate" does not disturb a running server: that is left
-// to Start, and on a reload to connect.
+// to Start, and on a reload to register.
 func (a *App) Provision(ctx caddy.Context) error {
 	a.ctx, a.logger = ctx, ctx.Logger()
 	a.settings = &keyring.Settings{Lease: a.Credits.lease()}
@@ -157,21 +155,6 @@ func (a *App) join() error {
 	return nil
 }
 
-// connect returns the keys to a handler that is being provisioned. By then the
-// configuration of the app is valid.
-//
-// On a reload it opens the store. Caddy starts apps in random order, so the HTTP
-// servers may serve the new configuration before Start runs: the store must be
-// open by then, and if it cannot be opened, the reload must fail.
-func (a *App) connect() (*keyring.Service, error) {
-	if caddy.ActiveContext().Context != nil {
-		if err := a.ring.Open(context.Background()); err != nil {
-			return nil, err
-		}
-	}
-	return a.service, nil
-}
-
 // report logs failures of background work, and owners and keys whose tier or
 // configuration is not configured. It asks for the logger each time, because the
 // background work outlives the configuration that started it.
@@ -212,12 +195,7 @@ func (a *App) Start() error {
 		return err
 	}
 	a.detach = a.ring.Attach(a.settings)
-	logs, err := redact.Uncovered(a.ctx, a.exposed, a.Service().Checksums())
-	warnUncovered(a.logger, logs, err)
-	a.secrets.warn(a.logger)
-	if warning := sqlite.LibcWarning(); warning != "" {
-		a.logger.Warn(warning)
-	}
+	a.warn()
 	return nil
 }
 

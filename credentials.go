@@ -11,13 +11,22 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"go.uber.org/zap"
 	"golang.org/x/net/http/httpguts"
-
-	"github.com/caddy-apikey/caddy-apikey/redact"
 )
 
-const defaultHeader = "X-API-Key"
+const (
+	defaultHeader = "X-API-Key"
+	secretHeader  = "X-Api-Secret"
+)
+
+// Values of the option "secret".
+const (
+	secretCheck    = "check"
+	secretRequired = "required"
+)
+
+// secretOptions are the values of the option "secret", in order of strictness.
+var secretOptions = []string{"", secretCheck, secretRequired}
 
 // CredentialSources are the places of a request that may carry a key.
 type CredentialSources struct {
@@ -51,6 +60,13 @@ func (k *CredentialSources) check() error {
 		if err := checkHeaderName(name); err != nil {
 			return fmt.Errorf("from: %w", err)
 		}
+	}
+	return nil
+}
+
+func checkSecret(option string) error {
+	if !slices.Contains(secretOptions, option) {
+		return fmt.Errorf("secret: must be %q or %q", secretCheck, secretRequired)
 	}
 	return nil
 }
@@ -112,43 +128,6 @@ func (p *places) none() bool {
 // ambient reports whether browsers may send a key from here by themselves, as they
 // do with cookies, also for the page of somebody else.
 func (p *places) ambient() bool { return p.cookie != "" || p.from != "" }
-
-// exposed are the places where the handlers of a configuration look for keys.
-type exposed []redact.Requests
-
-// add notes the places of a handler. ctx is that of its Provision, which knows the
-// server.
-func (e *exposed) add(ctx caddy.Context, p *places, secret bool) {
-	r := redact.Requests{Places: redact.Places{Headers: slices.Clone(p.headers)}}
-	if secret {
-		r.Headers = append(r.Headers, secretHeader)
-	}
-	if p.bearer {
-		r.Headers = append(r.Headers, "Authorization")
-	}
-	for list, name := range map[*[]string]string{&r.Query: p.query, &r.Cookies: p.cookie, &r.From: p.from} {
-		if name != "" {
-			*list = []string{name}
-		}
-	}
-	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok && server.Logs != nil {
-		r.Credentials = server.Logs.ShouldLogCredentials
-	}
-	*e = append(*e, r)
-}
-
-// warnUncovered names the logs that would print keys.
-func warnUncovered(logger *zap.Logger, logs []redact.Log, err error) {
-	if err != nil {
-		logger.Warn(`cannot tell which logs would print API keys: make sure that each has "format apikey_redact"`, zap.Error(err))
-	}
-	for _, log := range logs {
-		logger.Warn(`API keys would be printed in a log: give it "format apikey_redact", with these headers and query parameters in its block, `+
-			`and the header Cookie for cookies; what "from" reads is masked only in keys with a checksum`,
-			zap.String("log", log.Name), zap.Strings("headers", log.Headers), zap.Strings("query", log.Query),
-			zap.Strings("cookies", log.Cookies), zap.Strings("from", log.From))
-	}
-}
 
 func (a *App) headers() []string {
 	if a.Headers == nil {

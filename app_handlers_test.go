@@ -14,6 +14,32 @@ import (
 	"github.com/caddy-apikey/caddy-apikey/redact"
 )
 
+// TestWeakSecrets compares the option "secret" of gates and APIs for the same keys.
+func TestWeakSecrets(t *testing.T) {
+	for _, row := range []struct {
+		name      string
+		gate, api handler
+		weak      bool
+	}{
+		{"nobody asks", handler{}, handler{}, false},
+		{"the gate asks", handler{secret: "check"}, handler{}, true},
+		{"the API asks for less", handler{secret: "required"}, handler{secret: "check"}, true},
+		{"both ask", handler{secret: "required"}, handler{secret: "required"}, false},
+		{"the API asks for more", handler{secret: "check"}, handler{secret: "required"}, false},
+		{"an API for all keys", handler{secret: "check", configs: []string{"a"}}, handler{}, true},
+		{"a gate for all keys", handler{secret: "check"}, handler{configs: []string{"a"}}, true},
+		{"some of the same keys", handler{secret: "check", configs: []string{"a", "b"}}, handler{configs: []string{"b"}}, true},
+		{"other keys", handler{secret: "check", configs: []string{"a"}}, handler{configs: []string{"b"}}, false},
+	} {
+		row.api.kind = apiHandler
+		// A strict API and a gate without the option change nothing.
+		all := []handler{{}, row.gate, {kind: apiHandler, secret: "required"}, row.api}
+		if weakSecrets(all) != row.weak {
+			t.Errorf("%s: %v", row.name, !row.weak)
+		}
+	}
+}
+
 // What a log would print depends on the server of each handler: only one with
 // log_credentials logs Authorization and cookies.
 func TestExposedByServer(t *testing.T) {
@@ -38,7 +64,7 @@ func TestExposedByServer(t *testing.T) {
 				"with": {"listen":["127.0.0.1:8001"],"logs":%s,"routes":[{"handle":[{"handler":"subroute","routes":[{"handle":[%s]}]}]}]},
 				"beside": {"listen":["127.0.0.1:8002"],"logs":%s}
 			}}`, tt.logs, tt.handler, credentials))
-			logs, err := redact.Uncovered(ctx, app.exposed, true)
+			logs, err := redact.Uncovered(ctx, app.requests(), true)
 			if err != nil {
 				t.Fatal(err)
 			}
