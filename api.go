@@ -101,18 +101,16 @@ func (s *SelfService) Provision(ctx caddy.Context) error {
 	if err = errors.Join(err, s.checkDialect()); err != nil {
 		return err
 	}
-	mod, err := ctx.App("apikey")
+	app, err := appOf(ctx)
 	if err != nil {
-		return fmt.Errorf("loading the apikey app: %w", err)
-	}
-	app := mod.(*App)
-	if s.keys, err = app.connect(); err != nil {
 		return err
 	}
 	s.places = newPlaces(app, &s.CredentialSources)
+	s.keys, err = app.register(ctx, handler{kind: apiHandler, places: s.places, secret: s.Secret, configs: s.Configs})
+	if err != nil {
+		return err
+	}
 	s.places.shaped = func(raw string) bool { return s.keys.HasShape(raw, s.Configs) }
-	app.exposed.add(&s.places, s.Secret != "")
-	app.secrets.apis = append(app.secrets.apis, asking{s.Secret, s.Configs})
 	s.grant = api.Grantable(granted)
 	s.origins = api.NewOrigins(s.TrustedOrigins, s.credentialHeaders())
 	d := dialects[s.dialectName()]

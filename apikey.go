@@ -58,12 +58,12 @@ type App struct {
 
 	ctx      caddy.Context // kept for Start, which asks it for the logs
 	logger   *zap.Logger
-	exposed  exposed
-	secrets  secrets
+	handlers []handler
 	settings *keyring.Settings
 	opener   store.Opener
 	ring     *keyring.Ring // kept after Cleanup, for admin calls that have found the app before
 	joined   bool          // the pool entry is acquired
+	service  *keyring.Service
 	detach   func()
 }
 
@@ -101,7 +101,7 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 
 // Provision compiles the settings and joins the state of the store. It opens no
 // file, so that "caddy validate" does not disturb a running server: that is left
-// to Start, and on a reload to connect.
+// to Start, and on a reload to register.
 func (a *App) Provision(ctx caddy.Context) error {
 	a.ctx, a.logger = ctx, ctx.Logger()
 	a.settings = &keyring.Settings{Lease: a.Credits.lease()}
@@ -115,7 +115,11 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if a.opener, err = a.provisionStore(ctx); err != nil {
 		return err
 	}
-	return a.join()
+	if err = a.join(); err != nil {
+		return err
+	}
+	a.service = keyring.NewService(a.ring, a.settings)
+	return nil
 }
 
 // Validate implements caddy.Validator.
@@ -149,21 +153,6 @@ func (a *App) join() error {
 		return fmt.Errorf("table_prefix: the store is in use with %q; stop the server to change it", in)
 	}
 	return nil
-}
-
-// connect returns the keys to a handler that is being provisioned. By then the
-// configuration of the app is valid.
-//
-// On a reload it opens the store. Caddy starts apps in random order, so the HTTP
-// servers may serve the new configuration before Start runs: the store must be
-// open by then, and if it cannot be opened, the reload must fail.
-func (a *App) connect() (*keyring.Service, error) {
-	if caddy.ActiveContext().Context != nil {
-		if err := a.ring.Open(context.Background()); err != nil {
-			return nil, err
-		}
-	}
-	return a.Service(), nil
 }
 
 // report logs failures of background work, and owners and keys whose tier or
@@ -206,11 +195,7 @@ func (a *App) Start() error {
 		return err
 	}
 	a.detach = a.ring.Attach(a.settings)
-	a.exposed.warn(a.ctx, a.logger)
-	a.secrets.warn(a.logger)
-	if warning := sqlite.LibcWarning(); warning != "" {
-		a.logger.Warn(warning)
-	}
+	a.warn()
 	return nil
 }
 
@@ -256,7 +241,7 @@ func (a *App) check() error {
 // Service returns the keyring with the rules of this configuration. Its state is
 // shared with other configurations that use the same store, and is closed when
 // none uses it any more.
-func (a *App) Service() *keyring.Service { return keyring.NewService(a.ring, a.settings) }
+func (a *App) Service() *keyring.Service { return a.service }
 
 // Interface guards
 var (

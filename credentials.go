@@ -11,13 +11,22 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"go.uber.org/zap"
 	"golang.org/x/net/http/httpguts"
-
-	"github.com/caddy-apikey/caddy-apikey/redact"
 )
 
-const defaultHeader = "X-API-Key"
+const (
+	defaultHeader = "X-API-Key"
+	secretHeader  = "X-Api-Secret"
+)
+
+// Values of the option "secret".
+const (
+	secretCheck    = "check"
+	secretRequired = "required"
+)
+
+// secretOptions are the values of the option "secret", in order of strictness.
+var secretOptions = []string{"", secretCheck, secretRequired}
 
 // CredentialSources are the places of a request that may carry a key.
 type CredentialSources struct {
@@ -51,6 +60,13 @@ func (k *CredentialSources) check() error {
 		if err := checkHeaderName(name); err != nil {
 			return fmt.Errorf("from: %w", err)
 		}
+	}
+	return nil
+}
+
+func checkSecret(option string) error {
+	if !slices.Contains(secretOptions, option) {
+		return fmt.Errorf("secret: must be %q or %q", secretCheck, secretRequired)
 	}
 	return nil
 }
@@ -112,35 +128,6 @@ func (p *places) none() bool {
 // ambient reports whether browsers may send a key from here by themselves, as they
 // do with cookies, also for the page of somebody else.
 func (p *places) ambient() bool { return p.cookie != "" || p.from != "" }
-
-// exposed are the places where the handlers of a configuration look for keys and
-// which Caddy would print in its logs.
-type exposed struct {
-	headers, query []string
-}
-
-// add notes the places of a handler.
-func (e *exposed) add(p *places, secret bool) {
-	e.headers = append(e.headers, p.headers...)
-	if secret {
-		e.headers = append(e.headers, secretHeader)
-	}
-	if p.query != "" {
-		e.query = append(e.query, p.query)
-	}
-}
-
-// warn names the logs that would print keys.
-func (e *exposed) warn(ctx caddy.Context, logger *zap.Logger) {
-	for _, list := range []*[]string{&e.headers, &e.query} {
-		slices.Sort(*list)
-		*list = slices.Compact(*list)
-	}
-	for _, log := range redact.Uncovered(ctx, e.headers, e.query) {
-		logger.Warn(`API keys would be printed in a log: give it "format apikey_redact", with these names in its block`,
-			zap.String("log", log.Name), zap.Strings("headers", log.Headers), zap.Strings("query", log.Query))
-	}
-}
 
 func (a *App) headers() []string {
 	if a.Headers == nil {

@@ -105,18 +105,16 @@ func (g *Gate) Provision(ctx caddy.Context) error {
 	if err := g.provisionRequest(); err != nil {
 		return err
 	}
-	mod, err := ctx.App("apikey")
+	app, err := appOf(ctx)
 	if err != nil {
-		return fmt.Errorf("loading the apikey app: %w", err)
-	}
-	app := mod.(*App)
-	if g.keys, err = app.connect(); err != nil {
 		return err
 	}
 	g.places, g.identity = newPlaces(app, &g.CredentialSources), newIdentity(g.IdentityHeaders)
+	g.keys, err = app.register(ctx, handler{kind: gateHandler, places: g.places, secret: g.Secret, configs: g.Configs})
+	if err != nil {
+		return err
+	}
 	g.places.shaped = func(raw string) bool { return g.keys.HasShape(raw, g.Configs) }
-	app.exposed.add(&g.places, g.Secret != "")
-	app.secrets.gates = append(app.secrets.gates, asking{g.Secret, g.Configs})
 	g.session = g.Session == nil || *g.Session
 	g.ownBody = inSubrouteWithErrors(ctx)
 	return nil

@@ -57,6 +57,13 @@ func (s *Service) checksumFits(raw string) bool {
 	return s.ring.plain.Load() || key.ChecksumFits(raw)
 }
 
+// Checksums reports whether every key ends in a checksum: no stored one lacks it,
+// and no configuration makes keys without.
+func (s *Service) Checksums() bool {
+	without := func(r Rules) bool { return !r.Checksum }
+	return !s.ring.plain.Load() && !without(s.set.Rules) && !slices.ContainsFunc(s.set.Configs, without)
+}
+
 // HasShape reports whether raw has the shape of a key of one of some
 // configurations, without looking it up. Nil: of any.
 func (s *Service) HasShape(raw string, configIDs []string) bool {

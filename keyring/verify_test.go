@@ -447,6 +447,10 @@ func TestPlainKeys(t *testing.T) {
 	rules := DefaultRules()
 	rules.Checksum = false
 	off := NewService(g.ring, &Settings{Rules: rules})
+	odd := NewService(g.ring, &Settings{Rules: DefaultRules(), Configs: []Rules{rules}})
+	if !g.Checksums() || off.Checksums() || odd.Checksums() {
+		t.Errorf("checksums: %v, by rule %v, by another configuration %v", g.Checksums(), off.Checksums(), odd.Checksums())
+	}
 	k, err := off.Create(context.Background(), Draft{UserID: "alice"})
 	if err != nil {
 		t.Fatal(err)
@@ -461,4 +465,7 @@ func TestPlainKeys(t *testing.T) {
 	}
 	g.restart()
 	g.want(k.Raw, Allowed)
+	if g.Checksums() {
+		t.Error("checksums, though a key without one is stored")
+	}
 }

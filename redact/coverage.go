@@ -3,68 +3,95 @@ package redact
 import (
 	"bytes"
 	"cmp"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
 	"reflect"
 	"slices"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+
+	"github.com/caddy-apikey/caddy-apikey/key"
 )
 
-// Log is a log that would print a key.
+// Places are where requests may carry keys.
+type Places struct {
+	Headers, Query, Cookies []string
+	// From are placeholders that read something else, such as a path segment.
+	From []string
+}
+
+// Requests are the requests that one handler reads keys from.
+type Requests struct {
+	Places
+	// Credentials tells that the server logs the values of Authorization and
+	// Cookie, which Caddy masks unless log_credentials is on.
+	Credentials bool
+}
+
+// Log is a log that would print keys.
 type Log struct {
 	// Name is that in the configuration; "default" exists without one.
 	Name string
-	// Headers and Query are the places whose values it would print.
-	Headers, Query []string
+	// Places are those whose values it would print.
+	Places
 }
 
-// Uncovered returns the logs of the configuration that ctx belongs to, by
-// name, that would print the value of one of these headers or query parameters
-// of a request.
+// Uncovered returns the logs of the configuration that ctx belongs to, by name,
+// that would print a key from one of the places. The error says that there is no
+// way to tell.
 //
-// It finds out by trying: each log that receives entries of the HTTP app has its
-// encoder encode a made-up request, which is not written anywhere. So it does
-// not matter in what order encoders are wrapped, or whether `filter` does the
-// masking; logs whose output is discarded, or which take other entries only
-// (such as `include tls`), are not listed. The values tried carry no checksum.
-func Uncovered(ctx caddy.Context, headers, query []string) []Log {
-	conf := loggingOf(ctx)
-	if conf == nil {
-		return nil
+// Each log that receives entries of the HTTP app has its encoder encode made-up
+// requests, which are not written anywhere. Therefore it does not matter in what
+// order encoders are wrapped, or whether `filter` does the masking. Logs whose
+// output is discarded and logs of other entries only (such as `include tls`) are
+// not listed. Access and error logs are not told apart: Caddy logs the same
+// request in both.
+//
+// The values tried are no keys, so that a place counts as covered if it is masked
+// whatever it holds. No encoder can know the places that From reads, so if
+// checksums tells that all keys end in one, the values tried there do as well.
+func Uncovered(ctx caddy.Context, requests []Requests, checksums bool) ([]Log, error) {
+	if len(requests) == 0 {
+		return nil, nil
+	}
+	conf, err := configOf(ctx)
+	if err != nil || conf == nil || conf.Logging == nil {
+		return nil, err
 	}
 	var list []Log
-	for name, log := range conf.Logs {
-		probe := newLogProbe(headers, query)
+	for name, log := range conf.Logging.Logs {
+		p := probe{requests: requests, checksums: checksums}
 		alone := caddy.Logging{Logs: map[string]*caddy.CustomLog{name: log}}
-		// With lets every encoder add the field to a copy of itself, and thereby
-		// hands the copy to the probe. Nothing is written.
-		alone.Logger(httpEmitter{}).Core().With([]zap.Field{zap.Inline(probe)})
-		if printed := probe.printed(); len(printed.Headers)+len(printed.Query) > 0 {
-			printed.Name = name
-			list = append(list, printed)
+		// With makes every encoder add the field to a copy of itself, which passes
+		// the copy to the probe. Nothing is written.
+		alone.Logger(httpEmitter{}).Core().With([]zap.Field{zap.Inline(&p)})
+		if p.printed.normalize() > 0 {
+			list = append(list, Log{name, p.printed})
 		}
 	}
 	slices.SortFunc(list, func(a, b Log) int { return cmp.Compare(a.Name, b.Name) })
-	return list
+	return list, nil
 }
 
-// loggingOf returns the logging part of the configuration that is being loaded,
-// nil if there is none. Caddy has no accessor for it, and until a configuration
-// is in use nothing else leads there, hence the look inside: by type, so that
-// renaming the field does no harm.
-func loggingOf(ctx caddy.Context) *caddy.Logging {
+var errNoConfig = errors.New("this version of Caddy keeps its configuration elsewhere than expected")
+
+// configOf returns the configuration in a caddy.Context, nil if it has none. Caddy
+// has no accessor for it, and until a configuration is in use nothing else leads
+// to its logs. The field is found by its type, so that it may be renamed.
+func configOf(ctx any) (*caddy.Config, error) {
 	v := reflect.ValueOf(ctx)
 	for i := range v.NumField() {
-		if f := v.Field(i); f.Type() == reflect.TypeFor[*caddy.Config]() && !f.IsNil() {
-			return (*caddy.Config)(f.UnsafePointer()).Logging
+		if f := v.Field(i); f.Type() == reflect.TypeFor[*caddy.Config]() {
+			return (*caddy.Config)(f.UnsafePointer()), nil
 		}
 	}
-	return nil
+	return nil, errNoConfig
 }
 
 // httpEmitter stands for everything in the HTTP app that logs.
@@ -72,77 +99,97 @@ type httpEmitter struct{}
 
 func (httpEmitter) CaddyModule() caddy.ModuleInfo { return caddy.ModuleInfo{ID: "http"} }
 
-// logProbe is a field that makes each encoder it is added to encode a request,
-// and notes which of its values can be read in the outcome.
-type logProbe struct {
-	headers, query []string
-	request        *http.Request
-	seen           map[string]bool
-}
-
-func newLogProbe(headers, query []string) *logProbe {
-	p := &logProbe{headers: headers, query: query, seen: make(map[string]bool)}
-	r := &http.Request{Method: http.MethodGet, Proto: "HTTP/1.1", Host: "localhost", Header: make(http.Header)}
-	for i, name := range headers {
-		r.Header.Set(name, p.canary("h", i))
-	}
-	uri := "/"
-	for i, name := range query {
-		sep := "&"
-		if i == 0 {
-			sep = "?"
-		}
-		uri += sep + url.QueryEscape(name) + "=" + p.canary("q", i)
-	}
-	r.RequestURI = uri
-	p.request = r
-	return p
-}
-
-// canary is a value too short to be taken for a key.
-func (*logProbe) canary(place string, i int) string {
-	return fmt.Sprintf("canary.%s%d.", place, i)
+// probe is a field that makes each encoder it is added to encode requests, and
+// notes whose values can be read in the result.
+type probe struct {
+	requests  []Requests
+	checksums bool
+	printed   Places
 }
 
 // MarshalLogObject implements zapcore.ObjectMarshaler.
-func (p *logProbe) MarshalLogObject(enc zapcore.ObjectEncoder) error {
+func (p *probe) MarshalLogObject(enc zapcore.ObjectEncoder) error {
 	full, ok := enc.(zapcore.Encoder)
-	if !ok { // a custom core, which takes the fields past every encoder
-		p.note(func(string) bool { return true })
-		return nil
+	if !ok { // a log core of another module, which may print whatever it is given
+		full = zapcore.NewJSONEncoder(zapcore.EncoderConfig{MessageKey: "msg"})
 	}
-	buf, err := full.Clone().EncodeEntry(
-		zapcore.Entry{LoggerName: "http.log.access", Message: "handled request"},
-		[]zap.Field{zap.Object("request", caddyhttp.LoggableHTTPRequest{Request: p.request})},
-	)
-	if err != nil {
-		return err // it would not print a real entry either
+	for i := range p.requests {
+		t := p.newTrial(&p.requests[i])
+		buf, err := full.Clone().EncodeEntry(
+			zapcore.Entry{LoggerName: "http.log.access", Message: t.message},
+			[]zap.Field{zap.Object("request", t.request)},
+		)
+		if err != nil {
+			return err // it would not print a real entry either
+		}
+		for _, v := range t.values {
+			if bytes.Contains(buf.Bytes(), []byte(v.value)) {
+				*v.printed = append(*v.printed, v.place)
+			}
+		}
+		buf.Free()
 	}
-	defer buf.Free()
-	p.note(func(canary string) bool { return bytes.Contains(buf.Bytes(), []byte(canary)) })
 	return nil
 }
 
-func (p *logProbe) note(printed func(canary string) bool) {
-	for place, names := range map[string][]string{"h": p.headers, "q": p.query} {
-		for i := range names {
-			if c := p.canary(place, i); printed(c) {
-				p.seen[c] = true
-			}
-		}
-	}
+// trial is a made-up request with a value in each place.
+type trial struct {
+	request caddyhttp.LoggableHTTPRequest
+	message string // holds what may be anywhere, and no filter of fields can reach
+	values  []triedValue
 }
 
-func (p *logProbe) printed() (u Log) {
-	for i, name := range p.headers {
-		if p.seen[p.canary("h", i)] {
-			u.Headers = append(u.Headers, name)
+// triedValue is added to printed, by the name of its place, if it can be read.
+type triedValue struct {
+	value, place string
+	printed      *[]string
+}
+
+func (p *probe) newTrial(r *Requests) *trial {
+	req := &http.Request{Method: http.MethodGet, Proto: "HTTP/1.1", Host: "localhost", Header: make(http.Header)}
+	t := &trial{message: "handled request", request: caddyhttp.LoggableHTTPRequest{Request: req, ShouldLogCredentials: r.Credentials}}
+	for _, name := range r.Headers {
+		req.Header.Add(name, t.value(name, &p.printed.Headers, false))
+	}
+	for _, name := range r.Cookies {
+		req.AddCookie(&http.Cookie{Name: name, Value: t.value(name, &p.printed.Cookies, false)})
+	}
+	path, query := "/", "?"
+	for _, name := range r.Query {
+		query += url.QueryEscape(name) + "=" + t.value(name, &p.printed.Query, false) + "&"
+	}
+	for _, name := range r.From {
+		value := t.value(name, &p.printed.From, p.checksums)
+		if inURI(name) {
+			path += value + "/"
+		} else {
+			t.message += " " + value
 		}
 	}
-	for i, name := range p.query {
-		if p.seen[p.canary("q", i)] {
-			u.Query = append(u.Query, name)
-		}
+	req.RequestURI = path + query
+	return t
+}
+
+// value returns a value to try in a place.
+func (t *trial) value(place string, printed *[]string, checksum bool) string {
+	value := fmt.Sprintf("canary.%d.", len(t.values))
+	if checksum {
+		value, _ = key.Random{}.Generate("", key.MinLength, true) // it fails for other lengths only
 	}
-	return u
+	t.values = append(t.values, triedValue{value, place, printed})
+	return value
+}
+
+func inURI(placeholder string) bool {
+	return strings.HasPrefix(placeholder, "{http.request.uri") || strings.HasPrefix(placeholder, "{http.request.orig_uri")
+}
+
+// normalize sorts the names, leaves each once and returns how many there are.
+func (p *Places) normalize() (n int) {
+	for _, list := range []*[]string{&p.Headers, &p.Query, &p.Cookies, &p.From} {
+		slices.Sort(*list)
+		*list = slices.Compact(*list)
+		n += len(*list)
+	}
+	return n
 }

@@ -191,5 +191,5 @@ var (
 	_ caddy.ConfiguresFormatterDefault = (*Encoder)(nil)
 	_ caddyfile.Unmarshaler            = (*Encoder)(nil)
 	_ zapcore.Encoder                  = (*Encoder)(nil)
-	_ zapcore.ObjectMarshaler          = (*logProbe)(nil)
+	_ zapcore.ObjectMarshaler          = (*probe)(nil)
 )

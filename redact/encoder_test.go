@@ -10,8 +10,6 @@ import (
 	"hash/crc32"
 	"net/http"
 	"net/url"
-	"path/filepath"
-	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -421,56 +419,6 @@ func TestEncoderCaddyfileErrors(t *testing.T) {
 				t.Errorf("got %v, want one with %q", err, tt.want)
 			}
 		})
-	}
-}
-
-func TestUncovered(t *testing.T) {
-	t.Cleanup(func() { _, _ = caddy.ProvisionContext(nil) }) // the default log is global
-	file := fmt.Sprintf(`"writer":{"output":"file","filename":%q}`, filepath.Join(t.TempDir(), "log"))
-	const (
-		redact = `"encoder":{"format":"apikey_redact","headers":["X-A"],"query":["q"]}`
-		access = `"include":["http.log.access.log0"]`
-	)
-	all := func(log string) Log {
-		return Log{Name: log, Headers: []string{"X-API-Key", "X-A"}, Query: []string{"q"}}
-	}
-	for _, tt := range []struct {
-		name, logs string
-		want       []Log
-	}{
-		{"no logging at all", ``, []Log{all("default")}},
-		{"only the site", `"log0":{` + file + `,` + redact + `,` + access + `}`, []Log{all("default")}},
-		{"only the default", `"default":{` + file + `,` + redact + `},"log0":{` + file + `,` + access + `}`, []Log{all("log0")}},
-		{"both", `"default":{` + file + `,` + redact + `,"exclude":["http.log.access.log0"]},"log0":{` + file + `,` + redact + `,` + access + `}`, nil},
-		{"neither", `"default":{` + file + `},"log0":{` + file + `,` + access + `,"encoder":{"format":"console"}}`, []Log{all("default"), all("log0")}},
-		{"inside filter, sampled", `"default":{` + file + `,"sampling":{"first":1},"encoder":{"format":"filter","wrap":` + redact[len(`"encoder":`):] + `}}`, nil},
-		{"around append", `"default":{` + file + `,"encoder":{"format":"apikey_redact","headers":["X-A"],"query":["q"],"wrap":{"format":"append"}}}`, nil},
-		{"names missing", `"default":{` + file + `,"encoder":{"format":"apikey_redact"}}`, []Log{{Name: "default", Headers: []string{"X-A"}, Query: []string{"q"}}}},
-		{"filter does it", `"default":{` + file + `,"encoder":{"format":"filter","fields":{"request>headers>X-Api-Key":{"filter":"delete"},"request>headers>X-A":{"filter":"delete"}}}}`, []Log{{Name: "default", Query: []string{"q"}}}},
-		{"discarded", `"default":{"writer":{"output":"discard"}},"log0":{"writer":{"output":"discard"},` + access + `}`, nil},
-		{"other entries only", `"default":{` + file + `,` + redact + `},"tls":{` + file + `,"include":["tls"]},"rest":{` + file + `,"exclude":["http"]}`, nil},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			var conf caddy.Config
-			if err := json.Unmarshal([]byte(`{"logging":{"logs":{`+tt.logs+`}}}`), &conf); err != nil {
-				t.Fatal(err)
-			}
-			ctx, err := caddy.ProvisionContext(&conf)
-			if err != nil {
-				t.Fatal(err)
-			}
-			// Authorization is masked by Caddy itself.
-			got := Uncovered(ctx, []string{"X-API-Key", "Authorization", "X-A"}, []string{"q"})
-			if !reflect.DeepEqual(got, tt.want) {
-				t.Errorf("got %+v, want %+v", got, tt.want)
-			}
-			if got := Uncovered(ctx, []string{"Authorization"}, nil); got != nil {
-				t.Errorf("without a place that is logged, got %+v", got)
-			}
-		})
-	}
-	if got := Uncovered(testContext(t), []string{"X-API-Key"}, nil); got != nil {
-		t.Errorf("without a configuration, got %+v", got)
 	}
 }
 
