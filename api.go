@@ -69,7 +69,7 @@ type SelfService struct {
 	logger  *zap.Logger
 	alarms  *zap.Logger // logger with sampling, for messages that any request may cause
 	keys    *keyring.Service
-	places  places
+	sources sources
 	grant   key.Permissions
 	origins *api.Origins
 	api     *api.API
@@ -105,12 +105,12 @@ func (s *SelfService) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	s.places = newPlaces(app, &s.CredentialSources)
-	s.keys, err = app.register(ctx, handler{kind: apiHandler, places: s.places, secret: s.Secret, configs: s.Configs})
+	s.sources = newSources(app, &s.CredentialSources)
+	s.keys, err = app.register(ctx, handler{kind: apiHandler, sources: s.sources, secret: s.Secret, configs: s.Configs})
 	if err != nil {
 		return err
 	}
-	s.places.shaped = func(raw string) bool { return s.keys.HasShape(raw, s.Configs) }
+	s.sources.hasShape = func(raw string) bool { return s.keys.HasShape(raw, s.Configs) }
 	s.grant = api.Grantable(granted)
 	s.origins = api.NewOrigins(s.TrustedOrigins, s.credentialHeaders())
 	d := dialects[s.dialectName()]
@@ -134,7 +134,7 @@ func (s *SelfService) Validate() error {
 	if err := s.checkTogether(); err != nil {
 		return err
 	}
-	if s.places.none() {
+	if s.sources.none() {
 		return errNoSource
 	}
 	if err := checkKnown(s.keys, s.Configs); err != nil {
@@ -158,9 +158,9 @@ func (s *SelfService) dialectName() string {
 // credentialHeaders returns the headers in which a caller sends a key and a secret.
 func (s *SelfService) credentialHeaders() []string {
 	if s.Secret == "" {
-		return s.places.headers
+		return s.sources.headers
 	}
-	return append(slices.Clone(s.places.headers), secretHeader)
+	return append(slices.Clone(s.sources.headers), secretHeader)
 }
 
 // granted returns the permissions of people.

@@ -35,11 +35,11 @@ const defaultCreatorRole = "owner"
 
 // actFor sets the organization that a person acts for. An organization that is
 // disabled, or whose ID cannot be that of an owner, is ignored.
-func (s *SelfService) actFor(ctx context.Context, c *api.Caller, told func(placeholder string) string) error {
+func (s *SelfService) actFor(ctx context.Context, c *api.Caller, value func(placeholder string) string) error {
 	if s.Organization == nil {
 		return nil
 	}
-	id := told(s.Organization.ID)
+	id := value(s.Organization.ID)
 	if keyring.CheckUserID(id) != nil {
 		return nil
 	}
@@ -51,7 +51,7 @@ func (s *SelfService) actFor(ctx context.Context, c *api.Caller, told func(place
 	case !owner.Enabled:
 		return nil
 	}
-	c.Organization, c.Role = id, told(s.Organization.Role)
+	c.Organization, c.Role = id, value(s.Organization.Role)
 	return nil
 }
 

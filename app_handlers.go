@@ -18,7 +18,7 @@ import (
 // options that are unsafe together.
 type handler struct {
 	kind    handlerKind
-	places  places
+	sources sources
 	secret  string   // the option
 	configs []string // nil: all
 	// logCredentials is the option log_credentials of the server.
@@ -83,14 +83,14 @@ func (a *App) requests() []redact.Requests {
 
 func (h *handler) requests() redact.Requests {
 	r := redact.Requests{Credentials: h.logCredentials}
-	r.Headers = slices.Clone(h.places.headers)
+	r.Headers = slices.Clone(h.sources.headers)
 	if h.secret != "" {
 		r.Headers = append(r.Headers, secretHeader)
 	}
-	if h.places.bearer {
+	if h.sources.bearer {
 		r.Headers = append(r.Headers, "Authorization")
 	}
-	for list, name := range map[*[]string]string{&r.Query: h.places.query, &r.Cookies: h.places.cookie, &r.From: h.places.from} {
+	for list, name := range map[*[]string]string{&r.Query: h.sources.query, &r.Cookies: h.sources.cookie, &r.From: h.sources.from} {
 		if name != "" {
 			*list = []string{name}
 		}

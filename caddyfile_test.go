@@ -213,7 +213,7 @@ func TestSelfServiceJSONErrors(t *testing.T) {
 		{`{}`, `"secret": "yes"`, `secret: must be "check" or "required"`},
 		{`{}`, `"base": "v1"`, "base: must be a path"},
 		{`{}`, `"base": "/v1/"`, "base: must be a path"},
-		{`{}`, `"user": "{http.request.header.X-User}"`, "not what the client says of itself"},
+		{`{}`, `"user": "{http.request.header.X-User}"`, "not one that holds what the client sends"},
 		{`{}`, `"user": "{http.auth.user.id} "`, "user: must be a placeholder"},
 		{`{}`, `"grant": ["read"]`, "grant: requires user"},
 		{`{}`, `"user": "{x}", "grant": ["*"]`, "grant: a bare"},

@@ -56,7 +56,7 @@ func (k *CredentialSources) check() error {
 	if !isPlaceholder(k.From) {
 		return errors.New("from: must be a placeholder such as {http.request.cookie.key}")
 	}
-	for _, name := range placesFrom(k.From).headers {
+	for _, name := range sourceOf(k.From).headers {
 		if err := checkHeaderName(name); err != nil {
 			return fmt.Errorf("from: %w", err)
 		}
@@ -75,22 +75,22 @@ func checkSecret(option string) error {
 // a key.
 var errNoSource = errors.New("requests could not carry a key: headers, bearer and query are all off")
 
-// places are where a key may sit in a request.
-type places struct {
+// sources are the compiled CredentialSources.
+type sources struct {
 	headers []string // canonical
 	bearer  bool
 	query   string
 	cookie  string
 	from    string // a placeholder that reads something else
-	// shaped tells what may be a key from somebody else's token.
-	shaped func(string) bool
+	// hasShape tells a key from somebody else's token.
+	hasShape func(string) bool
 }
 
-func newPlaces(app *App, k *CredentialSources) places {
+func newSources(app *App, k *CredentialSources) sources {
 	if k.From != "" {
-		return placesFrom(k.From)
+		return sourceOf(k.From)
 	}
-	p := places{query: k.Query, bearer: true}
+	p := sources{query: k.Query, bearer: true}
 	override(&p.bearer, app.Bearer)
 	override(&p.bearer, k.Bearer)
 	names := k.Headers
@@ -103,31 +103,31 @@ func newPlaces(app *App, k *CredentialSources) places {
 	return p
 }
 
-// placesFrom returns the place that a placeholder reads. A header, a cookie or a
+// sourceOf returns the source that a placeholder reads. A header, a cookie or a
 // parameter is searched and emptied as such: its placeholder would hide that there
 // are several.
-func placesFrom(placeholder string) places {
+func sourceOf(placeholder string) sources {
 	name := strings.TrimSuffix(strings.TrimPrefix(placeholder, "{"), "}")
 	if header, ok := strings.CutPrefix(name, "http.request.header."); ok {
-		return places{headers: []string{http.CanonicalHeaderKey(header)}}
+		return sources{headers: []string{http.CanonicalHeaderKey(header)}}
 	}
 	if cookie, ok := strings.CutPrefix(name, "http.request.cookie."); ok {
-		return places{cookie: cookie}
+		return sources{cookie: cookie}
 	}
 	if parameter, ok := strings.CutPrefix(name, "http.request.uri.query."); ok {
-		return places{query: parameter}
+		return sources{query: parameter}
 	}
-	return places{from: placeholder}
+	return sources{from: placeholder}
 }
 
 // none reports whether there is no place at all.
-func (p *places) none() bool {
+func (p *sources) none() bool {
 	return len(p.headers) == 0 && !p.bearer && p.query == "" && p.cookie == "" && p.from == ""
 }
 
 // ambient reports whether browsers may send a key from here by themselves, as they
 // do with cookies, also for the page of somebody else.
-func (p *places) ambient() bool { return p.cookie != "" || p.from != "" }
+func (p *sources) ambient() bool { return p.cookie != "" || p.from != "" }
 
 func (a *App) headers() []string {
 	if a.Headers == nil {
@@ -181,67 +181,67 @@ var hopByHop = map[string]bool{
 	"Upgrade": true, "Content-Type": true, "Content-Encoding": true, "Expect": true,
 }
 
-// found is what find has found.
-type found struct {
-	count  int // candidates; more than one is ambiguous
-	raw    string
-	bearer bool     // raw, or one of several, was a Bearer value
-	others []string // the lines of Authorization that are not ours, if bearer
+// candidates are what a request carries where a key may be.
+type candidates struct {
+	count  int      // more than one is ambiguous
+	raw    string   // of the last one
+	bearer bool     // one of them is a Bearer token
+	others []string // the values of Authorization that are not candidates, if bearer
 }
 
-func (f *found) add(raw string) {
-	f.count++
-	f.raw = raw
+func (c *candidates) add(raw string) {
+	c.count++
+	c.raw = raw
 }
 
-// find looks for keys in a request. It changes nothing. admitted: an earlier gate
-// has found and removed the key. Blanks around a value are no part of it; HTTP/2
-// and HTTP/3 leave them there.
-func (p *places) find(r *http.Request, repl *caddy.Replacer, admitted bool) (f found) {
+// find finds the candidates in a request, which it does not change. admitted: an
+// earlier gate has found and removed the key. Spaces around a value, which HTTP/2 and
+// HTTP/3 leave there, are not part of it.
+func (p *sources) find(r *http.Request, repl *caddy.Replacer, admitted bool) (c candidates) {
 	if p.from != "" {
 		if raw := repl.ReplaceAll(p.from, ""); raw != "" {
-			f.add(raw)
+			c.add(raw)
 		}
-		return f
+		return c
 	}
 	for _, name := range p.headers {
 		for _, value := range r.Header[name] {
 			if value = textproto.TrimString(value); value != "" {
-				f.add(value)
+				c.add(value)
 			}
 		}
 	}
 	if p.cookie != "" {
-		for _, c := range r.Cookies() {
-			if strings.EqualFold(c.Name, p.cookie) && c.Value != "" {
-				f.add(c.Value)
+		for _, cookie := range r.Cookies() {
+			if strings.EqualFold(cookie.Name, p.cookie) && cookie.Value != "" {
+				c.add(cookie.Value)
 			}
 		}
 	}
 	if p.query != "" {
 		eachParameter(r.URL.RawQuery, func(name, value, _ string) {
 			if name == p.query && value != "" {
-				f.add(value)
+				c.add(value)
 			}
 		})
 	}
 	if p.bearer {
-		p.findBearer(r, &f, f.count > 0 || admitted)
+		p.findBearer(r, &c, c.count > 0 || admitted)
 	}
-	return f
+	return c
 }
 
-// findBearer adds Bearer values. Beside another candidate, one counts only if it
-// has the shape of a key: else it is somebody else's token.
-func (p *places) findBearer(r *http.Request, f *found, beside bool) {
+// findBearer adds Bearer tokens. Beside another candidate, a token counts only if it
+// has the shape of a key; else it is for somebody else.
+func (p *sources) findBearer(r *http.Request, c *candidates, beside bool) {
 	for _, value := range r.Header["Authorization"] {
 		token, ok := bearerToken(value)
-		if !ok || beside && !p.shaped(token) {
-			f.others = append(f.others, value)
+		if !ok || beside && !p.hasShape(token) {
+			c.others = append(c.others, value)
 			continue
 		}
-		f.add(token)
-		f.bearer = true
+		c.add(token)
+		c.bearer = true
 	}
 }
 
@@ -257,15 +257,15 @@ func bearerToken(value string) (string, bool) {
 	return token, token != ""
 }
 
-// remove takes the keys out of the request.
-func (p *places) remove(r *http.Request, f found) {
+// remove removes the candidates from the request.
+func (p *sources) remove(r *http.Request, c candidates) {
 	for _, name := range p.headers {
 		delete(r.Header, name)
 	}
 	switch {
-	case f.bearer && f.others != nil:
-		r.Header["Authorization"] = f.others
-	case f.bearer:
+	case c.bearer && c.others != nil:
+		r.Header["Authorization"] = c.others
+	case c.bearer:
 		delete(r.Header, "Authorization")
 	}
 	if p.cookie != "" {

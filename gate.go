@@ -85,7 +85,7 @@ type Gate struct {
 	logger   *zap.Logger
 	alarms   *zap.Logger // logger with sampling, for messages that any request may cause
 	keys     *keyring.Service
-	places   places
+	sources  sources
 	identity identity
 	request  keyring.Request // what all requests have in common
 	cost     string          // a placeholder; empty: request.Cost holds
@@ -109,12 +109,12 @@ func (g *Gate) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	g.places, g.identity = newPlaces(app, &g.CredentialSources), newIdentity(g.IdentityHeaders)
-	g.keys, err = app.register(ctx, handler{kind: gateHandler, places: g.places, secret: g.Secret, configs: g.Configs})
+	g.sources, g.identity = newSources(app, &g.CredentialSources), newIdentity(g.IdentityHeaders)
+	g.keys, err = app.register(ctx, handler{kind: gateHandler, sources: g.sources, secret: g.Secret, configs: g.Configs})
 	if err != nil {
 		return err
 	}
-	g.places.shaped = func(raw string) bool { return g.keys.HasShape(raw, g.Configs) }
+	g.sources.hasShape = func(raw string) bool { return g.keys.HasShape(raw, g.Configs) }
 	g.session = g.Session == nil || *g.Session
 	g.ownBody = inSubrouteWithErrors(ctx)
 	return nil
@@ -195,83 +195,78 @@ func (g *Gate) costs() (n int64, placeholder string, err error) {
 	return n, "", err
 }
 
-// ServeHTTP lets the request through or refuses it.
+// ServeHTTP admits the request or refuses it.
 func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	g.identity.strip(r)
 	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
-	v := visitOf(r, repl)
-	f := g.places.find(r, repl, v.admitted)
-	v.keyed = v.keyed || f.count > 0
+	s := stateOf(r, repl)
+	c, secret := g.extract(r, repl, s)
 	if g.Preflight && api.IsPreflight(r) {
-		g.clean(r, f)
 		return next.ServeHTTP(w, r)
 	}
 	var d keyring.Decision
-	err := g.decide(r, repl, v, f, &d)
-	if errors.Is(err, errCost) {
-		v.withdraw(r, g.keys, g.alarms, keyring.Unavailable) // for no fault of the caller's
-		g.clean(r, f)
-		g.alarms.Error("the request was refused", zap.Error(err))
-		if g.mustAnswer(r) {
-			w.WriteHeader(http.StatusInternalServerError)
-			return nil
-		}
-		return caddyhttp.Error(http.StatusInternalServerError, err)
-	}
-	if d.Outcome == keyring.Missing && g.Optional {
-		g.clean(r, f)
+	err := g.decide(r, repl, s, c, secret, &d)
+	switch {
+	case errors.Is(err, errCost):
+		return g.fail(w, r, s, err)
+	case d.Outcome == keyring.Missing && g.Optional:
 		return next.ServeHTTP(w, r)
 	}
-	writeRateHeaders(w.Header(), g.RateHeaders, d.Limits, v.admitted)
+	writeRateHeaders(w.Header(), g.RateHeaders, d.Limits, s.admitted)
 	if d.Outcome != keyring.Allowed {
-		v.withdraw(r, g.keys, g.alarms, d.Outcome)
-		g.clean(r, f)
-		return g.refuse(w, r, v, &d, err)
+		return g.refuse(w, r, s, &d, err)
 	}
-	v.admit(repl, &d, g.session && d.Session(), g.places.ambient())
+	s.admit(repl, &d, g.session && d.Session(), g.sources.ambient())
 	g.identity.set(r, repl)
-	g.clean(r, f)
 	if g.RefundOn == nil {
 		return next.ServeHTTP(w, r)
 	}
-	return g.serveRefunding(w, r, next, v)
+	return g.serveRefunding(w, r, next, s)
 }
 
-// decide asks the keyring. Where another gate has let the request in before, its
-// decision holds, and only what is new here is checked and taken.
-func (g *Gate) decide(r *http.Request, repl *caddy.Replacer, v *visit, f found, d *keyring.Decision) error {
-	if d.Outcome = v.presented(f); d.Outcome != keyring.Allowed {
+// extract finds the key and the secret, and removes them from the request.
+func (g *Gate) extract(r *http.Request, repl *caddy.Replacer, s *requestState) (c candidates, secret string) {
+	c = g.sources.find(r, repl, s.admitted)
+	s.keyed = s.keyed || c.count > 0
+	if g.request.CheckSecret {
+		secret = s.findSecret(r)
+	}
+	if g.KeepKey {
+		return c, secret
+	}
+	g.sources.remove(r, c)
+	if g.request.CheckSecret {
+		delete(r.Header, secretHeader)
+	}
+	return c, secret
+}
+
+// decide writes the decision about the request into d, which is zero.
+func (g *Gate) decide(r *http.Request, repl *caddy.Replacer, s *requestState, c candidates, secret string, d *keyring.Decision) error {
+	if d.Outcome = s.precheck(c); d.Outcome != keyring.Allowed {
 		return nil
 	}
 	q := g.request
-	if q.CheckSecret {
-		q.Secret = v.secretOf(r)
+	q.Secret, q.ClientIP, q.Counted = secret, s.clientIP(), &s.counted
+	if g.cost == "" {
+		return s.verify(r.Context(), g.keys, c, &q, d)
 	}
-	q.ClientIP = v.clientIP()
-	q.Counted = &v.counted
-	if g.cost != "" {
-		n, err := parseCost(repl.ReplaceAll(g.cost, ""))
-		if err != nil {
-			return g.costless(r, v, f, &q, d)
-		}
-		q.Cost = n
+	var err error
+	if q.Cost, err = parseCost(repl.ReplaceAll(g.cost, "")); err == nil {
+		return s.verify(r.Context(), g.keys, c, &q, d)
 	}
-	return v.ask(r.Context(), g.keys, f, &q, d)
-}
-
-// costless decides where the cost cannot be told: a caller without a good key
-// hears about the key, and takes no part in our log.
-func (g *Gate) costless(r *http.Request, v *visit, f found, q *keyring.Request, d *keyring.Decision) error {
+	// The cost is not known. A caller without a valid key is refused for that, and
+	// must not be able to fill the log.
 	q.Cost, q.DryRun = 0, true
-	err := v.ask(r.Context(), g.keys, f, q, d)
-	if err == nil && d.Outcome == keyring.Allowed {
-		err = fmt.Errorf("%w: %q gives no integer from 0 on", errCost, g.cost)
+	if err := s.verify(r.Context(), g.keys, c, &q, d); err != nil || d.Outcome != keyring.Allowed {
+		return err
 	}
-	return err
+	return fmt.Errorf("%w: the value of %s %w", errCost, g.cost, err)
 }
 
-// errCost is a cost that cannot be told. It names the placeholder, not its value.
-var errCost = errors.New("cost of the request")
+// errCost is the error for a cost that is not known. It names the placeholder, not
+// its value.
+var errCost = errors.New("cost")
 
 func parseCost(s string) (int64, error) {
 	n, err := strconv.ParseInt(s, 10, 64)
@@ -281,20 +276,9 @@ func parseCost(s string) (int64, error) {
 	return n, nil
 }
 
-// clean removes the key and the secret from the request.
-func (g *Gate) clean(r *http.Request, f found) {
-	if g.KeepKey {
-		return
-	}
-	g.places.remove(r, f)
-	if g.request.CheckSecret {
-		delete(r.Header, secretHeader)
-	}
-}
-
 // serveRefunding calls the next handler and gives the credits back if it answers
 // with one of the statuses that say so.
-func (g *Gate) serveRefunding(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, v *visit) error {
+func (g *Gate) serveRefunding(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, s *requestState) error {
 	sw := &statusWriter{ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}}
 	err := next.ServeHTTP(sw, r)
 	status := sw.status
@@ -307,8 +291,8 @@ func (g *Gate) serveRefunding(w http.ResponseWriter, r *http.Request, next caddy
 	}
 	if slices.Contains(g.RefundOn, status) {
 		// The client may be gone; its credits come back all the same.
-		if rerr := g.keys.Refund(context.WithoutCancel(r.Context()), &v.decision); rerr != nil {
-			g.alarms.Error("credits were not given back", zap.Error(rerr), zap.String("key_id", v.decision.Key().ID))
+		if rerr := g.keys.Refund(context.WithoutCancel(r.Context()), &s.decision); rerr != nil {
+			g.alarms.Error("credits were not given back", zap.Error(rerr), zap.String("key_id", s.decision.Key().ID))
 		}
 	}
 	return err
@@ -362,12 +346,12 @@ func (g *Gate) check() error {
 
 // checkSources validates the credential sources together with those of the app.
 func (g *Gate) checkSources() error {
-	if g.places.none() {
+	if g.sources.none() {
 		return errNoSource
 	}
 	for i := range g.identity {
 		name := g.identity[i].canonical
-		if slices.Contains(g.places.headers, name) || name == "Cookie" && g.places.cookie != "" {
+		if slices.Contains(g.sources.headers, name) || name == "Cookie" && g.sources.cookie != "" {
 			return fmt.Errorf("identity_header: %s carries a credential", name)
 		}
 	}

@@ -69,7 +69,7 @@ func FuzzPlaces(f *testing.F) {
 	f.Add("a=1&key="+raw+"&b", "bearer "+raw, raw, `key="`+raw+`"; KEY=`+raw, "*")
 	f.Add("%6bey="+raw, " BEARER  "+raw+" ", " "+raw, ";;=;key", "http://h/?key="+raw+"&a")
 	f.Fuzz(func(t *testing.T, query, authorization, header, cookie, uri string) {
-		all := places{headers: []string{"X-Api-Key"}, bearer: true, query: "key", cookie: "key", shaped: hasShape}
+		all := sources{headers: []string{"X-Api-Key"}, bearer: true, query: "key", cookie: "key", hasShape: hasShape}
 		r := &http.Request{
 			Method: "GET", URL: &url.URL{Path: "/", RawQuery: query}, RequestURI: uri,
 			Header: http.Header{"Authorization": {authorization, "Basic x"}, "X-Api-Key": {header}, "Cookie": {cookie}, "X-Other": {"1"}},

@@ -15,7 +15,7 @@ import (
 
 // TestRefusalBodies checks the shape of every refusal there is.
 func TestRefusalBodies(t *testing.T) {
-	g := Gate{logger: zap.NewNop(), alarms: zap.NewNop(), places: places{bearer: true}}
+	g := Gate{logger: zap.NewNop(), alarms: zap.NewNop(), sources: sources{bearer: true}}
 	for o := keyring.Missing; o < keyring.NumOutcomes; o++ {
 		for _, d := range []keyring.Decision{{Outcome: o}, {Outcome: o, Wait: 1001, Waitable: true}, {Outcome: o, Waitable: true}} {
 			w := httptest.NewRecorder()
@@ -23,7 +23,7 @@ func TestRefusalBodies(t *testing.T) {
 			if o == keyring.Unavailable {
 				err = errors.New("canary in the log only")
 			}
-			if err := g.refuse(w, httptest.NewRequest("GET", "/", nil), new(visit), &d, err); err != nil {
+			if err := g.refuse(w, httptest.NewRequest("GET", "/", nil), new(requestState), &d, err); err != nil {
 				t.Errorf("%s: %v", o.Code(), err)
 			}
 			r := w.Result()

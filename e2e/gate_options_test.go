@@ -463,7 +463,7 @@ func costs(t *testing.T, s *server) {
 			t.Errorf("%s cost %q: status %d, took %d and %d, want %d, %d", row.target, row.cost, r.status, 50-*st.Remaining, st.RequestCount, row.status, row.took)
 		}
 	}
-	awaitLog(t, s, "gives no integer from 0 on")
+	awaitLog(t, s, "must be an integer from 0")
 	if strings.Contains(s.Log(), `on","value`) || strings.Contains(s.Log(), `"error":"canary-cost`) {
 		t.Error("the value of the cost stands in the log")
 	}

@@ -323,7 +323,7 @@ func personNames(t *testing.T, s *server) {
 			t.Errorf("%.20s: %d %s, want %d", u, r.status, r.body, status)
 		}
 	}
-	awaitLog(t, s, "what no owner can be called")
+	awaitLog(t, s, "is not a valid owner")
 }
 
 // personForged sends what the pages of others could make a browser send.
