@@ -26,7 +26,7 @@ type problem struct {
 
 // problems are the bodies of all refusals, without the end that depends on the
 // request.
-var problems = sync.OnceValue(func() (all [keyring.Unavailable + 1][]byte) {
+var problems = sync.OnceValue(func() (all [keyring.NumOutcomes][]byte) {
 	for i := range all {
 		o := keyring.Outcome(i)
 		body, _ := json.Marshal(problem{o.Status(), http.StatusText(o.Status()), o.Title(), o.Code()}) // strings and numbers

@@ -16,7 +16,7 @@ import (
 // TestRefusalBodies checks the shape of every refusal there is.
 func TestRefusalBodies(t *testing.T) {
 	g := Gate{logger: zap.NewNop(), alarms: zap.NewNop(), places: places{bearer: true}}
-	for o := keyring.Missing; o <= keyring.Unavailable; o++ {
+	for o := keyring.Missing; o < keyring.NumOutcomes; o++ {
 		for _, d := range []keyring.Decision{{Outcome: o}, {Outcome: o, Wait: 1001, Waitable: true}, {Outcome: o, Waitable: true}} {
 			w := httptest.NewRecorder()
 			var err error

@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/caddy-apikey/caddy-apikey/internal/api"
 	"github.com/caddy-apikey/caddy-apikey/internal/api/admin"
 )
 
@@ -47,7 +48,7 @@ func createFrom(patch admin.PatchKey, in *admin.CreateKey) error {
 	if patch.RefillAmount.Set && !patch.Remaining.Set {
 		patch.Remaining = patch.RefillAmount
 	}
-	fields, err := marshal(patch)
+	fields, err := api.Marshal(patch)
 	if err != nil {
 		return err
 	}

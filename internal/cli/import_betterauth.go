@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/caddy-apikey/caddy-apikey/internal/api"
 	"github.com/caddy-apikey/caddy-apikey/internal/betterauthdb"
 )
 
@@ -27,9 +28,10 @@ status 1 means that a key was not imported, or lost something.`
   caddy apikey import better-auth sqlite.db --config-map public=pub`
 	f := cmd.Flags()
 	define(f, "dry-run", variable(&dryRun, parseBool), dryRunUsage)
-	define(f, "config-map", variable(&o.Configs, pairs(false, "theirs=ours")), "`theirs=ours`: import the keys of a configuration into one of another name; repeatable")
+	configs, columns := pairs(false, "theirs=ours"), pairs(false, "field=name")
+	define(f, "config-map", variable(&o.Configs, configs), "`theirs=ours`: import the keys of a configuration into one of another name; repeatable")
 	define(f, "table", variable(&o.Table, parseText), "`name` of the table (default: apikey)")
-	define(f, "column", variable(&o.Columns, pairs(false, "field=name")), "`field=name`: the column of a Better Auth field that was renamed; repeatable")
+	define(f, "column", variable(&o.Columns, columns), "`field=name`: the column of a Better Auth field that was renamed; repeatable")
 	define(f, "plain-keys", variable(&o.PlainKeys, parseBool), "keys are stored without hashing (disableKeyHashing); only needed if they look like hashes")
 	return cmd
 }
@@ -62,7 +64,7 @@ func (r *importRun) putConverted(k betterauthdb.Key) error {
 	if k.Refused != nil {
 		return r.reject(rec, "key", k.Refused.Field, k.Refused.Message)
 	}
-	raw, err := marshal(k.Record)
+	raw, err := api.Marshal(k.Record)
 	if err != nil {
 		return err
 	}

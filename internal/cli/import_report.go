@@ -11,6 +11,7 @@ import (
 
 	"github.com/jedib0t/go-pretty/v6/table"
 
+	"github.com/caddy-apikey/caddy-apikey/internal/api"
 	"github.com/caddy-apikey/caddy-apikey/internal/api/admin"
 	"github.com/caddy-apikey/caddy-apikey/internal/betterauthdb"
 )
@@ -110,7 +111,7 @@ func (r *report) addProblem(status, field, message, example string) {
 }
 
 func (r *report) write(o outcome) error {
-	b, err := marshal(o)
+	b, err := api.Marshal(o)
 	if err != nil {
 		return err
 	}
@@ -178,7 +179,8 @@ func (r *report) text() string {
 	problems := newTable("RESULT", "RECORDS", "FIELD", "MESSAGE", "EXAMPLES")
 	for _, p := range r.problems {
 		problems.AppendRow(table.Row{
-			printable(p.status), fmt.Sprintf("%d", p.records), printable(cmp.Or(p.field, noValue)), printable(p.message), printable(strings.Join(p.examples, ", ")),
+			printable(p.status), fmt.Sprintf("%d", p.records), printable(cmp.Or(p.field, noValue)),
+			printable(p.message), printable(strings.Join(p.examples, ", ")),
 		})
 	}
 	return out + "\n" + problems.Render()

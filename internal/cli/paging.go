@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/caddy-apikey/caddy-apikey/internal/api"
 	"github.com/caddy-apikey/caddy-apikey/internal/api/admin"
 )
 
@@ -65,7 +66,7 @@ func fetch[T any](p *paging, name string, get func() (admin.Answer[T], error)) (
 // join returns the items of all pages as one page, each item as the server sent
 // it. total is nil if the list has none.
 func join[T any](name string, items []json.RawMessage, total json.RawMessage) (a admin.Answer[T], err error) {
-	list, err := marshal(items)
+	list, err := api.Marshal(items)
 	if err != nil {
 		return a, err
 	}

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"slices"
@@ -9,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caddy-apikey/caddy-apikey/internal/api"
 	"github.com/caddy-apikey/caddy-apikey/key"
 )
 
@@ -128,16 +128,6 @@ func metadata() func(string) (json.RawMessage, error) {
 		if err != nil {
 			return nil, err
 		}
-		return marshal(all)
+		return api.Marshal(all)
 	}
-}
-
-// marshal writes JSON without the escapes that only HTML needs, because metadata
-// is stored as it is sent.
-func marshal(v any) (json.RawMessage, error) {
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	err := e.Encode(v)
-	return b.Bytes(), err
 }

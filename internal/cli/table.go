@@ -48,7 +48,10 @@ func keyTable(page admin.KeyList) string {
 func ownerTable(page admin.OwnerList) string {
 	t := newTable("OWNER", "ENABLED", "TIER", "KEYS", "CREATED")
 	for _, o := range page.Owners {
-		t.AppendRow(table.Row{printable(o.UserID), formatBool(o.Enabled), formatText(o.Tier), formatNumber(&o.KeyCount, noValue), formatTime(&o.CreatedAt, noValue)})
+		t.AppendRow(table.Row{
+			printable(o.UserID), formatBool(o.Enabled), formatText(o.Tier),
+			formatNumber(&o.KeyCount, noValue), formatTime(&o.CreatedAt, noValue),
+		})
 	}
 	return t.Render()
 }

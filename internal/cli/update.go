@@ -18,11 +18,11 @@ func (h *Host) update() *cobra.Command {
 		a, err := c.client.PatchKey(c.ctx, c.args[0], in)
 		return answer(c, a, err, details)
 	})
-	cmd.Long = `Changes the fields of a key that flags name.
+	cmd.Long = `Changes a key. Fields without a flag stay as they are.
 
-The form of a flag with "no-" in front clears the field: with --no-expires-in the
-key never expires, with --no-remaining it has unlimited credits. Lists and
-metadata are replaced as a whole. --add changes the credits by a number and is
+A flag with "no-" in front clears the field: with --no-expires-in the key never
+expires, with --no-remaining it has unlimited credits. Lists and metadata are
+replaced as a whole. --add changes the credits by a number and is
 safe while requests spend them.`
 	cmd.Example = `  caddy apikey update 6a1f0c2d9b3e4f5a6b7c8d9e --name "build server" --expires-in 90d
   caddy apikey update 6a1f0c2d9b3e4f5a6b7c8d9e --add 500

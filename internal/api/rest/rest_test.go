@@ -589,7 +589,7 @@ func TestRest_status500(t *testing.T) {
 // TestRest_refusals writes every refusal of a caller.
 func TestRest_refusals(t *testing.T) {
 	a := newAPI(t)
-	for o := keyring.Missing; o <= keyring.Unavailable; o++ {
+	for o := keyring.Missing; o < keyring.NumOutcomes; o++ {
 		a.refused = &api.Refusal{Decision: keyring.Decision{Outcome: o, Wait: 1001, Waitable: o.Status() == 429}, Challenge: "Bearer"}
 		w := httptest.NewRecorder()
 		a.Handle(w, httptest.NewRequest("GET", "/v1/auth/usage", nil))
