@@ -1,6 +1,8 @@
 package apikey
 
 import (
+	"cmp"
+
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 )
 
@@ -56,11 +58,8 @@ func (s *SelfService) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		default:
 			err = s.CredentialSources.unmarshalOption(d)
 		}
-		if err != nil {
+		if err = cmp.Or(err, located(d, s.check())); err != nil {
 			return err
-		}
-		if err := s.check(); err != nil { // so that the error names this line
-			return d.WrapErr(err)
 		}
 	}
 	if err := s.checkTogether(); err != nil {
@@ -96,11 +95,8 @@ func (s *SelfService) unmarshalOrganization(d *caddyfile.Dispenser) error {
 		default:
 			err = d.Errf("organization: unknown option %q", d.Val())
 		}
-		if err != nil {
+		if err = cmp.Or(err, located(d, o.check())); err != nil {
 			return err
-		}
-		if err := o.check(); err != nil {
-			return d.WrapErr(err)
 		}
 	}
 	return nil

@@ -61,6 +61,7 @@ type App struct {
 	handlers []handler
 	settings *keyring.Settings
 	opener   store.Opener
+	first    bool          // no other configuration used the store before this one
 	ring     *keyring.Ring // kept after Cleanup, for admin calls that have found the app before
 	joined   bool          // the pool entry is acquired
 	service  *keyring.Service
@@ -147,7 +148,7 @@ func (a *App) join() error {
 		return err
 	}
 	// From here on, Cleanup has an entry to release.
-	a.ring, a.joined = entry.(pooled).Ring, true
+	a.ring, a.joined, a.first = entry.(pooled).Ring, true, !shared
 	a.logger.Debug("joined the state of the store", zap.Bool("shared", shared))
 	if in := entry.(pooled).tablePrefix; in != a.TablePrefix {
 		return fmt.Errorf("table_prefix: the store is in use with %q; stop the server to change it", in)
@@ -196,7 +197,22 @@ func (a *App) Start() error {
 	}
 	a.detach = a.ring.Attach(a.settings)
 	a.warn()
+	if a.first {
+		go a.announce()
+	}
 	return nil
+}
+
+// announce logs where keys are stored, how many there are, and how to create one.
+// The keys are counted in the background, which Start does not wait for.
+func (a *App) announce() {
+	n, err := a.ring.KeysAtOpen(a.ctx)
+	if err != nil {
+		return // the configuration has ended
+	}
+	a.logger.Info("opened the store of API keys",
+		zap.String("store", a.opener.Identity()), zap.Int64("keys", n),
+		zap.String("create_key", "caddy apikey create --owner <userId>"))
 }
 
 // Stop does nothing. On a clean exit the HTTP servers may drain after it, and

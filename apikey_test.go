@@ -5,12 +5,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 	"github.com/caddy-apikey/caddy-apikey/store"
@@ -161,4 +165,51 @@ func TestFinding4_beforeFirstStart(t *testing.T) {
 	if _, err := runningService(); !errors.Is(err, errNotRunning) {
 		t.Errorf("error %v", err)
 	}
+}
+
+// TestStart_logsStore: the first configuration that uses a store logs where it is,
+// how many keys it has and how to create one. A reload logs nothing.
+func TestStart_logsStore(t *testing.T) {
+	db := filepath.Join(t.TempDir(), "a.db")
+	start := func() (*App, context.CancelFunc, *observer.ObservedLogs) {
+		t.Helper()
+		app, cancel, err := loadApp(t, fmt.Sprintf(`{"store":{"store":"sqlite","path":%q}}`, db))
+		if err != nil {
+			t.Fatal(err)
+		}
+		core, logs := observer.New(zap.InfoLevel)
+		app.logger = zap.New(core)
+		if err := app.Start(); err != nil {
+			t.Fatal(err)
+		}
+		return app, cancel, logs
+	}
+	opened := func(logs *observer.ObservedLogs, keys int64) {
+		t.Helper()
+		for deadline := time.Now().Add(10 * time.Second); logs.Len() == 0 && time.Now().Before(deadline); {
+			time.Sleep(time.Millisecond)
+		}
+		if logs.Len() != 1 {
+			t.Fatalf("%d entries", logs.Len())
+		}
+		want := map[string]any{"store": "sqlite:" + db, "keys": keys, "create_key": "caddy apikey create --owner <userId>"}
+		if e := logs.All()[0]; e.Message != "opened the store of API keys" || !maps.Equal(e.ContextMap(), want) {
+			t.Errorf("logged %s, %v", e.Message, e.ContextMap())
+		}
+	}
+
+	app, cancel, logs := start()
+	opened(logs, 0)
+	if _, err := app.Service().Create(t.Context(), keyring.Draft{UserID: "alice"}); err != nil {
+		t.Fatal(err)
+	}
+	_, cancelNext, logs := start() // a reload
+	cancel()
+	cancelNext()
+	if logs.Len() != 0 {
+		t.Errorf("a reload logged %v", logs.All())
+	}
+	_, cancel, logs = start()
+	opened(logs, 1)
+	cancel()
 }

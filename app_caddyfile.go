@@ -1,6 +1,7 @@
 package apikey
 
 import (
+	"cmp"
 	"encoding/json"
 	"strconv"
 	"strings"
@@ -89,11 +90,8 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		default:
 			err = a.KeyRules.unmarshalOption(d)
 		}
-		if err != nil {
+		if err = cmp.Or(err, located(d, a.check())); err != nil {
 			return err
-		}
-		if err := a.check(); err != nil { // so that the error names this line
-			return d.WrapErr(err)
 		}
 	}
 	if err := a.checkDefaultTier(); err != nil {
@@ -150,11 +148,8 @@ func (a *App) unmarshalConfig(d *caddyfile.Dispenser) error {
 		default:
 			err = c.KeyRules.unmarshalOption(d)
 		}
-		if err != nil {
+		if err = cmp.Or(err, located(d, c.check())); err != nil {
 			return err
-		}
-		if err := c.check(); err != nil {
-			return d.WrapErr(err)
 		}
 	}
 	a.Configs = append(a.Configs, c)
@@ -215,11 +210,8 @@ func (r *KeyRules) unmarshalPrefix(d *caddyfile.Dispenser) error {
 
 // unmarshalStart reads start <n>|on|off.
 func (r *KeyRules) unmarshalStart(d *caddyfile.Dispenser) error {
-	if err := once(d, r.Start != nil); err != nil {
-		return err
-	}
 	var s string
-	if err := readString(d, &s); err != nil {
+	if err := readOnce(d, r.Start != nil, &s); err != nil {
 		return err
 	}
 	n, err := strconv.Atoi(s)
@@ -274,11 +266,8 @@ func (r *KeyRules) unmarshalExpiration(d *caddyfile.Dispenser) error {
 		default:
 			err = d.Errf("expiration: unknown option %q", d.Val())
 		}
-		if err != nil {
+		if err = cmp.Or(err, located(d, e.check())); err != nil {
 			return err
-		}
-		if err := e.check(); err != nil {
-			return d.WrapErr(err)
 		}
 	}
 	return nil
@@ -356,11 +345,8 @@ func (p *Plans) unmarshalTier(d *caddyfile.Dispenser) error {
 		default:
 			err = d.Errf("tier %s: unknown option %q", t.Name, d.Val())
 		}
-		if err != nil {
+		if err = cmp.Or(err, located(d, t.check())); err != nil {
 			return err
-		}
-		if err := t.check(); err != nil {
-			return d.WrapErr(err)
 		}
 	}
 	p.Tiers = append(p.Tiers, t)

@@ -131,11 +131,6 @@ type RateLimit struct {
 
 // check validates each option on its own.
 func (r *KeyRules) check() error {
-	_, err := r.permissions()
-	return errors.Join(r.checkFormat(), r.checkLengths(), r.Expiration.check(), r.RateLimit.check(), err)
-}
-
-func (r *KeyRules) checkFormat() error {
 	if r.Prefix != nil && !key.ValidPrefix(*r.Prefix) {
 		return fmt.Errorf("prefix: must be at most %d characters of a-z A-Z 0-9 _ -", key.MaxPrefixLen)
 	}
@@ -145,14 +140,9 @@ func (r *KeyRules) checkFormat() error {
 	if r.Start != nil && (*r.Start < 0 || *r.Start > key.DisplayLen) {
 		return fmt.Errorf("start: must be from 1 to %d, or off", key.DisplayLen)
 	}
-	return nil
-}
-
-func (r *KeyRules) checkLengths() error {
-	if err := r.NameLength.check("name_length", 1000); err != nil {
-		return err
-	}
-	return r.PrefixLength.check("prefix_length", key.MaxPrefixLen)
+	_, err := r.permissions()
+	return errors.Join(r.NameLength.check("name_length", 1000), r.PrefixLength.check("prefix_length", key.MaxPrefixLen),
+		r.Expiration.check(), r.RateLimit.check(), err)
 }
 
 func (r *Range) check(option string, highest int) error {

@@ -32,19 +32,21 @@ func parseGlobalOption(d *caddyfile.Dispenser, existing any) (any, error) {
 }
 
 func parseGate(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
-	var g Gate
-	if err := g.UnmarshalCaddyfile(h.Dispenser); err != nil {
-		return nil, err
-	}
-	return &g, nil
+	g := new(Gate)
+	return g, g.UnmarshalCaddyfile(h.Dispenser)
 }
 
 func parseSelfService(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
-	var s SelfService
-	if err := s.UnmarshalCaddyfile(h.Dispenser); err != nil {
-		return nil, err
+	s := new(SelfService)
+	return s, s.UnmarshalCaddyfile(h.Dispenser)
+}
+
+// located adds the position of d to an error, if there is one.
+func located(d *caddyfile.Dispenser, err error) error {
+	if err == nil {
+		return nil
 	}
-	return &s, nil
+	return d.WrapErr(err)
 }
 
 // The functions below read the arguments of the option that d is at into the
@@ -69,16 +71,19 @@ func appendArgs(d *caddyfile.Dispenser, dst *[]string) error {
 	return nil
 }
 
-// readString reads one argument.
-func readString(d *caddyfile.Dispenser, dst *string) error {
-	if err := once(d, *dst != ""); err != nil {
+// readOnce reads as many arguments as there are targets.
+func readOnce(d *caddyfile.Dispenser, specified bool, targets ...*string) error {
+	if err := once(d, specified); err != nil {
 		return err
 	}
-	if !d.AllArgs(dst) {
+	if !d.AllArgs(targets...) {
 		return d.ArgErr()
 	}
 	return nil
 }
+
+// readString reads one argument.
+func readString(d *caddyfile.Dispenser, dst *string) error { return readOnce(d, *dst != "", dst) }
 
 // readNonEmpty reads one argument, for options where an empty one would be taken
 // for the default.
@@ -96,11 +101,10 @@ func readNonEmpty(d *caddyfile.Dispenser, dst *string) error {
 // readStringPtr reads one argument, for options where an empty one is not the
 // default.
 func readStringPtr(d *caddyfile.Dispenser, dst **string) error {
-	if err := once(d, *dst != nil); err != nil {
-		return err
-	}
-	*dst = new(string)
-	return readString(d, *dst)
+	s := new(string)
+	err := readOnce(d, *dst != nil, s)
+	*dst = s
+	return err
 }
 
 // readFlag reads an option without arguments.
@@ -140,12 +144,8 @@ func readOnOff(d *caddyfile.Dispenser, dst **bool) error {
 
 // readPositive reads an integer above 0.
 func readPositive(d *caddyfile.Dispenser, dst *int) error {
-	option := d.Val()
-	if err := once(d, *dst != 0); err != nil {
-		return err
-	}
-	var s string
-	if err := readString(d, &s); err != nil {
+	option, s := d.Val(), ""
+	if err := readOnce(d, *dst != 0, &s); err != nil {
 		return err
 	}
 	n, err := strconv.Atoi(s)
@@ -158,13 +158,9 @@ func readPositive(d *caddyfile.Dispenser, dst *int) error {
 
 // readRange reads <min> <max>.
 func readRange(d *caddyfile.Dispenser, dst **Range) error {
-	option := d.Val()
-	if err := once(d, *dst != nil); err != nil {
+	option, lowest, highest := d.Val(), "", ""
+	if err := readOnce(d, *dst != nil, &lowest, &highest); err != nil {
 		return err
-	}
-	var lowest, highest string
-	if !d.AllArgs(&lowest, &highest) {
-		return d.ArgErr()
 	}
 	r := new(Range)
 	var err error
@@ -180,8 +176,7 @@ func readRange(d *caddyfile.Dispenser, dst **Range) error {
 
 // readDuration reads a duration. Its caller calls once.
 func readDuration(d *caddyfile.Dispenser, dst *caddy.Duration) error {
-	option := d.Val()
-	var s string
+	option, s := d.Val(), ""
 	if err := readString(d, &s); err != nil {
 		return err
 	}

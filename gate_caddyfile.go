@@ -1,6 +1,7 @@
 package apikey
 
 import (
+	"cmp"
 	"strconv"
 
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -71,11 +72,8 @@ func (g *Gate) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		default:
 			err = g.CredentialSources.unmarshalOption(d)
 		}
-		if err != nil {
+		if err = cmp.Or(err, located(d, g.check())); err != nil {
 			return err
-		}
-		if err := g.check(); err != nil { // so that the error names this line
-			return d.WrapErr(err)
 		}
 	}
 	return nil
