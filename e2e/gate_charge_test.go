@@ -154,6 +154,7 @@ const chargeSite = `{
 // TestK6_ChargedOnce checks that a request is charged once, whatever it meets
 // behind the gate, and that credits come back once and only where that was said.
 func TestK6_ChargedOnce(t *testing.T) {
+	full(t)
 	up := startUpstream(t)
 	up.answer = func(w http.ResponseWriter, r *http.Request, n int) {
 		switch {
@@ -262,6 +263,7 @@ func retryParallel(t *testing.T, s *server, up *upstream) {
 
 // TestK5_RefusalsCostNothing checks that a refusal changes nothing of its key.
 func TestK5_RefusalsCostNothing(t *testing.T) {
+	full(t)
 	s := startGate(t, `{$SITE} {
 	handle /secret/* {
 		apikey {
@@ -347,6 +349,7 @@ func TestK5_RefusalsCostNothing(t *testing.T) {
 // TestK5_BodyTooLarge: a body is read behind the gate, so what is found wrong with
 // it comes after the charge; refund_on takes that back.
 func TestK5_BodyTooLarge(t *testing.T) {
+	full(t)
 	s := startGate(t, `{$SITE} {
 	apikey {
 		refund_on 413
@@ -402,6 +405,7 @@ func ratesOf(t testing.TB, h http.Header) rates {
 // TestK8_RetryAfter checks that a client that waits exactly as long as it is told
 // passes, and that the rate headers never promise more than passes.
 func TestK8_RetryAfter(t *testing.T) {
+	full(t)
 	s := startGate(t, "{$SITE} {\n\tapikey\n\trespond ok\n}\n")
 	var all sync.WaitGroup
 	for _, row := range []struct {
@@ -464,6 +468,7 @@ func least(all rates) int64 {
 
 // TestT1_ExpiryEdge checks over HTTP that a key is valid exactly until it expires.
 func TestT1_ExpiryEdge(t *testing.T) {
+	full(t)
 	s := startGate(t, "{$SITE} {\n\tapikey\n\trespond ok\n}\n")
 	var k struct {
 		ID        string    `json:"id"`

@@ -266,6 +266,7 @@ const optionsSite = `{
 
 // TestOptions walks through the options of the gate.
 func TestOptions(t *testing.T) {
+	full(t)
 	hash, err := bcrypt.GenerateFromPassword([]byte("secret"), bcrypt.MinCost)
 	if err != nil {
 		t.Fatal(err)
@@ -578,6 +579,7 @@ func rateHeaders(t *testing.T, s *server) {
 
 // TestS9_DataStaysData gives keys names and metadata that somebody might run.
 func TestS9_DataStaysData(t *testing.T) {
+	full(t)
 	up := startUpstream(t)
 	s := startGate(t, `{
 	log default {

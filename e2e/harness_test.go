@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -24,21 +25,13 @@ import (
 // This file runs the real Caddy in processes of its own; doc.go shows how a test
 // uses it.
 
+// Waits end with a failure after so long. They only matter where something hangs,
+// and are long enough for a machine that does much else.
 const (
-	startTimeout = 60 * time.Second // generous: two cores, many tests
-	stopTimeout  = 30 * time.Second
+	startTimeout = 2 * time.Minute
+	stopTimeout  = 2 * time.Minute
 	pollEvery    = 10 * time.Millisecond
 )
-
-func TestMain(m *testing.M) {
-	code := m.Run()
-	for _, b := range []*binary{&caddyBinary, &clockBinary} {
-		if b.dir != "" {
-			os.RemoveAll(b.dir)
-		}
-	}
-	os.Exit(code)
-}
 
 // moduleDir is the root folder of this module.
 var moduleDir = sync.OnceValues(func() (string, error) {
@@ -118,11 +111,12 @@ func (b *binary) build(t testing.TB, flags ...string) string {
 	t.Helper()
 	b.once.Do(func() {
 		dependOnSources(t)
+		progress.say("building Caddy, go build %s ./cmd/caddy", strings.Join(flags, " "))
 		if b.dir, b.err = os.MkdirTemp("", "caddy-apikey-test"); b.err != nil {
 			return
 		}
 		b.path = filepath.Join(b.dir, "caddy")
-		args := append([]string{"build", "-o", b.path}, flags...)
+		args := append([]string{"build", "-o", b.path, "-ldflags=-w", "-buildvcs=false"}, flags...)
 		cmd := exec.Command("go", append(args, "./cmd/caddy")...)
 		cmd.Dir = source(t)
 		if out, err := cmd.CombinedOutput(); err != nil {
@@ -164,13 +158,26 @@ func withEnv(env ...string) option { return func(s *server) { s.env = append(s.e
 // withTestClock runs the build whose clock setClock shifts.
 func withTestClock() option { return func(s *server) { s.build = buildClockCaddy } }
 
+// newServer is a server with addresses and a folder, which has nothing to run yet.
+func newServer(t testing.TB) *server {
+	t.Helper()
+	progress.mustKnow(t)
+	s := &server{t: t, Dir: t.TempDir(), URL: "http://" + freeAddr(t), adminAddr: freeAddr(t)}
+	s.Admin = "http://" + s.adminAddr
+	t.Cleanup(func() {
+		s.kill()
+		if t.Failed() {
+			t.Logf("log of the server:\n%s", s.Log())
+		}
+	})
+	return s
+}
+
 // startCaddy starts a server and waits until it answers. It ends with the test.
 func startCaddy(t testing.TB, caddyfile string, options ...option) *server {
 	t.Helper()
-	s := &server{
-		t: t, Dir: t.TempDir(), URL: "http://" + freeAddr(t), adminAddr: freeAddr(t),
-		caddyfile: caddyfile,
-	}
+	s := newServer(t)
+	s.caddyfile = caddyfile
 	for _, o := range options {
 		o(s)
 	}
@@ -181,12 +188,6 @@ func startCaddy(t testing.TB, caddyfile string, options ...option) *server {
 	if err := os.WriteFile(s.file(), []byte(caddyfile), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		s.kill()
-		if t.Failed() {
-			t.Logf("log of the server:\n%s", s.Log())
-		}
-	})
 	s.start()
 	return s
 }
@@ -346,16 +347,28 @@ func (s *server) file() string { return filepath.Join(s.Dir, "test.caddyfile") }
 // Log returns what the server has written so far.
 func (s *server) Log() string { return s.log.String() }
 
-// freeAddr returns an address on the loopback interface that nobody listens on.
+// freeAddr returns an address on the loopback interface that nobody listens on and
+// that no other test is given. Its port is below those that the system gives to
+// outgoing connections, so that none of them takes it before the server does.
 func freeAddr(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 1000 {
+		port := 10_000 + rand.IntN(20_000)
+		if _, given := portsGiven.LoadOrStore(port, true); given {
+			continue
+		}
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil {
+			continue
+		}
+		defer l.Close()
+		return l.Addr().String()
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatal("no port is free")
+	return ""
 }
+
+var portsGiven sync.Map
 
 // logBuffer is a buffer that may be written and read at the same time.
 type logBuffer struct {

@@ -63,6 +63,7 @@ func (s *spent) checkFiles(db string, before [4]int) {
 // TestFinding2_reloadSamePath: state lives as long as some configuration uses the
 // store, whatever else changes.
 func TestFinding2_reloadSamePath(t *testing.T) {
+	quick(t)
 	s := startSpent(t, "{$SITE} {\n\tapikey\n\trespond ok\n}\n")
 	before := s.open(s.db())
 	same := s.caddyfile
@@ -84,6 +85,7 @@ func TestFinding2_reloadSamePath(t *testing.T) {
 
 // TestFinding2_reloadOtherPath goes to another database and back.
 func TestFinding2_reloadOtherPath(t *testing.T) {
+	full(t)
 	dir := t.TempDir()
 	first, second := filepath.Join(dir, "a.db"), filepath.Join(dir, "b.db")
 	s := startSpent(t, lifeConfig(first))
@@ -113,6 +115,7 @@ func TestFinding2_reloadOtherPath(t *testing.T) {
 // TestFinding4_ownFailure: a configuration of ours that cannot be loaded leaves
 // the old one running, and the admin API with it.
 func TestFinding4_ownFailure(t *testing.T) {
+	full(t)
 	dir := t.TempDir()
 	db, garbage := filepath.Join(dir, "a.db"), filepath.Join(dir, "garbage.db")
 	if err := os.WriteFile(garbage, []byte(strings.Repeat("not a database ", 1000)), 0o600); err != nil {
@@ -164,6 +167,7 @@ func TestFinding4_ownFailure(t *testing.T) {
 // before or after our app has started, destroys nothing of ours. Caddy starts apps
 // in random order, so it fails several times.
 func TestFinding2_foreignFailure(t *testing.T) {
+	full(t)
 	dir := t.TempDir()
 	db, other := filepath.Join(dir, "a.db"), filepath.Join(dir, "b.db")
 	s := startSpent(t, lifeConfig(db))
@@ -192,6 +196,7 @@ func TestFinding2_foreignFailure(t *testing.T) {
 // TestFinding3_requestOutlivesConfiguration: Caddy does not wait for requests when
 // it reloads. One that comes back to a store that is closed gets a clean answer.
 func TestFinding3_requestOutlivesConfiguration(t *testing.T) {
+	full(t)
 	dir := t.TempDir()
 	first, second := filepath.Join(dir, "a.db"), filepath.Join(dir, "b.db")
 	up := newBlocking(t)
@@ -231,6 +236,7 @@ func TestFinding3_requestOutlivesConfiguration(t *testing.T) {
 // TestFinding9_validate: "caddy validate" provisions our modules in a process of
 // their own. It must not touch the files of a server, nor make any.
 func TestFinding9_validate(t *testing.T) {
+	full(t)
 	db := filepath.Join(t.TempDir(), "a.db")
 	s := startSpent(t, lifeConfig(db))
 	before, info := s.open(db), mustStat(t, db+".lock")
@@ -272,6 +278,7 @@ func mustStat(t testing.TB, path string) os.FileInfo {
 // TestFinding4_adminWithoutApp: the admin routes exist wherever the plugin is
 // linked. They must not bring the app, and with it a database, into being.
 func TestFinding4_adminWithoutApp(t *testing.T) {
+	full(t)
 	const without, with = "{$SITE} {\n\trespond ok\n}\n", "{$SITE} {\n\tapikey\n\trespond ok\n}\n"
 	s := startLife(t, without)
 	unavailable := func() {
@@ -462,6 +469,7 @@ func (s *storm) checkCounts(n int) {
 // TestC1_reloadStorm: many reloads under load, with changed, unchanged and broken
 // configurations, change no decision and leave nothing behind.
 func TestC1_reloadStorm(t *testing.T) {
+	full(t)
 	s := startStorm(t)
 	s.loads(s.config()) // so that what Caddy keeps after a first reload is there
 	files, goroutines, fds := s.open(s.db), s.goroutines(), len(s.descriptors())
@@ -493,6 +501,7 @@ func TestC1_reloadStorm(t *testing.T) {
 // TestC1_brokenStore: Caddy starts apps in random order, so the HTTP servers of a
 // configuration whose store cannot be opened could answer before it fails.
 func TestC1_brokenStore(t *testing.T) {
+	full(t)
 	dir := t.TempDir()
 	s := startSpent(t, lifeConfig(filepath.Join(dir, "a.db")))
 	h := hammer{newConnections: true} // only those may meet the new servers
@@ -512,6 +521,7 @@ func TestC1_brokenStore(t *testing.T) {
 // TestFinding2_drain: our Stop runs before the HTTP servers have drained, in random
 // order. Requests that still run need the store.
 func TestFinding2_drain(t *testing.T) {
+	full(t)
 	up := newBlocking(t)
 	s := startLife(t, "{$SITE} {\n\tapikey {\n\t\trefund_on 500\n\t}\n\treverse_proxy "+up.addr()+"\n}\n")
 	refunded, taken, load := s.create(`"remaining":9`), s.create(`"remaining":9`), s.create()
@@ -565,6 +575,7 @@ func TestFinding2_drain(t *testing.T) {
 // TestC9_secondServer: one database serves one process. A second one is refused at
 // once, but a successor is given a moment.
 func TestC9_secondServer(t *testing.T) {
+	full(t)
 	db := filepath.Join(t.TempDir(), "a.db")
 	up := newBlocking(t)
 	site := []string{"apikey {", "\trefund_on 500", "}", "reverse_proxy " + up.addr()}
@@ -609,6 +620,7 @@ func TestC9_secondServer(t *testing.T) {
 
 // TestF1_kill: what the admin API has answered survives the end of the process.
 func TestF1_kill(t *testing.T) {
+	quick(t)
 	s := startLife(t, "{$SITE} {\n\tapikey\n\trespond ok\n}\n")
 	var keys []lifeKey
 	for range 20 {

@@ -27,6 +27,7 @@ func (s *server) keyUsage(id string, days int64) admin.Usage {
 // TestT4_days_on_time: over HTTP, days and months begin at midnight in the zone
 // that is configured, also around the days of 23 and 25 hours.
 func TestT4_days_on_time(t *testing.T) {
+	full(t)
 	const second, hour = time.Second, time.Hour
 	for _, test := range []struct {
 		zone, midnight string // a local midnight
@@ -63,6 +64,7 @@ func TestT4_days_on_time(t *testing.T) {
 // TestK11_gates_over_HTTP: what gates refuse is counted, also where a request
 // meets several of them.
 func TestK11_gates_over_HTTP(t *testing.T) {
+	full(t)
 	s := startCaddy(t, `{$SITE} {
 	route /two {
 		apikey
@@ -110,6 +112,7 @@ func TestK11_gates_over_HTTP(t *testing.T) {
 // TestK11_clean_stop_of_a_server: what a real server has counted is there after a
 // reload and after a clean stop, to the last request.
 func TestK11_clean_stop_of_a_server(t *testing.T) {
+	full(t)
 	s := startCaddy(t, gatedSite)
 	id, raw := s.make(admin.CreateKey{})
 	for round := int64(1); round <= 3; round++ {
@@ -131,6 +134,7 @@ func TestK11_clean_stop_of_a_server(t *testing.T) {
 // TestK11_kill: a crash loses what was counted in the last second at most, and
 // never counts too many.
 func TestK11_kill(t *testing.T) {
+	full(t)
 	s := startCaddy(t, gatedSite)
 	id, raw := s.make(admin.CreateKey{})
 	var safe, sent int64 // requests that must be there, and all that may be
@@ -198,6 +202,7 @@ func (s *server) load(raw string, d time.Duration) (begun, answered int64) {
 
 // TestUsageCommand reads the usage from the command line.
 func TestUsageCommand(t *testing.T) {
+	full(t)
 	s := startCaddy(t, gatedSite)
 	id, raw := s.make(admin.CreateKey{})
 	s.want(raw, 3, 3, 0)
@@ -238,6 +243,7 @@ func TestUsageCommand(t *testing.T) {
 // TestK12_kill: a crash gives a key at most one more maximum in its window, and
 // none once the counters were written; a reload gives none.
 func TestK12_kill(t *testing.T) {
+	full(t)
 	s := startCaddy(t, gatedSite)
 	most, hour := int64(20), int64(3_600_000)
 	id, raw := s.make(admin.CreateKey{RateLimitMax: &most, RateLimitTimeWindow: &hour})
