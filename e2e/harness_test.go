@@ -72,17 +72,13 @@ func sources(t testing.TB, pattern string) []string {
 // dependOnSources reads all folders with code. The test binary does not contain
 // what runs in other processes, so "go test" cannot know that a result which it
 // has kept is out of date; but it does look at the files that a test has listed.
-func dependOnSources(t testing.TB) {
-	t.Helper()
-	err := filepath.WalkDir(source(t), func(path string, d fs.DirEntry, err error) error {
-		if err == nil && d.IsDir() && path != source(t) && (d.Name()[0] == '.' || d.Name() == "node_modules") {
+func dependOnSources(dir string) error {
+	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() && path != dir && (d.Name()[0] == '.' || d.Name() == "node_modules") {
 			return filepath.SkipDir
 		}
 		return err
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 // binary is a build of cmd/caddy, made once per test run.
@@ -110,23 +106,30 @@ func buildClockCaddy(t testing.TB) string {
 func (b *binary) build(t testing.TB, flags ...string) string {
 	t.Helper()
 	b.once.Do(func() {
-		dependOnSources(t)
-		progress.say("building Caddy, go build %s ./cmd/caddy", strings.Join(flags, " "))
-		if b.dir, b.err = os.MkdirTemp("", "caddy-apikey-test"); b.err != nil {
-			return
-		}
-		b.path = filepath.Join(b.dir, "caddy")
-		args := append([]string{"build", "-o", b.path, "-ldflags=-w", "-buildvcs=false"}, flags...)
-		cmd := exec.Command("go", append(args, "./cmd/caddy")...)
-		cmd.Dir = source(t)
-		if out, err := cmd.CombinedOutput(); err != nil {
-			b.err = fmt.Errorf("%w\n%s", err, out)
-		}
+		b.err = b.make(source(t), flags)
 	})
 	if b.err != nil {
 		t.Fatalf("building cmd/caddy: %v", b.err)
 	}
 	return b.path
+}
+
+func (b *binary) make(dir string, flags []string) (err error) {
+	if err := dependOnSources(dir); err != nil {
+		return err
+	}
+	if b.dir, err = os.MkdirTemp("", "caddy-apikey-test"); err != nil {
+		return err
+	}
+	b.path = filepath.Join(b.dir, "caddy")
+	args := append([]string{"build", "-o", b.path, "-ldflags=-w", "-buildvcs=false"}, flags...)
+	progress.say("building Caddy: go %s ./cmd/caddy", strings.Join(args, " "))
+	cmd := exec.Command("go", append(args, "./cmd/caddy")...)
+	cmd.Dir = dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%w\n%s", err, out)
+	}
+	return nil
 }
 
 // server is a Caddy process with its own ports and its own files.
@@ -195,6 +198,13 @@ func startCaddy(t testing.TB, caddyfile string, options ...option) *server {
 // start starts the server, for the first time or again on the same files.
 func (s *server) start() {
 	s.t.Helper()
+	s.launch()
+	s.wait()
+}
+
+// launch starts the server without waiting for it.
+func (s *server) launch() {
+	s.t.Helper()
 	s.cmd = s.command("run", "--config", s.file())
 	s.cmd.Stdout, s.cmd.Stderr = &s.log, &s.log
 	if err := s.cmd.Start(); err != nil {
@@ -206,7 +216,6 @@ func (s *server) start() {
 		cmd.Wait() //nolint:errcheck // the state is in cmd.ProcessState
 		close(done)
 	}()
-	s.wait()
 }
 
 // wait polls the admin endpoint and the site until both answer, however.
@@ -289,6 +298,16 @@ func (s *server) stop(sig os.Signal) int {
 		s.kill()
 	}
 	return s.cmd.ProcessState.ExitCode()
+}
+
+// ended reports whether the process of a server that was started has ended.
+func (s *server) ended() bool {
+	select {
+	case <-s.done:
+		return true
+	default:
+		return false
+	}
 }
 
 // kill ends the server without giving it a chance. It may have ended already.
