@@ -64,6 +64,7 @@ const gatedSite = "{$SITE} {\n\tapikey\n\trespond ok\n}\n"
 // TestAdminAPI makes a key, uses it, and takes it away, over a failed and a good
 // reload: the admin API must follow the configuration that is in use.
 func TestAdminAPI(t *testing.T) {
+	quick(t)
 	s := startCaddy(t, gatedSite)
 	api := adminOf(t, s)
 	made, err := api.CreateKey(context.Background(), admin.CreateKey{UserID: "alice"})
@@ -104,6 +105,7 @@ func TestAdminAPI(t *testing.T) {
 
 // TestAdminAPIWithoutApp: a configuration that does not use apikey gets no store.
 func TestAdminAPIWithoutApp(t *testing.T) {
+	full(t)
 	s := startCaddy(t, "{$SITE} {\n\trespond ok\n}\n")
 	_, err := adminOf(t, s).ListKeys(context.Background(), admin.ListKeys{})
 	var e *admin.APIError
@@ -127,6 +129,7 @@ func TestAdminAPIWithoutApp(t *testing.T) {
 
 // TestAdminPaths: Caddy's own mux stands before ours.
 func TestAdminPaths(t *testing.T) {
+	full(t)
 	s := startCaddy(t, gatedSite)
 	api := adminOf(t, s)
 	for _, name := range []string{"a/b", "a//b", "//", "a/../b", "../..", "a%2Fb", "a b", "日本/🔑"} {

@@ -41,6 +41,7 @@ func firstCells(t *testing.T) map[string]string {
 // TestBetterAuthDocs holds that every option and every code of the reference has a
 // row in the document.
 func TestBetterAuthDocs(t *testing.T) {
+	quick(t)
 	cells := firstCells(t)
 	for _, list := range []string{"options", "codes"} {
 		for _, name := range rowsOf(t, list) {
@@ -53,6 +54,7 @@ func TestBetterAuthDocs(t *testing.T) {
 
 // TestBetterAuthRows holds that every field has a test of its name.
 func TestBetterAuthRows(t *testing.T) {
+	quick(t)
 	names := map[string]bool{}
 	for _, file := range sources(t, "internal/api/betterauth/*_test.go") {
 		f, err := parser.ParseFile(token.NewFileSet(), source(t, file), nil, 0)
@@ -74,6 +76,7 @@ func TestBetterAuthRows(t *testing.T) {
 
 // TestBetterAuthClient_docs runs the example of the document.
 func TestBetterAuthClient_docs(t *testing.T) {
+	full(t)
 	node := needNode(t)
 	var configuration, script string
 	for _, b := range documents(t)["docs/better-auth.md"] {

@@ -45,6 +45,7 @@ func inBody(id string) (string, string) {
 // TestA1_betterAuth calls every route of the dialect as every caller, with many forms
 // of an ID.
 func TestA1_betterAuth(t *testing.T) {
+	full(t)
 	site := strings.NewReplacer("apikey_api {\n", "apikey_api {\n\t\t\tdialect better_auth\n",
 		"apikey_api\n", "apikey_api {\n\t\t\tdialect better_auth\n\t\t\tbase /v1/auth\n\t\t}\n").Replace(matrixSite)
 	s := startGate(t, site, withTestClock(), withEnv("HASH="+passwordHash))

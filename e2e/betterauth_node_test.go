@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -84,6 +85,7 @@ type comparison struct {
 // against those of the reference. Where they differ, the call must say why, and the
 // documentation has a row for it.
 func TestBetterAuthClient(t *testing.T) {
+	full(t)
 	node := needNode(t)
 	s := startGate(t, betterAuthSite, withTestClock(), withEnv("PASSWORD="+passwordHash))
 	out := runNode(t, node, "conformance.mjs", s.URL, s.Admin)
@@ -124,19 +126,13 @@ func checkCodes(t *testing.T, all []comparison) {
 	}
 }
 
-// needNode returns the node program. Where the packages are not installed, the test
-// is skipped, but not in continuous integration, which installs them.
+// needNode returns the node program. Where it or the packages are not installed, the
+// test is skipped, but never in CI.
 func needNode(t *testing.T) string {
 	t.Helper()
-	node, err := exec.LookPath("node")
-	if err == nil {
-		_, err = os.Stat(source(t, "testdata", "node", "node_modules", "better-auth", "package.json"))
-	}
-	if err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatal(err)
-		}
-		t.Skipf("%v: run npm ci in testdata/node", err)
+	node := tool(t, "node")
+	if _, err := os.Stat(source(t, "testdata", "node", "node_modules", "better-auth", "package.json")); err != nil {
+		lacking(t, errors.New("the packages of Better Auth are not installed: run npm ci --prefix testdata/node"))
 	}
 	return node
 }
@@ -256,6 +252,7 @@ func checkGenerated(t *testing.T, file, name, want string) {
 // TestBetterAuthClient_database makes the database that a real server leaves, which
 // imports are tried with.
 func TestBetterAuthClient_database(t *testing.T) {
+	full(t)
 	file, keys := betterAuthDatabase(t)
 	b, err := os.ReadFile(file)
 	if err != nil {

@@ -358,6 +358,7 @@ func (o *optionRig) isStored() {
 // TestBetterAuthOptions tries every option that has a home here. One without is a row
 // that says so.
 func TestBetterAuthOptions(t *testing.T) {
+	full(t)
 	cells := firstCells(t)
 	dir := t.TempDir()
 	s := startGate(t, betterAuthOptionsSite, withEnv("HASH="+passwordHash, "DIR="+dir))
@@ -379,6 +380,7 @@ func TestBetterAuthOptions(t *testing.T) {
 
 // TestOrganization_refused tries configurations that could never work.
 func TestOrganization_refused(t *testing.T) {
+	full(t)
 	const whole = "role {role}\nconfig team\nallow member read"
 	for name, c := range map[string]struct{ before, placeholder, block, want string }{
 		"another dialect":     {"dialect rest\nuser {http.auth.user.id}", "{org}", whole, "only available with dialect better_auth"},

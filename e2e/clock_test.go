@@ -41,6 +41,7 @@ func (s *server) setTime(at time.Time) {
 
 // TestClockIsAbsent: the binary that is shipped knows nothing of the test clock.
 func TestClockIsAbsent(t *testing.T) {
+	full(t)
 	traces := []string{"offsetMs", "serveTestClock", "testClockOffset"}
 	for _, test := range []struct {
 		name  string
@@ -73,6 +74,7 @@ func TestClockIsAbsent(t *testing.T) {
 }
 
 func TestClockShifts(t *testing.T) {
+	full(t)
 	s := startCaddy(t, gatedSite, withTestClock())
 	for _, offset := range []time.Duration{0, time.Hour, -time.Hour, 10 * 365 * 24 * time.Hour, -time.Duration(time.Now().UnixNano()) + time.Hour, 5 * time.Millisecond} {
 		want := time.Now().Add(offset)
@@ -158,6 +160,7 @@ func wantRetryAfter(t *testing.T, resp *http.Response, want time.Duration) {
 // TestK7_refill_on_time: over HTTP, credits come back at the instant of the
 // refill, once per interval, however many intervals nobody came.
 func TestK7_refill_on_time(t *testing.T) {
+	full(t)
 	s := startCaddy(t, gatedSite, withTestClock())
 	none, five, hour := int64(0), int64(5), int64(3_600_000)
 	_, raw := s.make(admin.CreateKey{Remaining: &none, RefillAmount: &five, RefillInterval: &hour})
@@ -176,6 +179,7 @@ func TestK7_refill_on_time(t *testing.T) {
 
 // TestK8_window_on_time: over HTTP, a window is full to its end and empty after it.
 func TestK8_window_on_time(t *testing.T) {
+	full(t)
 	s := startCaddy(t, gatedSite, withTestClock())
 	three, hour := int64(3), int64(3_600_000)
 	_, raw := s.make(admin.CreateKey{RateLimitMax: &three, RateLimitTimeWindow: &hour})
@@ -191,6 +195,7 @@ func TestK8_window_on_time(t *testing.T) {
 // TestT1_expiry_on_time: over HTTP, a key works until its time and never again
 // once it was seen expired, whatever the clock does then.
 func TestT1_expiry_on_time(t *testing.T) {
+	full(t)
 	s := startCaddy(t, gatedSite, withTestClock())
 	hour := int64(3600)
 	_, raw := s.make(admin.CreateKey{ExpiresIn: &hour})

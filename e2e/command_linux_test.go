@@ -31,7 +31,7 @@ func onTerminal(t *testing.T, cmd *exec.Cmd) *terminal {
 	t.Helper()
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
 	if err != nil {
-		t.Skip("no terminals here")
+		lacking(t, fmt.Errorf("there are no terminals: %w", err))
 	}
 	t.Cleanup(func() { master.Close() })
 	fd := int(master.Fd())
@@ -101,6 +101,7 @@ func (term *terminal) wait() int {
 
 // On a terminal, verify asks and does not show what is typed.
 func TestCommandVerifyAsks(t *testing.T) {
+	full(t)
 	c := startCLI(t)
 	lines := strings.Fields(c.exits(0, "create", "--owner", "alice", "--with-secret").stdout)
 	term := onTerminal(t, c.s.command("apikey", "verify", "--with-secret"))
@@ -118,6 +119,7 @@ func TestCommandVerifyAsks(t *testing.T) {
 
 // Who gives up at the prompt gets a terminal back that shows what is typed.
 func TestCommandVerifyInterrupted(t *testing.T) {
+	full(t)
 	c := startCLI(t)
 	term := onTerminal(t, c.s.command("apikey", "verify"))
 	term.answer("API key: ", "\x03")
@@ -131,6 +133,7 @@ func TestCommandVerifyInterrupted(t *testing.T) {
 
 // On a terminal, an import shows a bar, and takes it away at the end.
 func TestImportShowsProgress(t *testing.T) {
+	full(t)
 	c := startCLI(t)
 	rows := make([]map[string]any, 1000)
 	for i := range rows {

@@ -90,6 +90,7 @@ func (c shell) wants(what string, got, want any) {
 var wordID = regexp.MustCompile(`\b[0-9a-f]{24}\b`)
 
 func TestCommandCreate(t *testing.T) {
+	full(t)
 	c := startCLI(t)
 
 	r := c.exits(0, "create", "--owner", "alice")
@@ -119,6 +120,7 @@ func TestCommandCreate(t *testing.T) {
 }
 
 func TestCommandCreateFields(t *testing.T) {
+	full(t)
 	c := startCLI(t)
 	got := c.json("create", "--owner", "bob", "--name", "部署 <1>", "--prefix", "pk_", "--expires-in", "90d",
 		"--refill", "100/1d", "--rate-limit", "5/1m", "--rate-limit-algorithm", "token_bucket",
@@ -145,6 +147,7 @@ func TestCommandCreateFields(t *testing.T) {
 }
 
 func TestCommandCreateRefused(t *testing.T) {
+	full(t)
 	c := startCLI(t)
 	r := c.exits(1, "create", "--owner", "a", "--name", strings.Repeat("n", 33))
 	c.wants("stdout", r.stdout, "")
@@ -157,6 +160,7 @@ func TestCommandCreateRefused(t *testing.T) {
 
 // A key that nobody has seen must not look as if all were well.
 func TestCommandCreateLosesTheKey(t *testing.T) {
+	full(t)
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 	if err != nil {
 		t.Skip("no /dev/full here")
@@ -175,6 +179,7 @@ func TestCommandCreateLosesTheKey(t *testing.T) {
 }
 
 func TestCommandList(t *testing.T) {
+	full(t)
 	c := startCLI(t)
 	c.wants("empty table", strings.Count(c.exits(0, "list").stdout, "\n"), 1)
 	for _, args := range [][]string{
@@ -214,6 +219,7 @@ func TestCommandList(t *testing.T) {
 }
 
 func TestCommandListPages(t *testing.T) {
+	full(t)
 	c := startCLI(t)
 	for range 3 {
 		c.exits(0, "create", "--owner", "alice")
@@ -229,6 +235,7 @@ func TestCommandListPages(t *testing.T) {
 }
 
 func TestCommandUpdate(t *testing.T) {
+	full(t)
 	c := startCLI(t)
 	id := c.json("create", "--owner", "alice", "--name", "old", "--expires-in", "1d", "--remaining", "10", "--refill", "10/1d",
 		"--rate-limit", "5/1m", "--permission", "read", "--metadata", "a=b", "--allowed-ip", "127.0.0.1")["id"].(string)
@@ -267,6 +274,7 @@ func TestCommandUpdate(t *testing.T) {
 }
 
 func TestCommandLifeOfAKey(t *testing.T) {
+	quick(t)
 	c := startCLI(t)
 	made := c.json("create", "--owner", "alice")
 	id, raw := made["id"].(string), made["key"].(string)
@@ -297,6 +305,7 @@ func TestCommandLifeOfAKey(t *testing.T) {
 }
 
 func TestCommandVerify(t *testing.T) {
+	full(t)
 	c := startCLI(t)
 	made := c.json("create", "--owner", "alice", "--permission", "files:read", "--remaining", "3", "--allowed-ip", "10.0.0.0/8")
 	id, raw := made["id"].(string), made["key"].(string)
@@ -339,6 +348,7 @@ func TestCommandVerify(t *testing.T) {
 }
 
 func TestCommandOwner(t *testing.T) {
+	full(t)
 	c := startCLI(t)
 	raw := strings.TrimSpace(c.exits(0, "create", "--owner", "a/b ö").stdout)
 	c.exits(0, "owner", "set", "a/b ö", "--disable")
@@ -360,6 +370,7 @@ func TestCommandOwner(t *testing.T) {
 }
 
 func TestCommandHealth(t *testing.T) {
+	full(t)
 	c := startCLI(t)
 	c.wants("status", c.json("health")["status"], "ok")
 	if out := c.exits(0, "health").stdout; !strings.Contains(out, "sqlite") {
@@ -369,6 +380,7 @@ func TestCommandHealth(t *testing.T) {
 
 // With --json, standard output is what the admin API answers.
 func TestCommandJSONIsTheAnswer(t *testing.T) {
+	full(t)
 	c := startCLI(t)
 	id := c.json("create", "--owner", "alice", "--metadata-json", `{"z":"<&>","a":1.50}`)["id"].(string)
 	for path, args := range map[string][]string{
@@ -396,6 +408,7 @@ func TestCommandJSONIsTheAnswer(t *testing.T) {
 }
 
 func TestCommandUsage(t *testing.T) {
+	full(t)
 	c := startCLI(t)
 	for _, args := range [][]string{
 		{"nosuch"},
@@ -458,6 +471,7 @@ func TestCommandUsage(t *testing.T) {
 // Wherever a raw key stands among the arguments, it is refused, not repeated, and
 // not sent.
 func TestCommandTakesNoRawKey(t *testing.T) {
+	full(t)
 	c := startCLI(t)
 	raw := strings.TrimSpace(c.exits(0, "create", "--owner", "alice").stdout)
 	for _, args := range [][]string{
@@ -498,6 +512,7 @@ func TestCommandTakesNoRawKey(t *testing.T) {
 }
 
 func TestCommandHostileText(t *testing.T) {
+	full(t)
 	c := startCLI(t)
 	made := c.json("create", "--owner", "al\u202eice", "--name", "x\u200bname", "--metadata", "a=\u202e")
 	c.exits(1, "create", "--owner", "a\x1b[2J")
@@ -509,6 +524,7 @@ func TestCommandHostileText(t *testing.T) {
 }
 
 func TestCommandFindsTheServer(t *testing.T) {
+	full(t)
 	if runtime.GOOS == "windows" {
 		t.Skip("Unix sockets")
 	}
@@ -538,6 +554,7 @@ func TestCommandFindsTheServer(t *testing.T) {
 }
 
 func TestCommandWithoutServer(t *testing.T) {
+	full(t)
 	c := startCLI(t)
 	c.s.stop(syscall.SIGTERM)
 	r := c.exits(1, "list")
@@ -548,6 +565,7 @@ func TestCommandWithoutServer(t *testing.T) {
 }
 
 func TestCommandWithoutApp(t *testing.T) {
+	full(t)
 	c := shell{t, startCaddy(t, "{$SITE} {\n\trespond ok\n}\n")}
 	if r := c.exits(1, "list"); !strings.Contains(r.stderr, "apikey is running") {
 		t.Errorf("stderr: %s", r.stderr)

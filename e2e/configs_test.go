@@ -88,6 +88,7 @@ const (
 // S7: a key of another configuration gets the bytes that an unknown one gets,
 // whatever is wrong with it.
 func TestS7_configs(t *testing.T) {
+	full(t)
 	s := startGate(t, configured(pubAndSec))
 	own := s.create(map[string]any{"remaining": 5})
 	off := s.create(map[string]any{"enabled": false})
@@ -135,6 +136,7 @@ func TestS7_configs(t *testing.T) {
 // TestConfigs: keys of each configuration live by its rules, and a key of one with
 // "session off" stands for nobody.
 func TestConfigs(t *testing.T) {
+	full(t)
 	s := startGate(t, configured(pubAndSec))
 	meta := map[string]any{"metadata": map[string]any{"team": "red"}, "userId": "nadia", "permissions": []string{"read"}}
 	with := func(more map[string]any) made {
@@ -257,6 +259,7 @@ func (s *server) configsByCommand(t testing.TB, pub, sec made) {
 // TestConfigReload: changed, removed and new configurations hold for the next
 // request, and counts outlive all of it.
 func TestConfigReload(t *testing.T) {
+	full(t)
 	s := startGate(t, configured(pubAndSec))
 	pub := s.create(map[string]any{
 		"configId": "pub", "remaining": 50, "rateLimitEnabled": true, "rateLimitMax": 2, "rateLimitTimeWindow": 3_600_000,
@@ -320,6 +323,7 @@ func TestConfigReload(t *testing.T) {
 
 // TestT2_configKeep: expired keys stay as long as their own configuration says.
 func TestT2_configKeep(t *testing.T) {
+	full(t)
 	s := startGate(t, configured(`expiration {
 			keep forever
 		}

@@ -51,6 +51,7 @@ func documents(t *testing.T) map[string][]block {
 func (b block) in(file string) string { return file + ":" + strconv.Itoa(b.line) }
 
 func TestDocsConfigurations(t *testing.T) {
+	full(t)
 	checked := 0
 	for file, blocks := range documents(t) {
 		for _, b := range blocks {
@@ -88,14 +89,9 @@ func TestDocsConfigurations(t *testing.T) {
 }
 
 func TestDocsCommands(t *testing.T) {
-	for _, tool := range []string{"bash", "curl"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			if os.Getenv("CI") != "" {
-				t.Fatal(err)
-			}
-			t.Skipf("%s is not installed", tool)
-		}
-	}
+	full(t)
+	tool(t, "bash")
+	tool(t, "curl")
 	checked := 0
 	for file, blocks := range documents(t) {
 		var steps []docStep

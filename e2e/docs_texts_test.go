@@ -12,6 +12,7 @@ import (
 
 // TestDocsPasswords: where an example has the hash of a password, the password is said.
 func TestDocsPasswords(t *testing.T) {
+	full(t)
 	hashes := regexp.MustCompile(`\$2a\$14\$[./0-9A-Za-z]{53}`)
 	said := regexp.MustCompile("password of [a-z ]+\\s`([^`]+)`")
 	checked := map[string]string{}
@@ -38,6 +39,7 @@ func TestDocsPasswords(t *testing.T) {
 
 // TestDocsClient: the example of the client says what to install and which key to make.
 func TestDocsClient(t *testing.T) {
+	quick(t)
 	b, err := os.ReadFile(source(t, "testdata", "node", "package.json"))
 	if err != nil {
 		t.Fatal(err)

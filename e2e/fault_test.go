@@ -68,6 +68,7 @@ func copyFile(t *testing.T, from, to string, change func([]byte) []byte) {
 // TestF4_readOnly starts servers whose files cannot be written. Tests may run as
 // root, whom modes do not stop: the files are on a read-only mount of their own.
 func TestF4_readOnly(t *testing.T) {
+	full(t)
 	unshare := tool(t, "unshare")
 	if out, err := exec.Command(unshare, "-Urm", "true").CombinedOutput(); err != nil {
 		lacking(t, fmt.Errorf("unshare: %w: %s", err, out))
@@ -103,6 +104,7 @@ func TestF4_readOnly(t *testing.T) {
 
 // TestF5_start starts servers on what is no database of ours, or not all of it.
 func TestF5_start(t *testing.T) {
+	full(t)
 	_, db, keys := makeDB(t)
 	dir := t.TempDir()
 	path := func(name string) string { return filepath.Join(dir, name, "a.db") }
@@ -193,6 +195,7 @@ func TestF5_start(t *testing.T) {
 // TestF5_flippedBytes loads databases with one broken byte each, one after the
 // other, into one server.
 func TestF5_flippedBytes(t *testing.T) {
+	full(t)
 	_, db, keys := makeDB(t)
 	size, seed := int(mustStat(t, db).Size()), faultSeed(t)
 	random := rand.New(rand.NewPCG(seed, 0))
@@ -241,6 +244,7 @@ func TestF5_flippedBytes(t *testing.T) {
 
 // TestF5_vanished takes the database away from under a server.
 func TestF5_vanished(t *testing.T) {
+	full(t)
 	db := filepath.Join(t.TempDir(), "a.db")
 	s := startLife(t, lifeConfig(db))
 	plain, counted := s.create(), s.create(`"remaining":5`)
@@ -294,6 +298,7 @@ func TestF5_vanished(t *testing.T) {
 // that the process has on it, and then a second process that reads the database
 // takes its log away. So nothing but SQLite may open these files (bar E10).
 func TestC10_locks(t *testing.T) {
+	full(t)
 	strace := tool(t, "strace")
 	shell := tool(t, "sqlite3")
 	dir := t.TempDir()
@@ -418,6 +423,7 @@ func checkOpens(t *testing.T, trace, db string) {
 
 // TestA2_listeners: what the example configuration opens to the world.
 func TestA2_listeners(t *testing.T) {
+	quick(t)
 	s := startLife(t, exampleCaddyfile(t))
 	want := map[string]bool{strings.TrimPrefix(s.URL, "http://"): true, s.adminAddr: true}
 	got := s.listeners()
@@ -506,6 +512,7 @@ func procAddr(t testing.TB, s string) string {
 // TestF8_unsetPlaceholder: a path that cannot be told is refused, and no database
 // is made elsewhere.
 func TestF8_unsetPlaceholder(t *testing.T) {
+	full(t)
 	s := newLife(t, lifeConfig("{env.APIKEY_TEST_NOT_SET}/a.db"))
 	began := time.Now()
 	r := s.runToEnd(startTimeout)

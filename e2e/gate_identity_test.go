@@ -164,6 +164,7 @@ func forgeries() (all []forgery) {
 // TestS5_IdentityForging sends every forgery to every kind of route. The upstream
 // sees each identity header once and only ours, or not at all.
 func TestS5_IdentityForging(t *testing.T) {
+	full(t)
 	up := startUpstream(t)
 	tlsPort := port(t, freeAddr(t))
 	s := startGate(t, identitySite, withEnv("TLS_PORT="+tlsPort, "UPSTREAM="+up.Addr))
@@ -261,6 +262,7 @@ func checkIdentitySeen(t *testing.T, name string, got []seen, want, raw string) 
 // TestS4_IdentityMixup checks under load that the upstream is told the owner of
 // the key that was sent, while clients go away at random.
 func TestS4_IdentityMixup(t *testing.T) {
+	full(t)
 	keys, requests := 200, 20_000
 	if testing.Short() {
 		requests = 2_000

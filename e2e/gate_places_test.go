@@ -199,6 +199,7 @@ func oddRows(k, other string) []oddRow {
 // TestS2_OddKeys sends keys in every odd way, over all versions of HTTP: the
 // answers are the same, and the upstream sees no key.
 func TestS2_OddKeys(t *testing.T) {
+	quick(t)
 	up := startUpstream(t)
 	tlsPort := port(t, freeAddr(t))
 	s := startGate(t, oddSite, withEnv("TLS_PORT="+tlsPort, "UPSTREAM="+up.Addr))
@@ -257,6 +258,7 @@ func checkUpstream(t *testing.T, name string, row *oddRow, got []seen, keys ...s
 // TestS7_SameBytes checks that nothing tells unknown, malformed, truncated and
 // wrong-checksum keys apart, byte for byte.
 func TestS7_SameBytes(t *testing.T) {
+	full(t)
 	s := startGate(t, "{$SITE} {\n\tapikey\n\trespond ok\n}\n")
 	k := s.create(nil).Raw
 	var first string

@@ -87,6 +87,7 @@ func (x *lastCredits) String() string {
 // two protocols, with keys that nobody has used since the start of the server and
 // such that are in memory. Exactly those requests pass that there are credits for.
 func TestK1_LastCredits(t *testing.T) {
+	full(t)
 	s := startGate(t, raceSite)
 	var tests []*lastCredits
 	for range times(1, 4) { // 64 races

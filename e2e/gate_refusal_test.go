@@ -144,6 +144,7 @@ http://inside.test:{$PORT} {
 // TestRefusals checks what a refused client reads, on sites with error routes and
 // without, beside each other on one port.
 func TestRefusals(t *testing.T) {
+	full(t)
 	addr := freeAddr(t)
 	s := startGate(t, refusalSites, withEnv("PORT="+port(t, addr)), func(s *server) { s.URL = "http://" + addr })
 	good := s.create(nil)
@@ -288,10 +289,9 @@ const subrouteJSON = `{
 
 // TestS8_SubrouteErrors checks that a refusal in such a subroute ends there.
 func TestS8_SubrouteErrors(t *testing.T) {
-	addr := freeAddr(t)
-	s := &server{t: t, Dir: t.TempDir(), URL: "http://" + addr, adminAddr: freeAddr(t)}
-	s.Admin = "http://" + s.adminAddr
-	other := freeAddr(t)
+	full(t)
+	s, other := newServer(t), freeAddr(t)
+	addr := strings.TrimPrefix(s.URL, "http://")
 	config := strings.NewReplacer("ADMIN", s.adminAddr, "SITE", addr, "OTHER", other,
 		"ERRORS", `{"routes": [{"handle": [{"handler": "headers", "response": {"set": {"X-Error": ["yes"]}}}]}]}`).Replace(subrouteJSON)
 	file := filepath.Join(s.Dir, "caddy.json")
@@ -362,6 +362,7 @@ func (s *server) runJSON(file string) {
 // TestS8_RouteBypass asks for odd paths of a site that protects everything but
 // /health. What gets through without a key is /health.
 func TestS8_RouteBypass(t *testing.T) {
+	full(t)
 	up := startUpstream(t)
 	s := startGate(t, `{$SITE} {
 	handle /health {
@@ -451,6 +452,7 @@ func TestS8_RouteBypass(t *testing.T) {
 // TestS3_OnlyTheExactString sends what is nearly a key. Nothing is accepted, and
 // all answers are the same.
 func TestS3_OnlyTheExactString(t *testing.T) {
+	full(t)
 	for name, global := range map[string]string{"checksum": "", "no checksum": "{\n\tapikey {\n\t\tchecksum off\n\t}\n}\n"} {
 		s := startGate(t, global+"{$SITE} {\n\tapikey\n\trespond ok\n}\n")
 		client := &http.Client{}

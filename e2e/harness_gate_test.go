@@ -27,7 +27,7 @@ import (
 // that remembers what it has seen, and requests over every version of HTTP.
 
 // testTimeout bounds a single exchange; it only matters where something hangs.
-const testTimeout = 20 * time.Second
+const testTimeout = time.Minute
 
 // startGate is startCaddy, and waits until the configuration is in use: sites and
 // admin endpoint answer a moment before.

@@ -72,11 +72,8 @@ func lifeConfig(db string, site ...string) string {
 // newLife is a server that has its files and is not running.
 func newLife(t testing.TB, caddyfile string) life {
 	t.Helper()
-	s := &server{t: t, Dir: t.TempDir(), URL: "http://" + freeAddr(t), adminAddr: freeAddr(t)}
-	s.Admin = "http://" + s.adminAddr
-	l := life{s}
+	l := life{newServer(t)}
 	l.write(caddyfile)
-	t.Cleanup(s.kill)
 	return l
 }
 
@@ -161,7 +158,7 @@ func (a lifeAnswer) String() string { return fmt.Sprintf("%d %s", a.status, a.bo
 
 // lifeClient opens a connection for each request, so that none meets a
 // connection that a server has just closed.
-var lifeClient = &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+var lifeClient = &http.Client{Timeout: testTimeout, Transport: &http.Transport{DisableKeepAlives: true}}
 
 // try sends a request and returns an error where there was no answer.
 func (l life) try(client *http.Client, path, raw string) (lifeAnswer, error) {
@@ -489,7 +486,7 @@ func tool(t testing.TB, name string) string {
 
 func lacking(t testing.TB, why error) {
 	t.Helper()
-	if os.Getenv("CI") == "true" {
+	if os.Getenv("CI") != "" {
 		t.Fatalf("in CI this must be there: %v", why)
 	}
 	t.Skip(why)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -24,21 +25,13 @@ import (
 // This file runs the real Caddy in processes of its own; doc.go shows how a test
 // uses it.
 
+// Waits end with a failure after so long. They only matter where something hangs,
+// and are long enough for a machine that does much else.
 const (
-	startTimeout = 60 * time.Second // generous: two cores, many tests
-	stopTimeout  = 30 * time.Second
+	startTimeout = 2 * time.Minute
+	stopTimeout  = 2 * time.Minute
 	pollEvery    = 10 * time.Millisecond
 )
-
-func TestMain(m *testing.M) {
-	code := m.Run()
-	for _, b := range []*binary{&caddyBinary, &clockBinary} {
-		if b.dir != "" {
-			os.RemoveAll(b.dir)
-		}
-	}
-	os.Exit(code)
-}
 
 // moduleDir is the root folder of this module.
 var moduleDir = sync.OnceValues(func() (string, error) {
@@ -79,17 +72,13 @@ func sources(t testing.TB, pattern string) []string {
 // dependOnSources reads all folders with code. The test binary does not contain
 // what runs in other processes, so "go test" cannot know that a result which it
 // has kept is out of date; but it does look at the files that a test has listed.
-func dependOnSources(t testing.TB) {
-	t.Helper()
-	err := filepath.WalkDir(source(t), func(path string, d fs.DirEntry, err error) error {
-		if err == nil && d.IsDir() && path != source(t) && (d.Name()[0] == '.' || d.Name() == "node_modules") {
+func dependOnSources(dir string) error {
+	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() && path != dir && (d.Name()[0] == '.' || d.Name() == "node_modules") {
 			return filepath.SkipDir
 		}
 		return err
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 // binary is a build of cmd/caddy, made once per test run.
@@ -117,22 +106,30 @@ func buildClockCaddy(t testing.TB) string {
 func (b *binary) build(t testing.TB, flags ...string) string {
 	t.Helper()
 	b.once.Do(func() {
-		dependOnSources(t)
-		if b.dir, b.err = os.MkdirTemp("", "caddy-apikey-test"); b.err != nil {
-			return
-		}
-		b.path = filepath.Join(b.dir, "caddy")
-		args := append([]string{"build", "-o", b.path}, flags...)
-		cmd := exec.Command("go", append(args, "./cmd/caddy")...)
-		cmd.Dir = source(t)
-		if out, err := cmd.CombinedOutput(); err != nil {
-			b.err = fmt.Errorf("%w\n%s", err, out)
-		}
+		b.err = b.make(source(t), flags)
 	})
 	if b.err != nil {
 		t.Fatalf("building cmd/caddy: %v", b.err)
 	}
 	return b.path
+}
+
+func (b *binary) make(dir string, flags []string) (err error) {
+	if err := dependOnSources(dir); err != nil {
+		return err
+	}
+	if b.dir, err = os.MkdirTemp("", "caddy-apikey-test"); err != nil {
+		return err
+	}
+	b.path = filepath.Join(b.dir, "caddy")
+	args := append([]string{"build", "-o", b.path, "-ldflags=-w", "-buildvcs=false"}, flags...)
+	progress.say("building Caddy: go %s ./cmd/caddy", strings.Join(args, " "))
+	cmd := exec.Command("go", append(args, "./cmd/caddy")...)
+	cmd.Dir = dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%w\n%s", err, out)
+	}
+	return nil
 }
 
 // server is a Caddy process with its own ports and its own files.
@@ -164,13 +161,26 @@ func withEnv(env ...string) option { return func(s *server) { s.env = append(s.e
 // withTestClock runs the build whose clock setClock shifts.
 func withTestClock() option { return func(s *server) { s.build = buildClockCaddy } }
 
+// newServer is a server with addresses and a folder, which has nothing to run yet.
+func newServer(t testing.TB) *server {
+	t.Helper()
+	progress.mustKnow(t)
+	s := &server{t: t, Dir: t.TempDir(), URL: "http://" + freeAddr(t), adminAddr: freeAddr(t)}
+	s.Admin = "http://" + s.adminAddr
+	t.Cleanup(func() {
+		s.kill()
+		if t.Failed() {
+			t.Logf("log of the server:\n%s", s.Log())
+		}
+	})
+	return s
+}
+
 // startCaddy starts a server and waits until it answers. It ends with the test.
 func startCaddy(t testing.TB, caddyfile string, options ...option) *server {
 	t.Helper()
-	s := &server{
-		t: t, Dir: t.TempDir(), URL: "http://" + freeAddr(t), adminAddr: freeAddr(t),
-		caddyfile: caddyfile,
-	}
+	s := newServer(t)
+	s.caddyfile = caddyfile
 	for _, o := range options {
 		o(s)
 	}
@@ -181,18 +191,19 @@ func startCaddy(t testing.TB, caddyfile string, options ...option) *server {
 	if err := os.WriteFile(s.file(), []byte(caddyfile), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		s.kill()
-		if t.Failed() {
-			t.Logf("log of the server:\n%s", s.Log())
-		}
-	})
 	s.start()
 	return s
 }
 
 // start starts the server, for the first time or again on the same files.
 func (s *server) start() {
+	s.t.Helper()
+	s.launch()
+	s.wait()
+}
+
+// launch starts the server without waiting for it.
+func (s *server) launch() {
 	s.t.Helper()
 	s.cmd = s.command("run", "--config", s.file())
 	s.cmd.Stdout, s.cmd.Stderr = &s.log, &s.log
@@ -205,7 +216,6 @@ func (s *server) start() {
 		cmd.Wait() //nolint:errcheck // the state is in cmd.ProcessState
 		close(done)
 	}()
-	s.wait()
 }
 
 // wait polls the admin endpoint and the site until both answer, however.
@@ -290,6 +300,16 @@ func (s *server) stop(sig os.Signal) int {
 	return s.cmd.ProcessState.ExitCode()
 }
 
+// ended reports whether the process of a server that was started has ended.
+func (s *server) ended() bool {
+	select {
+	case <-s.done:
+		return true
+	default:
+		return false
+	}
+}
+
 // kill ends the server without giving it a chance. It may have ended already.
 func (s *server) kill() {
 	if s.done == nil {
@@ -346,16 +366,28 @@ func (s *server) file() string { return filepath.Join(s.Dir, "test.caddyfile") }
 // Log returns what the server has written so far.
 func (s *server) Log() string { return s.log.String() }
 
-// freeAddr returns an address on the loopback interface that nobody listens on.
+// freeAddr returns an address on the loopback interface that nobody listens on and
+// that no other test is given. Its port is below those that the system gives to
+// outgoing connections, so that none of them takes it before the server does.
 func freeAddr(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 1000 {
+		port := 10_000 + rand.IntN(20_000)
+		if _, given := portsGiven.LoadOrStore(port, true); given {
+			continue
+		}
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil {
+			continue
+		}
+		defer l.Close()
+		return l.Addr().String()
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatal("no port is free")
+	return ""
 }
+
+var portsGiven sync.Map
 
 // logBuffer is a buffer that may be written and read at the same time.
 type logBuffer struct {

@@ -2,8 +2,6 @@ package e2e
 
 import (
 	"encoding/json"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -15,30 +13,13 @@ type realKey struct {
 	Row       map[string]any
 }
 
-// realBetterAuthDB lets a real Better Auth server make a database. Where its packages
-// are not installed the test is skipped, but not in continuous integration.
+// realBetterAuthDB lets a real Better Auth server make a database.
 func realBetterAuthDB(t *testing.T) (file string, keys map[string]realKey) {
 	t.Helper()
-	dir := source(t, "testdata", "node")
-	_, err := exec.LookPath("node")
-	if err == nil {
-		_, err = os.Stat(filepath.Join(dir, "node_modules", "better-auth", "package.json"))
-	}
-	if err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatal(err)
-		}
-		t.Skipf("%v: run npm ci in %s", err, dir)
-	}
+	node := needNode(t)
 	file = filepath.Join(t.TempDir(), "real.db")
-	cmd := exec.Command("node", "database.mjs", file)
-	cmd.Dir, cmd.Stderr = dir, os.Stderr
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatal(err)
-	}
 	var made struct{ Keys []realKey }
-	if err := json.Unmarshal(out, &made); err != nil {
+	if err := json.Unmarshal(runNode(t, node, "database.mjs", file), &made); err != nil {
 		t.Fatal(err)
 	}
 	keys = map[string]realKey{}
@@ -51,6 +32,7 @@ func realBetterAuthDB(t *testing.T) (file string, keys map[string]realKey) {
 // TestImportRealBetterAuth: a database that a real server made is imported, and its
 // keys open the gate, or do not, as they did there.
 func TestImportRealBetterAuth(t *testing.T) {
+	full(t)
 	file, keys := realBetterAuthDB(t)
 	c := shell{t, startCaddy(t, "{\n\tapikey {\n\t\tconfig second\n\t\tconfig orgs\n\t\tconfig plain\n\t}\n}\n\n"+commandSite, withTestClock())}
 	// The clock stands where the database was made: windows must not end meanwhile.

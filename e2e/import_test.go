@@ -107,6 +107,7 @@ const importSite = `{
 // TestImportBetterAuth: the raw keys of a Better Auth database open the gate, or
 // do not, as they did there.
 func TestImportBetterAuth(t *testing.T) {
+	full(t)
 	c := shell{t, startCaddy(t, importSite, withTestClock())}
 	now := time.Now().UTC()
 	iso := func(d time.Duration) string { return now.Add(d).Format("2006-01-02T15:04:05.000Z") }
@@ -240,6 +241,7 @@ func get(t *testing.T, url, raw string) string {
 
 // TestImportBetterAuthMany: a database is read whole, and in batches.
 func TestImportBetterAuthMany(t *testing.T) {
+	full(t)
 	c := startCLI(t)
 	const many = 5000
 	rows := make([]map[string]any, many)
@@ -274,6 +276,7 @@ func TestImportBetterAuthMany(t *testing.T) {
 // TestExportImport: an export brings everything to an empty server, and an export
 // of that is the same.
 func TestExportImport(t *testing.T) {
+	full(t)
 	site := `{
 	apikey {
 		tier pro {
@@ -400,6 +403,7 @@ func readAll(t *testing.T, file string) string {
 // TestImportRestoresDeleted: what was deleted comes back from an export, into the
 // memory of the server that deleted it too.
 func TestImportRestoresDeleted(t *testing.T) {
+	full(t)
 	site := "{\n\tapikey {\n\t\ttier pro {\n\t\t\tlimit 2/1h\n\t\t}\n\t}\n}\n\n" + commandSite
 	c := shell{t, startCaddy(t, site)}
 	c.exits(0, "owner", "set", "paula", "--tier", "pro")
@@ -420,6 +424,7 @@ func TestImportRestoresDeleted(t *testing.T) {
 
 // TestImportUsage: wrong files and arguments.
 func TestImportUsage(t *testing.T) {
+	full(t)
 	c := startCLI(t)
 	dir := t.TempDir()
 	file := func(name, text string) string {
@@ -478,6 +483,7 @@ func TestImportUsage(t *testing.T) {
 
 // TestImportWhileGone: a server that goes away in the middle leaves a report.
 func TestImportWhileGone(t *testing.T) {
+	full(t)
 	c := startCLI(t)
 	c.s.kill()
 	r := c.exits(1, "import", "better-auth", betterAuthDB(t, betterAuthRow(rawKeyOf("a"), nil)), "--json")
@@ -488,6 +494,7 @@ func TestImportWhileGone(t *testing.T) {
 
 // TestImportKeysAPI: the wire form of the admin API, through Caddy.
 func TestImportKeysAPI(t *testing.T) {
+	full(t)
 	c := startCLI(t)
 	raw := rawKeyOf("api")
 	sum := sha256.Sum256([]byte(raw))

@@ -69,6 +69,7 @@ const secretSite = `{
 
 // TestSelfService_secret calls with the first half of a credential, and with both.
 func TestSelfService_secret(t *testing.T) {
+	full(t)
 	s := startGate(t, secretSite, withEnv("HASH="+passwordHash))
 	full := s.create(with(readWrite, "withSecret", true, "remaining", 100))
 	bare := s.create(readWrite)

@@ -75,6 +75,7 @@ func (h *half) answer() *http.Response {
 // TestA3_body stops keys whose holders have begun to make another one: who sends the
 // body after that makes none.
 func TestA3_body(t *testing.T) {
+	full(t)
 	s := startGate(t, bodySite)
 	for name, stop := range map[string]struct {
 		method, path string
@@ -106,6 +107,7 @@ func TestA3_body(t *testing.T) {
 // TestRest_order sends bodies that are wrong: who may not call learns that, and not
 // what is wrong with the body.
 func TestRest_order(t *testing.T) {
+	full(t)
 	s := startGate(t, bodySite)
 	good, reader := s.create(readWrite), s.create(map[string]any{"permissions": []string{"read"}})
 	large := strings.Repeat(" ", 64<<10) + "{}"

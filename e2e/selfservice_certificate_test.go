@@ -77,6 +77,7 @@ https://localhost:{$VERIFIES} {
 // TestSelfService_certificate takes people from certificates: those that nobody has
 // verified say what their holder likes.
 func TestSelfService_certificate(t *testing.T) {
+	full(t)
 	ca := newCertificate(t, "ca", nil)
 	file := filepath.Join(t.TempDir(), "ca.pem")
 	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.Certificate[0]}), 0o600); err != nil {

@@ -192,6 +192,7 @@ type matrix struct {
 // see and change keys of their own owner only, and who is refused changes nothing,
 // of nobody.
 func TestA1_rest(t *testing.T) {
+	full(t)
 	s := startGate(t, matrixSite, withTestClock(), withEnv("HASH="+passwordHash))
 	m := &matrix{server: s}
 	callers := matrixCallers(s)

@@ -5,6 +5,7 @@ import "testing"
 // TestOrganization_disabled disables an organization: nobody acts for it then, and those
 // who belong to it go on with their own keys.
 func TestOrganization_disabled(t *testing.T) {
+	full(t)
 	s := startGate(t, betterAuthSite, withTestClock(), withEnv("PASSWORD="+passwordHash))
 	as := func(method, path, body string) *reply {
 		return s.call(method, "/person/api/auth"+path, body, signedIn("olga"))

@@ -166,6 +166,7 @@ func verifier(t *testing.T) string {
 
 // TestPerson tries callers without a key.
 func TestPerson(t *testing.T) {
+	full(t)
 	s := startGate(t, personSite, withEnv("HASH="+passwordHash, "AUTH="+verifier(t)))
 	for name, test := range map[string]func(*testing.T, *server){
 		"first key": personFirstKey, "authentications": personAuthentications, "key decides": personKeyDecides, "error routes": personErrorRoutes,
@@ -446,6 +447,7 @@ func personCORS(t *testing.T, s *server) {
 // TestF5_selfService takes the database away: callers hear that it is away, and
 // never that they are nobody.
 func TestF5_selfService(t *testing.T) {
+	full(t)
 	db := filepath.Join(t.TempDir(), "a.db")
 	s := startGate(t, fmt.Sprintf(`{
 	apikey {

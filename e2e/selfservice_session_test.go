@@ -70,6 +70,7 @@ const sessionSite = `{
 
 // TestSelfService_session looks into the access log for who a key stood for.
 func TestSelfService_session(t *testing.T) {
+	full(t)
 	s := startGate(t, sessionSite)
 	for _, row := range []struct {
 		name, target, owner, configID string
@@ -95,6 +96,7 @@ func TestSelfService_session(t *testing.T) {
 // TestSelfService_getSession asks for a session behind gates that open none. What is
 // refused is not charged.
 func TestSelfService_getSession(t *testing.T) {
+	full(t)
 	s := startGate(t, sessionSite)
 	k := s.create(with(readWrite, "userId", "sven", "remaining", 10))
 	for _, row := range []struct {

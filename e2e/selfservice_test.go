@@ -149,6 +149,7 @@ func with(fields map[string]any, more ...any) map[string]any {
 // TestSelfService goes through the life of keys that their holders make, on one
 // server.
 func TestSelfService(t *testing.T) {
+	quick(t)
 	s := startGate(t, selfServiceSite)
 	for name, test := range map[string]func(*testing.T, *server){
 		"secret": restSecret, "revocation": restRevocation, "charges": restCharges, "limits": restLimits, "handed on": restHandedOn,

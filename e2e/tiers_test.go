@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -87,6 +88,7 @@ func (s *server) ok(args ...string) string {
 // TestTiers goes through the life of tiers with the real server: keys of an owner
 // share limits, tiers and configurations change, and windows outlive all of it.
 func TestTiers(t *testing.T) {
+	full(t)
 	s := startCaddy(t, tiered(freeAndPro))
 	a, b := s.newKey("--owner", "alice"), s.newKey("--owner", "alice", "--rate-limit", "100/1m", "--remaining", "50")
 
@@ -157,6 +159,7 @@ func monthSeconds(header string) string { return header[strings.LastIndex(header
 
 // TestTierList shows the tiers through the API and the command line.
 func TestTierList(t *testing.T) {
+	full(t)
 	s := startCaddy(t, tiered(freeAndPro))
 	const table = "TIER  DEFAULT  LIMITS                       PERMISSIONS OF NEW KEYS\n" +
 		"free  yes      5/1h 1000/day 5000/month     api:read\n" +
@@ -181,6 +184,7 @@ func TestTierList(t *testing.T) {
 // TestC1_TierReloads: reloads under load, with a configuration that changes, give no
 // owner more than its maximum.
 func TestC1_TierReloads(t *testing.T) {
+	full(t)
 	config := tiered("default_tier free\n\t\ttier free {\n\t\t\tlimit 300/1h\n\t\t}")
 	s := startCaddy(t, config)
 	keys := []string{s.newKey("--owner", "alice"), s.newKey("--owner", "alice"), s.newKey("--owner", "alice", "--rate-limit", "1000/1h")}
@@ -231,6 +235,7 @@ func TestC1_TierReloads(t *testing.T) {
 // TestT6 runs where no zone files are: the data is in the binary, and a zone that
 // does not exist is an error, not UTC.
 func TestT6(t *testing.T) {
+	full(t)
 	validate := func(zone string) *exec.Cmd {
 		file := t.TempDir() + "/Caddyfile"
 		if err := os.WriteFile(file, []byte(strings.Replace(tiered("time_zone "+zone), "{$SITE}", "http://localhost", 1)), 0o600); err != nil {
@@ -259,7 +264,7 @@ func withoutZoneFiles(t *testing.T, cmd *exec.Cmd) *exec.Cmd {
 	}
 	const hide = "mount -t tmpfs none " + files
 	if err := exec.Command("unshare", "-Urm", "sh", "-c", hide).Run(); err != nil {
-		t.Skipf("%s cannot be hidden: %v", files, err)
+		lacking(t, fmt.Errorf("%s cannot be hidden: unshare: %w", files, err))
 	}
 	hidden := exec.Command("unshare", append([]string{"-Urm", "sh", "-c", hide + ` && exec "$@"`, "sh"}, cmd.Args...)...)
 	hidden.Env = cmd.Env
