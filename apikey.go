@@ -162,13 +162,13 @@ func (a *App) join() error {
 func report(err error) {
 	var unknown *keyring.UnknownTier
 	if errors.As(err, &unknown) {
-		caddy.Log().Named("apikey").Warn("an owner's tier is not configured",
+		caddy.Log().Named("apikey").Warn("the tier of an owner is not configured; using another one",
 			zap.String("user_id", unknown.UserID), zap.String("tier", unknown.Tier), zap.String("instead", unknown.Instead))
 		return
 	}
 	var gone *keyring.UnknownConfig
 	if errors.As(err, &gone) {
-		caddy.Log().Named("apikey").Warn("the configuration of a key is not configured",
+		caddy.Log().Named("apikey").Warn("the configuration of a key does not exist; using the rules of another one",
 			zap.String("config", gone.ConfigID), zap.String("instead", key.DefaultConfig))
 		return
 	}

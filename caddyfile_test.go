@@ -223,7 +223,7 @@ func TestSelfServiceJSONErrors(t *testing.T) {
 		{`{}`, `"configs": []`, "config: the list is empty"},
 		{`{}`, `"configs": ["pub"]`, `config: there is no configuration "pub": it must be one of "default"`},
 		{`{}`, `"trusted_origins": ["*"]`, "trusted_origins: \"*\" must be"},
-		{`{}`, `"trusted_origins": ["https://bücher.example"]`, "trusted_origins: no browser sends \"https://bücher.example\": write https://xn--bcher-kva.example"},
+		{`{}`, `"trusted_origins": ["https://bücher.example"]`, "trusted_origins: browsers do not send \"https://bücher.example\"; use https://xn--bcher-kva.example"},
 		{`{}`, `"headers": ["X.Key"]`, "headers: X.Key can never match"},
 		{`{}`, `"headers": [], "bearer": false`, "requests could not carry a key"},
 		{`{"headers": [], "bearer": false}`, `"query": "key"`, ""},

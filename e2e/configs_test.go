@@ -298,7 +298,7 @@ func TestConfigReload(t *testing.T) {
 	}
 	s.admin("PATCH", "/apikey/keys/"+pub.ID, map[string]any{"name": "longer than five", "rateLimitEnabled": false}, 200, nil)
 	want("gone, unlimited", "/", pub, 200, "id= ") // no session, as before
-	if n := strings.Count(s.Log(), "the configuration of a key is not configured"); n != 1 {
+	if n := strings.Count(s.Log(), "the configuration of a key does not exist; using the rules of another one"); n != 1 {
 		t.Errorf("%d warnings", n)
 	}
 	s.reload(configured(pubAndSec))

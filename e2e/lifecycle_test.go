@@ -157,9 +157,7 @@ func TestFinding4_ownFailure(t *testing.T) {
 	if _, err := os.Stat(fresh); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a configuration that was refused has made a database: %v", err)
 	}
-	if got := s.open(garbage); got != [4]int{} {
-		t.Errorf("descriptors of the refused file: %v", got)
-	}
+	eventually(t, "the refused file is closed", func() bool { return s.open(garbage) == [4]int{} })
 	late := s.create() // the admin API writes, too, and where the gate sees it
 	s.wants(late.Raw, 200, "")
 	s.loads(strings.Replace(lifeConfig(db), "store", "length 80\n\t\tstore", 1))
@@ -188,9 +186,7 @@ func TestFinding2_foreignFailure(t *testing.T) {
 			}
 			s.check()
 			s.checkFiles(db, before)
-			if got := s.open(other); got != [4]int{} {
-				t.Errorf("descriptors of a database that nobody uses: %v", got)
-			}
+			eventually(t, "the database that nobody uses is closed", func() bool { return s.open(other) == [4]int{} })
 		}
 	}
 	s.show(s.good.ID)
@@ -315,9 +311,7 @@ func TestFinding4_adminWithoutApp(t *testing.T) {
 	s.wants(k.Raw, 200, "")
 	s.loads(without)
 	unavailable()
-	if got := s.open(s.db()); got != [4]int{} {
-		t.Errorf("descriptors of a database that nobody uses: %v", got)
-	}
+	eventually(t, "the database that nobody uses is closed", func() bool { return s.open(s.db()) == [4]int{} })
 
 	// Without an admin endpoint keys go on working.
 	if code := s.stop(syscall.SIGTERM); code != 0 {

@@ -142,7 +142,7 @@ func TestTiers(t *testing.T) {
 	s.reload(tiered("default_tier basic\n\t\ttier basic {\n\t\t\tlimit 10/1h\n\t\t}"))
 	wantAnswer(t, s, a, 200, "basic|")
 	wantAnswer(t, s, a, 429, "RATE_LIMITED")
-	if n := strings.Count(s.Log(), "an owner's tier is not configured"); n != 1 {
+	if n := strings.Count(s.Log(), "the tier of an owner is not configured; using another one"); n != 1 {
 		t.Errorf("%d warnings", n)
 	}
 	if out := s.ok("list", "--json"); !strings.Contains(out, `"tier":"basic"`) {

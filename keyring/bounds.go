@@ -81,13 +81,13 @@ func (b *Bounds) patch(old, k *key.Key, p Patch) error {
 	case b == nil:
 		return nil
 	case p.UserID.Set:
-		return &ScopeError{"userId", "a key cannot be given away"}
+		return &ScopeError{"userId", "a caller cannot move a key to another owner"}
 	case b.Metered && (p.Remaining.Set || p.RemainingDelta.Set || p.RefillAmount.Set || p.RefillInterval.Set):
 		return &ScopeError{"remaining", "a key with limited credits cannot grant credits"}
 	}
 	if field := revived(old, k); field != "" {
 		if b.Metered {
-			return &ScopeError{field, "a key with limited credits cannot have other keys work again, or longer"}
+			return &ScopeError{field, "a key with limited credits cannot enable or prolong other keys"}
 		}
 		return b.check(k, all)
 	}

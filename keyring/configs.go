@@ -71,7 +71,7 @@ func (s *Service) rulesFor(k *key.Key) *Rules {
 type UnknownConfig struct{ ConfigID string }
 
 func (e *UnknownConfig) Error() string {
-	return fmt.Sprintf("the configuration %q of a key is not configured: the rules of %q apply", e.ConfigID, key.DefaultConfig)
+	return fmt.Sprintf("the configuration %q of a key does not exist: the rules of %q apply", e.ConfigID, key.DefaultConfig)
 }
 
 // sole returns the rules that judge every key of some configurations, or nil

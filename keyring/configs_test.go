@@ -276,7 +276,7 @@ func TestUnknownConfig(t *testing.T) {
 	if _, err := g.Create(t.Context(), Draft{UserID: "alice", ConfigID: ptr("pub")}); err == nil {
 		t.Error("a key of no configuration is made")
 	}
-	if len(said) != 1 || said[0].Error() != `the configuration "pub" of a key is not configured: the rules of "default" apply` {
+	if len(said) != 1 || said[0].Error() != `the configuration "pub" of a key does not exist: the rules of "default" apply` {
 		t.Errorf("%v", said)
 	}
 	g.configured(pub)

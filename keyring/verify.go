@@ -126,7 +126,7 @@ func Unreachable() (d Decision) {
 	return d
 }
 
-var errDead = errors.New("the key in memory is no longer the one that counts")
+var errDead = errors.New("the cached key is outdated")
 
 // find returns the key that a hash opens, or nil for one that opens none. It
 // asks the store only for hashes it has not seen.

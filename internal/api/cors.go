@@ -91,7 +91,7 @@ func CheckOrigins(list []string) error {
 			return fmt.Errorf("trusted_origins: %q: %w", origin, err)
 		}
 		if sent != origin {
-			return fmt.Errorf("trusted_origins: no browser sends %q: write %s", origin, sent)
+			return fmt.Errorf("trusted_origins: browsers do not send %q; use %s", origin, sent)
 		}
 		if seen[origin] {
 			return fmt.Errorf("trusted_origins: %s already specified", origin)
@@ -112,7 +112,7 @@ func asSent(u *url.URL) (string, error) {
 	if strings.ContainsFunc(host, func(r rune) bool { return r > unicode.MaxASCII }) {
 		var err error
 		if host, err = idna.Lookup.ToASCII(host); err != nil {
-			return "", errors.New("there can be no host of this name")
+			return "", errors.New("the host name is invalid")
 		}
 	}
 	if port == "" {

@@ -69,14 +69,14 @@ func Refuse(o keyring.Outcome) *Refusal { return &Refusal{Decision: keyring.Deci
 // noRoute is a request that no route takes, where the path takes some methods.
 func noRoute(allowed []string) *Error {
 	if allowed == nil {
-		return &Error{Status: http.StatusNotFound, Code: CodeNotFound, Message: "there is no such path"}
+		return &Error{Status: http.StatusNotFound, Code: CodeNotFound, Message: "path not found"}
 	}
 	return &Error{Status: http.StatusMethodNotAllowed, Code: CodeMethodNotAllowed, Message: "the method is not allowed here", allow: allowed}
 }
 
 var (
 	// ErrCrossOrigin refuses a browser's request for a page of another origin.
-	ErrCrossOrigin = &Error{Status: http.StatusForbidden, Code: CodeCrossOrigin, Message: "pages of another origin may not do this"}
+	ErrCrossOrigin = &Error{Status: http.StatusForbidden, Code: CodeCrossOrigin, Message: "cross-origin request not allowed"}
 	// ErrMediaType refuses a body that does not say that it is JSON.
 	ErrMediaType = &Error{Status: http.StatusUnsupportedMediaType, Code: CodeMediaType, Message: "the body must be JSON, and its Content-Type application/json"}
 )
@@ -122,14 +122,14 @@ func errorOf(err error, rt *Route) *Error {
 	case errors.Is(err, store.ErrCursor):
 		return errorOf(Invalid("cursor", "%v", store.ErrCursor), rt)
 	case errors.Is(err, store.ErrNotFound) && rt.variable() == "userId":
-		return &Error{Status: http.StatusNotFound, Code: CodeOwnerNotFound, Message: "there is no such owner"}
+		return &Error{Status: http.StatusNotFound, Code: CodeOwnerNotFound, Message: "owner not found"}
 	case errors.Is(err, store.ErrNotFound):
-		return &Error{Status: http.StatusNotFound, Code: CodeKeyNotFound, Message: "there is no such key"}
+		return &Error{Status: http.StatusNotFound, Code: CodeKeyNotFound, Message: "key not found"}
 	case errors.Is(err, store.ErrExists):
-		return &Error{Status: http.StatusConflict, Code: CodeKeyExists, Message: "the generator made a key that exists already: try again"}
+		return &Error{Status: http.StatusConflict, Code: CodeKeyExists, Message: "the generator created an existing key: try again"}
 	case errors.Is(err, store.ErrUnavailable), errors.Is(err, store.ErrClosed):
 		return Unavailable(err)
 	default:
-		return &Error{Status: http.StatusInternalServerError, Code: CodeInternal, Message: "the call failed: the server's log says why", Cause: err}
+		return &Error{Status: http.StatusInternalServerError, Code: CodeInternal, Message: "internal error: see the server's log", Cause: err}
 	}
 }

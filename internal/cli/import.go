@@ -42,7 +42,7 @@ what and why.`
 	return cmd
 }
 
-const dryRunUsage = "report what would happen, and write nothing; what comes twice in the file may not be seen"
+const dryRunUsage = "report what would happen, and write nothing; duplicates in the file may go unnoticed"
 
 // openInput opens a file or standard input, whose size is unknown.
 func (c *call) openInput(name string) (io.ReadCloser, int64, error) {

@@ -269,7 +269,7 @@ func TestImportHelp(t *testing.T) {
 	for _, args := range [][]string{{"import", "--help"}, {"import", "better-auth", "--help"}} {
 		help, _, err := new(peer).run("", args...)
 		help = strings.Join(strings.Fields(help), " ")
-		for _, want := range []string{"revoke, do not delete, while you still import", "what comes twice in the file may not be seen"} {
+		for _, want := range []string{"revoke, do not delete, while you still import", "duplicates in the file may go unnoticed"} {
 			if err != nil || !strings.Contains(help, want) {
 				t.Errorf("%v says not %q (%v): %s", args, want, err, help)
 			}

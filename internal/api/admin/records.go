@@ -168,7 +168,7 @@ func (r *KeyRecord) rate() ([]byte, error) {
 	if r.RateState != nil {
 		b, err := base64.StdEncoding.Strict().DecodeString(*r.RateState)
 		if err != nil || r.RequestCount != nil {
-			return nil, api.Invalid("rateState", "must be as it was exported, and not beside requestCount")
+			return nil, api.Invalid("rateState", "must be an exported value, and cannot be combined with requestCount")
 		}
 		return b, nil
 	}
@@ -218,7 +218,7 @@ func (r *OwnerRecord) owner(now int64) (keyring.OwnerRecord, error) {
 	for _, w := range r.Windows {
 		b, err := base64.StdEncoding.Strict().DecodeString(w.State)
 		if err != nil {
-			return o, api.Invalid("windows", "must be as they were exported")
+			return o, api.Invalid("windows", "must be exported values")
 		}
 		o.Counters = append(o.Counters, store.OwnerCounter{Unit: w.Unit, State: b})
 	}

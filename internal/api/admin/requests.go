@@ -33,7 +33,7 @@ type PatchKey struct {
 	UserID              api.Optional[string]          `json:"userId,omitzero" null:"no" min:"1" max:"255" doc:"owner"`
 	Name                api.Optional[string]          `json:"name,omitzero"`
 	ExpiresIn           api.Optional[int64]           `json:"expiresIn,omitzero" min:"1" doc:"seconds from now"`
-	Metadata            api.Optional[json.RawMessage] `json:"metadata,omitzero" doc:"an object of at most 16 KiB, replaced whole"`
+	Metadata            api.Optional[json.RawMessage] `json:"metadata,omitzero" doc:"an object of at most 16 KiB, replaced as a whole"`
 	Remaining           api.Optional[int64]           `json:"remaining,omitzero" doc:"credits; null is unlimited"`
 	RemainingDelta      api.Optional[int64]           `json:"remainingDelta,omitzero" null:"no" min:"-9007199254740991" doc:"added to remaining; not beside it"`
 	RefillAmount        api.Optional[int64]           `json:"refillAmount,omitzero" min:"1" doc:"credits after a refill"`
@@ -61,7 +61,7 @@ type ListKeys struct {
 
 // RotateKey is the body of POST /apikey/keys/{id}/rotate.
 type RotateKey struct {
-	Grace      *int64 `json:"grace,omitzero" doc:"seconds that the old raw key goes on working; default 0"`
+	Grace      *int64 `json:"grace,omitzero" doc:"seconds for which the old raw key continues to work; default 0"`
 	WithSecret *bool  `json:"withSecret,omitzero" doc:"make a new secret too; default false"`
 }
 

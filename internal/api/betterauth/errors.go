@@ -78,7 +78,7 @@ func errorOf(c *api.Call, e *api.Error) any {
 	case e.Refused != nil && e.Refused.Outcome == keyring.Disabled && e.Refused.Key() == nil: // a person, whose owner is disabled
 		return errorBody{Message: "User is banned", Code: "USER_BANNED"}
 	case e.Code == api.CodeInternal:
-		return errorBody{Message: "The call failed: the server's log says why.", Code: "INTERNAL_SERVER_ERROR"}
+		return errorBody{Message: "Internal error: see the server's log.", Code: "INTERNAL_SERVER_ERROR"}
 	case e.Code == api.CodeCrossOrigin:
 		return foreignOrigin(c.Request)
 	case e.Code == api.CodeMediaType:

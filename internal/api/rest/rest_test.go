@@ -46,7 +46,7 @@ func TestA5_answers(t *testing.T) {
 		{"GET", "/usage", "", 200, `{"tier":"pro","usage":{"today":0,"month":0},"limits":{"perDay":1000,"perMinute":10}}`},
 		{"GET", "/usage/", "", 0, ""},
 		{"PUT", "/usage", "", 405, `{"error":"the method is not allowed here","code":"METHOD_NOT_ALLOWED"}`},
-		{"DELETE", "/api-keys/none", "", 404, `{"error":"there is no such key","code":"KEY_NOT_FOUND"}`},
+		{"DELETE", "/api-keys/none", "", 404, `{"error":"key not found","code":"KEY_NOT_FOUND"}`},
 		{"POST", "/api-keys", `{"tier":"pro"}`, 400, `{"error":"tier: is unknown","code":"INVALID_FIELD"}`},
 		{"POST", "/api-keys", `{"permissions":["admin"]}`, 403, `{"error":"permissions: must be within those of the caller","code":"INSUFFICIENT_PERMISSIONS"}`},
 	} {
