@@ -2,7 +2,10 @@ package apikey
 
 import (
 	"encoding/json"
+	"os"
 	"os/exec"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -98,6 +101,40 @@ func TestPureDependencies(t *testing.T) {
 			path = strings.TrimSpace(path)
 			if strings.HasPrefix(path, "github.com/caddyserver/caddy") || path == "database/sql" || strings.HasPrefix(path, "modernc.org/") {
 				t.Errorf("%s depends on %s", p, path)
+			}
+		}
+	}
+}
+
+// TestArchitecture: the files and folders that docs/architecture.md names exist, and
+// its picture leaves out no package.
+func TestArchitecture(t *testing.T) {
+	page, err := os.ReadFile("docs/architecture.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(page), "```\n")
+	picture, prose, _ := strings.Cut(rest, "```\n")
+	drawn := map[string]bool{"/bench/load": true, "/store/storetest": true} // named in the lines of their parents
+	for line := range strings.Lines(picture) {
+		names, _, _ := strings.Cut(strings.TrimSpace(line), "  ")
+		for name := range strings.FieldsSeq(names) {
+			if found, err := filepath.Glob(name); err != nil || found == nil {
+				t.Errorf("the picture shows %s, which does not exist", name)
+			}
+			drawn["/"+strings.TrimSuffix(name, "/")] = true
+		}
+	}
+	for name := range mayImport {
+		if name != "" && !drawn[name] {
+			t.Errorf("the picture does not show %s", name)
+		}
+	}
+	for _, m := range regexp.MustCompile("`([a-z/_]+\\.go)`").FindAllStringSubmatch(prose, -1) {
+		beside := filepath.Join("internal/api/admin", m[1])
+		if _, err := os.Stat(m[1]); err != nil {
+			if _, err := os.Stat(beside); err != nil {
+				t.Errorf("%s does not exist", m[1])
 			}
 		}
 	}
