@@ -67,6 +67,9 @@ func (a *App) warn() {
 	if weakSecrets(a.handlers) {
 		a.logger.Warn(`an apikey_api checks secrets less strictly than a gate for the same keys: a key alone can create another key with its own secret; set the option "secret" of apikey_api as in the gate`)
 	}
+	if app, err := a.ctx.AppIfConfigured("http"); err == nil {
+		warnErrorContent(a.logger, app.(*caddyhttp.App))
+	}
 	if warning := sqlite.LibcWarning(); warning != "" {
 		a.logger.Warn(warning)
 	}
