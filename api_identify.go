@@ -86,7 +86,7 @@ func (s *SelfService) identifyKey(w http.ResponseWriter, r *http.Request, repl *
 	}
 	var d keyring.Decision
 	err := state.verify(r.Context(), s.keys, c, &q, &d)
-	writeRateHeaders(w.Header(), rateDraft, d.Limits, state.admitted)
+	writeRateHeaders(w.Header(), rateDraft, &d, state.admitted)
 	if d.Outcome != keyring.Allowed {
 		cancel(d.Outcome)
 		return nil, s.refused(r, d, err)

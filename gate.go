@@ -39,7 +39,13 @@ func init() {
 // `{http.auth.user.config}` | The configuration of the key
 // `{http.auth.user.permissions}` | The permissions of the key, as "resource:action" separated by spaces
 // `{http.auth.user.metadata.*}` | A top-level field of the key's metadata
+// `{http.auth.candidate.id}` | After a refusal of a known key, its owner
+// `{http.auth.candidate.key_id}` | The ID of that key
+// `{http.auth.candidate.key_name}` | The name of that key
+// `{http.auth.candidate.tier}` | The tier of its owner
+// `{http.auth.candidate.config}` | The configuration of that key
 // `{http.apikey.error.code}` | After a refusal, its code
+// `{http.apikey.error.limit}` | After a refusal by a limit, its name, as in the rate headers
 type Gate struct {
 	CredentialSources
 
@@ -75,8 +81,10 @@ type Gate struct {
 	// IdentityHeaders are set on the request. Headers of the same names that the
 	// client has sent are always removed. Default: none.
 	IdentityHeaders []IdentityHeader `json:"identity_headers,omitempty"`
-	// RateHeaders selects the rate limit headers of the response: "draft",
-	// "legacy", "both" or "off". Default: "draft".
+	// RateHeaders selects the rate limit headers of the response: "draft" is the
+	// newest version of draft-ietf-httpapi-ratelimit-headers that is known here,
+	// "draft-11" always version 11, "legacy" the headers X-RateLimit-*, "both"
+	// means draft and legacy, and "off" none. Default: "draft".
 	RateHeaders string `json:"rate_headers,omitempty"`
 	// RefundOn lists status codes of the next handlers for which the credits of the
 	// request are refunded. Default: none.
@@ -91,6 +99,7 @@ type Gate struct {
 	cost     string          // a placeholder; empty: request.Cost holds
 	session  bool
 	ownBody  bool // no error route may see a refusal
+	logged   bool // the server has access logs
 }
 
 // CaddyModule returns the Caddy module information.
@@ -117,6 +126,8 @@ func (g *Gate) Provision(ctx caddy.Context) error {
 	g.sources.hasShape = func(raw string) bool { return g.keys.HasShape(raw, g.Configs) }
 	g.session = g.Session == nil || *g.Session
 	g.ownBody = inSubrouteWithErrors(ctx)
+	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	g.logged = ok && server.Logs != nil
 	return nil
 }
 
@@ -200,6 +211,9 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	g.identity.strip(r)
 	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	s := stateOf(r, repl)
+	if g.logged {
+		s.log(r)
+	}
 	c, secret := g.extract(r, repl, s)
 	if g.Preflight && api.IsPreflight(r) {
 		return next.ServeHTTP(w, r)
@@ -208,11 +222,11 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	err := g.decide(r, repl, s, c, secret, &d)
 	switch {
 	case errors.Is(err, errCost):
-		return g.fail(w, r, s, err)
+		return g.fail(w, r, s, &d, err)
 	case d.Outcome == keyring.Missing && g.Optional:
 		return next.ServeHTTP(w, r)
 	}
-	writeRateHeaders(w.Header(), g.RateHeaders, d.Limits, s.admitted)
+	writeRateHeaders(w.Header(), g.RateHeaders, &d, s.admitted)
 	if d.Outcome != keyring.Allowed {
 		return g.refuse(w, r, s, &d, err)
 	}
@@ -333,8 +347,8 @@ func (g *Gate) check() error {
 	if err := checkSecret(g.Secret); err != nil {
 		return err
 	}
-	if !slices.Contains([]string{"", rateDraft, rateLegacy, rateBoth, rateOff}, g.RateHeaders) {
-		return fmt.Errorf("rate_headers: must be %s, %s, %s or %s", rateDraft, rateLegacy, rateBoth, rateOff)
+	if !slices.Contains([]string{"", rateDraft, rateDraft11, rateLegacy, rateBoth, rateOff}, g.RateHeaders) {
+		return fmt.Errorf("rate_headers: must be %s, %s, %s, %s or %s", rateDraft, rateDraft11, rateLegacy, rateBoth, rateOff)
 	}
 	for _, status := range g.RefundOn {
 		if status < 200 || status > 599 {

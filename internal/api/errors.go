@@ -56,7 +56,7 @@ func (r *Refusal) Error() string { return r.Outcome.Title() }
 // Answer returns the refusal as it is answered.
 func (r *Refusal) Answer() *Error {
 	o := r.Outcome
-	e := &Error{Status: o.Status(), Code: o.Code(), Message: o.Title(), Refused: r}
+	e := &Error{Status: o.Status(), Code: o.Code(), Message: r.Detail(), Refused: r}
 	if r.Waitable {
 		e.Wait = max(1, r.Wait)
 	}
