@@ -15,27 +15,21 @@ import (
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 )
 
-// problem is what the body of a refusal (RFC 9457) says of its outcome alone.
+// problem is the body of a refusal (RFC 9457), but for the members that depend on
+// the request. Those follow in bodyOf.
 type problem struct {
-	Type   string `json:"type,omitempty"`
 	Status int    `json:"status"`
 	Title  string `json:"title"`
-	Code   string `json:"code"`
 }
 
 // quotaExceeded is the type of problem of a 429 (draft-ietf-httpapi-ratelimit-headers).
 const quotaExceeded = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 
-// problems are the bodies of all refusals, without the end that depends on the
-// request.
+// problems are the beginnings of the bodies of all refusals.
 var problems = sync.OnceValue(func() (all [keyring.NumOutcomes][]byte) {
 	for i := range all {
-		o := keyring.Outcome(i)
-		p := problem{"", o.Status(), http.StatusText(o.Status()), o.Code()}
-		if p.Status == http.StatusTooManyRequests {
-			p.Type = quotaExceeded
-		}
-		body, _ := json.Marshal(p) // strings and numbers
+		status := keyring.Outcome(i).Status()
+		body, _ := json.Marshal(problem{status, http.StatusText(status)}) // a number and a string
 		all[i] = bytes.TrimSuffix(body, []byte("}"))
 	}
 	return all
@@ -46,6 +40,10 @@ var problems = sync.OnceValue(func() (all [keyring.NumOutcomes][]byte) {
 func bodyOf(d *keyring.Decision, retryAfter int64) []byte {
 	body := append(make([]byte, 0, 512), problems()[d.Outcome]...)
 	body = appendMember(body, "detail", d.Detail())
+	body = appendMember(body, "code", d.Outcome.Code())
+	if d.Outcome.Status() == http.StatusTooManyRequests {
+		body = appendMember(body, "type", quotaExceeded)
+	}
 	if l := d.Refuser(); l != nil {
 		body = appendMember(body, "limit", l.Name)
 		body = appendMember(body, "scope", string(l.Scope))
