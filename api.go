@@ -106,11 +106,13 @@ func (s *SelfService) Provision(ctx caddy.Context) error {
 		return err
 	}
 	s.sources = newSources(app, &s.CredentialSources)
+	if err := s.sources.checkServer(serverOf(ctx)); err != nil {
+		return err
+	}
 	s.keys, err = app.register(ctx, handler{kind: apiHandler, sources: s.sources, secret: s.Secret, configs: s.Configs})
 	if err != nil {
 		return err
 	}
-	s.sources.hasShape = func(raw string) bool { return s.keys.HasShape(raw, s.Configs) }
 	s.grant = api.Grantable(granted)
 	s.origins = api.NewOrigins(s.TrustedOrigins, s.credentialHeaders())
 	d := dialects[s.dialectName()]

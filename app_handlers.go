@@ -41,6 +41,12 @@ func appOf(ctx caddy.Context) (*App, error) {
 	return mod.(*App), nil
 }
 
+// serverOf returns the HTTP server whose handler is being provisioned, or nil.
+func serverOf(ctx caddy.Context) *caddyhttp.Server {
+	server, _ := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	return server
+}
+
 // register adds a handler that is being provisioned with ctx, and returns the
 // keyring for it. Caddy has validated the options of the app by then.
 //
@@ -53,7 +59,7 @@ func (a *App) register(ctx caddy.Context, h handler) (*keyring.Service, error) {
 			return nil, err
 		}
 	}
-	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok && server.Logs != nil {
+	if server := serverOf(ctx); server != nil && server.Logs != nil {
 		h.logCredentials = server.Logs.ShouldLogCredentials
 	}
 	a.handlers = append(a.handlers, h)
@@ -87,7 +93,7 @@ func (h *handler) requests() redact.Requests {
 	if h.secret != "" {
 		r.Headers = append(r.Headers, secretHeader)
 	}
-	if h.sources.bearer {
+	if len(h.sources.schemes) > 0 {
 		r.Headers = append(r.Headers, "Authorization")
 	}
 	for list, name := range map[*[]string]string{&r.Query: h.sources.query, &r.Cookies: h.sources.cookie, &r.From: h.sources.from} {

@@ -224,7 +224,7 @@ func (a *API) run(w http.ResponseWriter, c *Call) (any, error) {
 func (a *API) identify(w http.ResponseWriter, c *Call) (err error) {
 	c.Caller, err = a.Identify(w, c.Request, c.Route.Needs)
 	if refusal, ok := err.(*Refusal); ok && a.dialect.Anonymous && refusal.Outcome == keyring.Missing {
-		c.challenge = refusal.Challenge
+		c.challenges = refusal.Challenges
 		return nil
 	}
 	return err
@@ -245,11 +245,14 @@ func (a *API) fail(w http.ResponseWriter, c *Call, err error) {
 		h.Set("Allow", strings.Join(e.allow, ", "))
 	}
 	if e.Status == http.StatusUnauthorized {
-		challenge := c.challenge
+		challenges := c.challenges
 		if e.Refused != nil {
-			challenge = e.Refused.Challenge
+			challenges = e.Refused.Challenges
 		}
-		h.Set("WWW-Authenticate", cmp.Or(challenge, "Bearer"))
+		if challenges == nil {
+			challenges = []string{"Bearer"}
+		}
+		h["Www-Authenticate"] = challenges
 	}
 	if e.Wait > 0 {
 		h.Set("Retry-After", strconv.FormatInt(Seconds(e.Wait), 10))

@@ -47,8 +47,8 @@ func (e *Error) Unwrap() error { return e.Cause }
 // Refusal is why somebody may not make a call: what was decided about the key.
 type Refusal struct {
 	keyring.Decision
-	// Challenge is the value of WWW-Authenticate for a 401.
-	Challenge string
+	// Challenges are the values of WWW-Authenticate for a 401.
+	Challenges []string
 }
 
 func (r *Refusal) Error() string { return r.Outcome.Title() }

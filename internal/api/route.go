@@ -124,8 +124,8 @@ type Call struct {
 	// Body is what was sent, or nil.
 	Body []byte
 
-	api       *API
-	challenge string // for a 401 of a request without an identity
+	api        *API
+	challenges []string // for a 401 of a request without an identity
 }
 
 // Arg returns the variable segment of the path, which may hold anything, a slash too.

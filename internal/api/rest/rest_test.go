@@ -590,7 +590,7 @@ func TestRest_status500(t *testing.T) {
 func TestRest_refusals(t *testing.T) {
 	a := newAPI(t)
 	for o := keyring.Missing; o < keyring.NumOutcomes; o++ {
-		a.refused = &api.Refusal{Decision: keyring.Decision{Outcome: o, Wait: 1001, Waitable: o.Status() == 429}, Challenge: "Bearer"}
+		a.refused = &api.Refusal{Decision: keyring.Decision{Outcome: o, Wait: 1001, Waitable: o.Status() == 429}, Challenges: []string{"Bearer"}}
 		w := httptest.NewRecorder()
 		a.Handle(w, httptest.NewRequest("GET", "/v1/auth/usage", nil))
 		reply{w.Code, w.Header(), w.Body.String()}.refused(t, o.Status(), o.Code(), "")
