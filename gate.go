@@ -84,6 +84,7 @@ type Gate struct {
 
 	logger   *zap.Logger
 	alarms   *zap.Logger // logger with sampling, for messages that any request may cause
+	app      *App
 	keys     *keyring.Service
 	sources  sources
 	identity identity
@@ -110,10 +111,7 @@ func (g *Gate) Provision(ctx caddy.Context) error {
 		return err
 	}
 	g.sources, g.identity = newSources(app, &g.CredentialSources), newIdentity(g.IdentityHeaders)
-	g.keys, err = app.register(ctx, handler{kind: gateHandler, sources: g.sources, secret: g.Secret, configs: g.Configs})
-	if err != nil {
-		return err
-	}
+	g.app, g.keys = app, app.register(ctx, handler{kind: gateHandler, sources: g.sources, secret: g.Secret, configs: g.Configs})
 	g.sources.hasShape = func(raw string) bool { return g.keys.HasShape(raw, g.Configs) }
 	g.session = g.Session == nil || *g.Session
 	g.ownBody = inSubrouteWithErrors(ctx)
@@ -125,7 +123,10 @@ func (g *Gate) Validate() error {
 	if err := g.check(); err != nil {
 		return err
 	}
-	return errors.Join(g.checkSources(), checkKnown(g.keys, g.Configs))
+	if err := errors.Join(g.checkSources(), checkKnown(g.keys, g.Configs)); err != nil {
+		return err
+	}
+	return g.app.openOnReload()
 }
 
 // provisionRequest compiles what all requests have in common.
@@ -169,12 +170,12 @@ func (g *Gate) permissions() (all []key.Permission, anyOf [][]key.Permission, er
 }
 
 func parsePermissions(list []string) ([]key.Permission, error) {
-	if _, err := key.ParsePermissions(list); err != nil {
-		return nil, fmt.Errorf("permission: %w", err)
-	}
 	var ps []key.Permission
 	for _, s := range list {
-		p, _ := key.ParsePermission(s) // valid: ParsePermissions has accepted it
+		p, err := key.ParsePermission(s)
+		if err != nil {
+			return nil, fmt.Errorf("permission: %w", err)
+		}
 		ps = append(ps, p)
 	}
 	return ps, nil
