@@ -68,6 +68,7 @@ type SelfService struct {
 
 	logger  *zap.Logger
 	alarms  *zap.Logger // logger with sampling, for messages that any request may cause
+	app     *App
 	keys    *keyring.Service
 	sources sources
 	grant   key.Permissions
@@ -109,10 +110,7 @@ func (s *SelfService) Provision(ctx caddy.Context) error {
 	if err := s.sources.checkServer(serverOf(ctx)); err != nil {
 		return err
 	}
-	s.keys, err = app.register(ctx, handler{kind: apiHandler, sources: s.sources, secret: s.Secret, configs: s.Configs})
-	if err != nil {
-		return err
-	}
+	s.app, s.keys = app, app.register(ctx, handler{kind: apiHandler, sources: s.sources, secret: s.Secret, configs: s.Configs})
 	s.grant = api.Grantable(granted)
 	s.origins = api.NewOrigins(s.TrustedOrigins, s.credentialHeaders())
 	d := dialects[s.dialectName()]
@@ -147,7 +145,7 @@ func (s *SelfService) Validate() error {
 			return fmt.Errorf("organization: %w", err)
 		}
 	}
-	return nil
+	return s.app.openOnReload()
 }
 
 func (s *SelfService) dialectName() string {

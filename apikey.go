@@ -104,7 +104,7 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 
 // Provision compiles the settings and joins the state of the store. It opens no
 // file, so that "caddy validate" does not disturb a running server: that is left
-// to Start, and on a reload to register.
+// to Start, and on a reload to openOnReload.
 func (a *App) Provision(ctx caddy.Context) error {
 	a.ctx, a.logger = ctx, ctx.Logger()
 	a.settings = &keyring.Settings{Lease: a.Credits.lease()}

@@ -319,7 +319,12 @@ func (p *sources) findAuthorization(value string, c *candidates) {
 		c.add(candidate{raw: token, header: true})
 		return
 	}
-	if user, password, ok := decodeBasic(token); ok {
+	user, password, ok := decodeBasic(token)
+	switch {
+	case !ok:
+	case user == password:
+		c.add(candidate{raw: user, header: true})
+	default:
 		c.add(candidate{raw: user, secret: password, header: true})
 		c.add(candidate{raw: password, header: true})
 	}
@@ -346,6 +351,7 @@ type choice struct {
 	outcome keyring.Outcome // Allowed: the candidate, or the decision of an earlier gate, decides
 	present bool            // there was a credential, good or bad
 	err     error           // why the outcome is Unavailable
+	cost    string          // the value of the placeholder that holds the cost
 }
 
 // choose decides which candidate is the key: the only one that counts. Where an
@@ -363,13 +369,18 @@ func (s *requestState) choose(ctx context.Context, keys *keyring.Service, c *can
 	}
 	counting := 0
 	for i := range c.list {
-		ok, err := keys.Recognizes(ctx, c.list[i].raw)
+		v := &c.list[i]
+		recognizes := keys.Recognizes
+		if counting > 0 && found.secret == v.raw { // a secret ends in a checksum, like a key
+			recognizes = keys.Has
+		}
+		ok, err := recognizes(ctx, v.raw)
 		if err != nil {
 			found.err = err
 		}
 		if ok {
 			counting++
-			found.candidate = c.list[i]
+			found.candidate = *v
 		}
 	}
 	found.present = true

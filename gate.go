@@ -84,6 +84,7 @@ type Gate struct {
 
 	logger   *zap.Logger
 	alarms   *zap.Logger // logger with sampling, for messages that any request may cause
+	app      *App
 	keys     *keyring.Service
 	sources  sources
 	identity identity
@@ -113,10 +114,7 @@ func (g *Gate) Provision(ctx caddy.Context) error {
 	if err := g.sources.checkServer(serverOf(ctx)); err != nil {
 		return err
 	}
-	g.keys, err = app.register(ctx, handler{kind: gateHandler, sources: g.sources, secret: g.Secret, configs: g.Configs})
-	if err != nil {
-		return err
-	}
+	g.app, g.keys = app, app.register(ctx, handler{kind: gateHandler, sources: g.sources, secret: g.Secret, configs: g.Configs})
 	g.session = g.Session == nil || *g.Session
 	g.ownBody = inSubrouteWithErrors(ctx)
 	return nil
@@ -127,7 +125,10 @@ func (g *Gate) Validate() error {
 	if err := g.check(); err != nil {
 		return err
 	}
-	return errors.Join(g.checkSources(), checkKnown(g.keys, g.Configs))
+	if err := errors.Join(g.checkSources(), checkKnown(g.keys, g.Configs)); err != nil {
+		return err
+	}
+	return g.app.openOnReload()
 }
 
 // provisionRequest compiles what all requests have in common.
@@ -171,12 +172,12 @@ func (g *Gate) permissions() (all []key.Permission, anyOf [][]key.Permission, er
 }
 
 func parsePermissions(list []string) ([]key.Permission, error) {
-	if _, err := key.ParsePermissions(list); err != nil {
-		return nil, fmt.Errorf("permission: %w", err)
-	}
 	var ps []key.Permission
 	for _, s := range list {
-		p, _ := key.ParsePermission(s) // valid: ParsePermissions has accepted it
+		p, err := key.ParsePermission(s)
+		if err != nil {
+			return nil, fmt.Errorf("permission: %w", err)
+		}
 		ps = append(ps, p)
 	}
 	return ps, nil
@@ -207,7 +208,7 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 		return next.ServeHTTP(w, r)
 	}
 	var d keyring.Decision
-	err := g.decide(r, repl, s, &c, &d)
+	err := g.decide(r, s, &c, &d)
 	switch {
 	case errors.Is(err, errCost):
 		return g.fail(w, r, s, err)
@@ -233,6 +234,9 @@ func (g *Gate) extract(r *http.Request, repl *caddy.Replacer, s *requestState) c
 	c := s.choose(r.Context(), g.keys, &found, g.Optional)
 	s.keyed = s.keyed || c.present
 	s.findSecret(r, c.secret)
+	if g.cost != "" { // it may depend on what is removed
+		c.cost = repl.ReplaceAll(g.cost, "")
+	}
 	if g.KeepKey {
 		filterTrailer(r, g.identity.stripTrailer)
 		return c
@@ -247,7 +251,7 @@ func (g *Gate) extract(r *http.Request, repl *caddy.Replacer, s *requestState) c
 }
 
 // decide writes the decision about the request into d, which is zero.
-func (g *Gate) decide(r *http.Request, repl *caddy.Replacer, s *requestState, c *choice, d *keyring.Decision) error {
+func (g *Gate) decide(r *http.Request, s *requestState, c *choice, d *keyring.Decision) error {
 	if c.outcome != keyring.Allowed {
 		*d = keyring.Refusal(c.outcome)
 		return c.err
@@ -258,7 +262,7 @@ func (g *Gate) decide(r *http.Request, repl *caddy.Replacer, s *requestState, c 
 		return s.verify(r.Context(), g.keys, c.raw, &q, d)
 	}
 	var err error
-	if q.Cost, err = parseCost(repl.ReplaceAll(g.cost, "")); err == nil {
+	if q.Cost, err = parseCost(c.cost); err == nil {
 		return s.verify(r.Context(), g.keys, c.raw, &q, d)
 	}
 	// The cost is not known. A caller without a valid key is refused for that, and

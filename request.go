@@ -63,15 +63,13 @@ const severalSecrets = "\x00"
 // the key: a gate removes it before a later one asks for it.
 func (s *requestState) findSecret(r *http.Request, beside string) {
 	found := r.Header[secretHeader]
-	if beside != "" {
-		found = append(found[:len(found):len(found)], beside)
-	}
-	for i, secret := range found {
-		if i > 0 && secret != found[0] {
-			s.secret = severalSecrets
-			return
-		}
-		s.secret = secret
+	switch {
+	case len(found) > 1, len(found) == 1 && beside != "" && found[0] != beside:
+		s.secret = severalSecrets
+	case len(found) == 1:
+		s.secret = found[0]
+	case beside != "":
+		s.secret = beside
 	}
 }
 

@@ -75,6 +75,11 @@ func (s *Service) Recognizes(ctx context.Context, raw string) (bool, error) {
 	case !s.ring.plain.Load():
 		return false, nil
 	}
+	return s.Has(ctx, raw)
+}
+
+// Has reports whether a value is a key that is stored. Nothing is counted.
+func (s *Service) Has(ctx context.Context, raw string) (bool, error) {
 	st, err := s.ring.open(ctx)
 	if err != nil {
 		return false, err

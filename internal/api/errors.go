@@ -63,9 +63,6 @@ func (r *Refusal) Answer() *Error {
 	return e
 }
 
-// Refuse returns the refusal for an outcome that no key is behind.
-func Refuse(o keyring.Outcome) *Refusal { return &Refusal{Decision: keyring.Decision{Outcome: o}} }
-
 // noRoute is a request that no route takes, where the path takes some methods.
 func noRoute(allowed []string) *Error {
 	if allowed == nil {
@@ -125,7 +122,7 @@ func errorOf(err error, rt *Route) *Error {
 		return &Error{Status: http.StatusNotFound, Code: CodeOwnerNotFound, Message: "owner not found"}
 	case errors.Is(err, store.ErrNotFound):
 		return &Error{Status: http.StatusNotFound, Code: CodeKeyNotFound, Message: "key not found"}
-	case errors.Is(err, store.ErrExists):
+	case errors.Is(err, store.ErrExists) && rt.Conflict:
 		return &Error{Status: http.StatusConflict, Code: CodeKeyExists, Message: "the generator created an existing key: try again"}
 	case errors.Is(err, store.ErrUnavailable), errors.Is(err, store.ErrClosed):
 		return Unavailable(err)

@@ -93,7 +93,7 @@ func Undecoded(f func(*Call) (any, error)) Endpoint { return Endpoint{serve: f} 
 func (rt *Route) takesBody() bool {
 	switch rt.body {
 	case nil: // undecoded
-		return rt.Method == http.MethodPost
+		return rt.Method == http.MethodPost && !rt.Public
 	case noneType:
 		return rt.OptionalBody
 	}

@@ -483,7 +483,7 @@ func TestRest_configGone(t *testing.T) {
 // TestRest_openAPI reads the document, which needs no key: it holds every route.
 func TestRest_openAPI(t *testing.T) {
 	a := newAPI(t)
-	a.refused = api.Refuse(keyring.Missing)
+	a.refused = &api.Refusal{Decision: keyring.Decision{Outcome: keyring.Missing}}
 	r := a.send("GET", "/v1/auth/api-keys/openapi.json", "")
 	var doc struct {
 		OpenAPI string
