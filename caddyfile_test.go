@@ -99,7 +99,7 @@ func TestJSONErrors(t *testing.T) {
 		{``, `{}`, ""},
 		{`{"headers": ["X-Key"]}`, `{"identity_headers": [{"name": "X-Api-Key", "value": "{x}"}]}`, ""},
 		{`{"keep": 1}`, `{}`, "keep"},
-		{`{"headers": ["X_Key"]}`, `{}`, `headers: X_Key can never match`},
+		{`{"headers": ["X_Key"]}`, `{}`, `headers: X_key can never match`},
 		{`{"headers": ["X Key"]}`, `{}`, `headers: "X Key" is not a valid header name`},
 		{`{"headers": [""]}`, `{}`, `headers: "" is not a valid header name`},
 		{`{"headers": ["X-A", "x-a"]}`, `{}`, "headers: X-A already specified"},

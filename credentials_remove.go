@@ -69,8 +69,12 @@ func (m *remover) filter(h http.Header, name string, values []string, drop func(
 	h[name] = kept
 }
 
-// inAuthorization reports whether a value of Authorization is to be removed.
+// inAuthorization reports whether a value of Authorization is to be removed: for its
+// credential, or where "from" reads the whole value.
 func (m *remover) inAuthorization(value string) bool {
+	if whole := textproto.TrimString(value); m.is(whole) || slices.Contains(m.headers, "Authorization") && m.isOwn(whole) {
+		return true
+	}
 	scheme, token := splitAuthorization(value)
 	own := slices.ContainsFunc(m.schemes, func(s string) bool { return strings.EqualFold(s, scheme) })
 	if !strings.EqualFold(scheme, basicScheme) {
