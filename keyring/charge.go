@@ -162,7 +162,7 @@ func (s *Service) debit(ctx context.Context, st *opened, d *Decision, m key.Move
 	l.mu.Unlock()
 	if f != nil {
 		taken, err = r.fly(st, l, f)
-	} else if taken, err = moveInTime(ctx, st, l.id, m, now.wall); err == nil {
+	} else if taken, err = r.moveInTime(ctx, st, l.id, m, now.wall); err == nil {
 		l.hearOf(era, taken.Credits)
 	}
 	l.mu.Lock()
@@ -245,8 +245,8 @@ func (s *Service) Refund(ctx context.Context, d *Decision) error {
 // moveInTime makes a movement of credits that a request waits for. One that has
 // begun is not undone by a client that goes away; a store that hangs must not
 // hold requests for ever.
-func moveInTime(ctx context.Context, st store.Store, id string, m key.Move, now int64) (store.Taken, error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), chargeTimeout)
+func (r *Ring) moveInTime(ctx context.Context, st store.Store, id string, m key.Move, now int64) (store.Taken, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.chargeTimeout)
 	defer cancel()
 	return st.MoveCredits(ctx, id, m, now)
 }

@@ -46,9 +46,10 @@ type spy struct {
 	stall               atomic.Pointer[stall]
 }
 
-// stall stops the writes of what is counted, of one kind.
+// stall stops the writes of what is counted, of one kind, or whoever has read all
+// hashes.
 type stall struct {
-	kind    string        // "counters", "owners" or "usage"
+	kind    string        // "counters", "owners", "usage" or "hashes"
 	release chan struct{} // closed when they go on
 	waiting atomic.Int64
 }
@@ -123,6 +124,12 @@ func (s *spy) SaveUsage(ctx context.Context, b store.UsageBatch) error {
 	return s.Store.SaveUsage(ctx, b)
 }
 
+func (s *spy) EachHash(ctx context.Context, f func(key.Hash)) error {
+	err := s.Store.EachHash(ctx, f)
+	s.wait("hashes")
+	return err
+}
+
 // spyOpener opens a spy.
 type spyOpener struct {
 	store.Opener
@@ -163,6 +170,7 @@ func (g *rig) start(change ...func(*Rules)) {
 	}
 	so := &spyOpener{Opener: opener}
 	g.ring = New(so, g.clock.now, func(err error) { g.t.Error(err) })
+	g.ring.lookupTimeout, g.ring.chargeTimeout = time.Minute, time.Minute // the machine may be busy
 	if err := g.ring.Open(context.Background()); err != nil {
 		g.t.Fatal(err)
 	}
@@ -189,6 +197,24 @@ func (g *rig) restart() {
 	g.t.Helper()
 	g.stop()
 	g.start()
+}
+
+// repeat calls f without a pause, until the function it returns is called or the
+// test ends, however it does.
+func (g *rig) repeat(f func()) (end func()) {
+	var stop atomic.Bool
+	var work sync.WaitGroup
+	work.Go(func() {
+		for !stop.Load() {
+			f()
+		}
+	})
+	end = func() {
+		stop.Store(true)
+		work.Wait()
+	}
+	g.t.Cleanup(end)
+	return end
 }
 
 func (g *rig) create(d Draft) Issued {

@@ -314,7 +314,7 @@ func (s *Service) Now() int64 { return s.ring.clock().wall }
 
 // Health asks the store now.
 func (s *Service) Health(ctx context.Context) (store.Status, error) {
-	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
+	ctx, cancel := context.WithTimeout(ctx, s.ring.lookupTimeout)
 	defer cancel()
 	st, err := s.ring.open(ctx)
 	if err != nil {

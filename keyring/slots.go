@@ -52,7 +52,7 @@ func (s *Service) slotsFor(sl *slots, st store.Store, d *Decision) error {
 		return nil
 	}
 	sl.owner, sl.owned, sl.plans, sl.plan = d.rec.owner, &s.ring.owned, s.plans, d.plan
-	return sl.owner.load(st)
+	return sl.owner.load(st, s.ring.lookupTimeout)
 }
 
 // take takes n slots of every limit or of none, and notes where the limits
@@ -153,7 +153,7 @@ func (s *Service) returnSlots(d *Decision) error {
 		// It may have left memory since, and come again.
 		slots.owner = s.ring.owners.hold(slots.owner.id)
 		defer s.ring.owners.drop(slots.owner)
-		if err := slots.owner.load(st); err != nil {
+		if err := slots.owner.load(st, s.ring.lookupTimeout); err != nil {
 			return err
 		}
 	}

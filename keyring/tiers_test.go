@@ -451,27 +451,19 @@ func TestTierForgetting(t *testing.T) {
 	g := newRig(t).with(tier("free", per(Day, 2000)))
 	keys := []Issued{g.create(Draft{}), g.create(Draft{}), g.create(Draft{})}
 	var passed atomic.Int64
-	var users, forgetter sync.WaitGroup
-	stop := make(chan struct{})
-	forgetter.Go(func() {
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-			}
-			if err := g.ring.flush(context.Background(), g.spy); err != nil {
-				t.Error(err)
-			}
-			later := instant{g.ring.clock().wall + remember, g.ring.clock().tick}
-			for _, k := range keys {
-				g.ring.cache.InvalidateAll()
-				if l := g.ring.lives.get(k.Key.ID); l != nil {
-					g.ring.lives.retire(l, later)
-				}
-			}
-			g.ring.owners.sweep(later.wall)
+	var users sync.WaitGroup
+	end := g.repeat(func() {
+		if err := g.ring.flush(context.Background(), g.spy); err != nil {
+			t.Error(err)
 		}
+		later := instant{g.ring.clock().wall + remember, g.ring.clock().tick}
+		for _, k := range keys {
+			g.ring.cache.InvalidateAll()
+			if l := g.ring.lives.get(k.Key.ID); l != nil {
+				g.ring.lives.retire(l, later)
+			}
+		}
+		g.ring.owners.sweep(later.wall)
 	})
 	for w := range 8 {
 		users.Go(func() {
@@ -487,8 +479,7 @@ func TestTierForgetting(t *testing.T) {
 		})
 	}
 	users.Wait()
-	close(stop)
-	forgetter.Wait()
+	end()
 	if n := passed.Load(); n != 2000 {
 		t.Errorf("%d passed, want 2000", n)
 	}

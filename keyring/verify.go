@@ -163,7 +163,7 @@ func (r *Ring) load(st *opened, hash key.Hash) (*live, error) {
 	if l, ok := r.cache.GetIfPresent(hash); ok && !l.dead.Load() {
 		return l, nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), lookupTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), r.lookupTimeout)
 	defer cancel()
 	for {
 		began, additions := r.changes.Load(), r.additions.Load()
