@@ -266,7 +266,7 @@ func TestEvictionKeepsWindows(t *testing.T) {
 	k := g.create(Draft{RateLimitMax: ptr(int64(200)), RateLimitTimeWindow: ptr(int64(60_000))})
 	g.repeat(func() {
 		if l := g.ring.lives.get(k.Key.ID); l != nil {
-			g.ring.lives.retire(l, g.ring.clock())
+			g.ring.lives.retire(l, g.ring.clock)
 			g.ring.cache.Invalidate(k.Key.Hash)
 		}
 	})
@@ -288,16 +288,16 @@ func TestSweep(t *testing.T) {
 	}
 	l := g.ring.lives.get(k.Key.ID)
 	g.ring.cache.Invalidate(k.Key.Hash)
-	g.ring.lives.retire(l, g.ring.clock())
+	g.ring.lives.retire(l, g.ring.clock)
 	if err := g.ring.flush(ctx, g.spy); err != nil {
 		t.Fatal(err)
 	}
-	g.ring.lives.sweep(g.ring.clock())
+	g.ring.lives.sweep(g.ring.clock)
 	if g.ring.lives.get(k.Key.ID) == nil || g.ring.lives.get(gone.Key.ID) == nil {
 		t.Error("let go of a window that runs, or of the trace of a deletion")
 	}
 	g.clock.advance(2 * time.Minute)
-	g.ring.lives.sweep(g.ring.clock())
+	g.ring.lives.sweep(g.ring.clock)
 	if g.ring.lives.get(k.Key.ID) != nil || g.ring.lives.get(gone.Key.ID) != nil {
 		t.Error("kept for nothing")
 	}

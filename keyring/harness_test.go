@@ -30,9 +30,23 @@ func times(short, long int) int {
 }
 
 // fakeClock is a clock that tests set.
-type fakeClock struct{ ms atomic.Int64 }
+type fakeClock struct {
+	ms atomic.Int64
+	// later is a lock: who holds it finds the clock an hour ahead.
+	later atomic.Pointer[sync.Mutex]
+}
 
-func (c *fakeClock) now() time.Time          { return time.UnixMilli(c.ms.Load()) }
+func (c *fakeClock) now() time.Time {
+	t := time.UnixMilli(c.ms.Load())
+	if mu := c.later.Load(); mu != nil {
+		if !mu.TryLock() {
+			return t.Add(time.Hour)
+		}
+		mu.Unlock()
+	}
+	return t
+}
+
 func (c *fakeClock) advance(d time.Duration) { c.ms.Add(d.Milliseconds()) }
 
 // spy is a store that counts calls and can be stopped at one of them.

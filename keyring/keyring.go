@@ -112,7 +112,7 @@ func New(opener store.Opener, now func() time.Time, report func(error)) *Ring {
 		MaximumSize: cachedKeys,
 		OnDeletion: func(e otter.DeletionEvent[key.Hash, *live]) {
 			if e.WasEvicted() {
-				r.lives.retire(e.Value, r.clock())
+				r.lives.retire(e.Value, r.clock)
 			}
 		},
 	})

@@ -645,7 +645,7 @@ func TestLeaseKeepsKeyInMemory(t *testing.T) {
 	if err := g.ring.flush(context.Background(), g.spy); err != nil {
 		t.Fatal(err)
 	}
-	g.ring.lives.retire(l, g.ring.clock())
+	g.ring.lives.retire(l, g.ring.clock)
 	if l.dead.Load() || g.ring.lives.get(k.Key.ID) != l {
 		t.Fatal("a key with a lease was forgotten")
 	}
@@ -657,7 +657,7 @@ func TestLeaseKeepsKeyInMemory(t *testing.T) {
 	if err := errors.Join(g.ring.tendLeases(g.spy), g.ring.flush(context.Background(), g.spy)); err != nil {
 		t.Fatal(err)
 	}
-	g.ring.lives.retire(l, g.ring.clock())
+	g.ring.lives.retire(l, g.ring.clock)
 	if !l.dead.Load() {
 		t.Error("a key without a lease is kept")
 	}

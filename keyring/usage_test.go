@@ -81,6 +81,7 @@ func TestK11_outcomes(t *testing.T) {
 		{name: "dry run", q: Request{Cost: 1, DryRun: true}, want: Allowed},
 		{name: "refused dry run", q: Request{Require: files, DryRun: true}, want: Forbidden},
 		{name: "disabled", patch: &Patch{Enabled: to(false)}, want: Disabled, uses: store.Uses{Denied: 1}},
+		{name: "disabled, with a rate limit", draft: Draft{RateLimitMax: ptr(int64(1)), RateLimitTimeWindow: ptr(int64(60_000))}, patch: &Patch{Enabled: to(false)}, want: Disabled, uses: store.Uses{Denied: 1}},
 		{name: "expired", draft: Draft{ExpiresIn: ptr(int64(60))}, later: time.Minute, want: Expired, uses: store.Uses{Denied: 1}},
 		{name: "secret", q: Request{RequireSecret: true}, want: InvalidSecret, uses: store.Uses{Denied: 1}},
 		{name: "address", draft: Draft{AllowedIPs: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}, q: Request{CheckIP: true}, want: IPNotAllowed, uses: store.Uses{Denied: 1}},
