@@ -144,7 +144,7 @@ type Decision struct {
 	// Cost is what was taken.
 	Cost int64
 
-	at    int64 // when it was made, in Unix milliseconds
+	at    int64 // when it was made, in Unix milliseconds; 0: a refusal for which the time did not matter
 	hash  key.Hash
 	live  *live
 	rec   *record

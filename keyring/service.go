@@ -285,7 +285,7 @@ func (s *Service) info(e store.Entry) Info {
 	var rate ratelimit.State
 	if l := s.ring.lives.get(e.Key.ID); l != nil && l.rec.Load() != nil {
 		i.LastRequest = max(i.LastRequest, l.lastRequest.Load())
-		i.RequestCount = l.count(e.Key, now.tick)
+		i.RequestCount = l.count(e.Key, s.ring.clock)
 		i.Credits = l.balance(e.Credits, now.wall)
 	} else if len(e.Counters.Rate) > 0 && rate.UnmarshalBinary(e.Counters.Rate) == nil {
 		i.RequestCount = countOf(&rate, e.Key, now.tick)
@@ -293,10 +293,10 @@ func (s *Service) info(e store.Entry) Info {
 	return i
 }
 
-func (l *live) count(k *key.Key, tick int64) int64 {
+func (l *live) count(k *key.Key, clock func() instant) int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return countOf(&l.rate, k, tick)
+	return countOf(&l.rate, k, clock().tick)
 }
 
 func countOf(s *ratelimit.State, k *key.Key, tick int64) int64 {
@@ -322,7 +322,7 @@ func (s *Service) Now() int64 { return s.ring.clock().wall }
 
 // Health asks the store now.
 func (s *Service) Health(ctx context.Context) (store.Status, error) {
-	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
+	ctx, cancel := context.WithTimeout(ctx, s.ring.lookupTimeout)
 	defer cancel()
 	st, err := s.ring.open(ctx)
 	if err != nil {

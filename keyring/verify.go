@@ -187,7 +187,7 @@ func (r *Ring) load(st *opened, hash key.Hash) (*live, error) {
 	if l, ok := r.cache.GetIfPresent(hash); ok && !l.dead.Load() {
 		return l, nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), lookupTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), r.lookupTimeout)
 	defer cancel()
 	for {
 		began, additions := r.changes.Load(), r.additions.Load()
@@ -210,13 +210,18 @@ func (r *Ring) load(st *opened, hash key.Hash) (*live, error) {
 // admit checks a key's standing, then takes what the request costs beyond what
 // it has paid before.
 func (s *Service) admit(ctx context.Context, st *opened, l *live, c credential, before paid, q *Request, d *Decision) error {
-	now := s.ring.clock()
 	rec := l.rec.Load()
 	if rec == nil {
 		d.Outcome = Invalid
 		return nil
 	}
-	opening, rules := l.openedBy(rec.key, c.hash, now.wall), s.rulesFor(rec.key)
+	rules := s.rulesFor(rec.key)
+	counted := s.limits(rec, rules) || l.metered.Load()
+	var now instant
+	if !counted || rec.key.ExpiresAt != 0 || len(rec.key.Former) > 0 {
+		now = s.ring.clock()
+	} // else only charge needs the time, which it reads under its locks
+	opening := l.openedBy(rec.key, c.hash, now.wall)
 	if !opening.OK || c.unjudged != "" && !rules.accepts(c.unjudged) {
 		d.Outcome = Invalid
 		return nil
@@ -227,12 +232,13 @@ func (s *Service) admit(ctx context.Context, st *opened, l *live, c credential, 
 		return nil
 	}
 	more := max(0, q.Cost-before.cost)
-	if s.limits(d) || l.metered.Load() {
+	if counted {
 		if q.EarlyData && q.Cost > 0 {
 			d.Outcome = TooEarly
 			return nil
 		}
-		if err := s.charge(ctx, st, d, now, more, q.DryRun); err != nil || d.Outcome != Allowed {
+		var err error
+		if now, err = s.charge(ctx, st, d, more, q.DryRun); err != nil || d.Outcome != Allowed {
 			return err
 		}
 	}
