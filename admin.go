@@ -20,9 +20,9 @@ func init() {
 // adminAPI is the module "admin.api.apikey": the admin API, below /apikey/ on
 // Caddy's admin endpoint.
 //
-// Caddy makes and provisions one for each load of a configuration, before the
-// apps, and keeps it in service if that load then fails. So it must hold on to
-// nothing of a configuration, and look up the running app on each request.
+// Caddy provisions one each time it loads a configuration, before the apps, and
+// keeps it in service if loading then fails. It must therefore keep nothing of a
+// configuration, and look up the running app for each request.
 type adminAPI struct {
 	handler http.Handler
 }
@@ -43,13 +43,13 @@ func (a *adminAPI) Provision(caddy.Context) error {
 	return nil
 }
 
-// Routes implements caddy.AdminRouter. One prefix takes all, so that answers to
-// unknown paths and methods are ours too.
+// Routes implements caddy.AdminRouter. One route takes the whole prefix, so that
+// unknown paths and methods also get an answer in the format of this API.
 func (a *adminAPI) Routes() []caddy.AdminRoute {
 	return []caddy.AdminRoute{{Pattern: "/apikey/", Handler: caddy.AdminHandlerFunc(a.serve)}}
 }
 
-// serve writes errors itself: Caddy's have no room for a code and a field.
+// serve writes errors itself, because those of Caddy have no code and no field.
 func (a *adminAPI) serve(w http.ResponseWriter, r *http.Request) error {
 	a.handler.ServeHTTP(w, r)
 	return nil
@@ -57,7 +57,7 @@ func (a *adminAPI) serve(w http.ResponseWriter, r *http.Request) error {
 
 var errNotRunning = errors.New("no configuration that uses apikey is running")
 
-// runningService returns the keys of the configuration that is in use now.
+// runningService returns the keyring of the configuration that is running.
 func runningService() (*keyring.Service, error) {
 	app, err := caddy.ActiveContext().AppIfConfigured("apikey")
 	if errors.Is(err, caddy.ErrNotConfigured) {

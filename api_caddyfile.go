@@ -1,25 +1,18 @@
 package apikey
 
 import (
-	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
-	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-)
+	"cmp"
 
-func parseSelfService(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
-	var s SelfService
-	if err := s.UnmarshalCaddyfile(h.Dispenser); err != nil {
-		return nil, err
-	}
-	return &s, nil
-}
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+)
 
 // UnmarshalCaddyfile sets up the self-service API from Caddyfile tokens. Syntax:
 //
 //	apikey_api [<matcher>] {
 //		dialect rest|better_auth
 //		base <path>
-//		headers <name...>
+//		headers <name...>|off
+//		authorization <scheme...>|off
 //		bearer [on|off]
 //		query <name>
 //		from <placeholder>
@@ -42,44 +35,88 @@ func (s *SelfService) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if d.NextArg() {
 		return d.ArgErr()
 	}
-	err := options(d, "headers grant config trusted_origins", func(option string) error {
-		if ok, err := s.unmarshalPlace(d, option); ok {
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		var err error
+		switch d.Val() {
+		case "dialect":
+			err = readNonEmpty(d, &s.Dialect)
+		case "base":
+			err = readNonEmpty(d, &s.Base)
+		case "secret":
+			err = unmarshalSecret(d, &s.Secret)
+		case "user":
+			err = readNonEmpty(d, &s.User)
+		case "grant":
+			err = appendArgs(d, &s.Grant)
+		case "message":
+			err = readNonEmpty(d, &s.Message)
+		case "config":
+			err = appendArgs(d, &s.Configs)
+		case "trusted_origins":
+			err = appendArgs(d, &s.TrustedOrigins)
+		case "organization":
+			err = s.unmarshalOrganization(d)
+		default:
+			err = s.CredentialSources.unmarshalOption(d)
+		}
+		if err = cmp.Or(err, located(d, s.check())); err != nil {
 			return err
 		}
-		return s.unmarshalOption(d, option)
-	}, s.check)
-	if err != nil {
-		return err
 	}
-	if err := s.checkWhole(); err != nil {
+	if err := s.checkTogether(); err != nil {
 		return directive.WrapErr(err)
 	}
 	return nil
 }
 
-func (s *SelfService) unmarshalOption(d *caddyfile.Dispenser, option string) error {
-	switch option {
-	case "dialect":
-		return word(d, &s.Dialect)
-	case "base":
-		return word(d, &s.Base)
-	case "secret":
-		return unmarshalSecret(d, &s.Secret)
-	case "user":
-		return word(d, &s.User)
-	case "grant":
-		return some(d, &s.Grant)
-	case "message":
-		return word(d, &s.Message)
-	case "config":
-		return some(d, &s.Configs)
-	case "trusted_origins":
-		return some(d, &s.TrustedOrigins)
-	case "organization":
-		s.Organization = new(Organization)
-		return s.Organization.unmarshal(d)
+// unmarshalOrganization reads organization <placeholder> { … }.
+func (s *SelfService) unmarshalOrganization(d *caddyfile.Dispenser) error {
+	if err := once(d, s.Organization != nil); err != nil {
+		return err
 	}
-	return d.Errf("unknown option %q", option)
+	o := new(Organization)
+	s.Organization = o
+	if err := readNonEmpty(d, &o.ID); err != nil {
+		return err
+	}
+	if err := o.check(); err != nil {
+		return d.WrapErr(err)
+	}
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		var err error
+		switch d.Val() {
+		case "role":
+			err = readNonEmpty(d, &o.Role)
+		case "config":
+			err = appendArgs(d, &o.Configs)
+		case "creator_role":
+			err = readNonEmpty(d, &o.CreatorRole)
+		case "allow":
+			err = o.unmarshalAllow(d)
+		default:
+			err = d.Errf("organization: unknown option %q", d.Val())
+		}
+		if err = cmp.Or(err, located(d, o.check())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unmarshalAllow reads allow <role> <action...>.
+func (o *Organization) unmarshalAllow(d *caddyfile.Dispenser) error {
+	args := d.RemainingArgs()
+	if len(args) < 2 {
+		return d.Err("allow: must be a role and one or more actions")
+	}
+	if o.Allow == nil {
+		o.Allow = map[string][]string{}
+	}
+	if o.Allow[args[0]] != nil {
+		return d.Errf("allow: %q already specified", args[0])
+	}
+	o.Allow[args[0]] = args[1:]
+	return nil
 }
 
 // Interface guard

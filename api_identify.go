@@ -8,41 +8,34 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 
-	"github.com/caddy-apikey/caddy-apikey/internal/caller"
-	"github.com/caddy-apikey/caddy-apikey/internal/strictjson"
+	"github.com/caddy-apikey/caddy-apikey/internal/api"
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 	"github.com/caddy-apikey/caddy-apikey/store"
 )
 
-// identify implements caller.Identify: a key decides alone where one was presented,
-// else the person whom another handler has identified.
-func (s *SelfService) identify(w http.ResponseWriter, r *http.Request, need string) caller.Answer {
+// identify implements api.Identify: a key decides alone where one was presented, else
+// the person whom another handler has identified.
+func (s *SelfService) identify(w http.ResponseWriter, r *http.Request, need string) (*api.Caller, error) {
 	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
-	v := visitOf(r, repl)
-	f := s.find(r, repl, v)
-	if v.presented(f) != keyring.Missing {
-		return s.identifyKey(w, r, repl, v, f, need)
+	state := stateOf(r, repl)
+	var found candidates
+	s.sources.find(r, repl, &found)
+	// A token that does not look like a key is taken for the person's.
+	c := state.choose(r.Context(), s.keys, &found, s.person(r, repl) != "")
+	state.findSecret(r, c.secret)
+	if c.outcome != keyring.Missing {
+		return s.identifyKey(w, r, repl, state, &c, need)
 	}
-	// A gate may have refused, and removed, a key; this is an error route then. Neither
-	// what it knows of the key nor the person beside it is who calls.
-	if o := v.refusal; o != keyring.Allowed && o != keyring.Missing {
-		return s.refusal(r, keyring.Decision{Outcome: o}, nil)
+	// In an error route, a gate may have refused and removed a key. The caller is then
+	// neither the holder of that key nor the person beside it.
+	if o := state.refusal; o != keyring.Allowed && o != keyring.Missing {
+		return nil, s.refuse(r, o)
 	}
-	if v.keyed {
-		return s.refusal(r, keyring.Decision{Outcome: keyring.Missing}, nil)
+	if state.keyed {
+		return nil, s.refuse(r, keyring.Missing)
 	}
 	return s.identifyPerson(r, repl, need)
-}
-
-// find looks for the key. A Bearer token that cannot be one is taken for that of
-// the person, where there is one.
-func (s *SelfService) find(r *http.Request, repl *caddy.Replacer, v *visit) found {
-	f := s.places.find(r, repl, v.admitted)
-	if f.count == 1 && f.bearer && key.CheckShape(f.raw, false) != nil && s.person(r, repl) != "" {
-		return found{}
-	}
-	return f
 }
 
 // person returns the identity that another handler has set.
@@ -50,12 +43,13 @@ func (s *SelfService) person(r *http.Request, repl *caddy.Replacer) string {
 	if s.User == "" {
 		return ""
 	}
-	return s.told(r, repl, s.User)
+	return s.trusted(r, repl, s.User)
 }
 
-// told returns what a placeholder tells of a person: nothing where it reads a
-// certificate that nobody has verified, in which clients write what they like.
-func (s *SelfService) told(r *http.Request, repl *caddy.Replacer, placeholder string) string {
+// trusted returns the value of a placeholder that identifies a person. One that reads
+// a client certificate is empty unless the server has verified the certificate: else
+// the client could have written anything into it.
+func (s *SelfService) trusted(r *http.Request, repl *caddy.Replacer, placeholder string) string {
 	value := repl.ReplaceAll(placeholder, "")
 	if value == "" || !strings.HasPrefix(placeholder, "{"+certificatePrefix) || r.TLS != nil && len(r.TLS.VerifiedChains) > 0 {
 		return value
@@ -65,111 +59,117 @@ func (s *SelfService) told(r *http.Request, repl *caddy.Replacer, placeholder st
 	return ""
 }
 
-func (s *SelfService) identifyKey(w http.ResponseWriter, r *http.Request, repl *caddy.Replacer, v *visit, f found, need string) caller.Answer {
-	if o := v.presented(f); o != keyring.Allowed {
-		v.withdraw(r, s.keys, s.alarms, o)
-		return s.refusal(r, keyring.Decision{Outcome: o}, nil)
+func (s *SelfService) identifyKey(w http.ResponseWriter, r *http.Request, repl *caddy.Replacer, state *requestState, c *choice, need string) (*api.Caller, error) {
+	cancel := func(o keyring.Outcome) { state.cancel(r, s.keys, s.alarms, o) }
+	if c.outcome != keyring.Allowed {
+		cancel(c.outcome)
+		return nil, s.refused(r, keyring.Refusal(c.outcome), c.err)
 	}
-	if s.places.ambient() || v.ambient {
-		if a, ok := s.forged(r); ok {
-			v.withdraw(r, s.keys, s.alarms, keyring.Forbidden)
-			return a
+	if s.sources.ambient() || state.ambient {
+		if err := s.origins.CheckForged(r); err != nil {
+			cancel(keyring.Forbidden)
+			return nil, err
 		}
 	}
-	q := keyring.Request{Cost: 1, CheckIP: true, ClientIP: v.clientIP(), Counted: &v.counted, ConfigIDs: s.Configs}
+	q := keyring.Request{Cost: 1, CheckIP: true, ClientIP: state.clientIP(), EarlyData: isEarlyData(r), Counted: &state.counted, ConfigIDs: s.Configs}
 	if s.Secret != "" {
-		q.CheckSecret, q.RequireSecret, q.Secret = true, s.Secret == secretRequired, v.secretOf(r)
+		q.CheckSecret, q.RequireSecret, q.Secret = true, s.Secret == secretRequired, state.secret
 	}
 	if need != "" {
-		q.RequireAny = [][]key.Permission{caller.Needs(need)}
+		q.RequireAny = [][]key.Permission{api.Needs(need)}
+	}
+	early := isEarlyChange(r)
+	if early {
+		q.Cost, q.DryRun = 0, true // nothing is charged for a call that is not made
 	}
 	var d keyring.Decision
-	err := v.ask(r.Context(), s.keys, f, &q, &d)
-	writeRateHeaders(w.Header(), rateDraft, d.Limits, v.admitted)
-	if d.Outcome != keyring.Allowed {
-		v.withdraw(r, s.keys, s.alarms, d.Outcome)
-		return s.refusal(r, d, err)
+	err := state.verify(r.Context(), s.keys, c.raw, &q, &d)
+	if early && d.Outcome == keyring.Allowed {
+		d = keyring.Refusal(keyring.TooEarly)
 	}
-	v.admit(repl, &d, s.stands(v, &d), s.places.ambient())
+	writeRateHeaders(w.Header(), rateDraft, d.Limits, state.admitted)
+	if d.Outcome != keyring.Allowed {
+		cancel(d.Outcome)
+		return nil, s.refused(r, d, err)
+	}
+	state.admit(repl, &d, s.hasSession(state, &d), s.sources.ambient())
 	k, bounds := d.Key(), s.keys.BoundsOf(&d)
-	bounds.Permissions = caller.Grantable(bounds.Permissions)
-	return caller.Answer{Caller: &caller.Caller{
-		UserID: k.UserID, Permissions: k.Permissions, Decision: &v.decision, Session: v.session, Bounds: bounds,
-		Withdraw: func(o keyring.Outcome) { v.withdraw(r, s.keys, s.alarms, o) },
-	}}
+	bounds.Permissions = api.Grantable(bounds.Permissions)
+	return &api.Caller{
+		UserID: k.UserID, Permissions: k.Permissions, Decision: &state.decision, Session: state.session, Bounds: bounds, Withdraw: cancel,
+	}, nil
 }
 
-// stands reports whether a key stands for its owner: where a gate has let it in, that
-// is the gate's to say, and a key of an organization has no user for its owner.
-func (s *SelfService) stands(v *visit, d *keyring.Decision) bool {
-	return d.Session() && (v.session || !v.admitted) && !s.Organization.has(d.Key().ConfigID)
+// isEarlyChange reports whether a request came in TLS early data and may change
+// something: it could be a replay of one that has done so.
+func isEarlyChange(r *http.Request) bool {
+	return isEarlyData(r) && r.Method != http.MethodGet && r.Method != http.MethodHead
+}
+
+// hasSession reports whether a key represents its owner. Where a gate has admitted
+// it, the gate decides that. A key of an organization represents no user.
+func (s *SelfService) hasSession(state *requestState, d *keyring.Decision) bool {
+	return d.Session() && (state.session || !state.admitted) && !s.Organization.has(d.Key().ConfigID)
 }
 
 // identifyPerson finds the person. Nothing is counted for people.
-func (s *SelfService) identifyPerson(r *http.Request, repl *caddy.Replacer, need string) caller.Answer {
+func (s *SelfService) identifyPerson(r *http.Request, repl *caddy.Replacer, need string) (*api.Caller, error) {
 	userID := s.person(r, repl)
 	if userID == "" {
-		return s.refusal(r, keyring.Decision{Outcome: keyring.Missing}, nil)
+		return nil, s.refuse(r, keyring.Missing)
 	}
 	if keyring.CheckUserID(userID) != nil {
-		s.alarms.Warn("the placeholder of user holds what no owner can be called", zap.String("user", s.User))
-		return s.refusal(r, keyring.Decision{Outcome: keyring.Missing}, nil)
+		s.alarms.Warn("the value of the option user is not a valid owner", zap.String("user", s.User))
+		return nil, s.refuse(r, keyring.Missing)
 	}
-	if a, ok := s.forged(r); ok {
-		return a
+	if err := s.origins.CheckForged(r); err != nil {
+		return nil, err
 	}
 	owner, err := s.keys.Owner(r.Context(), userID)
 	switch {
-	case errors.Is(err, store.ErrNotFound): // one who has no key yet
+	case errors.Is(err, store.ErrNotFound): // a person without a key
 	case err != nil:
-		return s.refusal(r, keyring.Unreachable(), err)
+		return nil, s.refused(r, keyring.Refusal(keyring.Unavailable), err)
 	case !owner.Enabled:
-		return s.refusal(r, keyring.Decision{Outcome: keyring.Disabled}, nil)
+		return nil, s.refuse(r, keyring.Disabled)
 	}
-	if need != "" && !caller.May(s.grant, need) {
-		return s.refusal(r, keyring.Decision{Outcome: keyring.Forbidden}, nil)
+	if need != "" && !api.May(s.grant, need) {
+		return nil, s.refuse(r, keyring.Forbidden)
 	}
-	c := &caller.Caller{
+	if isEarlyChange(r) {
+		return nil, s.refuse(r, keyring.TooEarly)
+	}
+	c := &api.Caller{
 		UserID: userID, Permissions: s.grant, Bounds: &keyring.Bounds{Permissions: s.grant}, Withdraw: func(keyring.Outcome) {},
 	}
-	told := func(placeholder string) string { return s.told(r, repl, placeholder) }
-	if err := s.actFor(r.Context(), c, told); err != nil {
-		return s.refusal(r, keyring.Unreachable(), err)
+	value := func(placeholder string) string { return s.trusted(r, repl, placeholder) }
+	if err := s.actFor(r.Context(), c, value); err != nil {
+		return nil, s.refused(r, keyring.Refusal(keyring.Unavailable), err)
 	}
-	return caller.Answer{Caller: c}
+	return c, nil
 }
 
-func (s *SelfService) refusal(r *http.Request, d keyring.Decision, err error) caller.Answer {
+func (s *SelfService) refuse(r *http.Request, o keyring.Outcome) *api.Refusal {
+	return s.refused(r, keyring.Decision{Outcome: o}, nil)
+}
+
+func (s *SelfService) refused(r *http.Request, d keyring.Decision, err error) *api.Refusal {
 	logRefusal(r, s.logger, s.alarms, &d, err)
-	return caller.Answer{Refusal: d, Challenge: s.places.challenge(d.Outcome)}
-}
-
-// forged reports a request that the page of somebody else may have made a browser
-// send, with an identity that the browser adds by itself, to change something.
-func (s *SelfService) forged(r *http.Request) (caller.Answer, bool) {
-	switch {
-	case r.Method == http.MethodGet || r.Method == http.MethodHead:
-		return caller.Answer{}, false
-	case s.origins.foreign(r):
-		return caller.Answer{Foreign: true}, true
-	case !strictjson.SaysJSON(r):
-		return caller.Answer{NotJSON: true}, true
-	}
-	return caller.Answer{}, false
+	return &api.Refusal{Decision: d, Challenges: s.sources.challenges(d.Outcome)}
 }
 
 // certificatePrefix begins the placeholders that read a client's certificate.
 const certificatePrefix = "http.request.tls.client."
 
 // checkIdentityPlaceholder refuses placeholders that hold what a client writes. What
-// is in a certificate can only be judged with the request: see told.
+// is in a certificate can only be judged with the request: see trusted.
 func checkIdentityPlaceholder(s string) error {
 	if !isPlaceholder(s) {
 		return errors.New("must be a placeholder such as {http.auth.user.id}")
 	}
 	name := s[1 : len(s)-1]
 	if strings.HasPrefix(name, "http.request.") && !strings.HasPrefix(name, certificatePrefix) || strings.HasPrefix(name, "http.regexp.") {
-		return errors.New("must be what another handler has found out, such as {http.auth.user.id}, not what the client says of itself")
+		return errors.New("must be a placeholder that another handler sets, such as {http.auth.user.id}, not one that holds what the client sends")
 	}
 	return nil
 }

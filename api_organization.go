@@ -7,39 +7,39 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
-
+	"github.com/caddy-apikey/caddy-apikey/internal/api"
 	"github.com/caddy-apikey/caddy-apikey/internal/api/betterauth"
-	"github.com/caddy-apikey/caddy-apikey/internal/caller"
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 	"github.com/caddy-apikey/caddy-apikey/store"
 )
 
-// Organization lets people act for the organization that they belong to. Keys of its
-// configurations have an organization for their owner, and stand for no user.
+// Organization lets people act for the organization that they belong to. Keys of
+// its configurations are owned by an organization and identify no user.
 type Organization struct {
-	// ID is a placeholder that holds the organization of a person, empty for none.
+	// ID is a placeholder that holds the ID of the organization of a person, or
+	// nothing. Required.
 	ID string `json:"id"`
-	// Role is a placeholder that holds the roles that a person has there, separated by
-	// commas or blanks.
+	// Role is a placeholder that holds the roles of the person in the organization,
+	// separated by commas or spaces. Required.
 	Role string `json:"role"`
-	// Configs are the configurations whose keys belong to organizations.
+	// Configs are the configurations whose keys belong to organizations. Required.
 	Configs []string `json:"configs"`
-	// Allow says what each role may do: create, read, update, delete. Default: nothing.
+	// Allow lists the actions that each role may perform: create, read, update,
+	// delete. Default: none.
 	Allow map[string][]string `json:"allow,omitempty"`
-	// CreatorRole may do everything. Default: "owner".
+	// CreatorRole is the role that may perform all actions. Default: "owner".
 	CreatorRole string `json:"creator_role,omitempty"`
 }
 
 const defaultCreatorRole = "owner"
 
-// actFor says which organization a person acts for: none that is disabled, or that no
-// owner can be called.
-func (s *SelfService) actFor(ctx context.Context, c *caller.Caller, told func(placeholder string) string) error {
+// actFor sets the organization that a person acts for. An organization that is
+// disabled, or whose ID cannot be that of an owner, is ignored.
+func (s *SelfService) actFor(ctx context.Context, c *api.Caller, value func(placeholder string) string) error {
 	if s.Organization == nil {
 		return nil
 	}
-	id := told(s.Organization.ID)
+	id := value(s.Organization.ID)
 	if keyring.CheckUserID(id) != nil {
 		return nil
 	}
@@ -51,7 +51,7 @@ func (s *SelfService) actFor(ctx context.Context, c *caller.Caller, told func(pl
 	case !owner.Enabled:
 		return nil
 	}
-	c.Organization, c.Role = id, told(s.Organization.Role)
+	c.Organization, c.Role = id, value(s.Organization.Role)
 	return nil
 }
 
@@ -60,7 +60,7 @@ func (o *Organization) has(configID string) bool {
 	return o != nil && slices.Contains(o.Configs, configID)
 }
 
-// rules are what the dialect has to know.
+// rules returns the options of the dialect.
 func (o *Organization) rules() *betterauth.Organization {
 	if o == nil {
 		return nil
@@ -72,7 +72,7 @@ func (o *Organization) rules() *betterauth.Organization {
 	return r
 }
 
-// check reports what could never work.
+// check validates each field on its own.
 func (o *Organization) check() error {
 	if o == nil {
 		return nil
@@ -90,7 +90,7 @@ func (o *Organization) check() error {
 	}
 	for role, actions := range o.Allow {
 		if role == "" || strings.ContainsAny(role, ", ") {
-			return fmt.Errorf("organization: allow: %q is no role: commas and blanks separate roles", role)
+			return fmt.Errorf("organization: allow: %q is not a role: roles are separated by commas and spaces", role)
 		}
 		for _, action := range actions {
 			if !slices.Contains(betterauth.Actions, action) {
@@ -101,59 +101,24 @@ func (o *Organization) check() error {
 	return nil
 }
 
-// checkWhole reports what is missing, once all options are known.
-func (o *Organization) checkWhole(s *SelfService) error {
+// checkTogether validates the fields in combination with those of the API.
+func (o *Organization) checkTogether(s *SelfService) error {
 	switch {
 	case o == nil:
 		return nil
 	case s.dialectName() != "better_auth":
-		return errors.New("organization: is for the dialect better_auth only")
+		return errors.New("organization: only available with dialect better_auth")
 	case s.User == "":
-		return errors.New("organization: people act for it, so it needs user")
+		return errors.New("organization: requires user, because people act for it")
 	case o.Role == "":
-		return errors.New("organization: needs role: without one, nobody may do anything")
+		return errors.New("organization: requires role, because roles allow actions")
 	case len(o.Configs) == 0:
-		return errors.New("organization: needs config: the configurations whose keys belong to organizations")
+		return errors.New("organization: requires config, the configurations whose keys belong to organizations")
 	}
 	for _, id := range o.Configs {
 		if s.Configs != nil && !slices.Contains(s.Configs, id) {
-			return fmt.Errorf("organization: config: %q is none of the configurations that this API is about", id)
+			return fmt.Errorf("organization: config: %q must also be in the config list of the API", id)
 		}
 	}
-	return nil
-}
-
-// unmarshal reads the option "organization" and its block.
-func (o *Organization) unmarshal(d *caddyfile.Dispenser) error {
-	if err := word(d, &o.ID); err != nil {
-		return err
-	}
-	return options(d, "config allow", func(option string) error {
-		switch option {
-		case "role":
-			return word(d, &o.Role)
-		case "config":
-			return some(d, &o.Configs)
-		case "creator_role":
-			return word(d, &o.CreatorRole)
-		case "allow":
-			return o.unmarshalAllow(d)
-		}
-		return d.Errf("unknown option %q", option)
-	}, o.check)
-}
-
-func (o *Organization) unmarshalAllow(d *caddyfile.Dispenser) error {
-	args := d.RemainingArgs()
-	if len(args) < 2 {
-		return d.Err("allow: needs a role and what it may do")
-	}
-	if o.Allow == nil {
-		o.Allow = map[string][]string{}
-	}
-	if o.Allow[args[0]] != nil {
-		return d.Errf("allow: %q stands twice", args[0])
-	}
-	o.Allow[args[0]] = args[1:]
 	return nil
 }

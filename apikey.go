@@ -1,8 +1,9 @@
-// Package apikey turns Caddy into a gateway that lets requests in by API key.
+// Package apikey is a plugin that makes Caddy a gateway for API keys.
 //
-// The app (module apikey) keeps the keys; the gate (directive apikey) checks
-// them; the admin API and the command line manage them. State lives as long as
-// the process uses a store and outlives reloads of the configuration.
+// The app (module apikey) configures where keys are stored and how they are
+// created. The gate (directive apikey) admits requests with a valid key. The
+// self-service API (directive apikey_api), the admin API and the command line
+// manage keys. The state of a store outlives reloads of the configuration.
 package apikey
 
 import (
@@ -16,7 +17,6 @@ import (
 
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/keyring"
-	"github.com/caddy-apikey/caddy-apikey/redact"
 	"github.com/caddy-apikey/caddy-apikey/store"
 	"github.com/caddy-apikey/caddy-apikey/store/sqlite"
 )
@@ -25,49 +25,54 @@ func init() {
 	caddy.RegisterModule(&App{})
 }
 
-// App is the Caddy app "apikey": where keys live and how they are made. It is
-// optional: without it, the gate works with everything at its default.
+// App is the Caddy app "apikey". It configures where keys are stored and how they
+// are created and verified. It is optional: without it, the gate and the
+// self-service API use the defaults.
 type App struct {
-	// StoreRaw is where keys live: a module of the namespace apikey.stores.
+	// StoreRaw is the store of the keys: a module of the namespace apikey.stores.
 	// Default: {"store": "sqlite"}.
 	StoreRaw json.RawMessage `json:"store,omitempty" caddy:"namespace=apikey.stores inline_key=store"`
 
-	// TablePrefix stands in front of every table name. Default: none.
+	// TablePrefix is the prefix of all table names. Default: none.
 	TablePrefix string `json:"table_prefix,omitempty"`
 
-	// Headers are the request headers where a key may sit. Default: X-API-Key.
-	Headers []string `json:"headers,omitempty"`
+	// Headers are the request headers that may carry a key; an empty list is none.
+	// Default: X-API-Key.
+	Headers []string `json:"headers,omitzero"`
 
-	// Bearer also accepts "Authorization: Bearer <key>". Default: true.
-	Bearer *bool `json:"bearer,omitempty"`
+	// Authorization lists the schemes of the header Authorization that may carry a
+	// key; an empty list is none. See CredentialSources. Default: Bearer.
+	Authorization []string `json:"authorization,omitzero"`
 
-	// SecretPrefix stands in front of new secrets. Default: "clsk_".
+	// SecretPrefix is the prefix of new secrets. Default: "clsk_".
 	SecretPrefix *string `json:"secret_prefix,omitempty"`
 
-	// Credits say how credits are taken from keys. Default: {"mode": "strict"}.
+	// Credits configures how credits are taken from keys.
+	// Default: {"mode": "strict"}.
 	Credits *Credits `json:"credits,omitempty"`
 
 	Plans
 	KeyRules
 
-	// Configs are named configurations beside "default", which is what KeyRules
-	// describe. Default: none.
+	// Configs are named configurations in addition to "default", which the options
+	// above describe. Default: none.
 	Configs []Config `json:"configs,omitempty"`
 
 	ctx      caddy.Context // kept for Start, which asks it for the logs
 	logger   *zap.Logger
-	exposed  exposed
-	secrets  secrets
+	handlers []handler
 	settings *keyring.Settings
 	opener   store.Opener
-	ring     *keyring.Ring // stays after Cleanup: an admin call may have found the app just before
+	first    bool          // no other configuration used the store before this one
+	ring     *keyring.Ring // kept after Cleanup, for admin calls that have found the app before
 	joined   bool          // the pool entry is acquired
+	service  *keyring.Service
 	detach   func()
 }
 
-// rings holds one keyring per store that a configuration uses. The key is the
-// store's identity and nothing else: two configurations with other options for
-// the same store must share its counters.
+// rings holds one keyring per store in use. The key is the identity of the store
+// only: configurations with different options for the same store share its
+// counters.
 var rings = caddy.NewUsagePool()
 
 // pooled adapts a ring to the pool.
@@ -76,9 +81,9 @@ type pooled struct {
 	tablePrefix string
 }
 
-// Destruct implements caddy.Destructor. A reload holds a lock of Caddy's that its
-// whole admin endpoint waits for, and a disk may be slow: there the store is
-// closed beside it.
+// Destruct implements caddy.Destructor. A reload holds a lock that the whole admin
+// endpoint of Caddy waits for, and a disk may be slow, so during a reload the
+// store is closed in the background.
 func (p pooled) Destruct() error {
 	finish := p.Shut()
 	if caddy.Exiting() {
@@ -97,27 +102,43 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "apikey", New: func() caddy.Module { return new(App) }}
 }
 
-// Provision checks the configuration and joins the state of its store. It
-// touches no file: that is Start's, so that "caddy validate" beside a running
-// server disturbs nothing. Only a reload opens the store here (see join).
+// Provision compiles the settings and joins the state of the store. It opens no
+// file, so that "caddy validate" does not disturb a running server: that is left
+// to Start, and on a reload to openOnReload.
 func (a *App) Provision(ctx caddy.Context) error {
 	a.ctx, a.logger = ctx, ctx.Logger()
+	a.settings = &keyring.Settings{Lease: a.Credits.lease()}
+	err := a.provisionPlans(a.settings)
+	if err != nil {
+		return err
+	}
+	if err = a.provisionRules(ctx, a.settings); err != nil {
+		return err
+	}
+	if a.opener, err = a.provisionStore(ctx); err != nil {
+		return err
+	}
+	if err = a.join(); err != nil {
+		return err
+	}
+	a.service = keyring.NewService(a.ring, a.settings)
+	return nil
+}
+
+// Validate implements caddy.Validator.
+func (a *App) Validate() error {
 	if err := a.check(); err != nil {
 		return err
 	}
 	if err := a.checkDefaultTier(); err != nil {
 		return err
 	}
-	a.settings = &keyring.Settings{Lease: a.Credits.lease()}
-	a.provisionPlans(a.settings)
-	err := a.provisionRules(ctx, a.settings)
-	if err != nil {
-		return err
+	for i := range a.Configs {
+		if err := a.Configs[i].checkInherited(&a.KeyRules); err != nil {
+			return err
+		}
 	}
-	if a.opener, err = a.provisionStore(ctx); err != nil {
-		return err
-	}
-	return a.join()
+	return checkUsable(a.settings)
 }
 
 // join takes the pool entry of the store.
@@ -128,34 +149,28 @@ func (a *App) join() error {
 	if err != nil {
 		return err
 	}
-	// From here on Cleanup has an entry to give back.
-	a.ring, a.joined = entry.(pooled).Ring, true
+	// From here on, Cleanup has an entry to release.
+	a.ring, a.joined, a.first = entry.(pooled).Ring, true, !shared
 	a.logger.Debug("joined the state of the store", zap.Bool("shared", shared))
 	if in := entry.(pooled).tablePrefix; in != a.TablePrefix {
 		return fmt.Errorf("table_prefix: the store is in use with %q; stop the server to change it", in)
 	}
-	if caddy.ActiveContext().Context == nil {
-		return nil
-	}
-	// This is a reload. Caddy starts apps in random order, so the HTTP servers may
-	// answer for the new configuration before our Start: they must find the store
-	// open, and must not begin at all where it cannot be opened.
-	return a.ring.Open(context.Background())
+	return nil
 }
 
-// report logs what no caller waits for: failures of the background work, and
-// owners and keys whose tier or configuration is not configured. The logger is asked for each time, because
-// this outlives the configuration that began it.
+// report logs failures of background work, and owners and keys whose tier or
+// configuration is not configured. It asks for the logger each time, because the
+// background work outlives the configuration that started it.
 func report(err error) {
 	var unknown *keyring.UnknownTier
 	if errors.As(err, &unknown) {
-		caddy.Log().Named("apikey").Warn("an owner's tier is not configured",
+		caddy.Log().Named("apikey").Warn("the tier of an owner is not configured; using another one",
 			zap.String("user_id", unknown.UserID), zap.String("tier", unknown.Tier), zap.String("instead", unknown.Instead))
 		return
 	}
 	var gone *keyring.UnknownConfig
 	if errors.As(err, &gone) {
-		caddy.Log().Named("apikey").Warn("the configuration of a key is not configured",
+		caddy.Log().Named("apikey").Warn("the configuration of a key does not exist; using the rules of another one",
 			zap.String("config", gone.ConfigID), zap.String("instead", key.DefaultConfig))
 		return
 	}
@@ -177,27 +192,37 @@ func (a *App) provisionStore(ctx caddy.Context) (store.Opener, error) {
 	return s.Opener(a.TablePrefix)
 }
 
-// Start opens the store, if no earlier configuration has.
+// Start opens the store, unless an earlier configuration has opened it.
 func (a *App) Start() error {
 	if err := a.ring.Open(context.Background()); err != nil {
 		return err
 	}
 	a.detach = a.ring.Attach(a.settings)
-	logs, err := redact.Uncovered(a.ctx, a.exposed, a.Service().Checksums())
-	warnUncovered(a.logger, logs, err)
-	a.secrets.warn(a.logger)
-	if warning := sqlite.LibcWarning(); warning != "" {
-		a.logger.Warn(warning)
+	a.warn()
+	if a.first {
+		go a.announce()
 	}
 	return nil
 }
 
-// Stop leaves everything running: on a clean exit the HTTP servers still drain
-// after this, and their requests need the keys. Cleanup lets go.
+// announce logs where keys are stored, how many there are, and how to create one.
+// The keys are counted in the background, which Start does not wait for.
+func (a *App) announce() {
+	n, err := a.ring.KeysAtOpen(a.ctx)
+	if err != nil {
+		return // the configuration has ended
+	}
+	a.logger.Info("opened the store of API keys",
+		zap.String("store", a.opener.Identity()), zap.Int64("keys", n),
+		zap.String("create_key", "caddy apikey create --owner <userId>"))
+}
+
+// Stop does nothing. On a clean exit the HTTP servers may drain after it, and
+// their requests need the keys. Cleanup releases the store.
 func (a *App) Stop() error { return nil }
 
-// Cleanup leaves the state of the store, which closes it where nobody else uses
-// it. It is called even if Provision failed half-way.
+// Cleanup releases the state of the store, which closes the store if nothing else
+// uses it. Caddy also calls it after Provision or Validate has failed.
 func (a *App) Cleanup() error {
 	if a.detach != nil {
 		a.detach()
@@ -210,14 +235,17 @@ func (a *App) Cleanup() error {
 	return err
 }
 
-// check reports what could never work. It looks at the fields alone, so that the
-// Caddyfile can call it after each option and name the line.
+// check validates each field on its own. The Caddyfile parser calls it after each
+// option, so that an error names the line of the option.
 func (a *App) check() error {
-	if err := checkPlaces(a.Headers, ""); err != nil {
+	if err := checkHeaders(a.Headers); err != nil {
+		return err
+	}
+	if err := checkSchemes(a.Authorization); err != nil {
 		return err
 	}
 	if a.SecretPrefix != nil && !key.ValidPrefix(*a.SecretPrefix) {
-		return fmt.Errorf("secret_prefix: must be at most %d of a-z A-Z 0-9 _ -", key.MaxPrefixLen)
+		return fmt.Errorf("secret_prefix: must be at most %d characters of a-z A-Z 0-9 _ -", key.MaxPrefixLen)
 	}
 	if err := sqlite.CheckTablePrefix(a.TablePrefix); err != nil {
 		return err
@@ -231,14 +259,16 @@ func (a *App) check() error {
 	return errors.Join(a.KeyRules.check(), a.checkConfigs())
 }
 
-// Service returns the keys under the rules of this configuration. The state behind
-// it is shared; it ends when no configuration uses the store any more.
-func (a *App) Service() *keyring.Service { return keyring.NewService(a.ring, a.settings) }
+// Service returns the keyring with the rules of this configuration. Its state is
+// shared with other configurations that use the same store, and is closed when
+// none uses it any more.
+func (a *App) Service() *keyring.Service { return a.service }
 
 // Interface guards
 var (
 	_ caddy.App          = (*App)(nil)
 	_ caddy.Provisioner  = (*App)(nil)
+	_ caddy.Validator    = (*App)(nil)
 	_ caddy.CleanerUpper = (*App)(nil)
 	_ caddy.Destructor   = pooled{}
 )

@@ -10,22 +10,21 @@ import (
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 )
 
-// Config is a named configuration: rules of its own for making and checking keys.
-// What it does not say, it takes from the app.
+// Config is a named configuration with its own rules for creating and verifying
+// keys. Options that it does not specify are inherited from the app.
 type Config struct {
-	// ID names the configuration: 1 to 64 of a-z A-Z 0-9 . _ - and not "default".
-	// Required.
+	// ID is the name of the configuration: 1 to 64 characters of a-z, A-Z, 0-9, ".",
+	// _ and -, and not "default". Required.
 	ID string `json:"id"`
 
-	// Session false keeps the keys of the configuration from standing for their
-	// owners: they set no http.auth.user.*, and get-session refuses them.
-	// Default: true.
+	// Session identifies the owner of a key as the user of a request. If it is
+	// false, the keys of the configuration set no http.auth.user.* placeholders and
+	// get-session refuses them. Default: true.
 	Session *bool `json:"session,omitempty"`
 
 	KeyRules
@@ -33,8 +32,7 @@ type Config struct {
 
 var configID = regexp.MustCompile(`^[a-zA-Z0-9_.-]{1,64}$`)
 
-// checkConfigs reports what could never work. It looks at each configuration
-// alone: complete does at what it becomes.
+// checkConfigs validates each configuration on its own: see checkInherited.
 func (a *App) checkConfigs() error {
 	for i := range a.Configs {
 		c := &a.Configs[i]
@@ -52,25 +50,27 @@ func (a *App) checkConfigs() error {
 func checkConfigID(id string, others []Config) error {
 	switch {
 	case !configID.MatchString(id):
-		return errors.New("config: the id must be 1 to 64 of a-z A-Z 0-9 . _ -")
+		return errors.New("config: the id must be 1 to 64 characters of a-z A-Z 0-9 . _ -")
 	case id == key.DefaultConfig:
-		return fmt.Errorf("config: the options of %q are those outside of any config", id)
+		return fmt.Errorf("config: %q is reserved for the options outside of config", id)
 	case slices.ContainsFunc(others, func(c Config) bool { return c.ID == id }):
-		return fmt.Errorf("config %s stands twice", id)
+		return fmt.Errorf("config %s already specified", id)
 	}
 	return nil
 }
 
-// complete returns the rules with all that they take from outside.
-func (c *Config) complete(outside *KeyRules) (KeyRules, error) {
-	r := c.inherit(outside)
+// checkInherited validates the options of a configuration together with those
+// that it inherits.
+func (c *Config) checkInherited(from *KeyRules) error {
+	r := c.inherit(from)
 	if err := r.check(); err != nil {
-		return r, fmt.Errorf("config %s, with what it takes from outside: %w", c.ID, err)
+		return fmt.Errorf("config %s, with inherited options: %w", c.ID, err)
 	}
-	return r, nil
+	return nil
 }
 
-// inherit returns the rules with what they do not say taken from others.
+// inherit returns the rules with the options that are not specified copied from
+// others.
 func (r KeyRules) inherit(from *KeyRules) KeyRules {
 	r.Prefix = cmp.Or(r.Prefix, from.Prefix)
 	r.Length = cmp.Or(r.Length, from.Length)
@@ -108,87 +108,60 @@ func (e *Expiration) inherit(from *Expiration) *Expiration {
 	}
 }
 
-// provisionRules fills in the rules of all configurations. check has passed.
+// provisionRules compiles the rules of all configurations.
 func (a *App) provisionRules(ctx caddy.Context, s *keyring.Settings) (err error) {
-	// Before any guest module is loaded: loading empties the field that holds it.
-	completed := make([]KeyRules, len(a.Configs))
+	// Loading a guest module empties the field that holds its JSON, so all that is
+	// inherited is copied before.
+	inherited := make([]KeyRules, len(a.Configs))
 	for i := range a.Configs {
-		if completed[i], err = a.Configs[i].complete(&a.KeyRules); err != nil {
-			return err
-		}
+		inherited[i] = a.Configs[i].inherit(&a.KeyRules)
 	}
-	if s.Rules, err = a.usable(ctx, &a.KeyRules); err != nil {
+	if s.Rules, err = a.KeyRules.provision(ctx); err != nil {
 		return err
 	}
+	override(&s.Rules.SecretPrefix, a.SecretPrefix)
 	s.Configs = make([]keyring.Rules, len(a.Configs))
 	for i := range a.Configs {
 		id := a.Configs[i].ID
-		if s.Configs[i], err = a.usable(ctx, &completed[i]); err != nil {
+		if s.Configs[i], err = inherited[i].provision(ctx); err != nil {
 			return fmt.Errorf("config %s: %w", id, err)
 		}
 		s.Configs[i].ConfigID = id
-		set(&s.Configs[i].Session, a.Configs[i].Session)
+		s.Configs[i].SecretPrefix = s.Rules.SecretPrefix
+		override(&s.Configs[i].Session, a.Configs[i].Session)
 	}
 	return nil
 }
 
-// usable returns rules by which keys can be made.
-func (a *App) usable(ctx caddy.Context, r *KeyRules) (keyring.Rules, error) {
-	rules, err := r.provision(ctx)
-	if err != nil {
-		return rules, err
+// checkUsable generates a key by the rules of each configuration. That fails if
+// the validators refuse what the generator makes.
+func checkUsable(s *keyring.Settings) error {
+	const format = "this configuration cannot create keys: %w"
+	if err := s.Rules.Check(); err != nil {
+		return fmt.Errorf(format, err)
 	}
-	set(&rules.SecretPrefix, a.SecretPrefix)
-	if err := rules.Check(); err != nil {
-		return rules, fmt.Errorf("no key could be made with this configuration: %w", err)
-	}
-	return rules, nil
-}
-
-// unmarshalConfig reads <id> { … }.
-func (a *App) unmarshalConfig(d *caddyfile.Dispenser) error {
-	var c Config
-	if err := one(d, &c.ID); err != nil {
-		return err
-	}
-	if err := checkConfigID(c.ID, a.Configs); err != nil {
-		return d.WrapErr(err)
-	}
-	err := options(d, "validate permissions", func(option string) error {
-		if option == "session" {
-			return onOff(d, &c.Session)
-		}
-		return c.unmarshalOption(d, option)
-	}, c.check)
-	a.Configs = append(a.Configs, c)
-	return err
-}
-
-// completeConfigs checks what the configurations become together with the options
-// outside of them, when all are known. at is where each of them begins.
-func (a *App) completeConfigs(at []caddyfile.Dispenser) error {
-	for i := range a.Configs {
-		if _, err := a.Configs[i].complete(&a.KeyRules); err != nil {
-			return at[i].WrapErr(err)
+	for i := range s.Configs {
+		if err := s.Configs[i].Check(); err != nil {
+			return fmt.Errorf("config %s: "+format, s.Configs[i].ConfigID, err)
 		}
 	}
 	return nil
 }
 
-// checkConfigList checks a list of configurations whose keys are let in.
+// checkConfigList checks a list of configurations whose keys are accepted.
 func checkConfigList(ids []string) error {
 	if ids != nil && len(ids) == 0 {
-		return errors.New("config: a list without configurations lets nobody in")
+		return errors.New("config: the list is empty, so no key would be accepted")
 	}
 	for i, id := range ids {
 		if slices.Contains(ids[:i], id) {
-			return fmt.Errorf("config: %q stands twice", id)
+			return fmt.Errorf("config: %q already specified", id)
 		}
 	}
 	return nil
 }
 
-// checkKnown reports configurations that there are none of.
+// checkKnown returns an error for the first configuration that does not exist.
 func checkKnown(keys *keyring.Service, ids []string) error {
 	for _, id := range ids {
 		if !keys.HasConfig(id) {

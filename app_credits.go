@@ -2,9 +2,6 @@ package apikey
 
 import (
 	"fmt"
-	"strconv"
-
-	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
 	"github.com/caddy-apikey/caddy-apikey/key"
 )
@@ -14,19 +11,19 @@ const (
 	creditsLease  = "lease"
 )
 
-// Credits say how credits are taken from keys that have a limited number of them.
-// In both modes no credit is spent twice, whatever crashes.
+// Credits configures how credits are taken from keys with a limited number of
+// them. In both modes no credit is spent twice, also after a crash.
 type Credits struct {
-	// Mode is "strict" or "lease". In strict mode each credit is taken durably
-	// before its request goes on: a crash costs the credits of requests that
-	// were on their way, and nothing else. In lease mode credits are taken
-	// durably in blocks, about a second of a key's traffic and at most a tenth
-	// of its balance, and spent from memory: requests do not wait for the disk,
-	// and a crash costs what was leased. Default: "strict".
+	// Mode is "strict" or "lease". In strict mode, each credit is committed to the
+	// store before its request continues, so a crash loses only the credits of
+	// requests in flight. In lease mode, credits are committed in blocks and spent
+	// from memory: requests do not wait for the disk, and a crash loses what was
+	// leased. A block covers about a second of a key's traffic, and at most a tenth
+	// of its balance. Default: "strict".
 	Mode string `json:"mode,omitempty"`
 
-	// Max is how many credits of one key may be leased and not spent, from 1 to
-	// 2^53-1. Required in lease mode, and not allowed in strict mode.
+	// Max is the maximum number of leased, unspent credits of one key, from 1 to
+	// 2^53-1. Required in lease mode, not allowed in strict mode.
 	Max int64 `json:"max,omitempty"`
 }
 
@@ -37,7 +34,7 @@ func (c *Credits) check() error {
 	switch c.Mode {
 	case "", creditsStrict:
 		if c.Max != 0 {
-			return fmt.Errorf("credits: %s takes no maximum", creditsStrict)
+			return fmt.Errorf("credits: %s does not take a maximum", creditsStrict)
 		}
 	case creditsLease:
 		if c.Max < 1 || c.Max > key.MaxCount {
@@ -49,31 +46,10 @@ func (c *Credits) check() error {
 	return nil
 }
 
-// lease is the setting of the keyring; 0 is strict.
+// lease returns the maximum for the keyring; 0 is strict mode.
 func (c *Credits) lease() int64 {
 	if c == nil {
 		return 0
 	}
 	return c.Max
-}
-
-// unmarshal reads strict | lease <max>.
-func (c *Credits) unmarshal(d *caddyfile.Dispenser) error {
-	if !d.NextArg() {
-		return d.ArgErr()
-	}
-	c.Mode = d.Val()
-	if c.Mode == creditsLease {
-		if !d.NextArg() {
-			return d.ArgErr()
-		}
-		var err error
-		if c.Max, err = strconv.ParseInt(d.Val(), 10, 64); err != nil {
-			return d.Errf("credits: the maximum of %s must be an integer, not %q", creditsLease, d.Val())
-		}
-	}
-	if d.NextArg() {
-		return d.ArgErr()
-	}
-	return nil
 }

@@ -4,73 +4,69 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"regexp"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 	"github.com/caddy-apikey/caddy-apikey/ratelimit"
 )
 
-func init() {
-	caddy.RegisterModule(&RandomGenerator{})
-	caddy.RegisterModule(&MatchValidator{})
-}
-
-// KeyRules say how keys are made and checked.
+// KeyRules are the rules for creating and verifying keys.
 type KeyRules struct {
-	// Prefix of new keys that do not say, at most 32 of a-z A-Z 0-9 _ -; an
-	// empty string is none. Default: "ak_".
+	// Prefix is the prefix of new keys that are created without one: at most 32
+	// characters of a-z, A-Z, 0-9, _ and -. An empty string is no prefix.
+	// Default: "ak_".
 	Prefix *string `json:"prefix,omitempty"`
 
 	// Length is the number of characters after the prefix, checksum included,
 	// from 32 to 480. Default: 64.
 	Length int `json:"length,omitempty"`
 
-	// Checksum ends new keys in six characters that tell mistyped and leaked
-	// keys. Default: true.
+	// Checksum ends new keys with a checksum of six characters, by which mistyped
+	// and leaked keys are recognized. Default: true.
 	Checksum *bool `json:"checksum,omitempty"`
 
-	// Start is how many leading characters of a key are shown, from 0 to 12.
-	// Default: 6.
+	// Start is the number of leading characters of a key that are stored and
+	// shown, from 0 to 12. Default: 6.
 	Start *int `json:"start,omitempty"`
 
-	// GeneratorRaw makes raw keys: a module of the namespace apikey.generators.
-	// Default: {"generator": "random"}.
+	// GeneratorRaw generates raw keys: a module of the namespace
+	// apikey.generators. Default: {"generator": "random"}.
 	GeneratorRaw json.RawMessage `json:"generator,omitempty" caddy:"namespace=apikey.generators inline_key=generator"`
 
-	// ValidatorsRaw refuse raw keys before any lookup; all must pass. Modules of
-	// the namespace apikey.validators; an empty list is none. Default: none.
+	// ValidatorsRaw validate raw keys before they are looked up: modules of the
+	// namespace apikey.validators. All must accept a key. Default: none.
 	ValidatorsRaw []json.RawMessage `json:"validators,omitzero" caddy:"namespace=apikey.validators inline_key=validator"`
 
-	// NameLength is the allowed length of a name in characters. Default: 1 to 32.
+	// NameLength is the allowed length of names, in characters. Default: 1 to 32.
 	NameLength *Range `json:"name_length,omitempty"`
 
-	// PrefixLength is the allowed length of a prefix that a caller chooses.
-	// Default: 1 to 32.
+	// PrefixLength is the allowed length of prefixes that callers choose, in
+	// characters. Default: 1 to 32.
 	PrefixLength *Range `json:"prefix_length,omitempty"`
 
-	// RequireName refuses new keys without a name. Default: false.
+	// RequireName requires a name for new keys. Default: false.
 	RequireName *bool `json:"require_name,omitempty"`
 
-	// Metadata allows keys to carry metadata. Default: true.
+	// Metadata allows metadata on keys. Default: true.
 	Metadata *bool `json:"metadata,omitempty"`
 
-	// Expiration says how long keys live. Default: for ever, unless they say.
+	// Expiration limits the lifetime of keys. Default: new keys do not expire,
+	// unless they are created with an expiration.
 	Expiration *Expiration `json:"expiration,omitempty"`
 
-	// RateLimit of new keys that do not say; an empty object is none. Default: none.
+	// RateLimit is the rate limit of new keys that are created without one. An
+	// empty object is no limit. Default: none.
 	RateLimit *RateLimit `json:"rate_limit,omitempty"`
 
-	// RateLimiting false enforces no key's rate limit, whatever its record says.
-	// Default: true.
+	// RateLimiting enforces the rate limits of keys. Default: true.
 	RateLimiting *bool `json:"rate_limiting,omitempty"`
 
-	// Permissions of new keys that do not say, as "resource:action"; a bare name
-	// such as "read" means "api:read"; an empty list is none. Default: none.
+	// Permissions are the permissions of new keys that are created without any, as
+	// "resource:action". An action alone, such as "read", means "api:read".
+	// Default: none.
 	Permissions []string `json:"permissions,omitzero"`
 }
 
@@ -80,24 +76,25 @@ type Range struct {
 	Max int `json:"max"`
 }
 
-// Expiration says how long keys live.
+// Expiration limits the lifetime of keys.
 type Expiration struct {
-	// Default lifetime of new keys that do not say; 0 is none. Default: none.
+	// Default is the lifetime of new keys that are created without one; 0 means
+	// that they do not expire. Default: 0.
 	Default *caddy.Duration `json:"default,omitempty"`
-	// Min is the shortest lifetime a caller may choose; 0 is one second.
-	// Default: one second.
+	// Min is the shortest lifetime that a caller may choose. Default: 1s.
 	Min *caddy.Duration `json:"min,omitempty"`
-	// Max is the longest lifetime a caller may choose; 0 is none. Default: none.
+	// Max is the longest lifetime that a caller may choose; 0 means no maximum.
+	// Default: 0.
 	Max *caddy.Duration `json:"max,omitempty"`
-	// Fixed: callers may not choose. Default: false.
+	// Fixed prevents callers from choosing a lifetime. Default: false.
 	Fixed *bool `json:"fixed,omitempty"`
-	// Keep is how long an expired key stays, so that the answer to it stays
-	// KEY_EXPIRED; older ones are deleted in the background, at most every ten
-	// seconds. A duration, or "forever". Default: "30d".
+	// Keep is how long an expired key is kept, a duration or "forever". While it is
+	// kept, it is refused with KEY_EXPIRED. Older ones are deleted in the
+	// background, at most every ten seconds. Default: "30d".
 	Keep *Keep `json:"keep,omitempty"`
 }
 
-// Keep is a duration, or for ever.
+// Keep is a duration or "forever".
 type Keep struct {
 	Duration caddy.Duration
 	Forever  bool
@@ -123,7 +120,7 @@ func (k Keep) MarshalJSON() ([]byte, error) {
 	return json.Marshal(k.Duration)
 }
 
-// RateLimit is at most Max requests per Window.
+// RateLimit allows at most Max requests per Window.
 type RateLimit struct {
 	Max    int64          `json:"max,omitempty"`
 	Window caddy.Duration `json:"window,omitempty"`
@@ -132,15 +129,10 @@ type RateLimit struct {
 	Algorithm string `json:"algorithm,omitempty"`
 }
 
-// check reports what could never work. It looks at the fields alone, so that the
-// Caddyfile can call it after each option and name the line.
+// check validates each option on its own.
 func (r *KeyRules) check() error {
-	return errors.Join(r.checkFormat(), r.checkLengths(), r.Expiration.check(), r.RateLimit.check(), r.checkPermissions())
-}
-
-func (r *KeyRules) checkFormat() error {
 	if r.Prefix != nil && !key.ValidPrefix(*r.Prefix) {
-		return fmt.Errorf("prefix: must be at most %d of a-z A-Z 0-9 _ -", key.MaxPrefixLen)
+		return fmt.Errorf("prefix: must be at most %d characters of a-z A-Z 0-9 _ -", key.MaxPrefixLen)
 	}
 	if r.Length != 0 && (r.Length < key.MinLength || r.Length > key.MaxLength) {
 		return fmt.Errorf("length: must be from %d to %d", key.MinLength, key.MaxLength)
@@ -148,19 +140,14 @@ func (r *KeyRules) checkFormat() error {
 	if r.Start != nil && (*r.Start < 0 || *r.Start > key.DisplayLen) {
 		return fmt.Errorf("start: must be from 1 to %d, or off", key.DisplayLen)
 	}
-	return nil
+	_, err := r.permissions()
+	return errors.Join(r.NameLength.check("name_length", 1000), r.PrefixLength.check("prefix_length", key.MaxPrefixLen),
+		r.Expiration.check(), r.RateLimit.check(), err)
 }
 
-func (r *KeyRules) checkLengths() error {
-	if err := r.NameLength.check("name_length", 1000); err != nil {
-		return err
-	}
-	return r.PrefixLength.check("prefix_length", key.MaxPrefixLen)
-}
-
-func (r *Range) check(name string, most int) error {
-	if r != nil && (r.Min < 0 || r.Max < 1 || r.Max < r.Min || r.Max > most) {
-		return fmt.Errorf("%s: must be two lengths, the first not above the second, from 0 to %d", name, most)
+func (r *Range) check(option string, highest int) error {
+	if r != nil && (r.Min < 0 || r.Max < 1 || r.Max < r.Min || r.Max > highest) {
+		return fmt.Errorf("%s: must be a minimum and a maximum from 0 to %d, the minimum not above the maximum", option, highest)
 	}
 	return nil
 }
@@ -169,23 +156,23 @@ func (e *Expiration) check() error {
 	if e == nil {
 		return nil
 	}
-	var usual, least, most caddy.Duration
-	set(&usual, e.Default)
-	set(&least, e.Min)
-	set(&most, e.Max)
-	for name, d := range map[string]caddy.Duration{"default": usual, "min": least, "max": most} {
+	var def, lowest, highest caddy.Duration
+	override(&def, e.Default)
+	override(&lowest, e.Min)
+	override(&highest, e.Max)
+	for name, d := range map[string]caddy.Duration{"default": def, "min": lowest, "max": highest} {
 		if d < 0 || d != 0 && time.Duration(d) < time.Second {
 			return fmt.Errorf("expiration %s: must be at least one second", name)
 		}
 	}
-	if most != 0 && least > most {
+	if highest != 0 && lowest > highest {
 		return errors.New("expiration min: must not be above max")
 	}
-	if usual != 0 && (usual < least || most != 0 && usual > most) {
-		return errors.New("expiration default: must lie between min and max")
+	if def != 0 && (def < lowest || highest != 0 && def > highest) {
+		return errors.New("expiration default: must be between min and max")
 	}
 	if e.Keep != nil && e.Keep.Duration < 0 {
-		return errors.New(`expiration keep: must be a duration from 0, or "forever"`)
+		return errors.New(`expiration keep: must be a duration of at least 0, or "forever"`)
 	}
 	return nil
 }
@@ -198,12 +185,10 @@ func (l *RateLimit) check() error {
 		return fmt.Errorf("rate_limit: the maximum must be from 1 to %d", key.MaxCount)
 	}
 	if window := time.Duration(l.Window); window < time.Millisecond || window%time.Millisecond != 0 {
-		return errors.New("rate_limit: the window must be whole milliseconds, at least one")
+		return errors.New("rate_limit: the window must be a whole number of milliseconds, at least 1")
 	}
-	if _, err := l.algorithm(); err != nil {
-		return fmt.Errorf("rate_limit: the algorithm %w", err)
-	}
-	return nil
+	_, err := l.algorithm()
+	return err
 }
 
 func (l *RateLimit) none() bool { return l == nil || *l == RateLimit{} }
@@ -212,26 +197,34 @@ func (l *RateLimit) algorithm() (ratelimit.Algorithm, error) {
 	if l.Algorithm == "" {
 		return ratelimit.FixedWindow, nil
 	}
-	return ratelimit.ParseAlgorithm(l.Algorithm)
-}
-
-func (r *KeyRules) checkPermissions() error {
-	if _, err := key.ParsePermissions(r.Permissions); err != nil {
-		return fmt.Errorf("permissions: %w", err)
+	algorithm, err := ratelimit.ParseAlgorithm(l.Algorithm)
+	if err != nil {
+		return 0, fmt.Errorf("rate_limit: the algorithm %w", err)
 	}
-	return nil
+	return algorithm, nil
 }
 
-// provision loads the guest modules and returns the rules with every default
-// filled in. check has passed before.
-func (r *KeyRules) provision(ctx caddy.Context) (keyring.Rules, error) {
-	rules := keyring.DefaultRules()
-	set(&rules.Prefix, r.Prefix)
-	set(&rules.Checksum, r.Checksum)
-	set(&rules.Start, r.Start)
-	set(&rules.RequireName, r.RequireName)
-	set(&rules.Metadata, r.Metadata)
-	set(&rules.RateLimiting, r.RateLimiting)
+// permissions returns nil if there are none.
+func (r *KeyRules) permissions() (key.Permissions, error) {
+	if len(r.Permissions) == 0 {
+		return nil, nil
+	}
+	p, err := key.ParsePermissions(r.Permissions)
+	if err != nil {
+		return nil, fmt.Errorf("permissions: %w", err)
+	}
+	return p, nil
+}
+
+// provision loads the guest modules and returns the rules with all defaults.
+func (r *KeyRules) provision(ctx caddy.Context) (rules keyring.Rules, err error) {
+	rules = keyring.DefaultRules()
+	override(&rules.Prefix, r.Prefix)
+	override(&rules.Checksum, r.Checksum)
+	override(&rules.Start, r.Start)
+	override(&rules.RequireName, r.RequireName)
+	override(&rules.Metadata, r.Metadata)
+	override(&rules.RateLimiting, r.RateLimiting)
 	if r.Length != 0 {
 		rules.Length = r.Length
 	}
@@ -241,12 +234,15 @@ func (r *KeyRules) provision(ctx caddy.Context) (keyring.Rules, error) {
 	if r.PrefixLength != nil {
 		rules.PrefixLength = keyring.Range(*r.PrefixLength)
 	}
-	if len(r.Permissions) > 0 {
-		rules.Permissions, _ = key.ParsePermissions(r.Permissions) // checked
+	if rules.Permissions, err = r.permissions(); err != nil {
+		return rules, err
 	}
 	r.Expiration.provision(&rules.Expiration)
 	if l := r.RateLimit; !l.none() {
-		algorithm, _ := l.algorithm() // checked
+		algorithm, err := l.algorithm()
+		if err != nil {
+			return rules, err
+		}
 		rules.RateLimit = &ratelimit.Policy{Algorithm: algorithm, Max: l.Max, Window: millis(l.Window)}
 	}
 	return rules, r.loadGuests(ctx, &rules)
@@ -261,7 +257,7 @@ func (e *Expiration) provision(x *keyring.Expiration) {
 			*dst = millis(*d)
 		}
 	}
-	set(&x.Fixed, e.Fixed)
+	override(&x.Fixed, e.Fixed)
 	if e.Keep != nil {
 		x.Keep = millis(e.Keep.Duration)
 		if e.Keep.Forever {
@@ -299,85 +295,11 @@ func (r *KeyRules) loadGuests(ctx caddy.Context, rules *keyring.Rules) error {
 	return nil
 }
 
-func set[T any](dst, src *T) {
+// override sets *dst to *src, unless src is nil.
+func override[T any](dst, src *T) {
 	if src != nil {
 		*dst = *src
 	}
 }
 
 func millis(d caddy.Duration) int64 { return time.Duration(d).Milliseconds() }
-
-// RandomGenerator is the default generator: base62 characters from the system's
-// random source.
-type RandomGenerator struct {
-	key.Random
-}
-
-// CaddyModule returns the Caddy module information.
-func (*RandomGenerator) CaddyModule() caddy.ModuleInfo {
-	return caddy.ModuleInfo{ID: "apikey.generators.random", New: func() caddy.Module { return new(RandomGenerator) }}
-}
-
-// UnmarshalCaddyfile sets up the generator from Caddyfile tokens. Syntax:
-//
-//	generator random
-func (*RandomGenerator) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	d.Next() // module name
-	if d.NextArg() {
-		return d.ArgErr()
-	}
-	if d.NextBlock(d.Nesting()) {
-		return d.Errf("the random generator has no option %q", d.Val())
-	}
-	return nil
-}
-
-// MatchValidator lets raw keys pass that match a regular expression.
-type MatchValidator struct {
-	// Pattern is the regular expression, in the syntax of Go's package regexp.
-	Pattern string `json:"pattern"`
-
-	regexp *regexp.Regexp
-}
-
-// CaddyModule returns the Caddy module information.
-func (*MatchValidator) CaddyModule() caddy.ModuleInfo {
-	return caddy.ModuleInfo{ID: "apikey.validators.match", New: func() caddy.Module { return new(MatchValidator) }}
-}
-
-// Provision compiles the pattern.
-func (v *MatchValidator) Provision(caddy.Context) (err error) {
-	if v.Pattern == "" {
-		return errors.New("validate match: the pattern is missing")
-	}
-	if v.regexp, err = regexp.Compile(v.Pattern); err != nil {
-		return fmt.Errorf("validate match: %w", err)
-	}
-	return nil
-}
-
-// Valid implements key.Validator.
-func (v *MatchValidator) Valid(raw string) bool { return v.regexp.MatchString(raw) }
-
-// UnmarshalCaddyfile sets up the validator from Caddyfile tokens. Syntax:
-//
-//	validate match <regexp>
-func (v *MatchValidator) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	d.Next() // module name
-	if !d.AllArgs(&v.Pattern) {
-		return d.ArgErr()
-	}
-	if _, err := regexp.Compile(v.Pattern); err != nil {
-		return d.WrapErr(err)
-	}
-	return nil
-}
-
-// Interface guards
-var (
-	_ key.Generator         = (*RandomGenerator)(nil)
-	_ caddyfile.Unmarshaler = (*RandomGenerator)(nil)
-	_ key.Validator         = (*MatchValidator)(nil)
-	_ caddy.Provisioner     = (*MatchValidator)(nil)
-	_ caddyfile.Unmarshaler = (*MatchValidator)(nil)
-)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -13,58 +14,59 @@ import (
 	"unicode/utf8"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 )
 
-// Plans are the tiers that owners may have.
+// Plans are the tiers of owners.
 type Plans struct {
 	// Tiers are named plans with limits that all keys of an owner share.
 	// Default: none.
 	Tiers []Tier `json:"tiers,omitempty"`
 
-	// DefaultTier is the name of the tier of owners that have none of their own,
-	// or one that is not configured. Default: none.
+	// DefaultTier is the name of the tier of owners without a tier, and of owners
+	// whose tier is not configured. Default: none.
 	DefaultTier string `json:"default_tier,omitempty"`
 
-	// TimeZone is where days and months begin and end: a name of the IANA time
-	// zone database, such as "Asia/Shanghai". Default: "UTC".
+	// TimeZone is the time zone of calendar days and months: a name of the IANA
+	// time zone database, such as "Asia/Shanghai". Default: "UTC".
 	TimeZone string `json:"time_zone,omitempty"`
 }
 
 // Tier is a named plan.
 type Tier struct {
-	// Name of the tier: 1 to 64 printable characters without blanks.
+	// Name is the name of the tier: 1 to 64 printable characters without spaces.
+	// Required.
 	Name string `json:"name"`
 
-	// Limits that all keys of an owner share; all of them hold. Default: none.
+	// Limits are shared by all keys of an owner. All of them apply. Default: none.
 	Limits []TierLimit `json:"limits,omitempty"`
 
-	// Permissions of new keys that do not say, as "resource:action"; a bare name
-	// such as "read" means "api:read". Default: those of the app.
+	// Permissions are the permissions of new keys that are created without any, as
+	// "resource:action". An action alone, such as "read", means "api:read".
+	// Default: those of the app.
 	Permissions []string `json:"permissions,omitempty"`
 }
 
-// TierLimit is at most Max requests per period.
+// TierLimit allows at most Max requests per period.
 type TierLimit struct {
 	Max int64 `json:"max"`
-	// Per is "day" or "month", which are those of the calendar in the time zone,
-	// or a duration such as "1m", whose windows begin with the owner's first request.
+	// Per is "day" or "month", by the calendar in the time zone, or a duration such
+	// as "1m". The windows of a duration begin with the owner's first request.
 	Per Period `json:"per"`
 }
 
-// Period is a duration, or "day", or "month".
+// Period is a duration, "day" or "month".
 type Period struct {
 	unit keyring.Unit
-	text string // as it was written
+	text string // as written in the configuration
 }
 
 var (
 	errPeriod = errors.New("must be a duration such as 1m or 1h, or day, or month")
 
-	// plain is text that can stand in a rate header.
+	// plain matches text that can be written in a rate header.
 	plain = regexp.MustCompile(`^[0-9a-z.]{1,32}$`)
 )
 
@@ -80,7 +82,7 @@ func parsePeriod(s string) (Period, error) {
 		return Period{}, errPeriod
 	}
 	if d < time.Millisecond || d%time.Millisecond != 0 {
-		return Period{}, errors.New("must be whole milliseconds, at least one")
+		return Period{}, errors.New("must be a whole number of milliseconds, at least 1")
 	}
 	p := Period{keyring.Unit(d.Milliseconds()), s}
 	if !plain.MatchString(s) {
@@ -108,45 +110,49 @@ func (p *Period) UnmarshalJSON(b []byte) (err error) {
 // MarshalJSON is the inverse of UnmarshalJSON.
 func (p Period) MarshalJSON() ([]byte, error) { return json.Marshal(p.text) }
 
-// checkPlans reports what could never work. A default tier may be named before
-// it is described, so checkDefaultTier comes when all is known.
+// checkPlans validates each option on its own: the default tier may be named
+// before the tier is specified.
 func (p *Plans) checkPlans() error {
-	seen := map[string]bool{}
 	for i := range p.Tiers {
-		t := &p.Tiers[i]
-		if err := t.check(); err != nil {
+		if err := checkTier(&p.Tiers[i], p.Tiers[:i]); err != nil {
 			return err
 		}
-		if seen[t.Name] {
-			return fmt.Errorf("tier %s stands twice", t.Name)
-		}
-		seen[t.Name] = true
 	}
 	_, err := p.zone()
 	return err
 }
 
-func (p *Plans) checkDefaultTier() error {
-	if p.DefaultTier == "" {
-		return nil
+// checkTier checks a tier that comes after others.
+func checkTier(t *Tier, others []Tier) error {
+	if err := t.check(); err != nil {
+		return err
 	}
-	for i := range p.Tiers {
-		if p.Tiers[i].Name == p.DefaultTier {
-			return nil
-		}
+	if hasTier(others, t.Name) {
+		return fmt.Errorf("tier %s already specified", t.Name)
 	}
-	return fmt.Errorf("default_tier: there is no tier %q", p.DefaultTier)
+	return nil
 }
 
-// zone returns the time zone. The name "Local" would mean something else on
-// every host.
+func hasTier(tiers []Tier, name string) bool {
+	return slices.ContainsFunc(tiers, func(t Tier) bool { return t.Name == name })
+}
+
+func (p *Plans) checkDefaultTier() error {
+	if p.DefaultTier != "" && !hasTier(p.Tiers, p.DefaultTier) {
+		return fmt.Errorf("default_tier: there is no tier %q", p.DefaultTier)
+	}
+	return nil
+}
+
+// zone returns the time zone. The name "Local" is refused, because it means
+// something else on every host.
 func (p *Plans) zone() (*time.Location, error) {
 	if p.TimeZone == "" {
 		return time.UTC, nil
 	}
 	zone, err := time.LoadLocation(p.TimeZone)
 	if err != nil || p.TimeZone == "Local" {
-		return nil, fmt.Errorf("time_zone: %q is no zone of the IANA time zone database, such as Asia/Shanghai", p.TimeZone)
+		return nil, fmt.Errorf("time_zone: %q is not a name in the IANA time zone database, such as Asia/Shanghai", p.TimeZone)
 	}
 	return zone, nil
 }
@@ -154,7 +160,7 @@ func (p *Plans) zone() (*time.Location, error) {
 func (t *Tier) check() error {
 	bad := func(r rune) bool { return !unicode.IsPrint(r) || r == ' ' }
 	if n := utf8.RuneCountInString(t.Name); n < 1 || n > 64 || !utf8.ValidString(t.Name) || strings.ContainsFunc(t.Name, bad) {
-		return errors.New("tier: the name must be 1 to 64 printable characters without blanks")
+		return errors.New("tier: the name must be 1 to 64 printable characters without spaces")
 	}
 	seen := map[keyring.Unit]bool{}
 	for _, l := range t.Limits {
@@ -164,82 +170,41 @@ func (t *Tier) check() error {
 		case l.Per.unit == 0:
 			return fmt.Errorf("tier %s: limit: per %w", t.Name, errPeriod)
 		case seen[l.Per.unit]:
-			return fmt.Errorf("tier %s: limit: %s stands twice", t.Name, l.Per.text)
+			return fmt.Errorf("tier %s: limit: %s already specified", t.Name, l.Per.text)
 		}
 		seen[l.Per.unit] = true
 	}
-	if _, err := key.ParsePermissions(t.Permissions); err != nil {
-		return fmt.Errorf("tier %s: permissions: %w", t.Name, err)
-	}
-	return nil
+	_, err := t.permissions()
+	return err
 }
 
-// provisionPlans fills in the settings. The checks have passed before.
-func (p *Plans) provisionPlans(s *keyring.Settings) {
-	s.Zone, _ = p.zone()
+// permissions returns nil if the tier specifies none.
+func (t *Tier) permissions() (key.Permissions, error) {
+	if t.Permissions == nil {
+		return nil, nil
+	}
+	p, err := key.ParsePermissions(t.Permissions)
+	if err != nil {
+		return nil, fmt.Errorf("tier %s: permissions: %w", t.Name, err)
+	}
+	return p, nil
+}
+
+// provisionPlans compiles the tiers and the time zone into s.
+func (p *Plans) provisionPlans(s *keyring.Settings) (err error) {
+	if s.Zone, err = p.zone(); err != nil {
+		return err
+	}
 	s.DefaultTier = p.DefaultTier
 	for _, t := range p.Tiers {
 		tier := keyring.Tier{Name: t.Name}
 		for _, l := range t.Limits {
 			tier.Limits = append(tier.Limits, keyring.TierLimit{Max: l.Max, Unit: l.Per.unit, Text: l.Per.text})
 		}
-		if t.Permissions != nil {
-			tier.Permissions, _ = key.ParsePermissions(t.Permissions)
+		if tier.Permissions, err = t.permissions(); err != nil {
+			return err
 		}
 		s.Tiers = append(s.Tiers, tier)
-	}
-}
-
-// unmarshalPlans reads the options tier, default_tier and time_zone.
-func (p *Plans) unmarshalPlans(d *caddyfile.Dispenser, option string) error {
-	switch option {
-	case "default_tier":
-		return one(d, &p.DefaultTier)
-	case "time_zone":
-		return one(d, &p.TimeZone)
-	default:
-		var t Tier
-		err := t.unmarshal(d)
-		p.Tiers = append(p.Tiers, t)
-		return err
-	}
-}
-
-// unmarshal reads <name> { limit …; permissions … }.
-func (t *Tier) unmarshal(d *caddyfile.Dispenser) error {
-	if err := one(d, &t.Name); err != nil {
-		return err
-	}
-	return options(d, "limit permissions", func(option string) error {
-		switch option {
-		case "limit":
-			var l TierLimit
-			err := l.unmarshal(d)
-			t.Limits = append(t.Limits, l)
-			return err
-		case "permissions":
-			return some(d, &t.Permissions)
-		}
-		return d.Errf("unknown option %q of a tier", option)
-	}, t.check)
-}
-
-// unmarshal reads <max>/<duration|day|month>.
-func (l *TierLimit) unmarshal(d *caddyfile.Dispenser) error {
-	var s string
-	if err := one(d, &s); err != nil {
-		return err
-	}
-	limit, per, ok := strings.Cut(s, "/")
-	if !ok {
-		return d.Errf("limit: must be <max>/<duration>, <max>/day or <max>/month")
-	}
-	var err error
-	if l.Max, err = strconv.ParseInt(limit, 10, 64); err != nil {
-		return d.Errf("limit: the maximum must be an integer")
-	}
-	if l.Per, err = parsePeriod(per); err != nil {
-		return d.Errf("limit: what stands behind / %v", err)
 	}
 	return nil
 }

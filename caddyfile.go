@@ -3,20 +3,17 @@ package apikey
 import (
 	"encoding/json"
 	"strconv"
-	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-
-	"github.com/caddy-apikey/caddy-apikey/keyring"
 )
 
 func init() {
 	httpcaddyfile.RegisterGlobalOption("apikey", parseGlobalOption)
-	httpcaddyfile.RegisterHandlerDirective("apikey", parseDirective)
+	httpcaddyfile.RegisterHandlerDirective("apikey", parseGate)
 	httpcaddyfile.RegisterDirectiveOrder("apikey", httpcaddyfile.Before, "basic_auth")
 	httpcaddyfile.RegisterHandlerDirective("apikey_api", parseSelfService)
 	httpcaddyfile.RegisterDirectiveOrder("apikey_api", httpcaddyfile.After, "forward_auth")
@@ -25,7 +22,7 @@ func init() {
 func parseGlobalOption(d *caddyfile.Dispenser, existing any) (any, error) {
 	if existing != nil {
 		d.Next()
-		return nil, d.Err("the global option apikey stands twice")
+		return nil, d.Err("the global option apikey is already specified")
 	}
 	var a App
 	if err := a.UnmarshalCaddyfile(d); err != nil {
@@ -34,392 +31,38 @@ func parseGlobalOption(d *caddyfile.Dispenser, existing any) (any, error) {
 	return httpcaddyfile.App{Name: "apikey", Value: caddyconfig.JSON(a, nil)}, nil
 }
 
-func parseDirective(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
-	var g Gate
-	if err := g.UnmarshalCaddyfile(h.Dispenser); err != nil {
-		return nil, err
-	}
-	return &g, nil
+func parseGate(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+	g := new(Gate)
+	return g, g.UnmarshalCaddyfile(h.Dispenser)
 }
 
-// options reads the options of a block. Each is checked when it is read, so that
-// the error names its line, and may stand once unless it is listed as repeatable.
-func options(d *caddyfile.Dispenser, repeatable string, read func(option string) error, check func() error) error {
-	seen := map[string]bool{}
-	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		option := d.Val()
-		if seen[option] && !strings.Contains(" "+repeatable+" ", " "+option+" ") {
-			return d.Errf("%s stands twice", option)
-		}
-		seen[option] = true
-		if err := read(option); err != nil {
-			return err
-		}
-		if err := check(); err != nil {
-			return d.WrapErr(err)
-		}
-	}
-	return nil
+func parseSelfService(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+	s := new(SelfService)
+	return s, s.UnmarshalCaddyfile(h.Dispenser)
 }
 
-// UnmarshalCaddyfile sets up the app from Caddyfile tokens. Syntax:
-//
-//	apikey {
-//		store sqlite [<file>]
-//		table_prefix <text>
-//		headers <name...>
-//		bearer [on|off]
-//		secret_prefix <text>
-//		credits strict|lease <max>
-//		prefix <text>|off
-//		length <n>
-//		checksum [on|off]
-//		start <n>|off
-//		generator <module> { ... }
-//		validate <module> ...|off
-//		name_length <min> <max>
-//		prefix_length <min> <max>
-//		require_name [on|off]
-//		metadata [on|off]
-//		expiration {
-//			default <duration>|off
-//			min <duration>|off
-//			max <duration>|off
-//			fixed [on|off]
-//			keep <duration>|forever
-//		}
-//		rate_limit <max>/<window> [fixed_window|sliding_window|token_bucket]|off
-//		rate_limiting [on|off]
-//		permissions <permission...>|off
-//		time_zone <name>
-//		tier <name> {
-//			limit <max>/<duration>|<max>/day|<max>/month
-//			permissions <permission...>
-//		}
-//		default_tier <name>
-//		config <id> {
-//			session [on|off]
-//			<prefix, length, checksum, start, generator, validate, name_length,
-//			prefix_length, require_name, metadata, expiration, rate_limit,
-//			rate_limiting, permissions>
-//		}
-//	}
-func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	d.Next() // option name
-	if d.NextArg() {
-		return d.ArgErr()
-	}
-	// Where these options stand.
-	var defaultTier caddyfile.Dispenser
-	var configs []caddyfile.Dispenser
-	err := options(d, "validate headers permissions tier config", func(option string) error {
-		switch option {
-		case "store":
-			return a.unmarshalStore(d)
-		case "table_prefix":
-			return one(d, &a.TablePrefix)
-		case "headers":
-			return some(d, &a.Headers)
-		case "bearer":
-			return onOff(d, &a.Bearer)
-		case "secret_prefix":
-			return ptr(d, &a.SecretPrefix)
-		case "credits":
-			a.Credits = new(Credits)
-			return a.Credits.unmarshal(d)
-		case "tier", "default_tier", "time_zone":
-			err := a.unmarshalPlans(d, option)
-			if option == "default_tier" {
-				defaultTier = *d
-			}
-			return err
-		case "config":
-			configs = append(configs, *d)
-			return a.unmarshalConfig(d)
-		}
-		return a.KeyRules.unmarshalOption(d, option)
-	}, a.check)
-	if err != nil {
-		return err
-	}
-	if err := a.checkDefaultTier(); err != nil {
-		return defaultTier.WrapErr(err)
-	}
-	return a.completeConfigs(configs)
-}
-
-func (a *App) unmarshalStore(d *caddyfile.Dispenser) (err error) {
-	a.StoreRaw, err = guest(d, "apikey.stores", "store")
-	return err
-}
-
-// unmarshalOption reads one option that a configuration of keys may have.
-func (r *KeyRules) unmarshalOption(d *caddyfile.Dispenser, option string) error {
-	switch option {
-	case "prefix":
-		return orOff(d, keyring.DefaultPrefix, func(s string) error { r.Prefix = &s; return nil })
-	case "length":
-		return integer(d, &r.Length)
-	case "checksum":
-		return onOff(d, &r.Checksum)
-	case "start":
-		return r.unmarshalStart(d)
-	case "generator":
-		var err error
-		r.GeneratorRaw, err = guest(d, "apikey.generators", "generator")
-		return err
-	case "validate":
-		return orNone(d, &r.ValidatorsRaw, func() error {
-			raw, err := guest(d, "apikey.validators", "validator")
-			r.ValidatorsRaw = append(r.ValidatorsRaw, raw)
-			return err
-		})
-	case "name_length":
-		return lengths(d, &r.NameLength)
-	case "prefix_length":
-		return lengths(d, &r.PrefixLength)
-	case "require_name":
-		return onOff(d, &r.RequireName)
-	case "metadata":
-		return onOff(d, &r.Metadata)
-	case "expiration":
-		r.Expiration = new(Expiration)
-		return r.Expiration.unmarshal(d)
-	case "rate_limit":
-		return r.unmarshalRateLimit(d)
-	case "rate_limiting":
-		return onOff(d, &r.RateLimiting)
-	case "permissions":
-		return orNone(d, &r.Permissions, func() error { return some(d, &r.Permissions) })
-	}
-	return d.Errf("unknown option %q", option)
-}
-
-func (r *KeyRules) unmarshalRateLimit(d *caddyfile.Dispenser) error {
-	word := onlyOnOff(d)
-	if word == "on" {
+// located adds the position of d to an error, if there is one.
+func located(d *caddyfile.Dispenser, err error) error {
+	if err == nil {
 		return nil
 	}
-	r.RateLimit = new(RateLimit)
-	if word == "off" {
-		return nil
-	}
-	return r.RateLimit.unmarshal(d)
+	return d.WrapErr(err)
 }
 
-func (r *KeyRules) unmarshalStart(d *caddyfile.Dispenser) error {
-	return orOff(d, strconv.Itoa(keyring.DefaultStart), func(s string) error {
-		n := 0
-		if s != "" {
-			var err error
-			if n, err = strconv.Atoi(s); err != nil || n == 0 {
-				return d.Errf("start: must be from 1 to 12, or off")
-			}
-		}
-		r.Start = &n
-		return nil
-	})
-}
+// The functions below read the arguments of the option that d is at into the
+// field of that option. All but appendArgs are for options that may be specified
+// only once: they return an error if the field is already set.
 
-func (e *Expiration) unmarshal(d *caddyfile.Dispenser) error {
-	if d.NextArg() {
-		return d.ArgErr()
-	}
-	return options(d, "", func(option string) error {
-		switch option {
-		case "default":
-			return durationOrOff(d, &e.Default)
-		case "min":
-			return durationOrOff(d, &e.Min)
-		case "max":
-			return durationOrOff(d, &e.Max)
-		case "fixed":
-			return onOff(d, &e.Fixed)
-		case "keep":
-			e.Keep = new(Keep)
-			if e.Keep.Forever = d.CountRemainingArgs() == 1 && peek(d) == forever; e.Keep.Forever {
-				d.NextArg()
-				return nil
-			}
-			return duration(d, &e.Keep.Duration)
-		}
-		return d.Errf("unknown option %q of expiration", option)
-	}, e.check)
-}
-
-// unmarshal reads <max>/<window> [<algorithm>].
-func (l *RateLimit) unmarshal(d *caddyfile.Dispenser) error {
-	if !d.NextArg() {
-		return d.ArgErr()
-	}
-	limit, window, ok := strings.Cut(d.Val(), "/")
-	if !ok {
-		return d.Errf("rate_limit: must be <max>/<window>, such as 100/1m")
-	}
-	var err error
-	if l.Max, err = strconv.ParseInt(limit, 10, 64); err != nil {
-		return d.Errf("rate_limit: the maximum must be an integer")
-	}
-	w, err := caddy.ParseDuration(window)
-	if err != nil {
-		return d.Errf("rate_limit: the window must be a duration such as 1m or 1d")
-	}
-	l.Window = caddy.Duration(w)
-	if d.NextArg() {
-		l.Algorithm = d.Val()
-	}
-	if d.NextArg() {
-		return d.ArgErr()
+// once returns an error if the option that d is at was already specified.
+func once(d *caddyfile.Dispenser, specified bool) error {
+	if specified {
+		return d.Errf("%s already specified", d.Val())
 	}
 	return nil
 }
 
-// UnmarshalCaddyfile sets up the gate from Caddyfile tokens. Syntax:
-//
-//	apikey [<matcher>] [<permission...>] {
-//		headers <name...>
-//		bearer [on|off]
-//		query <name>
-//		from <placeholder>
-//		config <id...>
-//		require <permission...>
-//		require_any <permission...>
-//		cost <n>|<placeholder>
-//		secret [required]
-//		optional
-//		preflight
-//		keep_key
-//		session [on|off]
-//		identity_header <name> <value>
-//		rate_headers draft|legacy|both|off
-//		refund_on <status...>
-//	}
-func (g *Gate) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	d.Next() // directive name
-	g.Require = d.RemainingArgs()
-	if err := g.check(); err != nil {
-		return d.WrapErr(err)
-	}
-	return options(d, "headers config require require_any identity_header refund_on", func(option string) error {
-		if ok, err := g.unmarshalPlace(d, option); ok {
-			return err
-		}
-		return g.unmarshalOption(d, option)
-	}, g.check)
-}
-
-// unmarshalPlace reads the options that say where a key may sit.
-func (k *KeyPlaces) unmarshalPlace(d *caddyfile.Dispenser, option string) (bool, error) {
-	switch option {
-	case "headers":
-		return true, some(d, &k.Headers)
-	case "bearer":
-		return true, onOff(d, &k.Bearer)
-	case "query":
-		return true, word(d, &k.Query)
-	case "from":
-		return true, word(d, &k.From)
-	}
-	return false, nil
-}
-
-func (g *Gate) unmarshalOption(d *caddyfile.Dispenser, option string) error {
-	switch option {
-	case "config":
-		return some(d, &g.Configs)
-	case "require":
-		return some(d, &g.Require)
-	case "require_any":
-		var list []string
-		err := some(d, &list)
-		g.RequireAny = append(g.RequireAny, list)
-		return err
-	case "cost":
-		return word(d, (*string)(&g.Cost))
-	case "secret":
-		return unmarshalSecret(d, &g.Secret)
-	case "optional":
-		return flag(d, &g.Optional)
-	case "preflight":
-		return flag(d, &g.Preflight)
-	case "keep_key":
-		return flag(d, &g.KeepKey)
-	case "session":
-		return onOff(d, &g.Session)
-	case "identity_header":
-		var h IdentityHeader
-		if !d.AllArgs(&h.Name, &h.Value) {
-			return d.ArgErr()
-		}
-		g.IdentityHeaders = append(g.IdentityHeaders, h)
-		return nil
-	case "rate_headers":
-		err := word(d, &g.RateHeaders)
-		if g.RateHeaders == "on" {
-			g.RateHeaders = rateDraft
-		}
-		return err
-	case "refund_on":
-		return g.unmarshalRefund(d)
-	}
-	return d.Errf("unknown option %q", option)
-}
-
-func (g *Gate) unmarshalRefund(d *caddyfile.Dispenser) error {
-	var list []string
-	if err := some(d, &list); err != nil {
-		return err
-	}
-	for _, s := range list {
-		status, err := strconv.Atoi(s)
-		if err != nil {
-			return d.Errf("refund_on: must be status codes from 200 to 599")
-		}
-		g.RefundOn = append(g.RefundOn, status)
-	}
-	return nil
-}
-
-// guest reads a guest module and returns its JSON.
-func guest(d *caddyfile.Dispenser, namespace, inlineKey string) (json.RawMessage, error) {
-	if !d.NextArg() {
-		return nil, d.ArgErr()
-	}
-	name := d.Val()
-	u, err := caddyfile.UnmarshalModule(d, namespace+"."+name)
-	if err != nil {
-		return nil, err
-	}
-	return caddyconfig.JSONModuleObject(u, inlineKey, name, nil), nil
-}
-
-// one reads exactly one argument.
-func one(d *caddyfile.Dispenser, dst *string) error {
-	if !d.AllArgs(dst) {
-		return d.ArgErr()
-	}
-	return nil
-}
-
-// word reads exactly one argument that is not empty: an empty one would silently
-// be the default.
-func word(d *caddyfile.Dispenser, dst *string) error {
-	if err := one(d, dst); err != nil {
-		return err
-	}
-	if *dst == "" {
-		return d.Err("must not be empty")
-	}
-	return nil
-}
-
-func ptr(d *caddyfile.Dispenser, dst **string) error {
-	*dst = new(string)
-	return one(d, *dst)
-}
-
-// some reads one or more arguments; several lines add up.
-func some(d *caddyfile.Dispenser, dst *[]string) error {
+// appendArgs appends one or more arguments. The option may be repeated.
+func appendArgs(d *caddyfile.Dispenser, dst *[]string) error {
 	args := d.RemainingArgs()
 	if len(args) == 0 {
 		return d.ArgErr()
@@ -428,8 +71,83 @@ func some(d *caddyfile.Dispenser, dst *[]string) error {
 	return nil
 }
 
-// flag reads an option that stands alone.
-func flag(d *caddyfile.Dispenser, dst *bool) error {
+// unmarshalSource reads the options of the app and its handlers that say where a key may
+// be, and reports whether d is at one of them.
+func unmarshalSource(d *caddyfile.Dispenser, headers, authorization *[]string) (bool, error) {
+	switch d.Val() {
+	case "headers":
+		return true, readList(d, headers)
+	case "authorization":
+		return true, readList(d, authorization)
+	case "bearer": // short for authorization Bearer, or off
+		var bearer *bool
+		if err := readOnOff(d, &bearer); err != nil {
+			return true, err
+		}
+		if !*bearer && *authorization != nil {
+			return true, d.Err("bearer: off cannot be combined with other values of authorization")
+		}
+		if *authorization == nil {
+			*authorization = []string{}
+		}
+		if *bearer {
+			*authorization = append(*authorization, bearerScheme)
+		}
+		return true, nil
+	}
+	return false, nil
+}
+
+// readList reads one or more arguments, or "off" for an empty list. The option may be
+// repeated.
+func readList(d *caddyfile.Dispenser, dst *[]string) error {
+	if done, err := readListSwitch(d, dst); done {
+		return err
+	}
+	return appendArgs(d, dst)
+}
+
+// readOnce reads as many arguments as there are targets.
+func readOnce(d *caddyfile.Dispenser, specified bool, targets ...*string) error {
+	if err := once(d, specified); err != nil {
+		return err
+	}
+	if !d.AllArgs(targets...) {
+		return d.ArgErr()
+	}
+	return nil
+}
+
+// readString reads one argument.
+func readString(d *caddyfile.Dispenser, dst *string) error { return readOnce(d, *dst != "", dst) }
+
+// readNonEmpty reads one argument, for options where an empty one would be taken
+// for the default.
+func readNonEmpty(d *caddyfile.Dispenser, dst *string) error {
+	option := d.Val()
+	if err := readString(d, dst); err != nil {
+		return err
+	}
+	if *dst == "" {
+		return d.Errf("%s: must not be empty", option)
+	}
+	return nil
+}
+
+// readStringPtr reads one argument, for options where an empty one is not the
+// default.
+func readStringPtr(d *caddyfile.Dispenser, dst **string) error {
+	s := new(string)
+	err := readOnce(d, *dst != nil, s)
+	*dst = s
+	return err
+}
+
+// readFlag reads an option without arguments.
+func readFlag(d *caddyfile.Dispenser, dst *bool) error {
+	if err := once(d, *dst); err != nil {
+		return err
+	}
 	if d.NextArg() {
 		return d.ArgErr()
 	}
@@ -437,8 +155,12 @@ func flag(d *caddyfile.Dispenser, dst *bool) error {
 	return nil
 }
 
-// onOff reads [on|off].
-func onOff(d *caddyfile.Dispenser, dst **bool) error {
+// readOnOff reads [on|off].
+func readOnOff(d *caddyfile.Dispenser, dst **bool) error {
+	option := d.Val()
+	if err := once(d, *dst != nil); err != nil {
+		return err
+	}
 	value := true
 	if d.NextArg() {
 		switch d.Val() {
@@ -446,7 +168,7 @@ func onOff(d *caddyfile.Dispenser, dst **bool) error {
 		case "off":
 			value = false
 		default:
-			return d.Errf("must be on or off, not %q", d.Val())
+			return d.Errf("%s: must be on or off, not %q", option, d.Val())
 		}
 	}
 	if d.NextArg() {
@@ -456,67 +178,58 @@ func onOff(d *caddyfile.Dispenser, dst **bool) error {
 	return nil
 }
 
-// orOff reads one argument; "off" is the empty string, "on" what is usual.
-func orOff(d *caddyfile.Dispenser, usual string, set func(string) error) error {
-	var s string
-	if err := one(d, &s); err != nil {
-		return err
-	}
-	switch s {
-	case "off":
-		s = ""
-	case "on":
-		s = usual
-	}
-	return set(s)
-}
-
-func integer(d *caddyfile.Dispenser, dst *int) error {
-	var s string
-	if err := one(d, &s); err != nil {
+// readPositive reads an integer above 0.
+func readPositive(d *caddyfile.Dispenser, dst *int) error {
+	option, s := d.Val(), ""
+	if err := readOnce(d, *dst != 0, &s); err != nil {
 		return err
 	}
 	n, err := strconv.Atoi(s)
 	if err != nil || n == 0 {
-		return d.Errf("must be an integer above 0, not %q", s)
+		return d.Errf("%s: must be an integer above 0, not %q", option, s)
 	}
 	*dst = n
 	return nil
 }
 
-func lengths(d *caddyfile.Dispenser, dst **Range) error {
-	var least, most string
-	if !d.AllArgs(&least, &most) {
-		return d.ArgErr()
+// readRange reads <min> <max>.
+func readRange(d *caddyfile.Dispenser, dst **Range) error {
+	option, lowest, highest := d.Val(), "", ""
+	if err := readOnce(d, *dst != nil, &lowest, &highest); err != nil {
+		return err
 	}
 	r := new(Range)
 	var err error
-	if r.Min, err = strconv.Atoi(least); err == nil {
-		r.Max, err = strconv.Atoi(most)
+	if r.Min, err = strconv.Atoi(lowest); err == nil {
+		r.Max, err = strconv.Atoi(highest)
 	}
 	if err != nil {
-		return d.Errf("must be two integers")
+		return d.Errf("%s: must be two integers", option)
 	}
 	*dst = r
 	return nil
 }
 
-func duration(d *caddyfile.Dispenser, dst *caddy.Duration) error {
-	var s string
-	if err := one(d, &s); err != nil {
+// readDuration reads a duration. Its caller calls once.
+func readDuration(d *caddyfile.Dispenser, dst *caddy.Duration) error {
+	option, s := d.Val(), ""
+	if err := readString(d, &s); err != nil {
 		return err
 	}
 	value, err := caddy.ParseDuration(s)
 	if err != nil {
-		return d.Errf("must be a duration such as 90d or 1h30m, not %q", s)
+		return d.Errf("%s: must be a duration such as 90d or 1h30m, not %q", option, s)
 	}
 	*dst = caddy.Duration(value)
 	return nil
 }
 
-// durationOrOff reads a duration. "off" is none; "on" says nothing.
-func durationOrOff(d *caddyfile.Dispenser, dst **caddy.Duration) error {
-	word := onlyOnOff(d)
+// readDurationOrOff reads a duration, or "off" for none. "on" leaves the default.
+func readDurationOrOff(d *caddyfile.Dispenser, dst **caddy.Duration) error {
+	if err := once(d, *dst != nil); err != nil {
+		return err
+	}
+	word := readSwitch(d)
 	if word == "on" {
 		return nil
 	}
@@ -524,28 +237,48 @@ func durationOrOff(d *caddyfile.Dispenser, dst **caddy.Duration) error {
 	if word == "off" {
 		return nil
 	}
-	return duration(d, *dst)
+	return readDuration(d, *dst)
 }
 
-// orNone reads an option whose lines add up. "off" is none, and then the only
-// line; "on" says nothing.
-func orNone[T any](d *caddyfile.Dispenser, list *[]T, read func() error) error {
-	word := onlyOnOff(d)
-	switch off := word == "off"; {
-	case word == "on":
-		return nil
-	case *list != nil && (off || len(*list) == 0):
-		return d.Err("off must be the only line of this option")
-	case off:
-		*list = []T{}
-		return nil
+// readModule reads the name of a module and the module's own arguments and block
+// into the JSON that loads it.
+func readModule(d *caddyfile.Dispenser, namespace, inlineKey string, dst *json.RawMessage) error {
+	if err := once(d, *dst != nil); err != nil {
+		return err
 	}
-	return read()
+	if !d.NextArg() {
+		return d.ArgErr()
+	}
+	name := d.Val()
+	module, err := caddyfile.UnmarshalModule(d, namespace+"."+name)
+	if err != nil {
+		return err
+	}
+	*dst = caddyconfig.JSONModuleObject(module, inlineKey, name, nil)
+	return nil
 }
 
-// onlyOnOff reads the argument if it is a single one, and on or off. Else it
-// returns nothing, and leaves it.
-func onlyOnOff(d *caddyfile.Dispenser) string {
+// readListSwitch reads the only argument of a list option if it is "off", which
+// sets an empty list and must be the only line of the option, or "on", which
+// leaves the default. It returns false if the arguments are items of the list.
+func readListSwitch[T any](d *caddyfile.Dispenser, list *[]T) (bool, error) {
+	option := d.Val()
+	word := readSwitch(d)
+	switch {
+	case word == "on":
+		return true, nil
+	case *list != nil && (word == "off" || len(*list) == 0):
+		return true, d.Errf("%s: off cannot be combined with other values", option)
+	case word == "off":
+		*list = []T{}
+		return true, nil
+	}
+	return false, nil
+}
+
+// readSwitch reads and returns the argument if it is the only one, and "on" or
+// "off". Otherwise it reads nothing and returns an empty string.
+func readSwitch(d *caddyfile.Dispenser) string {
 	if d.CountRemainingArgs() != 1 || peek(d) != "on" && peek(d) != "off" {
 		return ""
 	}
@@ -559,9 +292,3 @@ func peek(d *caddyfile.Dispenser) string {
 	next.NextArg()
 	return next.Val()
 }
-
-// Interface guards
-var (
-	_ caddyfile.Unmarshaler = (*App)(nil)
-	_ caddyfile.Unmarshaler = (*Gate)(nil)
-)

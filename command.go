@@ -22,10 +22,10 @@ func init() {
 		Usage: "<command>",
 		Short: "Manages API keys",
 		Long: `
-Manages the API keys of a running Caddy, through its admin endpoint.
+Manages the API keys of a running Caddy through its admin endpoint.
 
-Exit status: 0 done; 1 refused or failed, with the reason on standard error;
-2 wrong usage.`,
+Exit status: 0 for success, 1 for a refusal or failure with the reason on standard
+error, 2 for wrong usage.`,
 		CobraFunc: func(cmd *cobra.Command) {
 			cli.Setup(cmd, cli.Host{
 				Connect:       connect,
@@ -36,8 +36,8 @@ Exit status: 0 done; 1 refused or failed, with the reason on standard error;
 	})
 }
 
-// exitWith returns the error that Caddy turns into an exit status above 1. Its
-// type is not exported.
+// exitWith returns an error that makes Caddy exit with the status. Only Caddy can
+// create one, because its type is not exported.
 func exitWith(status int) func(*cobra.Command) error {
 	return func(cmd *cobra.Command) error {
 		exit := caddycmd.WrapCommandFuncForCobra(func(caddycmd.Flags) (int, error) { return status, nil })
@@ -45,8 +45,8 @@ func exitWith(status int) func(*cobra.Command) error {
 	}
 }
 
-// connect returns a client of the admin endpoint that Caddy's own commands
-// would use.
+// connect returns a client of the admin endpoint, which it finds as Caddy's own
+// commands do.
 func connect(address, config, adapter string) (*admin.Client, error) {
 	found, err := caddycmd.DetermineAdminAPIAddress(address, nil, config, adapter)
 	if err != nil {
@@ -54,20 +54,20 @@ func connect(address, config, adapter string) (*admin.Client, error) {
 	}
 	addr, err := caddy.ParseNetworkAddress(found)
 	if err != nil || addr.PortRangeSize() > 1 || strings.Contains(found, "://") {
-		return nil, cli.WrongUsage("%q is no address of an admin endpoint: it must be such as localhost:2019 or unix//run/caddy.sock", found)
+		return nil, cli.WrongUsage("%q is not the address of an admin endpoint, such as localhost:2019 or unix//run/caddy.sock", found)
 	}
-	client := &admin.Client{Base: "http://" + addr.JoinHostPort(0), HTTP: dialing(addr)}
+	client := &admin.Client{Base: "http://" + addr.JoinHostPort(0), HTTP: clientOf(addr)}
 	if addr.IsUnixNetwork() || addr.IsFdNetwork() {
-		client.Base = "http://127.0.0.1" // never dialled, but a URL needs a host
+		client.Base = "http://127.0.0.1" // not dialed, but a URL needs a host
 	} else {
 		client.Origin = client.Base
 	}
 	return client, nil
 }
 
-// dialing returns an HTTP client that reaches one address, whatever the URL. It
-// follows no redirect, so that a raw key goes nowhere else.
-func dialing(addr caddy.NetworkAddress) *http.Client {
+// clientOf returns an HTTP client that connects to one address, regardless of the URL.
+// It follows no redirects, so that raw keys are not sent elsewhere.
+func clientOf(addr caddy.NetworkAddress) *http.Client {
 	if addr.IsUnixNetwork() {
 		addr.Host, _, _ = strings.Cut(addr.Host, "|") // the socket's permissions
 	}

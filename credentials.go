@@ -1,51 +1,80 @@
 package apikey
 
 import (
+	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/textproto"
-	"net/url"
 	"slices"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"go.uber.org/zap"
 	"golang.org/x/net/http/httpguts"
 
-	"github.com/caddy-apikey/caddy-apikey/redact"
+	"github.com/caddy-apikey/caddy-apikey/keyring"
 )
 
-const defaultHeader = "X-API-Key"
+const (
+	defaultHeader = "X-API-Key"
+	secretHeader  = "X-Api-Secret"
+)
 
-// KeyPlaces say where a key may sit in a request.
-type KeyPlaces struct {
-	// Headers are the request headers where the key may sit. Default: those of the app.
-	Headers []string `json:"headers,omitempty"`
-	// Bearer also accepts "Authorization: Bearer <key>". Default: as in the app.
-	Bearer *bool `json:"bearer,omitempty"`
-	// Query is the query parameter where the key may sit. Default: none.
+// Schemes of Authorization with rules of their own.
+const (
+	bearerScheme = "Bearer"
+	basicScheme  = "Basic"
+)
+
+// Values of the option "secret".
+const (
+	secretCheck    = "check"
+	secretRequired = "required"
+)
+
+// secretOptions are the values of the option "secret", in order of strictness.
+var secretOptions = []string{"", secretCheck, secretRequired}
+
+// CredentialSources are the places of a request that may carry a key.
+type CredentialSources struct {
+	// Headers are the request headers that may carry a key; an empty list is none.
+	// Default: those of the app.
+	Headers []string `json:"headers,omitzero"`
+	// Authorization lists the schemes of the header Authorization that may carry a
+	// key; an empty list is none. With "Basic", the key is the user name and the
+	// password is empty or the secret, or the key is the password. With any other
+	// scheme, such as "Bearer" or "ApiKey", the key follows the scheme. A 401 offers
+	// the schemes in this order. Default: those of the app.
+	Authorization []string `json:"authorization,omitzero"`
+	// Query is a query parameter that may carry a key. Default: none.
 	Query string `json:"query,omitempty"`
-	// From is a placeholder that holds the key, instead of headers and bearer.
+	// From is a placeholder that holds the key, such as
+	// {http.request.cookie.key}. It replaces headers and authorization. Default: none.
 	From string `json:"from,omitempty"`
 }
 
-// check reports what could never work.
-func (k *KeyPlaces) check() error {
-	if err := checkPlaces(k.Headers, k.Query); err != nil {
+func (k *CredentialSources) check() error {
+	if err := checkHeaders(k.Headers); err != nil {
 		return err
+	}
+	if err := checkSchemes(k.Authorization); err != nil {
+		return err
+	}
+	if strings.ContainsAny(k.Query, "&=#; {}") {
+		return errors.New("query: must be the name of a parameter")
 	}
 	if k.From == "" {
 		return nil
 	}
-	if k.Headers != nil || k.Bearer != nil || k.Query != "" {
-		return errors.New("from: stands instead of headers, bearer and query, not beside them")
+	if k.Headers != nil || k.Authorization != nil || k.Query != "" {
+		return errors.New("from: cannot be combined with headers, authorization or query")
 	}
 	if !isPlaceholder(k.From) {
 		return errors.New("from: must be a placeholder such as {http.request.cookie.key}")
 	}
-	for _, name := range placesFrom(k.From).headers {
+	for _, name := range sourceOf(k.From).headers {
 		if err := checkHeaderName(name); err != nil {
 			return fmt.Errorf("from: %w", err)
 		}
@@ -53,30 +82,41 @@ func (k *KeyPlaces) check() error {
 	return nil
 }
 
-// errNoPlace is a configuration under which no request could carry a key.
-var errNoPlace = errors.New("there is no place where a key may sit: headers, bearer and query are all off")
+func checkSecret(option string) error {
+	if !slices.Contains(secretOptions, option) {
+		return fmt.Errorf("secret: must be %q or %q", secretCheck, secretRequired)
+	}
+	return nil
+}
 
-// places are where a key may sit in a request.
-type places struct {
+// errNoSource is the error for a configuration under which no request could carry
+// a key.
+var errNoSource = errors.New("requests could not carry a key: headers, authorization and query are all off")
+
+// sources are the compiled CredentialSources.
+type sources struct {
 	headers []string // canonical
-	bearer  bool
+	schemes []string
 	query   string
 	cookie  string
 	from    string // a placeholder that reads something else
-	// shaped tells what may be a key from somebody else's token.
-	shaped func(string) bool
 }
 
-func newPlaces(app *App, k *KeyPlaces) places {
+func newSources(app *App, k *CredentialSources) sources {
 	if k.From != "" {
-		return placesFrom(k.From)
+		return sourceOf(k.From)
 	}
-	p := places{query: k.Query, bearer: true}
-	set(&p.bearer, app.Bearer)
-	set(&p.bearer, k.Bearer)
-	names := k.Headers
-	if names == nil {
-		names = app.headers()
+	p := sources{query: k.Query, schemes: []string{bearerScheme}}
+	names := []string{defaultHeader}
+	for _, list := range [][]string{app.Headers, k.Headers} {
+		if list != nil {
+			names = list
+		}
+	}
+	for _, list := range [][]string{app.Authorization, k.Authorization} {
+		if list != nil {
+			p.schemes = list
+		}
 	}
 	for _, name := range names {
 		p.headers = append(p.headers, http.CanonicalHeaderKey(name))
@@ -84,78 +124,74 @@ func newPlaces(app *App, k *KeyPlaces) places {
 	return p
 }
 
-// placesFrom returns the place that a placeholder reads. A header, a cookie or a
+// sourceOf returns the source that a placeholder reads. A header, a cookie or a
 // parameter is searched and emptied as such: its placeholder would hide that there
 // are several.
-func placesFrom(placeholder string) places {
-	name := placeholder[1 : len(placeholder)-1]
+func sourceOf(placeholder string) sources {
+	name := strings.TrimSuffix(strings.TrimPrefix(placeholder, "{"), "}")
 	if header, ok := strings.CutPrefix(name, "http.request.header."); ok {
-		return places{headers: []string{http.CanonicalHeaderKey(header)}}
+		return sources{headers: []string{http.CanonicalHeaderKey(header)}}
 	}
 	if cookie, ok := strings.CutPrefix(name, "http.request.cookie."); ok {
-		return places{cookie: cookie}
+		return sources{cookie: cookie}
 	}
 	if parameter, ok := strings.CutPrefix(name, "http.request.uri.query."); ok {
-		return places{query: parameter}
+		return sources{query: parameter}
 	}
-	return places{from: placeholder}
+	return sources{from: placeholder}
 }
 
-// none reports whether there is no place at all.
-func (p *places) none() bool {
-	return len(p.headers) == 0 && !p.bearer && p.query == "" && p.cookie == "" && p.from == ""
+// none reports whether there is no source at all.
+func (p *sources) none() bool {
+	return len(p.headers) == 0 && len(p.schemes) == 0 && p.query == "" && p.cookie == "" && p.from == ""
 }
 
 // ambient reports whether browsers may send a key from here by themselves, as they
-// do with cookies, also for the page of somebody else.
-func (p *places) ambient() bool { return p.cookie != "" || p.from != "" }
+// do with cookies and Basic credentials, also for the page of somebody else.
+func (p *sources) ambient() bool {
+	return p.cookie != "" || p.from != "" || slices.ContainsFunc(p.schemes, func(s string) bool { return strings.EqualFold(s, basicScheme) })
+}
 
-// exposed are the places where the handlers of a configuration look for keys.
-type exposed []redact.Requests
-
-// add notes the places of a handler. ctx is that of its Provision, which knows the
-// server.
-func (e *exposed) add(ctx caddy.Context, p *places, secret bool) {
-	r := redact.Requests{Places: redact.Places{Headers: slices.Clone(p.headers)}}
-	if secret {
-		r.Headers = append(r.Headers, secretHeader)
-	}
-	if p.bearer {
-		r.Headers = append(r.Headers, "Authorization")
-	}
-	for list, name := range map[*[]string]string{&r.Query: p.query, &r.Cookies: p.cookie, &r.From: p.from} {
-		if name != "" {
-			*list = []string{name}
+// checkServer returns an error for headers that never reach the handlers of a server:
+// Caddy drops those with "_" or "." in their names unless the server expects them, and
+// then drops the ones with "-" instead.
+func (p *sources) checkServer(server *caddyhttp.Server) error {
+	for _, name := range p.headers {
+		expected := server != nil && (expects(server.ExpectedUnderscoreHeaders, name, "_") || expects(server.ExpectedDotHeaders, name, "."))
+		alias := server != nil && (expectsAlias(server.ExpectedUnderscoreHeaders, name, "_") || expectsAlias(server.ExpectedDotHeaders, name, "."))
+		switch {
+		case strings.ContainsAny(name, "_.") && !expected:
+			return fmt.Errorf(`headers: %s can never match: Caddy drops headers whose name contains "_" or ".", unless the server expects them (expected_underscore_headers, expected_dot_headers)`, name)
+		case alias:
+			return fmt.Errorf(`headers: %s can never match: this server expects another spelling, and Caddy drops this one`, name)
 		}
 	}
-	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok && server.Logs != nil {
-		r.Credentials = server.Logs.ShouldLogCredentials
-	}
-	*e = append(*e, r)
+	return nil
 }
 
-// warnUncovered names the logs that would print keys.
-func warnUncovered(logger *zap.Logger, logs []redact.Log, err error) {
-	if err != nil {
-		logger.Warn(`cannot tell which logs would print API keys: make sure that each has "format apikey_redact"`, zap.Error(err))
-	}
-	for _, log := range logs {
-		logger.Warn(`API keys would be printed in a log: give it "format apikey_redact", with these headers and query parameters in its block, `+
-			`and the header Cookie for cookies; what "from" reads is masked only in keys with a checksum`,
-			zap.String("log", log.Name), zap.Strings("headers", log.Headers), zap.Strings("query", log.Query),
-			zap.Strings("cookies", log.Cookies), zap.Strings("from", log.From))
-	}
+// expects reports whether a server option lists the header, which has a separator in
+// its name.
+func expects(list []string, name, separator string) bool {
+	return strings.Contains(name, separator) && slices.ContainsFunc(list, func(entry string) bool { return matchesEntry(entry, name) })
 }
 
-func (a *App) headers() []string {
-	if a.Headers == nil {
-		return []string{defaultHeader}
-	}
-	return a.Headers
+// expectsAlias reports whether a server option lists the header under its spelling
+// with a separator in place of a hyphen.
+func expectsAlias(list []string, name, separator string) bool {
+	return !strings.ContainsAny(name, "_.") && slices.ContainsFunc(list, func(entry string) bool {
+		return matchesEntry(strings.ReplaceAll(entry, separator, "-"), name)
+	})
 }
 
-// checkPlaces reports header and parameter names that could never hold a key.
-func checkPlaces(headers []string, query string) error {
+func matchesEntry(entry, name string) bool {
+	if prefix, ok := strings.CutSuffix(entry, "*"); ok {
+		return len(name) >= len(prefix) && strings.EqualFold(name[:len(prefix)], prefix)
+	}
+	return strings.EqualFold(entry, name)
+}
+
+// checkHeaders checks the names of headers that may carry a key.
+func checkHeaders(headers []string) error {
 	seen := map[string]bool{}
 	for _, name := range headers {
 		if err := checkHeaderName(name); err != nil {
@@ -163,214 +199,207 @@ func checkPlaces(headers []string, query string) error {
 		}
 		canonical := http.CanonicalHeaderKey(name)
 		switch {
+		case canonical == "Off" || canonical == "On":
+			return errors.New("headers: off cannot be combined with other values")
 		case seen[canonical]:
-			return fmt.Errorf("headers: %s stands twice", canonical)
+			return fmt.Errorf("headers: %s already specified", canonical)
 		case canonical == "Authorization":
-			return errors.New(`headers: Authorization is what "bearer" is for`)
+			return errors.New("headers: use the option authorization for Authorization")
 		case canonical == secretHeader:
-			return errors.New("headers: X-API-Secret is the place of the secret")
+			return errors.New("headers: X-API-Secret is reserved for the secret")
 		}
 		seen[canonical] = true
 	}
-	if strings.ContainsAny(query, "&=#; {}") {
-		return errors.New("query: must be the name of a parameter")
+	return nil
+}
+
+// checkSchemes checks schemes of Authorization (RFC 9110, section 11.1).
+func checkSchemes(schemes []string) error {
+	for i, scheme := range schemes {
+		if !httpguts.ValidHeaderFieldName(scheme) { // both are tokens
+			return fmt.Errorf("authorization: %q is not a scheme, such as Bearer, Basic or ApiKey", scheme)
+		}
+		if slices.ContainsFunc(schemes[:i], func(s string) bool { return strings.EqualFold(s, scheme) }) {
+			return fmt.Errorf("authorization: %s already specified", scheme)
+		}
 	}
 	return nil
 }
 
-// checkHeaderName reports names that no request header that arrives here can have.
+// checkHeaderName returns an error for names that no header with a credential or an
+// identity can have.
 func checkHeaderName(name string) error {
 	switch {
 	case !httpguts.ValidHeaderFieldName(name):
-		return fmt.Errorf("%q is not the name of a header", name)
-	case strings.ContainsAny(name, "_."):
-		return fmt.Errorf(`%s can never match: Caddy drops headers whose name contains "_" or "."`, name)
+		return fmt.Errorf("%q is not a valid header name", name)
 	case hopByHop[http.CanonicalHeaderKey(name)]:
-		return fmt.Errorf("%s belongs to the connection or the message, not to the caller", name)
+		return fmt.Errorf("%s cannot be used: it is a header of the connection or the message", name)
 	}
 	return nil
 }
 
-// hopByHop are headers that HTTP itself uses up on the way.
+// hopByHop are the headers that servers and proxies process themselves.
 var hopByHop = map[string]bool{
 	"Connection": true, "Content-Length": true, "Host": true, "Keep-Alive": true, "Proxy-Authenticate": true,
 	"Proxy-Authorization": true, "Proxy-Connection": true, "Te": true, "Trailer": true, "Transfer-Encoding": true,
 	"Upgrade": true, "Content-Type": true, "Content-Encoding": true, "Expect": true,
 }
 
-// found is what find has found.
-type found struct {
-	count  int // candidates; more than one is ambiguous
+// candidate is one value that a request carries where a key may be.
+type candidate struct {
 	raw    string
-	bearer bool     // raw, or one of several, was a Bearer value
-	others []string // the lines of Authorization that are not ours, if bearer
+	secret string // the password beside it, with Basic
+	header bool   // from Authorization
 }
 
-func (f *found) add(raw string) {
-	f.count++
-	f.raw = raw
+// candidates are the different candidates of a request.
+type candidates struct {
+	list  []candidate
+	first [2]candidate // memory of a short list
 }
 
-// find looks for keys in a request. It changes nothing. admitted: an earlier gate
-// has found and removed the key. Blanks around a value are no part of it; HTTP/2
-// and HTTP/3 leave them there.
-func (p *places) find(r *http.Request, repl *caddy.Replacer, admitted bool) (f found) {
-	if p.from != "" {
-		if raw := repl.ReplaceAll(p.from, ""); raw != "" {
-			f.add(raw)
+func (c *candidates) add(v candidate) {
+	if v.raw == "" {
+		return
+	}
+	for i := range c.list {
+		if o := &c.list[i]; o.raw == v.raw {
+			o.header = o.header && v.header
+			if o.secret == "" {
+				o.secret = v.secret
+			}
+			return
 		}
-		return f
+	}
+	if c.list == nil {
+		c.list = c.first[:0]
+	}
+	c.list = append(c.list, v)
+}
+
+// find adds the candidates of a request, which it does not change. Spaces around a
+// value, which HTTP/2 and HTTP/3 leave there, are not part of it.
+func (p *sources) find(r *http.Request, repl *caddy.Replacer, c *candidates) {
+	if p.from != "" {
+		c.add(candidate{raw: repl.ReplaceAll(p.from, "")})
+		return
 	}
 	for _, name := range p.headers {
 		for _, value := range r.Header[name] {
-			if value = textproto.TrimString(value); value != "" {
-				f.add(value)
-			}
+			c.add(candidate{raw: textproto.TrimString(value)})
 		}
 	}
 	if p.cookie != "" {
-		for _, c := range r.Cookies() {
-			if strings.EqualFold(c.Name, p.cookie) && c.Value != "" {
-				f.add(c.Value)
+		for _, cookie := range r.Cookies() {
+			if strings.EqualFold(cookie.Name, p.cookie) {
+				c.add(candidate{raw: cookie.Value})
 			}
 		}
 	}
 	if p.query != "" {
 		eachParameter(r.URL.RawQuery, func(name, value, _ string) {
-			if name == p.query && value != "" {
-				f.add(value)
+			if name == p.query {
+				c.add(candidate{raw: value})
 			}
 		})
 	}
-	if p.bearer {
-		p.findBearer(r, &f, f.count > 0 || admitted)
-	}
-	return f
-}
-
-// findBearer adds Bearer values. Beside another candidate, one counts only if it
-// has the shape of a key: else it is somebody else's token.
-func (p *places) findBearer(r *http.Request, f *found, beside bool) {
-	for _, value := range r.Header["Authorization"] {
-		token, ok := bearerToken(value)
-		if !ok || beside && !p.shaped(token) {
-			f.others = append(f.others, value)
-			continue
-		}
-		f.add(token)
-		f.bearer = true
-	}
-}
-
-// bearerToken returns the token of an Authorization header with the scheme
-// Bearer, in any case.
-func bearerToken(value string) (string, bool) {
-	const scheme = "bearer "
-	value = textproto.TrimString(value)
-	if len(value) <= len(scheme) || !strings.EqualFold(value[:len(scheme)], scheme) {
-		return "", false
-	}
-	token := strings.TrimLeft(value[len(scheme):], " ")
-	return token, token != ""
-}
-
-// remove takes the keys out of the request.
-func (p *places) remove(r *http.Request, f found) {
-	for _, name := range p.headers {
-		delete(r.Header, name)
-	}
-	switch {
-	case f.bearer && f.others != nil:
-		r.Header["Authorization"] = f.others
-	case f.bearer:
-		delete(r.Header, "Authorization")
-	}
-	if p.cookie != "" {
-		removeCookie(r, p.cookie)
-	}
-	if p.query != "" {
-		removeParameter(r, p.query)
-	}
-}
-
-// removeCookie removes a cookie and leaves the text of the others alone.
-func removeCookie(r *http.Request, name string) {
-	var lines []string
-	for _, line := range r.Header["Cookie"] {
-		var kept []string
-		for part := range strings.SplitSeq(line, ";") {
-			if n, _, _ := strings.Cut(part, "="); !strings.EqualFold(textproto.TrimString(n), name) {
-				kept = append(kept, part)
-			}
-		}
-		if kept != nil {
-			lines = append(lines, textproto.TrimString(strings.Join(kept, ";")))
+	if len(p.schemes) > 0 {
+		for _, value := range r.Header["Authorization"] {
+			p.findAuthorization(value, c)
 		}
 	}
-	r.Header["Cookie"] = lines
-	if lines == nil {
-		delete(r.Header, "Cookie")
-	}
 }
 
-// removeParameter removes a query parameter, also from the original request that
-// Caddy keeps (FastCGI sends that on as REQUEST_URI).
-func removeParameter(r *http.Request, name string) {
-	removeFromURL(r.URL, name)
-	r.RequestURI = withoutParameterURI(r.RequestURI, name)
-	ctx := r.Context()
-	orig, ok := ctx.Value(caddyhttp.OriginalRequestCtxKey).(http.Request)
-	if !ok || orig.URL == nil {
+func (p *sources) findAuthorization(value string, c *candidates) {
+	scheme, token := splitAuthorization(value)
+	if !slices.ContainsFunc(p.schemes, func(s string) bool { return strings.EqualFold(s, scheme) }) {
 		return
 	}
-	removeFromURL(orig.URL, name)
-	// This one is a copy; only a placeholder reads it.
-	if uri := withoutParameterURI(orig.RequestURI, name); uri != orig.RequestURI {
-		ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer).Set("http.request.orig_uri", uri)
+	if !strings.EqualFold(scheme, basicScheme) {
+		c.add(candidate{raw: token, header: true})
+		return
+	}
+	user, password, ok := decodeBasic(token)
+	switch {
+	case !ok:
+	case user == password:
+		c.add(candidate{raw: user, header: true})
+	default:
+		c.add(candidate{raw: user, secret: password, header: true})
+		c.add(candidate{raw: password, header: true})
 	}
 }
 
-func removeFromURL(u *url.URL, name string) {
-	if stripped, ok := withoutParameter(u.RawQuery, name); ok {
-		u.RawQuery = stripped
-	}
+// splitAuthorization splits a value of Authorization into its scheme and what follows.
+func splitAuthorization(value string) (scheme, rest string) {
+	scheme, rest, _ = strings.Cut(textproto.TrimString(value), " ")
+	return scheme, strings.TrimLeft(rest, " ")
 }
 
-func withoutParameterURI(uri, name string) string {
-	before, query, _ := strings.Cut(uri, "?")
-	if stripped, ok := withoutParameter(query, name); ok {
-		return strings.TrimSuffix(before+"?"+stripped, "?")
+// decodeBasic decodes what follows the scheme Basic (RFC 7617).
+func decodeBasic(token string) (user, password string, ok bool) {
+	text, err := base64.StdEncoding.DecodeString(token)
+	if err != nil {
+		return "", "", false
 	}
-	return uri
+	return strings.Cut(string(text), ":")
 }
 
-func withoutParameter(query, name string) (string, bool) {
-	var kept []string
-	removed := false
-	eachParameter(query, func(n, _, raw string) {
-		if n == name {
-			removed = true
-		} else {
-			kept = append(kept, raw)
+// choice is the result of choosing among candidates.
+type choice struct {
+	candidate
+	outcome keyring.Outcome // Allowed: the candidate, or the decision of an earlier gate, decides
+	present bool            // there was a credential, good or bad
+	err     error           // why the outcome is Unavailable
+	cost    string          // the value of the placeholder that holds the cost
+}
+
+// choose decides which candidate is the key: the only one that counts. Where an
+// earlier gate has admitted the request, none need be left. lenient: a value of
+// Authorization that does not look like a key is for somebody else.
+func (s *requestState) choose(ctx context.Context, keys *keyring.Service, c *candidates, lenient bool) (found choice) {
+	if len(c.list) == 0 {
+		if !s.admitted {
+			found.outcome = keyring.Missing
 		}
-	})
-	return strings.Join(kept, "&"), removed
+		return found
+	}
+	if len(c.list) == 1 && !s.admitted && !(lenient && c.list[0].header) {
+		return choice{candidate: c.list[0], present: true} // the keyring checks it
+	}
+	counting := 0
+	for i := range c.list {
+		v := &c.list[i]
+		recognizes := keys.Recognizes
+		if counting > 0 && found.secret == v.raw { // a secret ends in a checksum, like a key
+			recognizes = keys.Has
+		}
+		ok, err := recognizes(ctx, v.raw)
+		if err != nil {
+			found.err = err
+		}
+		if ok {
+			counting++
+			found.candidate = *v
+		}
+	}
+	found.present = true
+	switch {
+	case counting > 1 || counting == 1 && s.admitted && !s.decision.Opens(found.raw):
+		found.outcome = keyring.Ambiguous
+	case counting == 1 || s.admitted:
+		found.err = nil
+	case found.err != nil:
+		found.outcome = keyring.Unavailable
+	case lenient && !slices.ContainsFunc(c.list, func(v candidate) bool { return !v.header || hasPrefix(v.raw, keys.Prefixes()) }):
+		found.outcome, found.present = keyring.Missing, false
+	default:
+		found.outcome = keyring.Invalid
+	}
+	return found
 }
 
-// eachParameter calls f with the decoded name and value and the raw text of each
-// parameter. Text that cannot be decoded is taken as it is.
-func eachParameter(query string, f func(name, value, raw string)) {
-	for query != "" {
-		var raw string
-		raw, query, _ = strings.Cut(query, "&")
-		name, value, _ := strings.Cut(raw, "=")
-		f(unescape(name), unescape(value), raw)
-	}
-}
-
-func unescape(s string) string {
-	if u, err := url.QueryUnescape(s); err == nil {
-		return u
-	}
-	return s
+// hasPrefix reports whether a value begins with one of some prefixes.
+func hasPrefix(value string, prefixes []string) bool {
+	return slices.ContainsFunc(prefixes, func(p string) bool { return p != "" && strings.HasPrefix(value, p) })
 }

@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
+	"github.com/caddy-apikey/caddy-apikey/internal/api"
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 )
@@ -23,11 +24,11 @@ func init() {
 	caddy.RegisterModule(&Gate{})
 }
 
-// Gate is the handler "apikey": it lets a request through that carries a valid
-// API key, and refuses every other one.
+// Gate is the handler "apikey". It admits requests that carry a valid API key and
+// refuses all others.
 //
-// Once a gate has run, these placeholders are always set, to nothing where there
-// is no value:
+// After a gate has run, these placeholders are set. Those without a value are
+// empty:
 //
 // Placeholder | Description
 // ------------|------------
@@ -36,50 +37,56 @@ func init() {
 // `{http.auth.user.key_name}` | The name of the key
 // `{http.auth.user.tier}` | The owner's tier
 // `{http.auth.user.config}` | The configuration of the key
-// `{http.auth.user.permissions}` | The permissions of the key, as "resource:action" separated by blanks
+// `{http.auth.user.permissions}` | The permissions of the key, as "resource:action" separated by spaces
 // `{http.auth.user.metadata.*}` | A top-level field of the key's metadata
 // `{http.apikey.error.code}` | After a refusal, its code
 type Gate struct {
-	KeyPlaces
+	CredentialSources
 
-	// Configs are the configurations whose keys the gate lets in; a key of another
-	// one is unknown to it. Default: all.
+	// Configs are the configurations whose keys are accepted. A key of another
+	// configuration is refused like an unknown key. Default: all.
 	Configs []string `json:"configs,omitempty"`
 
-	// Require lists permissions that a key must all have. Default: none.
+	// Require lists permissions. A key must have all of them. Default: none.
 	Require []string `json:"require,omitempty"`
-	// RequireAny lists lists of permissions: a key must have one of each.
+	// RequireAny lists lists of permissions. A key must have at least one
+	// permission of each list. Default: none.
 	RequireAny [][]string `json:"require_any,omitempty"`
-	// Cost is how many credits and rate slots a request takes: an integer from
-	// 0, or a placeholder that holds one. 0 checks and takes nothing. Default: 1.
+	// Cost is the number of credits, and of requests in rate limits, that a request
+	// takes: an integer from 0, or a placeholder that holds one. With 0 a key is
+	// verified and nothing is taken. Default: 1.
 	Cost caddyhttp.WeakString `json:"cost,omitempty"`
 
-	// Secret is "check" to check X-API-Secret for keys that have a secret, or
-	// "required" to refuse keys that have none. Default: the header is not looked at.
+	// Secret is "check" to verify X-API-Secret for keys that have a secret, or
+	// "required" to also refuse keys that have none. Default: secrets are not
+	// verified.
 	Secret string `json:"secret,omitempty"`
-	// Optional lets requests without a key through, unauthenticated; a bad key
-	// is still refused. Default: false.
+	// Optional admits requests without a key as unauthenticated. A request with a
+	// bad key is still refused. Default: false.
 	Optional bool `json:"optional,omitempty"`
-	// Preflight lets CORS preflight requests through without a key. They are
-	// never charged and get no identity. Default: false.
+	// Preflight admits CORS preflight requests without a key. They are not charged
+	// and have no identity. Default: false.
 	Preflight bool `json:"preflight,omitempty"`
 	// KeepKey leaves the key in the request for the next handler. Default: false.
 	KeepKey bool `json:"keep_key,omitempty"`
-	// Session sets http.auth.user.*, unless the configuration of the key does not
-	// allow it. Default: true.
+	// Session sets the placeholders http.auth.user.*, unless the configuration of
+	// the key has session off. Default: true.
 	Session *bool `json:"session,omitempty"`
-	// IdentityHeaders are set on the request, after the client's own copies were removed.
+	// IdentityHeaders are set on the request. Headers of the same names that the
+	// client has sent are always removed. Default: none.
 	IdentityHeaders []IdentityHeader `json:"identity_headers,omitempty"`
-	// RateHeaders are "draft", "legacy", "both" or "off". Default: "draft".
+	// RateHeaders selects the rate limit headers of the response: "draft",
+	// "legacy", "both" or "off". Default: "draft".
 	RateHeaders string `json:"rate_headers,omitempty"`
-	// RefundOn lists status codes of what is behind the gate that give the
-	// request's credits back, once. Default: none.
+	// RefundOn lists status codes of the next handlers for which the credits of the
+	// request are refunded. Default: none.
 	RefundOn []int `json:"refund_on,omitempty"`
 
 	logger   *zap.Logger
-	alarms   *zap.Logger // logger, but for what may come with every request
+	alarms   *zap.Logger // logger with sampling, for messages that any request may cause
+	app      *App
 	keys     *keyring.Service
-	places   places
+	sources  sources
 	identity identity
 	request  keyring.Request // what all requests have in common
 	cost     string          // a placeholder; empty: request.Cost holds
@@ -92,53 +99,53 @@ func (*Gate) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "http.handlers.apikey", New: func() caddy.Module { return new(Gate) }}
 }
 
-// Provision checks the configuration and connects the gate to the keys.
+// Provision compiles the options and connects the gate to the keys.
 func (g *Gate) Provision(ctx caddy.Context) error {
 	g.logger = ctx.Logger()
 	g.alarms = sampled(g.logger)
-	if err := g.check(); err != nil {
+	if err := g.provisionRequest(); err != nil {
 		return err
 	}
-	mod, err := ctx.App("apikey")
+	app, err := appOf(ctx)
 	if err != nil {
-		return fmt.Errorf("loading the apikey app: %w", err)
-	}
-	app := mod.(*App)
-	g.keys = app.Service()
-	g.places, g.identity = newPlaces(app, &g.KeyPlaces), newIdentity(g.IdentityHeaders)
-	if err := errors.Join(g.checkPlaces(), checkKnown(g.keys, g.Configs)); err != nil {
 		return err
 	}
-	g.places.shaped = func(raw string) bool { return g.keys.HasShape(raw, g.Configs) }
-	app.exposed.add(ctx, &g.places, g.Secret != "")
-	app.secrets.gates = append(app.secrets.gates, asking{g.Secret, g.Configs})
+	g.sources, g.identity = newSources(app, &g.CredentialSources), newIdentity(g.IdentityHeaders)
+	if err := g.sources.checkServer(serverOf(ctx)); err != nil {
+		return err
+	}
+	g.app, g.keys = app, app.register(ctx, handler{kind: gateHandler, sources: g.sources, secret: g.Secret, configs: g.Configs})
 	g.session = g.Session == nil || *g.Session
-	g.provisionRequest()
 	g.ownBody = inSubrouteWithErrors(ctx)
 	return nil
 }
 
-// provisionRequest fills in what all requests have in common. check has passed.
-func (g *Gate) provisionRequest() {
-	g.request = keyring.Request{
-		Cost: 1, CheckIP: true,
-		CheckSecret: g.Secret != "", RequireSecret: g.Secret == secretRequired,
-		Require: permissions(g.Require), ConfigIDs: g.Configs,
+// Validate implements caddy.Validator.
+func (g *Gate) Validate() error {
+	if err := g.check(); err != nil {
+		return err
 	}
-	for _, list := range g.RequireAny {
-		g.request.RequireAny = append(g.request.RequireAny, permissions(list))
+	if err := errors.Join(g.checkSources(), checkKnown(g.keys, g.Configs)); err != nil {
+		return err
 	}
-	if cost := string(g.Cost); cost != "" {
-		if n, err := parseCost(cost); err == nil {
-			g.request.Cost = n
-		} else {
-			g.cost = cost
-		}
-	}
+	return g.app.openOnReload()
 }
 
-// sampled keeps a store that is away from filling the logs: of each message, the
-// first few in a second are printed.
+// provisionRequest compiles what all requests have in common.
+func (g *Gate) provisionRequest() (err error) {
+	g.request = keyring.Request{
+		CheckIP: true, CheckSecret: g.Secret != "", RequireSecret: g.Secret == secretRequired,
+		ConfigIDs: g.Configs,
+	}
+	if g.request.Require, g.request.RequireAny, err = g.permissions(); err != nil {
+		return err
+	}
+	g.request.Cost, g.cost, err = g.costs()
+	return err
+}
+
+// sampled returns a logger that writes only the first few of the same message in
+// a second, so that an unavailable store does not flood the logs.
 func sampled(logger *zap.Logger) *zap.Logger {
 	const each, first = time.Second, 5
 	return logger.WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core {
@@ -146,92 +153,136 @@ func sampled(logger *zap.Logger) *zap.Logger {
 	}))
 }
 
-func permissions(list []string) []key.Permission {
-	var ps []key.Permission
-	for _, s := range list {
-		p, _ := key.ParsePermission(s) // checked
-		ps = append(ps, p)
+// permissions parses the permissions that a key must have.
+func (g *Gate) permissions() (all []key.Permission, anyOf [][]key.Permission, err error) {
+	if all, err = parsePermissions(g.Require); err != nil {
+		return nil, nil, err
 	}
-	return ps
+	for _, list := range g.RequireAny {
+		if len(list) == 0 {
+			return nil, nil, errors.New("require_any: the list is empty, so no key would be accepted")
+		}
+		ps, err := parsePermissions(list)
+		if err != nil {
+			return nil, nil, err
+		}
+		anyOf = append(anyOf, ps)
+	}
+	return all, anyOf, nil
 }
 
-// ServeHTTP lets the request through or refuses it.
+func parsePermissions(list []string) ([]key.Permission, error) {
+	var ps []key.Permission
+	for _, s := range list {
+		p, err := key.ParsePermission(s)
+		if err != nil {
+			return nil, fmt.Errorf("permission: %w", err)
+		}
+		ps = append(ps, p)
+	}
+	return ps, nil
+}
+
+// costs returns what a request costs, or the placeholder that holds it.
+func (g *Gate) costs() (n int64, placeholder string, err error) {
+	cost := string(g.Cost)
+	switch {
+	case cost == "":
+		return 1, "", nil
+	case isPlaceholder(cost):
+		return 0, cost, nil
+	}
+	if n, err = parseCost(cost); err != nil {
+		err = fmt.Errorf("cost: %w, or a placeholder", err)
+	}
+	return n, "", err
+}
+
+// ServeHTTP admits the request or refuses it.
 func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	g.identity.strip(r)
 	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
-	v := visitOf(r, repl)
-	f := g.places.find(r, repl, v.admitted)
-	v.keyed = v.keyed || f.count > 0
-	if g.Preflight && isPreflight(r) {
-		g.clean(r, f)
+	s := stateOf(r, repl)
+	c := g.extract(r, repl, s)
+	if g.Preflight && api.IsPreflight(r) {
 		return next.ServeHTTP(w, r)
 	}
 	var d keyring.Decision
-	err := g.decide(r, repl, v, f, &d)
-	if errors.Is(err, errCost) {
-		v.withdraw(r, g.keys, g.alarms, keyring.Unavailable) // for no fault of the caller's
-		g.clean(r, f)
-		g.alarms.Error("the request was refused", zap.Error(err))
-		if g.mustAnswer(r) {
-			w.WriteHeader(http.StatusInternalServerError)
-			return nil
-		}
-		return caddyhttp.Error(http.StatusInternalServerError, err)
-	}
-	if d.Outcome == keyring.Missing && g.Optional {
-		g.clean(r, f)
+	err := g.decide(r, s, &c, &d)
+	switch {
+	case errors.Is(err, errCost):
+		return g.fail(w, r, s, err)
+	case d.Outcome == keyring.Missing && g.Optional:
 		return next.ServeHTTP(w, r)
 	}
-	writeRateHeaders(w.Header(), g.RateHeaders, d.Limits, v.admitted)
+	writeRateHeaders(w.Header(), g.RateHeaders, d.Limits, s.admitted)
 	if d.Outcome != keyring.Allowed {
-		v.withdraw(r, g.keys, g.alarms, d.Outcome)
-		g.clean(r, f)
-		return g.refuse(w, r, v, &d, err)
+		return g.refuse(w, r, s, &d, err)
 	}
-	v.admit(repl, &d, g.session && d.Session(), g.places.ambient())
+	s.admit(repl, &d, g.session && d.Session(), g.sources.ambient())
 	g.identity.set(r, repl)
-	g.clean(r, f)
 	if g.RefundOn == nil {
 		return next.ServeHTTP(w, r)
 	}
-	return g.serveRefunding(w, r, next, v)
+	return g.serveRefunding(w, r, next, s)
 }
 
-// decide asks the keyring. Where another gate has let the request in before, its
-// decision holds, and only what is new here is checked and taken.
-func (g *Gate) decide(r *http.Request, repl *caddy.Replacer, v *visit, f found, d *keyring.Decision) error {
-	if d.Outcome = v.presented(f); d.Outcome != keyring.Allowed {
-		return nil
+// extract finds the key and the secret, and removes them from the request.
+func (g *Gate) extract(r *http.Request, repl *caddy.Replacer, s *requestState) choice {
+	var found candidates
+	g.sources.find(r, repl, &found)
+	c := s.choose(r.Context(), g.keys, &found, g.Optional)
+	s.keyed = s.keyed || c.present
+	s.findSecret(r, c.secret)
+	if g.cost != "" { // it may depend on what is removed
+		c.cost = repl.ReplaceAll(g.cost, "")
+	}
+	if g.KeepKey {
+		filterTrailer(r, g.identity.stripTrailer)
+		return c
+	}
+	m := remover{&g.sources, c.raw, g.keys.Prefixes()}
+	m.remove(r)
+	filterTrailer(r, func(trailer http.Header) {
+		g.identity.stripTrailer(trailer)
+		m.removeTrailer(trailer)
+	})
+	return c
+}
+
+// decide writes the decision about the request into d, which is zero.
+func (g *Gate) decide(r *http.Request, s *requestState, c *choice, d *keyring.Decision) error {
+	if c.outcome != keyring.Allowed {
+		*d = keyring.Refusal(c.outcome)
+		return c.err
 	}
 	q := g.request
-	if q.CheckSecret {
-		q.Secret = v.secretOf(r)
+	q.Secret, q.ClientIP, q.EarlyData, q.Counted = s.secret, s.clientIP(), isEarlyData(r), &s.counted
+	if g.cost == "" {
+		return s.verify(r.Context(), g.keys, c.raw, &q, d)
 	}
-	q.ClientIP = v.clientIP()
-	q.Counted = &v.counted
-	if g.cost != "" {
-		n, err := parseCost(repl.ReplaceAll(g.cost, ""))
-		if err != nil {
-			return g.costless(r, v, f, &q, d)
-		}
-		q.Cost = n
+	var err error
+	if q.Cost, err = parseCost(c.cost); err == nil {
+		return s.verify(r.Context(), g.keys, c.raw, &q, d)
 	}
-	return v.ask(r.Context(), g.keys, f, &q, d)
-}
-
-// costless decides where the cost cannot be told: a caller without a good key
-// hears about the key, and takes no part in our log.
-func (g *Gate) costless(r *http.Request, v *visit, f found, q *keyring.Request, d *keyring.Decision) error {
+	// The cost is not known. A caller without a valid key is refused for that, and
+	// must not be able to fill the log.
 	q.Cost, q.DryRun = 0, true
-	err := v.ask(r.Context(), g.keys, f, q, d)
-	if err == nil && d.Outcome == keyring.Allowed {
-		err = fmt.Errorf("%w: %q gives no integer from 0 on", errCost, g.cost)
+	if err := s.verify(r.Context(), g.keys, c.raw, &q, d); err != nil || d.Outcome != keyring.Allowed {
+		return err
 	}
-	return err
+	return fmt.Errorf("%w: the value of %s %w", errCost, g.cost, err)
 }
 
-// errCost is a cost that cannot be told. It names the placeholder, not its value.
-var errCost = errors.New("cost of the request")
+// isEarlyData reports whether a request came in TLS early data (RFC 8446, section
+// 2.3; RFC 8470): anybody may have replayed it, and its source address is not proven.
+func isEarlyData(r *http.Request) bool {
+	return r.TLS != nil && !r.TLS.HandshakeComplete || r.Header.Get("Early-Data") == "1"
+}
+
+// errCost is the error for a cost that is not known. It names the placeholder, not
+// its value.
+var errCost = errors.New("cost")
 
 func parseCost(s string) (int64, error) {
 	n, err := strconv.ParseInt(s, 10, 64)
@@ -241,26 +292,9 @@ func parseCost(s string) (int64, error) {
 	return n, nil
 }
 
-// clean removes the key and the secret from the request.
-func (g *Gate) clean(r *http.Request, f found) {
-	if g.KeepKey {
-		return
-	}
-	g.places.remove(r, f)
-	if g.request.CheckSecret {
-		delete(r.Header, secretHeader)
-	}
-}
-
-// isPreflight tells a real CORS preflight from any other OPTIONS request.
-func isPreflight(r *http.Request) bool {
-	return r.Method == http.MethodOptions && r.Header.Get("Origin") != "" &&
-		r.Header.Get("Access-Control-Request-Method") != ""
-}
-
 // serveRefunding calls the next handler and gives the credits back if it answers
 // with one of the statuses that say so.
-func (g *Gate) serveRefunding(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, v *visit) error {
+func (g *Gate) serveRefunding(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, s *requestState) error {
 	sw := &statusWriter{ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}}
 	err := next.ServeHTTP(sw, r)
 	status := sw.status
@@ -273,8 +307,8 @@ func (g *Gate) serveRefunding(w http.ResponseWriter, r *http.Request, next caddy
 	}
 	if slices.Contains(g.RefundOn, status) {
 		// The client may be gone; its credits come back all the same.
-		if rerr := g.keys.Refund(context.WithoutCancel(r.Context()), &v.decision); rerr != nil {
-			g.alarms.Error("credits were not given back", zap.Error(rerr), zap.String("key_id", v.decision.Key().ID))
+		if rerr := g.keys.Refund(context.WithoutCancel(r.Context()), &s.decision); rerr != nil {
+			g.alarms.Error("credits were not given back", zap.Error(rerr), zap.String("key_id", s.decision.Key().ID))
 		}
 	}
 	return err
@@ -300,43 +334,18 @@ func (w *statusWriter) Write(b []byte) (int, error) {
 	return w.ResponseWriterWrapper.Write(b)
 }
 
-// check reports what could never work. It looks at the fields alone, so that the
-// Caddyfile can call it after each option and name the line.
+// check validates each field on its own. The Caddyfile parser calls it after each
+// option, so that an error names the line of the option.
 func (g *Gate) check() error {
-	if err := g.KeyPlaces.check(); err != nil {
+	if err := g.CredentialSources.check(); err != nil {
 		return err
 	}
-	if slices.ContainsFunc(g.RequireAny, func(list []string) bool { return len(list) == 0 }) {
-		return errors.New("require_any: a list without permissions lets nobody in")
+	if _, _, err := g.permissions(); err != nil {
+		return err
 	}
-	for _, list := range append([][]string{g.Require}, g.RequireAny...) {
-		if _, err := key.ParsePermissions(list); err != nil {
-			return fmt.Errorf("permission: %w", err)
-		}
+	if _, _, err := g.costs(); err != nil {
+		return err
 	}
-	if cost := string(g.Cost); cost != "" && !isPlaceholder(cost) {
-		if _, err := parseCost(cost); err != nil {
-			return fmt.Errorf("cost: %w, or a placeholder", err)
-		}
-	}
-	return errors.Join(g.checkWords(), checkConfigList(g.Configs), checkIdentity(g.IdentityHeaders, g.Headers))
-}
-
-// checkPlaces reports what could never work once it is known what the app says.
-func (g *Gate) checkPlaces() error {
-	if g.places.none() {
-		return errNoPlace
-	}
-	for i := range g.identity {
-		name := g.identity[i].canonical
-		if slices.Contains(g.places.headers, name) || name == "Cookie" && g.places.cookie != "" {
-			return fmt.Errorf("identity_header: %s is the place of a credential", name)
-		}
-	}
-	return nil
-}
-
-func (g *Gate) checkWords() error {
 	if err := checkSecret(g.Secret); err != nil {
 		return err
 	}
@@ -346,6 +355,20 @@ func (g *Gate) checkWords() error {
 	for _, status := range g.RefundOn {
 		if status < 200 || status > 599 {
 			return errors.New("refund_on: must be status codes from 200 to 599")
+		}
+	}
+	return errors.Join(checkConfigList(g.Configs), checkIdentity(g.IdentityHeaders, g.Headers))
+}
+
+// checkSources validates the credential sources together with those of the app.
+func (g *Gate) checkSources() error {
+	if g.sources.none() {
+		return errNoSource
+	}
+	for i := range g.identity {
+		name := g.identity[i].canonical
+		if slices.Contains(g.sources.headers, name) || name == "Cookie" && g.sources.cookie != "" {
+			return fmt.Errorf("identity_header: %s carries a credential", name)
 		}
 	}
 	return nil
@@ -358,6 +381,7 @@ func isPlaceholder(s string) bool {
 // Interface guards
 var (
 	_ caddy.Provisioner           = (*Gate)(nil)
+	_ caddy.Validator             = (*Gate)(nil)
 	_ caddyhttp.MiddlewareHandler = (*Gate)(nil)
 	_ http.ResponseWriter         = (*statusWriter)(nil)
 )

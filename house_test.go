@@ -2,7 +2,10 @@ package apikey
 
 import (
 	"encoding/json"
+	"os"
 	"os/exec"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -20,15 +23,15 @@ var mayImport = map[string][]string{
 	"/store/storetest":         {"/store", "/key", "/ratelimit"},
 	"/keyring":                 {"/store", "/key", "/ratelimit"},
 	"/redact":                  {"/key", "http", "caddy"},
-	"/internal/caller":         {"/keyring", "/key", "http"},
-	"/internal/strictjson":     {"http"},
-	"/internal/api/rest":       {"/internal/caller", "/internal/strictjson", "/keyring", "/store", "/key", "http"},
-	"/internal/api/betterauth": {"/internal/caller", "/internal/strictjson", "/keyring", "/store", "/key", "http"},
-	"/internal/api/admin":      {"/internal/strictjson", "/keyring", "/store", "/key", "/ratelimit", "http"},
-	"/internal/betterauthdb":   {"/internal/api/admin", "/key", "sql"},
-	"/internal/cli":            {"/internal/api/admin", "/internal/betterauthdb", "/key", "http"},
-	"":                         {"/internal/caller", "/internal/strictjson", "/internal/api/rest", "/internal/api/betterauth", "/internal/api/admin", "/internal/cli", "/redact", "/keyring", "/store/sqlite", "/store", "/key", "/ratelimit", "http", "caddy"},
+	"/internal/api":            {"/keyring", "/store", "/key", "http"},
+	"/internal/api/rest":       {"/internal/api", "/keyring", "/store", "/key", "http"},
+	"/internal/api/betterauth": {"/internal/api", "/keyring", "/store", "/key", "http"},
+	"/internal/api/admin":      {"/internal/api", "/keyring", "/store", "/key", "/ratelimit", "http"},
+	"/internal/betterauthdb":   {"/internal/api", "/internal/api/admin", "/key", "sql"},
+	"/internal/cli":            {"/internal/api", "/internal/api/admin", "/internal/betterauthdb", "/key", "http"},
+	"":                         {"/internal/api", "/internal/api/rest", "/internal/api/betterauth", "/internal/api/admin", "/internal/cli", "/redact", "/keyring", "/store/sqlite", "/store", "/key", "/ratelimit", "http", "caddy"},
 	"/cmd/caddy":               {"", "caddy"},
+	"/e2e":                     {"/internal/api", "/internal/api/admin", "/internal/api/rest", "/internal/api/betterauth", "/key", "sql", "http", "caddy"},
 	"/bench":                   {},
 	"/bench/load":              {"", "/keyring", "/key", "http", "caddy"},
 }
@@ -43,14 +46,15 @@ var outsiders = map[string]string{
 
 // TestWhoKnowsWhom holds the import rule of the house.
 func TestWhoKnowsWhom(t *testing.T) {
-	out, err := exec.Command("go", "list", "-json=ImportPath,Imports", "./...").Output()
+	out, err := exec.Command("go", "list", "-json=ImportPath,Imports,TestImports", "./...").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
 	for dec := json.NewDecoder(strings.NewReader(string(out))); dec.More(); {
 		var p struct {
-			ImportPath string
-			Imports    []string
+			ImportPath  string
+			Imports     []string
+			TestImports []string
 		}
 		if err := dec.Decode(&p); err != nil {
 			t.Fatal(err)
@@ -60,7 +64,11 @@ func TestWhoKnowsWhom(t *testing.T) {
 		if !ok {
 			t.Errorf("%s has no entry in mayImport", p.ImportPath)
 		}
-		for _, path := range p.Imports {
+		imports := p.Imports
+		if name == "/e2e" { // only tests, which must not look inside
+			imports = append(imports, p.TestImports...)
+		}
+		for _, path := range imports {
 			if known, ours := knows(path); ours && !slices.Contains(allowed, known) {
 				t.Errorf("%s must not import %s", p.ImportPath, path)
 			}
@@ -84,7 +92,11 @@ func knows(path string) (string, bool) {
 // TestPureDependencies keeps Caddy and SQL out of the packages below, however
 // they might come in.
 func TestPureDependencies(t *testing.T) {
-	for _, p := range []string{"./key", "./ratelimit", "./store", "./keyring", "./internal/api/admin", "./internal/api/rest", "./internal/api/betterauth"} {
+	for name, allowed := range mayImport {
+		if slices.Contains(allowed, "caddy") || slices.Contains(allowed, "sql") || strings.Contains(name, "/store/") || name == "/bench" || name == "/internal/cli" {
+			continue
+		}
+		p := "." + name
 		out, err := exec.Command("go", "list", "-deps", p).Output()
 		if err != nil {
 			t.Fatal(err)
@@ -93,6 +105,40 @@ func TestPureDependencies(t *testing.T) {
 			path = strings.TrimSpace(path)
 			if strings.HasPrefix(path, "github.com/caddyserver/caddy") || path == "database/sql" || strings.HasPrefix(path, "modernc.org/") {
 				t.Errorf("%s depends on %s", p, path)
+			}
+		}
+	}
+}
+
+// TestArchitecture: the files and folders that docs/architecture.md names exist, and
+// its picture leaves out no package.
+func TestArchitecture(t *testing.T) {
+	page, err := os.ReadFile("docs/architecture.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(page), "```\n")
+	picture, prose, _ := strings.Cut(rest, "```\n")
+	drawn := map[string]bool{"/bench/load": true, "/store/storetest": true} // named in the lines of their parents
+	for line := range strings.Lines(picture) {
+		names, _, _ := strings.Cut(strings.TrimSpace(line), "  ")
+		for name := range strings.FieldsSeq(names) {
+			if found, err := filepath.Glob(name); err != nil || found == nil {
+				t.Errorf("the picture shows %s, which does not exist", name)
+			}
+			drawn["/"+strings.TrimSuffix(name, "/")] = true
+		}
+	}
+	for name := range mayImport {
+		if name != "" && !drawn[name] {
+			t.Errorf("the picture does not show %s", name)
+		}
+	}
+	for _, m := range regexp.MustCompile("`([a-z/_]+\\.go)`").FindAllStringSubmatch(prose, -1) {
+		beside := filepath.Join("internal/api/admin", m[1])
+		if _, err := os.Stat(m[1]); err != nil {
+			if _, err := os.Stat(beside); err != nil {
+				t.Errorf("%s does not exist", m[1])
 			}
 		}
 	}

@@ -10,12 +10,13 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// IdentityHeader is a request header that tells the next handler who calls.
+// IdentityHeader is a request header that identifies the caller to the next
+// handler.
 type IdentityHeader struct {
-	// Name of the header.
+	// Name is the name of the header. Required.
 	Name string `json:"name"`
-	// Value of the header; placeholders are replaced. Where it is empty, the
-	// header is not set.
+	// Value is the value of the header, in which placeholders are replaced. If the
+	// result is empty, the header is not set. Required.
 	Value string `json:"value"`
 }
 
@@ -44,14 +45,16 @@ func checkIdentity(headers []IdentityHeader, keyHeaders []string) error {
 		}
 		canonical := http.CanonicalHeaderKey(h.Name)
 		switch {
+		case strings.ContainsAny(h.Name, "_."):
+			return fmt.Errorf(`identity_header: %s must be written with "-": applications may take "_" and "." for it, and Caddy drops such headers`, h.Name)
 		case seen[canonical]:
-			return fmt.Errorf("identity_header: %s stands twice", canonical)
+			return fmt.Errorf("identity_header: %s already specified", canonical)
 		case h.Value == "":
 			return fmt.Errorf("identity_header: %s has no value", canonical)
 		case strings.ContainsAny(h.Value, "\r\n\x00"):
 			return fmt.Errorf("identity_header: the value of %s contains a control character", canonical)
 		case canonical == secretHeader || canonical == "Authorization" || slices.ContainsFunc(keyHeaders, func(n string) bool { return strings.EqualFold(n, canonical) }):
-			return fmt.Errorf("identity_header: %s is the place of a credential", canonical)
+			return fmt.Errorf("identity_header: %s carries a credential", canonical)
 		}
 		seen[canonical] = true
 	}
@@ -74,8 +77,8 @@ func (id identity) has(name string) bool {
 	return false
 }
 
-// strip removes the client's own copies from headers, from the list of headers
-// that Connection makes a proxy drop, and from trailers.
+// strip removes the client's own copies from headers, and their names from the list of
+// headers that Connection makes a proxy drop.
 func (id identity) strip(r *http.Request) {
 	if len(id) == 0 {
 		return
@@ -86,10 +89,6 @@ func (id identity) strip(r *http.Request) {
 		}
 	}
 	id.stripConnection(r)
-	if r.Trailer != nil {
-		id.stripTrailer(r.Trailer)
-		r.Body = &trailerStripper{ReadCloser: r.Body, id: id, trailer: r.Trailer}
-	}
 }
 
 // stripConnection keeps a client from having our header dropped by naming it in
@@ -119,25 +118,33 @@ func (id identity) stripTrailer(trailer http.Header) {
 	}
 }
 
-// trailerStripper removes identity headers from the trailer when it arrives,
-// which is when the body ends, announced or not.
-type trailerStripper struct {
-	io.ReadCloser
-	id      identity
-	trailer http.Header
+// filterTrailer removes what must not reach the next handler from the trailer: now, and
+// again when it arrives, which is when the body ends.
+func filterTrailer(r *http.Request, remove func(http.Header)) {
+	if r.Trailer == nil {
+		return
+	}
+	remove(r.Trailer)
+	r.Body = &trailerFilter{r.Body, r.Trailer, remove}
 }
 
-func (s *trailerStripper) Read(p []byte) (int, error) {
-	n, err := s.ReadCloser.Read(p)
+type trailerFilter struct {
+	io.ReadCloser
+	trailer http.Header
+	remove  func(http.Header)
+}
+
+func (f *trailerFilter) Read(p []byte) (int, error) {
+	n, err := f.ReadCloser.Read(p)
 	if err != nil {
-		s.id.stripTrailer(s.trailer)
+		f.remove(f.trailer)
 	}
 	return n, err
 }
 
-func (s *trailerStripper) Close() error {
-	err := s.ReadCloser.Close()
-	s.id.stripTrailer(s.trailer)
+func (f *trailerFilter) Close() error {
+	err := f.ReadCloser.Close()
+	f.remove(f.trailer)
 	return err
 }
 

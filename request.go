@@ -13,23 +13,23 @@ import (
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 )
 
-// visit is what the gates and the self-service API know of one request. It lives
-// with the request through rewrites, retries and error routes, so that the request
-// is charged once.
-type visit struct {
+// requestState is what the gates and the self-service API know of one request. It
+// stays with the request through rewrites, retries and error routes, so that the
+// request is verified and charged once.
+type requestState struct {
 	vars     map[string]any // the variables of the request
-	admitted bool           // decision let it in
+	keyed    bool           // a gate has found a key, good or bad, and may have removed it
+	secret   string         // the last that was found, and may have been removed
+	admitted bool           // decision has admitted the request
 	decision keyring.Decision
 	counted  keyring.Counted
-	keyed    bool            // a gate has found a key, good or bad, and may have removed it
-	session  bool            // http.auth.user.* speaks of the key
-	ambient  bool            // the key came from where browsers put it by themselves
-	refusal  keyring.Outcome // why a gate refused it; Allowed: none did
-	secret   string
+	session  bool            // http.auth.user.* is the identity of the key
+	ambient  bool            // the key came from a source that browsers fill by themselves
+	refusal  keyring.Outcome // why a gate has refused the request; Allowed: none has
 }
 
-// visitVar is the request variable that holds the visit.
-const visitVar = "apikey.visit"
+// stateVar is the request variable that holds the state.
+const stateVar = "apikey.state"
 
 const (
 	userPrefix     = "http.auth.user."
@@ -37,136 +37,117 @@ const (
 	codeName       = "http.apikey.error.code"
 )
 
-// visitOf returns the visit of a request, and begins one where there is none.
-func visitOf(r *http.Request, repl *caddy.Replacer) *visit {
+// stateOf returns the state of a request, and creates it for the first handler.
+func stateOf(r *http.Request, repl *caddy.Replacer) *requestState {
 	vars := r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any)
-	if v, ok := vars[visitVar].(*visit); ok {
-		return v
+	if s, ok := vars[stateVar].(*requestState); ok {
+		return s
 	}
-	v := &visit{vars: vars}
-	vars[visitVar] = v
-	repl.Map(v.placeholder)
-	return v
+	s := &requestState{vars: vars}
+	vars[stateVar] = s
+	repl.Map(s.placeholder)
+	return s
 }
 
-// clientIP is who calls, as far as Caddy trusts what it was told.
-func (v *visit) clientIP() netip.Addr {
-	s, _ := v.vars[caddyhttp.ClientIPVarKey].(string)
-	ip, _ := netip.ParseAddr(s) // what is no address is in no network
+// clientIP is the address of the client, as far as Caddy trusts what it was told.
+func (s *requestState) clientIP() netip.Addr {
+	text, _ := s.vars[caddyhttp.ClientIPVarKey].(string)
+	ip, _ := netip.ParseAddr(text) // what is no address is in no network
 	return ip
 }
 
-// presented says what can be told before a key is looked at: Missing, Ambiguous
-// where there are several, else Allowed. A gate may have found, and removed, the
-// key before.
-func (v *visit) presented(f found) keyring.Outcome {
+// severalSecrets stands for more than one secret. It fits no key.
+const severalSecrets = "\x00"
+
+// findSecret remembers the secret that the request carries in its header, or beside
+// the key: a gate removes it before a later one asks for it.
+func (s *requestState) findSecret(r *http.Request, beside string) {
+	found := r.Header[secretHeader]
 	switch {
-	case f.count > 1 || f.count == 1 && v.admitted && !v.decision.Opens(f.raw):
-		return keyring.Ambiguous
-	case f.count == 0 && !v.admitted:
-		return keyring.Missing
+	case len(found) > 1, len(found) == 1 && beside != "" && found[0] != beside:
+		s.secret = severalSecrets
+	case len(found) == 1:
+		s.secret = found[0]
+	case beside != "":
+		s.secret = beside
 	}
-	return keyring.Allowed
 }
 
-// ask asks the keyring. Where a gate has let the request in before, its decision
-// holds, and only what is new in q is checked and taken.
-func (v *visit) ask(ctx context.Context, keys *keyring.Service, f found, q *keyring.Request, d *keyring.Decision) error {
-	if v.admitted {
-		return keys.Again(ctx, &v.decision, q, d)
+// verify decides about a raw key. Where an earlier gate has admitted the request, its
+// decision holds, and only what q adds to it is checked and taken.
+func (s *requestState) verify(ctx context.Context, keys *keyring.Service, raw string, q *keyring.Request, d *keyring.Decision) error {
+	if s.admitted {
+		return keys.Again(ctx, &s.decision, q, d)
 	}
-	return keys.VerifyInto(ctx, f.raw, q, d)
+	return keys.VerifyInto(ctx, raw, q, d)
 }
 
-// withdraw takes back what was charged and counted for a request that is refused
-// after all, as o says.
-func (v *visit) withdraw(r *http.Request, keys *keyring.Service, log *zap.Logger, o keyring.Outcome) {
-	if !v.admitted {
+// admit records that a decision has admitted the request. ambient: see sources.
+func (s *requestState) admit(repl *caddy.Replacer, d *keyring.Decision, session, ambient bool) {
+	s.admitted, s.decision, s.refusal = true, *d, keyring.Allowed
+	s.ambient = s.ambient || ambient
+	if !session || s.session {
 		return
 	}
-	v.admitted = false
-	keys.Recount(&v.counted, o)
-	if err := keys.Withdraw(context.WithoutCancel(r.Context()), &v.decision); err != nil {
-		log.Error("credits were not given back", zap.Error(err), zap.String("key_id", v.decision.Key().ID))
-	}
-}
-
-// admit notes that a gate has let the request in. ambient: see places.
-func (v *visit) admit(repl *caddy.Replacer, d *keyring.Decision, session, ambient bool) {
-	v.admitted, v.decision, v.refusal = true, *d, keyring.Allowed
-	v.ambient = v.ambient || ambient
-	if !session || v.session {
-		return
-	}
-	v.session = true
-	// What an authenticator in front of the gate has set must not stand beside
-	// the identity of the key.
+	s.session = true
+	// What an authenticator in front of the gate has set must not remain beside the
+	// identity of the key.
 	repl.DeleteByPrefix(userPrefix)
 }
 
-// twoSecrets stands for more than one secret, which is none: it fits no key.
-const twoSecrets = "\x00"
-
-// secretOf returns the secret that the request carries, also after a gate has
-// removed it.
-func (v *visit) secretOf(r *http.Request) string {
-	switch s := r.Header[secretHeader]; len(s) {
-	case 0:
-	case 1:
-		v.secret = s[0]
-	default:
-		return twoSecrets
+// cancel takes back what was charged and counted for a request that is refused after
+// all, with the outcome o.
+func (s *requestState) cancel(r *http.Request, keys *keyring.Service, log *zap.Logger, o keyring.Outcome) {
+	if !s.admitted {
+		return
 	}
-	return v.secret
+	s.admitted = false
+	keys.Recount(&s.counted, o)
+	if err := keys.Withdraw(context.WithoutCancel(r.Context()), &s.decision); err != nil {
+		log.Error("credits were not given back", zap.Error(err), zap.String("key_id", s.decision.Key().ID))
+	}
 }
 
-// placeholder provides the placeholders of the gate. Those of another
-// authenticator are set apart and win.
-func (v *visit) placeholder(name string) (any, bool) {
+// placeholder provides the placeholders of the gate. What another authenticator has
+// set takes precedence.
+func (s *requestState) placeholder(name string) (any, bool) {
 	if name == codeName {
-		return v.refusal.Code(), true
+		return s.refusal.Code(), true
 	}
 	field, ok := strings.CutPrefix(name, userPrefix)
 	if !ok {
 		return nil, false
 	}
 	if metadata, ok := strings.CutPrefix(field, metadataPrefix); ok {
-		if !v.session {
+		if !s.session {
 			return "", true
 		}
-		return v.decision.Metadata(metadata), true
+		return s.decision.Metadata(metadata), true
 	}
-	return v.field(field)
-}
-
-func (v *visit) field(name string) (any, bool) {
-	switch name {
-	case "id", "key_id", "key_name", "tier", "config", "permissions":
-	default:
+	read, ok := userFields[field]
+	if !ok {
 		return nil, false
 	}
-	if !v.session {
+	if !s.session {
 		return "", true
 	}
-	k := v.decision.Key()
-	switch name {
-	case "id":
-		return k.UserID, true
-	case "key_id":
-		return k.ID, true
-	case "key_name":
-		if k.Name == nil {
-			return "", true
-		}
-		return *k.Name, true
-	case "config":
-		return k.ConfigID, true
-	case "permissions":
-		return v.decision.Permissions(), true
-	default: // tier
-		return v.decision.Tier(), true
-	}
+	return read(&s.decision), true
 }
 
-// String keeps the visit out of {http.vars.*}.
-func (*visit) String() string { return "" }
+// userFields are the placeholders below http.auth.user. A new one is a row.
+var userFields = map[string]func(*keyring.Decision) string{
+	"id":     func(d *keyring.Decision) string { return d.Key().UserID },
+	"key_id": func(d *keyring.Decision) string { return d.Key().ID },
+	"key_name": func(d *keyring.Decision) string {
+		if name := d.Key().Name; name != nil {
+			return *name
+		}
+		return ""
+	},
+	"tier":        (*keyring.Decision).Tier,
+	"config":      func(d *keyring.Decision) string { return d.Key().ConfigID },
+	"permissions": (*keyring.Decision).Permissions,
+}
+
+// String keeps the state out of {http.vars.*}.
+func (*requestState) String() string { return "" }

@@ -6,12 +6,13 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 
-	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
+	"github.com/caddy-apikey/caddy-apikey/internal/api"
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 )
 
@@ -26,7 +27,7 @@ type problem struct {
 
 // problems are the bodies of all refusals, without the end that depends on the
 // request.
-var problems = sync.OnceValue(func() (all [keyring.Unavailable + 1][]byte) {
+var problems = sync.OnceValue(func() (all [keyring.NumOutcomes][]byte) {
 	for i := range all {
 		o := keyring.Outcome(i)
 		body, _ := json.Marshal(problem{o.Status(), http.StatusText(o.Status()), o.Title(), o.Code()}) // strings and numbers
@@ -57,21 +58,22 @@ func (h *headers) set(name, value string) {
 	h.Header[name] = h.values[n-1 : n : n]
 }
 
-// refuse answers a request that may not pass. Where an error route is there for
-// it, the error goes there; else the body is ours.
-func (g *Gate) refuse(w http.ResponseWriter, r *http.Request, v *visit, d *keyring.Decision, err error) error {
-	v.refusal = d.Outcome
+// refuse answers a request that is not admitted. Where an error route handles it, the
+// error goes there; else the body is ours.
+func (g *Gate) refuse(w http.ResponseWriter, r *http.Request, s *requestState, d *keyring.Decision, err error) error {
+	s.cancel(r, g.keys, g.alarms, d.Outcome)
+	s.refusal = d.Outcome
 	logRefusal(r, g.logger, g.alarms, d, err)
 	h, status, retryAfter := headers{w.Header(), make([]string, 0, 5)}, d.Outcome.Status(), int64(0)
 	if d.Waitable {
-		retryAfter = max(1, seconds(d.Wait))
+		retryAfter = api.Seconds(d.Wait)
 		h.set("Retry-After", strconv.FormatInt(retryAfter, 10))
 	}
 	if status == http.StatusUnauthorized {
-		h.set("Www-Authenticate", g.places.challenge(d.Outcome))
+		h.Header["Www-Authenticate"] = g.sources.challenges(d.Outcome)
 	}
-	// An error of Caddy's costs as much as all the rest here: it is made only for
-	// somebody who may want it.
+	// An error of Caddy's costs as much as all the rest here, so it is only made where
+	// an error route may want it.
 	if hasErrorRoutes(r) && !g.mustAnswer(r) {
 		if refusal := caddyhttp.Error(status, errors.New(d.Outcome.Code())); errorRouteMatches(r, refusal) {
 			return refusal
@@ -86,7 +88,19 @@ func (g *Gate) refuse(w http.ResponseWriter, r *http.Request, v *visit, d *keyri
 	return nil
 }
 
-// logRefusal says why a request was refused: to alarms where we are to blame.
+// fail answers a request that cannot be decided about because the configuration is
+// wrong. The caller pays nothing for that.
+func (g *Gate) fail(w http.ResponseWriter, r *http.Request, s *requestState, err error) error {
+	s.cancel(r, g.keys, g.alarms, keyring.Unavailable)
+	g.alarms.Error("the request was refused", zap.Error(err))
+	if g.mustAnswer(r) {
+		w.WriteHeader(http.StatusInternalServerError)
+		return nil
+	}
+	return caddyhttp.Error(http.StatusInternalServerError, err)
+}
+
+// logRefusal logs why a request was refused: as an error where the server is to blame.
 func logRefusal(r *http.Request, logger, alarms *zap.Logger, d *keyring.Decision, err error) {
 	if err != nil && r.Context().Err() == nil { // else the client has gone
 		alarms.Error("a key could not be checked", zap.Error(err))
@@ -101,104 +115,117 @@ func logRefusal(r *http.Request, logger, alarms *zap.Logger, d *keyring.Decision
 	}
 }
 
-// challenge is the value of WWW-Authenticate (RFC 6750, section 3: no error
-// where nothing was sent).
-func (p *places) challenge(o keyring.Outcome) string {
-	switch {
-	case o == keyring.Missing && p.bearer:
-		return "Bearer"
-	case o == keyring.Missing:
-		return "APIKey"
-	case p.bearer:
-		return `Bearer error="invalid_token"`
-	default:
-		return `APIKey error="invalid_token"`
+// challenges returns the values of WWW-Authenticate: one for each scheme, in the order
+// of the option.
+func (p *sources) challenges(o keyring.Outcome) []string {
+	if len(p.schemes) == 0 {
+		return []string{challenge("APIKey", o)}
+	}
+	list := make([]string, len(p.schemes))
+	for i, scheme := range p.schemes {
+		list[i] = challenge(scheme, o)
+	}
+	return list
+}
+
+func challenge(scheme string, o keyring.Outcome) string {
+	if strings.EqualFold(scheme, basicScheme) {
+		return scheme + ` realm="api"` // RFC 7617 has no error
+	}
+	if parameter := o.Challenge(); parameter != "" {
+		return scheme + " " + parameter
+	}
+	return scheme
+}
+
+// The choices of rate_headers.
+const (
+	rateDraft  = "draft"
+	rateLegacy = "legacy"
+	rateBoth   = "both"
+	rateOff    = "off"
+)
+
+// maxInteger is the largest integer of a structured field (RFC 9651, 3.3.1).
+const maxInteger = 999_999_999_999_999
+
+// writeRateHeaders tells the client where it stands. again: an earlier gate may
+// have said so before this one took more; what it wrote must not stay.
+func writeRateHeaders(h http.Header, which string, limits []keyring.Limit, again bool) {
+	if len(limits) == 0 {
+		return
+	}
+	if which == "" || which == rateDraft || which == rateBoth || again && h["Ratelimit"] != nil {
+		writeDraft(h, limits)
+	}
+	if which == rateLegacy || which == rateBoth || again && h["X-Ratelimit-Limit"] != nil {
+		writeLegacy(h, limits)
 	}
 }
 
-// mustAnswer reports whether an error that the gate returned might not end the
-// request.
-func (g *Gate) mustAnswer(r *http.Request) bool {
-	if g.ownBody {
-		return true
-	}
-	// A named route knows nothing of the subroutes that invoke it.
-	srv, ok := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
-	if !ok || len(srv.NamedRoutes) == 0 {
-		return false
-	}
-	for _, route := range srv.NamedRoutes {
-		if catchErrors(caddyhttp.RouteList{*route}) {
-			return true
+// writeDraft writes draft-ietf-httpapi-ratelimit-headers in the form it has had
+// since version 08: two lists, an item for each limit. A client may go by any one
+// of them, so none shows more as remaining than all of them let pass.
+func writeDraft(h http.Header, limits []keyring.Limit) {
+	buf := make([]byte, 0, 512)
+	for i := range limits {
+		l := &limits[i]
+		buf = appendItem(buf, i, l.Name, ";q=", l.Quota)
+		if l.Window > 0 {
+			buf = appendInt(append(buf, ";w="...), seconds(l.Window))
 		}
 	}
-	return catchErrors(srv.Routes)
-}
-
-// catchErrors reports whether there is a subroute with error routes of its own.
-func catchErrors(routes caddyhttp.RouteList) bool {
-	for i := range routes {
-		for _, handler := range routes[i].Handlers {
-			if sub, ok := handler.(*caddyhttp.Subroute); ok && (sub.Errors != nil || catchErrors(sub.Routes)) {
-				return true
-			}
+	policies, least := len(buf), keyring.Least(limits)
+	for i := range limits {
+		l := &limits[i]
+		buf = appendItem(buf, i, l.Name, ";r=", least)
+		if l.Reset > 0 {
+			buf = appendInt(append(buf, ";t="...), seconds(l.Reset))
 		}
 	}
-	return false
+	// Both share their memory, for this is on the way of every request that passes.
+	// The keys are in canonical form, or other handlers would not find them.
+	text := string(buf)
+	values := []string{text[:policies], text[policies:]}
+	h["Ratelimit-Policy"], h["Ratelimit"] = values[:1:1], values[1:]
 }
 
-// hasErrorRoutes reports whether an error could reach an error route at all.
-func hasErrorRoutes(r *http.Request) bool {
-	ctx := r.Context()
-	if ctx.Value(caddyhttp.ErrorCtxKey) != nil {
-		return false // this gate sits in an error route itself
+func appendItem(buf []byte, i int, name, parameter string, n int64) []byte {
+	if i > 0 {
+		buf = append(buf, ", "...)
 	}
-	srv, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
-	return ok && srv.Errors != nil && len(srv.Errors.Routes) > 0
+	buf = append(buf, '"')
+	buf = append(buf, name...)
+	buf = append(buf, '"')
+	return appendInt(append(buf, parameter...), n)
 }
 
-// errorRouteMatches reports whether one of the server's error routes, of which
-// there are some, would handle the error. The routes belong to all sites of a
-// server, so that there are some says nothing about this request.
-func errorRouteMatches(r *http.Request, refusal error) bool {
-	srv := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
-	// As the server will do it: the request as it came in, with the error.
-	r = srv.Errors.WithError(r, refusal)
-	if orig, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
-		r.Method, r.RemoteAddr, r.RequestURI = orig.Method, orig.RemoteAddr, orig.RequestURI
-		u := *orig.URL
-		r.URL = &u
-	}
-	return routesMatch(r, srv.Errors.Routes)
+func appendInt(buf []byte, n int64) []byte {
+	return strconv.AppendInt(buf, min(n, maxInteger), 10)
 }
 
-// routesMatch looks for a route that matches down to a handler that is not just
-// a list of routes.
-func routesMatch(r *http.Request, routes caddyhttp.RouteList) bool {
-	for i := range routes {
-		matches, err := routes[i].MatcherSets.AnyMatchWithError(r)
-		if err != nil || !matches {
-			continue
-		}
-		for _, handler := range routes[i].Handlers {
-			sub, ok := handler.(*caddyhttp.Subroute)
-			if !ok || routesMatch(r, sub.Routes) {
-				return true
-			}
+// writeLegacy writes the headers that many clients know, for the limit with the
+// least left; of several, the one that takes longest to come back.
+func writeLegacy(h http.Header, limits []keyring.Limit) {
+	tightest := &limits[0]
+	for i := range limits {
+		l := &limits[i]
+		if l.Remaining < tightest.Remaining || l.Remaining == tightest.Remaining && l.Reset > tightest.Reset {
+			tightest = l
 		}
 	}
-	return false
+	for name, n := range map[string]int64{
+		"X-Ratelimit-Limit": tightest.Quota, "X-Ratelimit-Remaining": tightest.Remaining, "X-Ratelimit-Reset": seconds(tightest.Reset),
+	} {
+		h[name] = []string{strconv.FormatInt(min(n, maxInteger), 10)}
+	}
 }
 
-// inSubrouteWithErrors reports whether the module that is being provisioned sits
-// in a subroute with error routes of its own. Those run with the rest of the
-// chain behind them, so a refusal that none of them ends would let the request
-// go on: there the gate answers itself.
-func inSubrouteWithErrors(ctx caddy.Context) bool {
-	for _, mod := range ctx.Modules() {
-		if sub, ok := mod.(*caddyhttp.Subroute); ok && sub.Errors != nil {
-			return true
-		}
+// seconds rounds milliseconds up, so that who waits that long has waited enough.
+func seconds(ms int64) int64 {
+	s := ms / 1000
+	if ms%1000 > 0 {
+		s++
 	}
-	return false
+	return s
 }

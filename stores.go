@@ -15,16 +15,16 @@ func init() {
 	caddy.RegisterModule(&SQLite{})
 }
 
-// Store is what modules of the namespace apikey.stores implement.
+// Store is the interface of modules in the namespace apikey.stores.
 type Store interface {
-	// Opener returns a way to open the store that touches nothing yet.
+	// Opener returns an opener of the store. It must not open anything yet.
 	Opener(tablePrefix string) (store.Opener, error)
 }
 
-// SQLite keeps keys in an SQLite file. It needs no set-up: the file is made when
-// it is first needed, readable for the owner of the process only.
+// SQLite stores keys in an SQLite file. It needs no setup: the file is created
+// when it is first needed, readable by the user of the process only.
 type SQLite struct {
-	// Path of the file. Placeholders such as {env.HOME} are allowed.
+	// Path is the path of the file. Placeholders such as {env.HOME} are replaced.
 	// Default: apikey/apikey.db in Caddy's data directory.
 	Path string `json:"path,omitempty"`
 }
@@ -62,7 +62,7 @@ func (s *SQLite) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		return d.ArgErr()
 	}
 	if d.NextBlock(d.Nesting()) {
-		return d.Errf("the sqlite store has no option %q", d.Val())
+		return d.Errf("store sqlite: unknown option %q", d.Val())
 	}
 	return nil
 }

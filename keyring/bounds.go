@@ -22,13 +22,13 @@ type Bounds struct {
 	Metered bool
 }
 
-// BeyondError is a wish that goes beyond somebody's bounds.
-type BeyondError struct {
+// ScopeError is a wish that goes beyond somebody's bounds.
+type ScopeError struct {
 	Field   string
 	Message string
 }
 
-func (e *BeyondError) Error() string { return e.Field + ": " + e.Message }
+func (e *ScopeError) Error() string { return e.Field + ": " + e.Message }
 
 // BoundsOf returns the bounds of who holds the key of a decision.
 func (s *Service) BoundsOf(d *Decision) *Bounds {
@@ -50,7 +50,7 @@ func (b *Bounds) draw(k *sketch, d Draft) error {
 		return nil
 	}
 	if b.Metered {
-		return &BeyondError{"remaining", "a key with limited credits cannot make keys"}
+		return &ScopeError{"remaining", "a key with limited credits cannot make keys"}
 	}
 	if d.Permissions == nil {
 		k.Permissions = b.Permissions.Part(k.Permissions)
@@ -81,13 +81,13 @@ func (b *Bounds) patch(old, k *key.Key, p Patch) error {
 	case b == nil:
 		return nil
 	case p.UserID.Set:
-		return &BeyondError{"userId", "a key cannot be given away"}
+		return &ScopeError{"userId", "a caller cannot move a key to another owner"}
 	case b.Metered && (p.Remaining.Set || p.RemainingDelta.Set || p.RefillAmount.Set || p.RefillInterval.Set):
-		return &BeyondError{"remaining", "a key with limited credits cannot grant credits"}
+		return &ScopeError{"remaining", "a key with limited credits cannot grant credits"}
 	}
 	if field := revived(old, k); field != "" {
 		if b.Metered {
-			return &BeyondError{field, "a key with limited credits cannot have other keys work again, or longer"}
+			return &ScopeError{field, "a key with limited credits cannot enable or prolong other keys"}
 		}
 		return b.check(k, all)
 	}
@@ -117,15 +117,15 @@ var all = parts{true, true, true, true, true}
 func (b *Bounds) check(k *key.Key, p parts) error {
 	switch {
 	case p.config && b.ConfigID != "" && k.ConfigID != b.ConfigID:
-		return &BeyondError{"configId", "must be the configuration of the caller's key"}
+		return &ScopeError{"configId", "must be the configuration of the caller's key"}
 	case p.permissions && !b.Permissions.Covers(k.Permissions):
-		return &BeyondError{"permissions", "must be within those of the caller"}
+		return &ScopeError{"permissions", "must be within those of the caller"}
 	case p.end && b.endsBefore(k.ExpiresAt):
-		return &BeyondError{"expiresIn", "must not end after the key of the caller"}
+		return &ScopeError{"expiresIn", "must not end after the key of the caller"}
 	case p.networks && !b.holdsNetworks(k.AllowedIPs):
-		return &BeyondError{"allowedIps", "must be within those of the caller"}
+		return &ScopeError{"allowedIps", "must be within those of the caller"}
 	case p.rate && !b.holdsRate(k):
-		return &BeyondError{"rateLimitMax", "must be at least as tight as that of the caller"}
+		return &ScopeError{"rateLimitMax", "must be at least as tight as that of the caller"}
 	}
 	return nil
 }

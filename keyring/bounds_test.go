@@ -56,7 +56,7 @@ func exceeds(child, parent key.Permissions) (more []string) {
 }
 
 func beyond(err error) string {
-	var b *BeyondError
+	var b *ScopeError
 	if errors.As(err, &b) {
 		return b.Field
 	}

@@ -227,7 +227,7 @@ func patchRateLimit(k *key.Key, p Patch) error {
 func (p Patch) credits(c key.Credits, now int64) (key.Credits, error) {
 	if p.Remaining.Set {
 		if p.RemainingDelta.Set {
-			return c, invalid("remainingDelta", "must not stand beside remaining")
+			return c, invalid("remainingDelta", "cannot be combined with remaining")
 		}
 		if err := checkCount("remaining", p.Remaining.Value, 0); err != nil {
 			return c, err

@@ -172,7 +172,7 @@ func (s *Service) debit(ctx context.Context, st *opened, d *Decision, m key.Move
 		*d = Decision{Outcome: Invalid} // deleted meanwhile
 		return taken, true, nil
 	case errors.Is(err, key.ErrNotLeased):
-		r.report(fmt.Errorf("the lease of key %s is lost: %w", l.id, err))
+		r.report(fmt.Errorf("lost the lease of key %s: %w", l.id, err))
 		return taken, false, nil
 	case err != nil:
 		d.refuse(Unavailable, unavailableWait, true)

@@ -71,7 +71,7 @@ func (s *Service) rulesFor(k *key.Key) *Rules {
 type UnknownConfig struct{ ConfigID string }
 
 func (e *UnknownConfig) Error() string {
-	return fmt.Sprintf("the configuration %q of a key is not configured: the rules of %q apply", e.ConfigID, key.DefaultConfig)
+	return fmt.Sprintf("the configuration %q of a key does not exist: the rules of %q apply", e.ConfigID, key.DefaultConfig)
 }
 
 // sole returns the rules that judge every key of some configurations, or nil
@@ -84,21 +84,6 @@ func (s *Service) sole(configIDs []string) *Rules {
 		return &s.set.Rules
 	}
 	return nil
-}
-
-// accepted reports whether the validators of one of some configurations let a raw
-// key pass. Nil: of any.
-func (s *Service) accepted(raw string, configIDs []string) bool {
-	if rules := s.sole(configIDs); rules != nil {
-		return rules.accepts(raw)
-	}
-	if configIDs == nil {
-		configIDs = s.Configs()
-	}
-	return slices.ContainsFunc(configIDs, func(id string) bool {
-		rules := s.set.rules(id)
-		return rules != nil && rules.accepts(raw)
-	})
 }
 
 // wants reports whether keys of a configuration are asked for.

@@ -13,9 +13,9 @@ type Outcome uint8
 const (
 	// Allowed lets the request in.
 	Allowed Outcome = iota
-	// Missing: there was no key. The ring never says so, its callers do.
+	// Missing: there was no key. Only callers of this package return it.
 	Missing
-	// Ambiguous: there were several keys. The ring never says so, its callers do.
+	// Ambiguous: there were several keys. Only callers of this package return it.
 	Ambiguous
 	// Invalid: not the shape of a key, unknown, or of another configuration.
 	Invalid
@@ -29,13 +29,45 @@ const (
 	IPNotAllowed
 	// Forbidden: the key lacks a permission.
 	Forbidden
+	// TooEarly: the request came in TLS early data, and must not be decided on it.
+	TooEarly
 	// RateLimited: a rate limit is full.
 	RateLimited
 	// UsageExceeded: too few credits are left.
 	UsageExceeded
 	// Unavailable: the store could not be asked.
 	Unavailable
+
+	// NumOutcomes is how many there are.
+	NumOutcomes
 )
+
+// outcomes says all that there is to say about each outcome. A new outcome is a row
+// here and the check that returns it.
+var outcomes = [NumOutcomes]struct {
+	code      string // in every API and in http.apikey.error.code
+	title     string // a sentence for people
+	status    int    // of HTTP
+	statistic kind   // how the usage of a key counts it
+	grpc      uint32 // status of a gRPC response (grpc/grpc, doc/statuscodes.md)
+	challenge string // parameter of WWW-Authenticate with a 401 (RFC 6750, section 3)
+}{
+	Allowed:       {"", "The request is allowed.", 200, allowed, 0, ""},
+	Missing:       {"MISSING_API_KEY", "An API key is required.", 401, uncounted, 16, ""},
+	Ambiguous:     {"AMBIGUOUS_API_KEY", "The request carries more than one API key.", 400, uncounted, 3, ""},
+	Invalid:       {"INVALID_API_KEY", "The API key is not valid.", 401, denied, 16, invalidToken},
+	Disabled:      {"KEY_DISABLED", "The API key is disabled.", 401, denied, 16, invalidToken},
+	Expired:       {"KEY_EXPIRED", "The API key has expired.", 401, denied, 16, invalidToken},
+	InvalidSecret: {"INVALID_SECRET", "The secret of the API key is missing or wrong.", 401, denied, 16, invalidToken},
+	IPNotAllowed:  {"IP_NOT_ALLOWED", "The API key may not be used from this address.", 403, denied, 7, ""},
+	Forbidden:     {"INSUFFICIENT_PERMISSIONS", "The API key lacks a permission that is required here.", 403, denied, 7, ""},
+	TooEarly:      {"TOO_EARLY", "The request must be repeated after the TLS handshake.", 425, uncounted, 14, ""},
+	RateLimited:   {"RATE_LIMITED", "The rate limit of the API key is reached.", 429, limited, 8, ""},
+	UsageExceeded: {"USAGE_EXCEEDED", "The API key has too few credits left.", 429, limited, 8, ""},
+	Unavailable:   {"STORE_UNAVAILABLE", "API keys cannot be checked at the moment.", 503, uncounted, 14, ""},
+}
+
+const invalidToken = `error="invalid_token"`
 
 // Code returns the code that every API of ours uses for the outcome.
 func (o Outcome) Code() string { return outcomes[o].code }
@@ -46,24 +78,11 @@ func (o Outcome) Title() string { return outcomes[o].title }
 // Status returns the HTTP status.
 func (o Outcome) Status() int { return outcomes[o].status }
 
-var outcomes = [...]struct {
-	code   string
-	title  string
-	status int
-}{
-	Allowed:       {"", "The request is allowed.", 200},
-	Missing:       {"MISSING_API_KEY", "An API key is required.", 401},
-	Ambiguous:     {"AMBIGUOUS_API_KEY", "The request carries more than one API key.", 400},
-	Invalid:       {"INVALID_API_KEY", "The API key is not valid.", 401},
-	Disabled:      {"KEY_DISABLED", "The API key is disabled.", 401},
-	Expired:       {"KEY_EXPIRED", "The API key has expired.", 401},
-	InvalidSecret: {"INVALID_SECRET", "The secret of the API key is missing or wrong.", 401},
-	IPNotAllowed:  {"IP_NOT_ALLOWED", "The API key may not be used from this address.", 403},
-	Forbidden:     {"INSUFFICIENT_PERMISSIONS", "The API key lacks a permission that is required here.", 403},
-	RateLimited:   {"RATE_LIMITED", "The rate limit of the API key is reached.", 429},
-	UsageExceeded: {"USAGE_EXCEEDED", "The API key has too few credits left.", 429},
-	Unavailable:   {"STORE_UNAVAILABLE", "API keys cannot be checked at the moment.", 503},
-}
+// GRPCStatus returns the status of a gRPC response.
+func (o Outcome) GRPCStatus() uint32 { return outcomes[o].grpc }
+
+// Challenge returns the parameter of WWW-Authenticate that belongs to a 401, if any.
+func (o Outcome) Challenge() string { return outcomes[o].challenge }
 
 // Request is what is asked of a key. It is the same for many requests, but for
 // Secret, ClientIP and Cost.
@@ -82,6 +101,9 @@ type Request struct {
 	// not known (zero) is in no network.
 	CheckIP  bool
 	ClientIP netip.Addr
+	// EarlyData: the request may have been replayed, and ClientIP may be forged
+	// (RFC 8470). It is TooEarly where that matters.
+	EarlyData bool
 	// ConfigIDs are the configurations whose keys are asked for; a key of another
 	// one is Invalid. Nil: all.
 	ConfigIDs []string

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"sync"
 	"sync/atomic"
 
 	"github.com/caddy-apikey/caddy-apikey/key"
@@ -71,9 +72,16 @@ func (f *filter) full() bool { return f.added.Load() > f.room }
 type membership struct {
 	current, next atomic.Pointer[filter]
 	wake          chan struct{} // a new filter is needed
+
+	counting sync.Once
+	counted  chan struct{} // closed when keys is set
+	keys     int64         // stored when the first filter was built
 }
 
-func (m *membership) init() { m.wake = make(chan struct{}, 1) }
+func (m *membership) init() {
+	m.wake = make(chan struct{}, 1)
+	m.counted = make(chan struct{})
+}
 
 // excludes reports whether a hash is certainly not stored.
 func (m *membership) excludes(h key.Hash) bool {
@@ -110,6 +118,10 @@ func (m *membership) build(ctx context.Context, st store.Store) error {
 	if err != nil {
 		return fmt.Errorf("counting keys: %w", err)
 	}
+	m.counting.Do(func() {
+		m.keys = status.Keys
+		close(m.counted)
+	})
 	f := newFilter(status.Keys * 2)
 	m.next.Store(f)
 	defer m.next.Store(nil)
@@ -118,6 +130,18 @@ func (m *membership) build(ctx context.Context, st store.Store) error {
 	}
 	m.current.Store(f)
 	return nil
+}
+
+// KeysAtOpen returns the number of keys that were stored when the store was opened.
+// They are counted in the background, to build the filter over them; KeysAtOpen
+// waits for that, until ctx ends.
+func (r *Ring) KeysAtOpen(ctx context.Context) (int64, error) {
+	select {
+	case <-r.members.counted:
+		return r.members.keys, nil
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
 }
 
 // keepMembership builds the filter at the start and when it has grown full.

@@ -227,7 +227,7 @@ func (s *Service) checkEntry(e *store.Entry) error {
 		return err
 	}
 	if rate := new(ratelimit.State); len(e.Counters.Rate) > 0 && rate.UnmarshalBinary(e.Counters.Rate) != nil {
-		return invalid("rateState", "must be as it was exported")
+		return invalid("rateState", "must be an exported value")
 	}
 	return checkCredits(&e.Credits)
 }

@@ -89,9 +89,9 @@ func sameStanding(here, other *key.Owner) Imported {
 	}
 	switch {
 	case here.Enabled != other.Enabled:
-		return conflict("enabled", "is another one of the owner that is here")
+		return conflict("enabled", "differs from the existing owner")
 	case tier(here) != tier(other):
-		return conflict("tier", "is another one of the owner that is here")
+		return conflict("tier", "differs from the existing owner")
 	default:
 		return Imported{Status: Exists}
 	}
@@ -106,7 +106,7 @@ func checkOwner(o *OwnerRecord) error {
 	}
 	for _, c := range o.Counters {
 		if _, ok := unitOf(c.Unit); !ok || new(ratelimit.State).UnmarshalBinary(c.State) != nil {
-			return invalid("windows", "must be as they were exported")
+			return invalid("windows", "must be exported values")
 		}
 	}
 	return nil

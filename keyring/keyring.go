@@ -191,7 +191,7 @@ func (r *Ring) open(ctx context.Context) (*opened, error) {
 		}
 		return nil, store.ErrClosed
 	case <-timer.C:
-		return nil, fmt.Errorf("%w: it is not open yet", store.ErrUnavailable)
+		return nil, fmt.Errorf("%w: the store is not open yet", store.ErrUnavailable)
 	case <-ctx.Done():
 		return nil, fmt.Errorf("%w: %w", store.ErrUnavailable, ctx.Err())
 	}

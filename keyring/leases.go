@@ -205,7 +205,7 @@ func (r *Ring) updateStored(ctx context.Context, st store.Store, id string, try 
 }
 
 // errUnfinished stands where a change panicked, and so changed nothing.
-var errUnfinished = errors.New("the change did not come to its end")
+var errUnfinished = errors.New("the change did not complete")
 
 // errLeased is what settle returns where credits are leased that nobody recalled.
 var errLeased = errors.New("credits are leased")

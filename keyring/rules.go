@@ -100,7 +100,7 @@ func (r *Rules) accepts(raw string) bool {
 }
 
 // errRefused is what generate returns for a raw key that the validators refuse.
-var errRefused = errors.New("the validators refuse the keys that the generator makes with this prefix")
+var errRefused = errors.New("the validators reject keys that the generator creates with this prefix")
 
 // generate makes a raw key that these rules accept.
 func (r *Rules) generate(prefix string) (string, error) {
@@ -109,7 +109,7 @@ func (r *Rules) generate(prefix string) (string, error) {
 		return "", fmt.Errorf("making a key: %w", err)
 	}
 	if err := key.CheckShape(raw, false); err != nil {
-		return "", fmt.Errorf("the generator made something else than a key: %w", err)
+		return "", fmt.Errorf("the generator returned an invalid key: %w", err)
 	}
 	if !r.accepts(raw) {
 		return "", errRefused

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/ratelimit"
@@ -18,16 +19,23 @@ type Service struct {
 	ring *Ring
 	set  *Settings
 	// strayed are the rules of keys whose configuration is gone.
-	strayed Rules
-	days    calendar // in the zone of the settings
-	plans   *plans
+	strayed  Rules
+	days     calendar // in the zone of the settings
+	plans    *plans
+	prefixes []string // of new keys, of all configurations
 }
 
 // NewService returns the service of a ring under s.
 func NewService(r *Ring, s *Settings) *Service {
 	strayed := s.Rules
 	strayed.Session = false
-	return &Service{ring: r, set: s, strayed: strayed, days: calendar{zone: s.Zone}, plans: newPlans(s)}
+	prefixes := []string{s.Rules.Prefix}
+	for i := range s.Configs {
+		if p := s.Configs[i].Prefix; !slices.Contains(prefixes, p) {
+			prefixes = append(prefixes, p)
+		}
+	}
+	return &Service{ring: r, set: s, strayed: strayed, days: calendar{zone: s.Zone}, plans: newPlans(s), prefixes: prefixes}
 }
 
 // Info is all that is known of one key at one moment.

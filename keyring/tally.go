@@ -10,28 +10,15 @@ import (
 type kind uint8
 
 const (
+	// uncounted: no key did anything, or the store failed.
 	uncounted kind = iota
 	allowed
 	limited
+	// denied also counts Invalid where a key was found all the same: one of another
+	// configuration.
 	denied
 	kinds
 )
-
-// kindOf returns how an outcome is counted. Where the store failed, there is
-// nothing that a key did. Invalid counts where a key was opened all the same: one
-// of another configuration.
-func kindOf(o Outcome) kind {
-	switch o {
-	case Allowed:
-		return allowed
-	case RateLimited, UsageExceeded:
-		return limited
-	case Invalid, Disabled, Expired, InvalidSecret, IPNotAllowed, Forbidden:
-		return denied
-	default:
-		return uncounted
-	}
-}
 
 // tally counts what one key did for one owner on one day. It is never closed:
 // who still holds the one of a day that is over, or of a key that is gone,
@@ -85,7 +72,7 @@ type Counted struct {
 
 // tell counts a decision.
 func (s *Service) tell(d *Decision, c *Counted) {
-	as := kindOf(d.Outcome)
+	as := outcomes[d.Outcome].statistic
 	switch {
 	case as == uncounted || d.rec == nil:
 		return
@@ -103,7 +90,7 @@ func (s *Service) Recount(c *Counted, o Outcome) {
 	if c.as != allowed {
 		return
 	}
-	c.as = kindOf(o)
+	c.as = outcomes[o].statistic
 	c.in.n[allowed].Add(-1)
 	c.in.n[c.as].Add(1)
 	s.ring.book.queue(c.in)

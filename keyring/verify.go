@@ -64,11 +64,32 @@ func (s *Service) Checksums() bool {
 	return !s.ring.plain.Load() && !without(s.set.Rules) && !slices.ContainsFunc(s.set.Configs, without)
 }
 
-// HasShape reports whether raw has the shape of a key of one of some
-// configurations, without looking it up. Nil: of any.
-func (s *Service) HasShape(raw string, configIDs []string) bool {
-	return key.CheckShape(raw, false) == nil && s.accepted(raw, configIDs) && s.checksumFits(raw)
+// Recognizes reports whether a value of a request may be a key of this server: its
+// checksum fits, or, where keys without a checksum are stored, one has it.
+func (s *Service) Recognizes(ctx context.Context, raw string) (bool, error) {
+	switch {
+	case key.CheckShape(raw, false) != nil:
+		return false, nil
+	case key.ChecksumFits(raw):
+		return true, nil
+	case !s.ring.plain.Load():
+		return false, nil
+	}
+	return s.Has(ctx, raw)
 }
+
+// Has reports whether a value is a key that is stored. Nothing is counted.
+func (s *Service) Has(ctx context.Context, raw string) (bool, error) {
+	st, err := s.ring.open(ctx)
+	if err != nil {
+		return false, err
+	}
+	l, err := s.ring.find(ctx, st, key.HashOf(raw))
+	return l != nil, err
+}
+
+// Prefixes returns the prefixes of new keys, of all configurations.
+func (s *Service) Prefixes() []string { return s.prefixes }
 
 // Again decides about a request that was already let in by before and meets
 // another gate: the standing of the key is checked for the new demands, and what
@@ -120,13 +141,16 @@ const (
 	unavailableWait = int64(time.Second / time.Millisecond)
 )
 
-// Unreachable is the decision where the store could not be asked.
-func Unreachable() (d Decision) {
-	d.refuse(Unavailable, unavailableWait, true)
+// Refusal is a decision that no key is behind.
+func Refusal(o Outcome) (d Decision) {
+	d.Outcome = o
+	if o == Unavailable {
+		d.refuse(o, unavailableWait, true)
+	}
 	return d
 }
 
-var errDead = errors.New("the key in memory is no longer the one that counts")
+var errDead = errors.New("the cached key is outdated")
 
 // find returns the key that a hash opens, or nil for one that opens none. It
 // asks the store only for hashes it has not seen.
@@ -209,6 +233,10 @@ func (s *Service) admit(ctx context.Context, st *opened, l *live, c credential, 
 	}
 	more := max(0, q.Cost-before.cost)
 	if counted {
+		if q.EarlyData && q.Cost > 0 {
+			d.Outcome = TooEarly
+			return nil
+		}
 		var err error
 		if now, err = s.charge(ctx, st, d, more, q.DryRun); err != nil || d.Outcome != Allowed {
 			return err
@@ -228,6 +256,8 @@ func standing(l *live, rec *record, secret *key.Hash, now int64, q *Request) Out
 	switch {
 	case !q.wants(k.ConfigID):
 		return Invalid
+	case q.EarlyData && q.CheckIP && k.AllowedIPs != nil:
+		return TooEarly
 	case !k.Enabled || !rec.owner.cur.Load().Enabled:
 		return Disabled
 	case l.seenExpired(k, now):

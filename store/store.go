@@ -222,7 +222,8 @@ type Store interface {
 // that a configuration can be checked beside a running server.
 type Opener interface {
 	// Identity tells stores apart: two openers with the same identity name the
-	// same data, whatever their options.
+	// same data, whatever their options. It is logged, so it contains the kind of
+	// the store and its location, such as "sqlite:/var/lib/keys.db", and no password.
 	Identity() string
 	// Open locks, creates or opens, and migrates. It returns an error that names
 	// the file or server and says what to do.

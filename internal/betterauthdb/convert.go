@@ -8,30 +8,31 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/caddy-apikey/caddy-apikey/internal/api"
 	"github.com/caddy-apikey/caddy-apikey/internal/api/admin"
 	"github.com/caddy-apikey/caddy-apikey/key"
 )
 
-// Key is one row, as it can be imported.
+// Key is a row, converted for an import.
 type Key struct {
 	Record admin.KeyRecord
-	// Notes tell what is not as it was.
+	// Notes say what was not converted unchanged.
 	Notes []Note
-	// Refused tells why the row cannot be imported at all; nil: it can.
+	// Refused says why the row cannot be imported. Nil: it can.
 	Refused *Note
 }
 
-// Note tells what became of a field. It repeats no value.
+// Note says what happened to a field. It does not contain its value.
 type Note struct {
 	Field   string `json:"field"`
 	Message string `json:"message"`
-	Lost    bool   `json:"lost"` // something that was there is not there any more
+	Lost    bool   `json:"lost"` // data was left out
 }
 
-// row holds the values of one row by field: nil, int64, float64, string or []byte.
+// row holds the values of a row by field: nil, int64, float64, string or []byte.
 type row map[string]any
 
-// conversion is a row on its way to a record.
+// conversion converts a row to a Key.
 type conversion struct {
 	row
 	Key
@@ -83,8 +84,8 @@ func (c *conversion) identity() {
 	rec.Enabled = &enabled
 }
 
-// rawKey carries the hash over. A key that is stored as it is is hashed here: it
-// goes no further.
+// rawKey converts the hash. A key that is stored without hashing is hashed here and
+// kept nowhere.
 func (c *conversion) rawKey() {
 	rec := &c.Record
 	stored, _ := c.text("key")
@@ -98,13 +99,13 @@ func (c *conversion) rawKey() {
 	case isHash && !c.options.PlainKeys:
 		rec.Hash = hex.EncodeToString(hash)
 	case key.CheckShape(stored, false) != nil:
-		c.refuse("key", "has characters or a length that no gate lets pass")
+		c.refuse("key", "has characters or a length that a raw key cannot have here")
 	default:
 		sum, fits := key.HashOf(stored), key.ChecksumFits(stored)
 		rec.Hash, rec.Checksummed, start = hex.EncodeToString(sum[:]), &fits, key.Display(stored)
 	}
 	if start+prefix != "" && key.CheckShape(start+prefix, false) != nil {
-		c.refuse("prefix", "has characters that no gate lets pass in a raw key")
+		c.refuse("prefix", "has characters that a raw key cannot have here")
 		return
 	}
 	if start != "" {
@@ -121,20 +122,20 @@ func (c *conversion) rawKey() {
 
 func (c *conversion) times() {
 	rec := &c.Record
-	var bad bool
-	if rec.ExpiresAt, bad = c.time("expiresAt"); bad {
-		c.refuse("expiresAt", "is no time from 1970 to 9999: whether the key still holds cannot be told")
+	var ok bool
+	if rec.ExpiresAt, ok = c.time("expiresAt"); !ok {
+		c.refuse("expiresAt", "is not a time from 1970 to 9999: it is unknown whether the key has expired")
 	}
-	for field, to := range map[string]**admin.Time{
+	for field, to := range map[string]**api.Time{
 		"createdAt": &rec.CreatedAt, "updatedAt": &rec.UpdatedAt, "lastRequest": &rec.LastRequest, "lastRefillAt": &rec.LastRefillAt,
 	} {
-		if *to, bad = c.time(field); bad {
-			c.lose(field, "is no time from 1970 to 9999: left out")
+		if *to, ok = c.time(field); !ok {
+			c.lose(field, "is not a time from 1970 to 9999: left out")
 		}
 	}
 }
 
-// rateLimit carries the limit over as the other system applies it.
+// rateLimit converts the limit as Better Auth applies it.
 func (c *conversion) rateLimit() {
 	rec := &c.Record
 	enabled := c.flag("rateLimitEnabled")
@@ -144,13 +145,13 @@ func (c *conversion) rateLimit() {
 	case limit == nil && window == nil:
 		return
 	case limit == nil || window == nil:
-		c.note("rateLimitMax", "means nothing without the other of rateLimitMax and rateLimitTimeWindow: left out")
+		c.note("rateLimitMax", "has no effect unless rateLimitMax and rateLimitTimeWindow are both set: left out")
 		return
 	case *window < 1:
-		c.note("rateLimitTimeWindow", "is not above zero, so nothing was limited: left out")
+		c.note("rateLimitTimeWindow", "is not above zero, which limited nothing: left out")
 		return
 	case *limit < 1:
-		c.note("rateLimitMax", "is below 1, which let one request pass in a window: set to 1")
+		c.note("rateLimitMax", "is below 1, which allowed one request in a window: set to 1")
 		*limit = 1
 	}
 	rec.RateLimitMax, rec.RateLimitTimeWindow = limit, window
@@ -171,7 +172,7 @@ func (c *conversion) credits() {
 	case refills:
 		rec.RefillAmount, rec.RefillInterval = amount, interval
 	case amount != nil || interval != nil:
-		c.note("refillAmount", "refills only where refillAmount and refillInterval are above zero: left out")
+		c.note("refillAmount", "has no effect unless refillAmount and refillInterval are both above zero: left out")
 		rec.LastRefillAt = nil
 	}
 	if rec.Remaining != nil && *rec.Remaining == 0 && !refills {
@@ -179,8 +180,8 @@ func (c *conversion) credits() {
 	}
 }
 
-// permissions leaves out what has no exact counterpart. "*" was an action like
-// any other: here it would open everything.
+// permissions leaves out what has no exact counterpart. In Better Auth "*" is an
+// action like any other; here it would allow everything.
 func (c *conversion) permissions() {
 	raw, ok := c.json("permissions")
 	if raw == nil {
@@ -230,16 +231,17 @@ func (c *conversion) metadata() {
 	}
 }
 
-// nesting is how often JSON may have been written as a string of JSON again.
-const nesting = 3
+// maxNesting is how many times JSON may be encoded as a JSON string.
+const maxNesting = 3
 
-// json returns the JSON in a field: nil for none, and ok where it could be read.
+// json returns the JSON in a field, or nil if the field is empty or null. It is not ok
+// if the field is not JSON.
 func (c *conversion) json(field string) (raw json.RawMessage, ok bool) {
-	text, has := c.text(field)
-	if !has || text == "" {
+	text, found := c.text(field)
+	if !found || text == "" {
 		return nil, true
 	}
-	for range nesting {
+	for range maxNesting {
 		raw = json.RawMessage(strings.TrimSpace(text))
 		if !json.Valid(raw) {
 			return nil, false
@@ -254,8 +256,8 @@ func (c *conversion) json(field string) (raw json.RawMessage, ok bool) {
 	return raw, true
 }
 
-// text returns a field as text; has is false for NULL.
-func (c *conversion) text(field string) (s string, has bool) {
+// text returns a field as text. It is not ok for NULL.
+func (c *conversion) text(field string) (s string, ok bool) {
 	switch v := c.row[field].(type) {
 	case string:
 		return v, true
@@ -272,8 +274,8 @@ func jsonNumber(n int64) string {
 	return string(b)
 }
 
-// flag reads a boolean; NULL is true. A row that says anything else is refused: it
-// may have meant no.
+// flag converts a boolean. NULL is true. A row with another value is refused, because
+// it may have meant false.
 func (c *conversion) flag(field string) bool {
 	if c.row[field] == nil {
 		return true
@@ -289,20 +291,20 @@ func (c *conversion) flag(field string) bool {
 	return false
 }
 
-// bounds are the fields that hold a key back: without one of them it would open
-// what it did not open there.
-var bounds = []string{"remaining", "rateLimitMax", "rateLimitTimeWindow"}
+// restrictions are the fields that restrict a key. Without one of them the key would
+// allow more than before.
+var restrictions = []string{"remaining", "rateLimitMax", "rateLimitTimeWindow"}
 
-// count reads a number, rounded up: a limit of 2.5 let three requests pass, and
-// 2.5 credits were good for three.
+// count converts a number and rounds it up: a limit of 2.5 allowed three requests, and
+// so did 2.5 credits.
 func (c *conversion) count(field string) *int64 {
 	v, ok := c.number(field)
 	switch {
-	case !ok && slices.Contains(bounds, field):
-		c.refuse(field, "is no number: how much the key may do cannot be told")
+	case !ok && slices.Contains(restrictions, field):
+		c.refuse(field, "is not a number: it is unknown how much the key may do")
 		return nil
 	case !ok:
-		c.lose(field, "is no number: left out")
+		c.lose(field, "is not a number: left out")
 		return nil
 	case v == nil:
 		return nil
@@ -310,7 +312,7 @@ func (c *conversion) count(field string) *int64 {
 	n := min(max(math.Ceil(*v), -1), float64(key.MaxCount))
 	switch {
 	case *v != math.Trunc(*v):
-		c.note(field, "is no whole number from 0 to 2^53-1: rounded up, within that")
+		c.note(field, "is not a whole number from 0 to 2^53-1: rounded up within that range")
 	case *v > n:
 		c.note(field, "is above 2^53-1: set to that")
 	}
@@ -318,8 +320,8 @@ func (c *conversion) count(field string) *int64 {
 	return &whole
 }
 
-// number returns a number, also one that is written as text: nil for NULL, and ok
-// where it could be read. What a float64 does not tell apart is above 2^53-1.
+// number returns a number, which may be written as text, or nil for NULL. It is not ok
+// for anything else. A float64 is exact up to 2^53-1.
 func (c *conversion) number(field string) (n *float64, ok bool) {
 	switch v := c.row[field].(type) {
 	case nil:

@@ -7,12 +7,12 @@ import (
 	"strings"
 )
 
-// pageRows is how many rows are read at a time.
-const pageRows = 500
+// pageSize is the number of rows that are read at a time.
+const pageSize = 500
 
-// Each calls f for every key. It reads page by page and holds no lock in between:
-// f may take long, and the application goes on writing. So rows that come or go
-// meanwhile are read or not. An error of f ends it.
+// Each calls f for every key until f returns an error. It holds no lock while f
+// runs, because f may be slow and the application may be writing. Rows that are
+// added or deleted meanwhile may or may not be read.
 func (d *DB) Each(ctx context.Context, f func(Key) error) error {
 	var last []any
 	for {
@@ -25,34 +25,35 @@ func (d *DB) Each(ctx context.Context, f func(Key) error) error {
 				return err
 			}
 		}
-		if len(keys) < pageRows {
+		if len(keys) < pageSize {
 			return nil
 		}
 		last = end
 	}
 }
 
-// page returns the keys behind a place, nil for the first, and the place where it ends.
+// page returns the keys after a position, which is nil for the first page, and the
+// position of its last row.
 func (d *DB) page(ctx context.Context, after []any) (keys []Key, last []any, err error) {
 	rows, err := d.db.QueryContext(ctx, d.query(after), after...)
 	if err != nil {
 		return nil, nil, err
 	}
 	defer rows.Close()
-	all := make([]any, len(fields)+len(d.order))
-	into := make([]any, len(all))
-	for i := range all {
-		into[i] = &all[i]
+	values := make([]any, len(fields)+len(d.order))
+	pointers := make([]any, len(values))
+	for i := range values {
+		pointers[i] = &values[i]
 	}
 	for rows.Next() {
-		if err := rows.Scan(into...); err != nil {
+		if err := rows.Scan(pointers...); err != nil {
 			return nil, nil, err
 		}
 		r := make(row, len(fields))
 		for i, field := range fields {
-			r[field] = all[i]
+			r[field] = values[i]
 		}
-		keys, last = append(keys, d.options.convert(r)), slices.Clone(all[len(fields):])
+		keys, last = append(keys, d.options.convert(r)), slices.Clone(values[len(fields):])
 	}
 	return keys, last, rows.Err()
 }
@@ -62,7 +63,7 @@ func (d *DB) query(after []any) string {
 	for i, column := range d.columns {
 		list[i] = "NULL"
 		if column != "" {
-			list[i] = value(column)
+			list[i] = expression(column)
 		}
 	}
 	for _, by := range d.order {
@@ -72,22 +73,23 @@ func (d *DB) query(after []any) string {
 	if after != nil {
 		where = fmt.Sprintf(" WHERE (%s) > (?%s)", order, strings.Repeat(", ?", len(after)-1))
 	}
-	return fmt.Sprintf("SELECT %s FROM %s%s ORDER BY %s LIMIT %d", strings.Join(list, ", "), quote(d.options.Table), where, order, pageRows)
+	return fmt.Sprintf("SELECT %s FROM %s%s ORDER BY %s LIMIT %d", strings.Join(list, ", "), quote(d.options.Table), where, order, pageSize)
 }
 
-// value makes an expression of a column, so that the driver makes no dates of it.
-func value(column string) string { return "+" + quote(column) }
+// expression returns a column as an expression. The driver would convert the values of
+// a plain column to times.
+func expression(column string) string { return "+" + quote(column) }
 
-// findOrder finds what rows are told apart by: the rowid by a name that no column
-// has, or the primary key of a table without one. A view has neither: there id and
-// key must do, and rows that have both in common are the same key.
+// findOrder returns the expressions that identify a row: the rowid, under a name that
+// is not a column, or the primary key of a table without rowid. A view has neither;
+// there it is id and key, and rows with the same values are the same key.
 func (d *DB) findOrder(ctx context.Context, columns []string) ([]string, error) {
-	const about = ` FROM pragma_table_list WHERE schema = 'main' AND name = ? COLLATE NOCASE`
-	kind, err := d.strings(ctx, `SELECT iif(wr, 'keyed', type)`+about, d.options.Table)
+	const table = ` FROM pragma_table_list WHERE schema = 'main' AND name = ? COLLATE NOCASE`
+	kind, err := d.strings(ctx, `SELECT iif(wr, 'without rowid', type)`+table, d.options.Table)
 	switch {
 	case err != nil:
 		return nil, err
-	case slices.Contains(kind, "keyed"):
+	case slices.Contains(kind, "without rowid"):
 		names, err := d.strings(ctx, `SELECT name FROM pragma_table_info(?) WHERE pk > 0 ORDER BY pk`, d.options.Table)
 		for i := range names {
 			names[i] = quote(names[i])
@@ -101,5 +103,5 @@ func (d *DB) findOrder(ctx context.Context, columns []string) ([]string, error) 
 		}
 	}
 	id, key := d.columns[slices.Index(fields, "id")], d.columns[slices.Index(fields, "key")]
-	return []string{"ifnull(" + value(id) + ", '')", "ifnull(" + value(key) + ", '')"}, nil
+	return []string{"ifnull(" + expression(id) + ", '')", "ifnull(" + expression(key) + ", '')"}, nil
 }

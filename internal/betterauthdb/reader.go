@@ -1,5 +1,5 @@
 // Package betterauthdb reads the API keys of a Better Auth SQLite database. It
-// only ever reads: the database may belong to a server that runs.
+// never writes, so the database may be in use by a running server.
 package betterauthdb
 
 import (
@@ -16,14 +16,14 @@ import (
 	_ "modernc.org/sqlite" // the driver
 )
 
-// Options say where the keys are, if not where Better Auth puts them.
+// Options describe a database that differs from Better Auth's defaults.
 type Options struct {
 	Table   string            // default: apikey
-	Columns map[string]string // names of columns, by the name that Better Auth has
-	// PlainKeys tells that keys are stored as they are (disableKeyHashing). It is
-	// seen by itself but for keys that look like a hash.
+	Columns map[string]string // columns that were renamed, by the name of the field
+	// PlainKeys means that keys are stored without hashing (disableKeyHashing). Such
+	// keys are detected unless they look like a hash.
 	PlainKeys bool
-	// Configs are other names for configurations.
+	// Configs are new names for configurations, by the old name.
 	Configs map[string]string
 }
 
@@ -31,30 +31,30 @@ type Options struct {
 type DB struct {
 	db      *sql.DB
 	options Options
-	columns []string // of the table, in the order of fields; empty where it has none
-	order   []string // expressions that tell rows apart, by which they are read
-	extra   []string // columns that nobody knows
+	columns []string // column of each of fields; "" if the table has none
+	order   []string // expressions that identify a row and order the rows
+	extra   []string // unknown columns
 	count   int64
 }
 
-// fields are the columns that are read, by the name that Better Auth has.
+// fields are the fields that are read, by their name in Better Auth.
 var fields = []string{
 	"id", "configId", "name", "start", "referenceId", "prefix", "key", "refillInterval", "refillAmount", "lastRefillAt",
 	"enabled", "rateLimitEnabled", "rateLimitTimeWindow", "rateLimitMax", "requestCount", "remaining", "lastRequest",
 	"expiresAt", "createdAt", "updatedAt", "permissions", "metadata",
 }
 
-// demanded are the fields without which there is no key.
-var demanded = []string{"id", "referenceId", "key"}
+// required are the fields that the table must have.
+var required = []string{"id", "referenceId", "key"}
 
-const defaultTable = "apikey" // SQLite does not tell it from apiKey
+const defaultTable = "apikey" // SQLite ignores the case
 
 // Open opens a database file.
 func Open(ctx context.Context, path string, o Options) (_ *DB, err error) {
 	if info, err := os.Stat(path); err != nil {
 		return nil, err
 	} else if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is no file", path)
+		return nil, fmt.Errorf("%s is not a regular file", path)
 	}
 	absolute, err := filepath.Abs(path)
 	if err != nil {
@@ -72,7 +72,7 @@ func Open(ctx context.Context, path string, o Options) (_ *DB, err error) {
 		return nil, err
 	}
 	d := &DB{db: db, options: o}
-	if err := d.look(ctx); err != nil {
+	if err := d.inspect(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("reading %s: %w", path, err), db.Close())
 	}
 	return d, nil
@@ -81,14 +81,14 @@ func Open(ctx context.Context, path string, o Options) (_ *DB, err error) {
 // Close closes the database.
 func (d *DB) Close() error { return d.db.Close() }
 
-// Count is how many rows there were when the database was opened.
+// Count returns the number of rows when the database was opened.
 func (d *DB) Count() int64 { return d.count }
 
-// Extra are the columns of the table that are not read.
+// Extra returns the columns of the table that are not read.
 func (d *DB) Extra() []string { return d.extra }
 
-// look finds the table and its columns.
-func (d *DB) look(ctx context.Context) error {
+// inspect finds the table and its columns.
+func (d *DB) inspect(ctx context.Context) error {
 	names, err := d.strings(ctx, `SELECT name FROM pragma_table_info(?) ORDER BY cid`, d.options.Table)
 	if err != nil {
 		return err
@@ -109,26 +109,26 @@ func (d *DB) look(ctx context.Context) error {
 	return d.db.QueryRowContext(ctx, "SELECT count(*) FROM "+quote(d.options.Table)).Scan(&d.count)
 }
 
-// match finds the column of each field: by its name in any spelling, such as
-// reference_id, or by the name that the options give it.
+// match finds the column of each field: the one that the options name, or one with
+// the name of the field, regardless of case and underscores.
 func (d *DB) match(names []string) error {
-	for theirs := range d.options.Columns {
-		if !slices.Contains(fields, theirs) {
-			return fmt.Errorf("%q is no field of Better Auth's keys; they are: %s", theirs, strings.Join(fields, ", "))
+	for field := range d.options.Columns {
+		if !slices.Contains(fields, field) {
+			return fmt.Errorf("%q is not a field of Better Auth's keys; the fields are: %s", field, strings.Join(fields, ", "))
 		}
 	}
 	d.extra = slices.Clone(names)
 	for _, field := range fields {
-		want, given := d.options.Columns[field]
-		if !given {
+		want, renamed := d.options.Columns[field]
+		if !renamed {
 			want = field
 		}
 		column := find(names, want)
-		if column == "" && field == "referenceId" && !given {
+		if column == "" && field == "referenceId" && !renamed {
 			column = find(names, "userId") // its name before version 1.5
 		}
-		if column == "" && (given || slices.Contains(demanded, field)) {
-			return fmt.Errorf("the table %q has no column %q; it has: %s", d.options.Table, want, strings.Join(names, ", "))
+		if column == "" && (renamed || slices.Contains(required, field)) {
+			return fmt.Errorf("the table %q has no column %q; its columns are: %s", d.options.Table, want, strings.Join(names, ", "))
 		}
 		d.columns = append(d.columns, column)
 		d.extra = slices.DeleteFunc(d.extra, func(name string) bool { return name == column })
@@ -137,9 +137,9 @@ func (d *DB) match(names []string) error {
 }
 
 func find(names []string, want string) string {
-	plain := func(s string) string { return strings.ToLower(strings.ReplaceAll(s, "_", "")) }
+	normalize := func(s string) string { return strings.ToLower(strings.ReplaceAll(s, "_", "")) }
 	for _, name := range names {
-		if plain(name) == plain(want) {
+		if normalize(name) == normalize(want) {
 			return name
 		}
 	}

@@ -62,7 +62,7 @@ func TestColumns(t *testing.T) {
 // TestPages: tables of every kind are read whole, and the application may write
 // while a key is on its way.
 func TestPages(t *testing.T) {
-	const rows = 2*pageRows + 1
+	const rows = 2*pageSize + 1
 	for name, create := range map[string]string{
 		"with rowid":            `CREATE TABLE apikey (id TEXT PRIMARY KEY, referenceId TEXT, key TEXT)`,
 		"with a number":         `CREATE TABLE apikey (id INTEGER PRIMARY KEY, referenceId TEXT, key TEXT)`,
@@ -96,7 +96,7 @@ func TestPages(t *testing.T) {
 			defer d.Close()
 			var ids []string
 			err = d.Each(context.Background(), func(k Key) error {
-				if ids = append(ids, k.Record.ID); len(ids) != pageRows {
+				if ids = append(ids, k.Record.ID); len(ids) != pageSize {
 					return nil
 				}
 				_, err := other.Exec("UPDATE " + table + " SET key = key || 'x' WHERE id = '1'")

@@ -4,45 +4,44 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/caddy-apikey/caddy-apikey/internal/api/admin"
+	"github.com/caddy-apikey/caddy-apikey/internal/api"
 	"github.com/caddy-apikey/caddy-apikey/key"
 )
 
-// layouts are the forms in which adapters write times as text. Without a zone it is UTC.
+// layouts are the formats in which adapters write times. Without a zone it is UTC.
 var layouts = []string{time.RFC3339, "2006-01-02T15:04:05", "2006-01-02 15:04:05Z07:00", "2006-01-02 15:04:05 Z07:00", "2006-01-02 15:04:05", "2006-01-02"}
 
-// secondsBelow tells seconds from milliseconds: as seconds it lies in the year
-// 5138, as milliseconds in 1973.
+// secondsBelow separates seconds from milliseconds. In seconds it is in the year
+// 5138, in milliseconds in 1973.
 const secondsBelow = 100_000_000_000
 
-// time reads a time: text, or a number of seconds or milliseconds since 1970. bad
-// is for what is none.
-func (c *conversion) time(field string) (t *admin.Time, bad bool) {
+// time converts a time: text, or a number of seconds or milliseconds since 1970. It
+// returns nil for NULL, and not ok for anything else.
+func (c *conversion) time(field string) (t *api.Time, ok bool) {
 	var at time.Time
 	switch v := c.row[field].(type) {
 	case nil:
-		return nil, false
+		return nil, true
 	case int64:
-		at = moment(v)
+		at = unixTime(v)
 	case float64:
-		at = moment(int64(v))
+		at = unixTime(int64(v))
 	case string:
-		var ok bool
 		if n, err := strconv.ParseInt(v, 10, 64); err == nil {
-			at = moment(n)
+			at = unixTime(n)
 		} else if at, ok = parseTime(v); !ok {
-			return nil, true
+			return nil, false
 		}
 	default:
-		return nil, true
+		return nil, false
 	}
 	if ms := at.UnixMilli(); ms < 0 || ms > key.MaxTime {
-		return nil, true
+		return nil, false
 	}
-	return &admin.Time{Time: at}, false
+	return &api.Time{Time: at}, true
 }
 
-func moment(n int64) time.Time {
+func unixTime(n int64) time.Time {
 	if n < secondsBelow {
 		return time.Unix(n, 0)
 	}

@@ -1,17 +1,17 @@
-// Package cli is "caddy apikey": flags, text and exit statuses in front of
-// the client of the admin API. It knows nothing of Caddy.
+// Package cli implements the command "caddy apikey" with the client of the admin
+// API: flags, output and exit statuses. It does not depend on Caddy.
 //
 // # Output
 //
-// Standard output holds what was asked for, and nothing else: with --json the
-// bytes of the admin API, otherwise a table or a few lines, and for a new key
-// the raw key alone on its line. Everything else goes to standard error.
+// Standard output holds only the result: with --json the response of the admin
+// API, unchanged; otherwise a table or a few lines; for a new key the raw key on a
+// line of its own. Everything else goes to standard error.
 //
 // # Secrets
 //
-// Arguments are visible to other users of the machine, and often kept in a
-// history. So no raw key is taken from them: what looks like one is refused, and
-// no message repeats a value that was given.
+// Other users of the machine can see arguments, and shells record them. No command
+// takes a raw key as an argument: what looks like one is refused, and no message
+// repeats the value of a flag.
 package cli
 
 import (
@@ -22,33 +22,35 @@ import (
 	"github.com/caddy-apikey/caddy-apikey/internal/api/admin"
 )
 
-// Host is what only Caddy knows.
+// Host holds the functions that Caddy provides.
 type Host struct {
 	// Connect returns a client for the values of --address, --config and
 	// --adapter, which may be empty.
 	Connect func(address, config, adapter string) (*admin.Client, error)
-	// ParseDuration reads "90d", "1h30m".
+	// ParseDuration parses a duration such as "90d" or "1h30m".
 	ParseDuration func(string) (time.Duration, error)
-	// WrongUsage returns the error that ends the process with status 2, without
-	// a message. Any other error ends it with 1.
+	// WrongUsage returns an error that ends the process with status 2 and prints no
+	// message. Every other error ends it with status 1.
 	WrongUsage func(*cobra.Command) error
+
+	json bool // --json
 }
 
-// Setup makes root the command "apikey".
+// Setup turns root into the command "apikey".
 func Setup(root *cobra.Command, host Host) {
 	h := &host
 	root.Example = `  caddy apikey create --owner alice --name ci --expires-in 90d
   caddy apikey list --owner alice
   caddy apikey revoke 6a1f0c2d9b3e4f5a6b7c8d9e`
 	flags := root.PersistentFlags()
-	flags.String("address", "", "`address` of Caddy's admin endpoint (default the one Caddy uses)")
-	flags.StringP("config", "c", "", "read that address from this configuration `file`")
-	flags.StringP("adapter", "a", "", "`name` of the adapter for that file")
-	flags.Bool("json", false, "print the admin API's JSON, and nothing else")
+	flags.String("address", "", "`address` of Caddy's admin endpoint (default: the one that Caddy uses)")
+	flags.StringP("config", "c", "", "read the address from this configuration `file`")
+	flags.StringP("adapter", "a", "", "`name` of the config adapter for that file")
+	define(flags, "json", variable(&h.json, parseBool), "print the JSON of the admin API, and nothing else")
 	root.DisableFlagsInUseLine = true
 	h.group(root)
 	root.PersistentPreRunE = func(cmd *cobra.Command, args []string) error {
-		return h.finish(cmd, check(cmd, args))
+		return h.finish(cmd, validate(cmd, args))
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return h.finish(cmd, flagError(err))
@@ -59,7 +61,7 @@ func Setup(root *cobra.Command, host Host) {
 	)
 }
 
-// group makes cmd a command that only has subcommands.
+// group sets cmd up as a command that only has subcommands.
 func (h *Host) group(cmd *cobra.Command) {
 	cmd.SilenceErrors, cmd.SilenceUsage = true, true
 	cmd.SuggestionsMinimumDistance = 2

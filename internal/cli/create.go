@@ -1,92 +1,84 @@
 package cli
 
 import (
+	"encoding/json"
 	"fmt"
 
 	"github.com/spf13/cobra"
 
+	"github.com/caddy-apikey/caddy-apikey/internal/api"
 	"github.com/caddy-apikey/caddy-apikey/internal/api/admin"
 )
 
 func (h *Host) create() *cobra.Command {
-	var x fields
-	in := admin.CreateKey{}
-	cmd := h.command("create --owner <userId> [flags]", "Makes a key", noArgs, func(c *call) error {
-		if err := x.create(&in); err != nil {
+	var in admin.CreateKey
+	var shared admin.PatchKey
+	flags := h.keyFlags(&shared)
+	cmd := h.command("create --owner <userId> [flags]", "Creates a key", noArgs, func(c *call) error {
+		if err := createFrom(shared, &in); err != nil {
 			return err
 		}
 		a, err := c.client.CreateKey(c.ctx, in)
-		return c.issued(a, err, "Made key %s of %s.")
+		return c.issued(a, err, "Created key %s for %s.")
 	})
-	cmd.Long = `Makes a key and prints it on standard output, alone on its line, for the only
-time: it is not stored. With --with-secret the secret follows on a second line.
-All else goes to standard error.
+	cmd.Long = `Creates a key and prints the raw key on standard output, on a line of its own.
+It is not stored and cannot be shown again. With --with-secret the secret follows
+on a second line. Everything else goes to standard error.
 
-What no flag says is decided by the server's configuration. --refill without
---remaining also gives the key its first credits. Values of --metadata are
-strings; --metadata-json takes other types.`
+The server's configuration provides the defaults. --refill without --remaining
+also sets the first credits. Values of --metadata are strings; --metadata-json
+takes other types.`
 	cmd.Example = `  caddy apikey create --owner alice
   caddy apikey create --owner alice --name ci --prefix ci_ --expires-in 90d \
       --refill 1000/1d --rate-limit 100/1m --permission files:read --permission files:write
   KEY=$(caddy apikey create --owner alice)`
-	x.define(h, cmd)
+	defineKeyFlags(cmd, flags)
 	f := cmd.Flags()
-	value(f, &in.Prefix, "prefix", "first `characters` of the raw key", parseText)
-	value(f, &in.ConfigID, "config-id", "`name` of the configuration whose rules apply", parseText)
-	boolean(f, "with-secret", "make a secret too", on(&in.WithSecret))
-	boolean(f, "disabled", "the key does not work before it is enabled", off(&x.enabled))
-	if err := cmd.MarkFlagRequired("owner"); err != nil {
-		panic(err)
-	}
+	define(f, "prefix", pointer(&in.Prefix, parseText), "first `characters` of the raw key")
+	define(f, "config-id", pointer(&in.ConfigID, parseText), "`name` of the configuration whose rules apply")
+	define(f, "with-secret", pointer(&in.WithSecret, parseBool), "create a secret too")
+	define(f, "disabled", pointer(&in.Enabled, parseNot), "the key does not work until it is enabled")
+	cmd.MarkFlagRequired("owner") //nolint:errcheck // the flag exists
 	return cmd
 }
 
-// create fills in a request from the flags.
-func (x *fields) create(in *admin.CreateKey) (err error) {
-	in.UserID, in.Name, in.ExpiresIn, in.Enabled = *x.owner, x.name, x.expiresIn, x.enabled
-	in.AllowedIPs, in.RateLimitAlgorithm, in.RateLimitEnabled = x.allowedIPs, x.algorithm, x.limited
-	if x.remaining != nil {
-		in.Remaining = x.remaining.n
+// createFrom copies the fields of a patch, which have the same names in JSON. A
+// refill without a number of credits also sets the first credits.
+func createFrom(patch admin.PatchKey, in *admin.CreateKey) error {
+	if patch.RefillAmount.Set && !patch.Remaining.Set {
+		patch.Remaining = patch.RefillAmount
 	}
-	if x.refill != nil {
-		in.RefillAmount, in.RefillInterval = &x.refill.amount, &x.refill.millis
-		if x.remaining == nil {
-			in.Remaining = &x.refill.amount
-		}
-	}
-	if x.rateLimit != nil {
-		in.RateLimitMax, in.RateLimitTimeWindow = &x.rateLimit.amount, &x.rateLimit.millis
-	}
-	if in.Permissions, err = x.wantedPermissions(); err != nil {
+	fields, err := api.Marshal(patch)
+	if err != nil {
 		return err
 	}
-	in.Metadata, err = x.wantedMetadata()
-	return err
+	return json.Unmarshal(fields, in)
 }
 
 func (h *Host) rotate() *cobra.Command {
-	in := admin.RotateKey{}
-	cmd := h.command("rotate <id> [flags]", "Gives a key a new raw key", oneArg("the id of the key"), func(c *call) error {
+	var in admin.RotateKey
+	cmd := h.command("rotate <id> [flags]", "Replaces the raw key of a key", oneArg("the id of the key"), func(c *call) error {
 		a, err := c.client.RotateKey(c.ctx, c.args[0], in)
 		return c.issued(a, err, "Rotated key %s of %s.")
 	})
-	cmd.Long = `Gives a key a new raw key and prints it on standard output, alone on its line,
-for the only time. ID, counters and limits stay. The old raw key stops at once,
-or works until --grace is over.`
+	cmd.Long = `Replaces the raw key of a key and prints the new one on standard output, on a
+line of its own. It cannot be shown again. ID, counters and limits do not change.
+The old raw key stops working at once, or at the end of --grace.`
 	cmd.Example = `  caddy apikey rotate 6a1f0c2d9b3e4f5a6b7c8d9e --grace 1h`
-	value(cmd.Flags(), &in.Grace, "grace", "`time` that the old raw key goes on working, such as 1h", h.seconds(0))
-	boolean(cmd.Flags(), "with-secret", "make a new secret too", on(&in.WithSecret))
+	f := cmd.Flags()
+	define(f, "grace", pointer(&in.Grace, h.seconds(0)), "`time` for which the old raw key keeps working, such as 1h")
+	define(f, "with-secret", pointer(&in.WithSecret, parseBool), "create a new secret too")
 	return cmd
 }
 
-// issued prints a new raw key. On a terminal it stands between lines that
-// explain it; captured, standard output is the key, and the secret below it.
+// issued prints a new raw key. The lines that explain it go to standard error, so
+// that standard output holds only the key, and its secret on a second line.
 func (c *call) issued(a admin.Answer[admin.IssuedKey], err error, headline string) error {
 	if err != nil {
 		return err
 	}
 	if err := c.writeIssued(a, headline); err != nil {
-		return fmt.Errorf("%w\nThe key exists, but nobody has seen it: rotate or delete %s", err, printable(a.Value.ID))
+		return fmt.Errorf("%w\nThe new raw key could not be shown: rotate or delete %s", err, printable(a.Value.ID))
 	}
 	return nil
 }
@@ -94,12 +86,12 @@ func (c *call) issued(a admin.Answer[admin.IssuedKey], err error, headline strin
 func (c *call) writeIssued(a admin.Answer[admin.IssuedKey], headline string) error {
 	stdout, k := c.OutOrStdout(), a.Value
 	if c.json {
-		return writeJSON(stdout, a.Raw)
+		return write(stdout, string(a.Raw))
 	}
-	c.note(headline+"\nIt is shown only once, so keep it now:", printable(k.ID), printable(k.UserID))
-	if err := write(stdout, k.Raw+"\n"); err != nil || k.Secret == "" {
+	c.note(headline+"\nIt is shown only once, so store it now:", printable(k.ID), printable(k.UserID))
+	if err := write(stdout, k.Raw); err != nil || k.Secret == "" {
 		return err
 	}
-	c.note("Its secret, for the header X-API-Secret, is shown only once too:")
-	return write(stdout, k.Secret+"\n")
+	c.note("Its secret, for the header X-API-Secret, is also shown only once:")
+	return write(stdout, k.Secret)
 }

@@ -1,7 +1,7 @@
 package cli
 
 import (
-	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -23,17 +23,17 @@ func (h *Host) export() *cobra.Command {
 		}
 		return c.exportFile(output)
 	})
-	cmd.Long = `Writes all owners and keys as lines of JSON, for caddy apikey import: to move to
-another server, or as a backup. No raw key is in it, because none is stored: the
-hashes are, so keys go on working where this is imported. Usage statistics are
-not in it.`
+	cmd.Long = `Writes all owners and keys as lines of JSON for "caddy apikey import": to move to
+another server, or as a backup. An export contains the hashes of the raw keys, so
+that the keys work where it is imported. It contains no raw keys, which are not
+stored, and no usage statistics.`
 	cmd.Example = `  caddy apikey export --output keys.ndjson
   caddy apikey export | gzip > keys.ndjson.gz`
-	cmd.Flags().StringVarP(&output, "output", "o", "", "`file` to write, readable for you only; it appears when it is complete; - is standard output")
+	cmd.Flags().StringVarP(&output, "output", "o", "", "`file` to write, with mode 0600; it appears when it is complete; - is standard output")
 	return cmd
 }
 
-// exportFile writes a file that is whole or not there, also when it is interrupted.
+// exportFile writes a file that is complete or absent, even if it is interrupted.
 func (c *call) exportFile(path string) (err error) {
 	target, err := exportTarget(path)
 	if err != nil {
@@ -69,8 +69,8 @@ func (c *call) exportFile(path string) (err error) {
 	return nil
 }
 
-// exportTarget finds the file that an export takes the place of. That of a link is
-// what it points to, and a device stays one.
+// exportTarget returns the file that an export replaces. A link is followed, and
+// only a regular file is replaced.
 func exportTarget(path string) (string, error) {
 	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
 		return path, nil
@@ -84,16 +84,16 @@ func exportTarget(path string) (string, error) {
 		return "", err
 	}
 	if !info.Mode().IsRegular() {
-		return "", fmt.Errorf("%s is there and no regular file: without --output the export goes to standard output", path)
+		return "", fmt.Errorf("%s exists and is not a regular file: without --output the export goes to standard output", path)
 	}
 	return target, nil
 }
 
-// exportProgress is a bar for as many keys as there are now.
+// exportProgress returns a bar for the current number of keys.
 func (c *call) exportProgress() *progress {
 	a, err := c.client.Health(c.ctx)
 	if err != nil {
-		return nil // the export itself will say so
+		return nil // the export will fail and report it
 	}
 	return c.progress(a.Value.Keys)
 }
@@ -106,21 +106,21 @@ func (c *call) exportTo(w io.Writer, bar *progress) (lines int64, err error) {
 	}
 	defer body.Close()
 	defer bar.end()
-	out := bufio.NewWriter(w)
-	for in := bufio.NewReaderSize(body, 1<<16); ; {
-		line, err := in.ReadSlice('\n')
-		if _, werr := out.Write(line); werr != nil {
-			return lines, werr
-		}
-		switch {
-		case err == nil:
-			lines++
-			bar.at(lines)
-		case errors.Is(err, bufio.ErrBufferFull):
-		case errors.Is(err, io.EOF):
-			return lines, out.Flush()
-		default:
-			return lines, errors.Join(fmt.Errorf("the server broke off: %w", err), out.Flush())
-		}
+	counter := &lineCounter{bar: bar}
+	if _, err := io.Copy(io.MultiWriter(w, counter), body); err != nil {
+		return counter.lines, fmt.Errorf("copying the export: %w", err)
 	}
+	return counter.lines, nil
+}
+
+// lineCounter counts the lines that are written to it.
+type lineCounter struct {
+	lines int64
+	bar   *progress
+}
+
+func (c *lineCounter) Write(p []byte) (int, error) {
+	c.lines += int64(bytes.Count(p, []byte("\n")))
+	c.bar.at(c.lines)
+	return len(p), nil
 }

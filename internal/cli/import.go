@@ -3,45 +3,48 @@ package cli
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 
 	"github.com/spf13/cobra"
 
+	"github.com/caddy-apikey/caddy-apikey/internal/api"
 	"github.com/caddy-apikey/caddy-apikey/internal/api/admin"
 	"github.com/caddy-apikey/caddy-apikey/internal/betterauthdb"
 )
 
 func (h *Host) importKeys() *cobra.Command {
 	var dryRun bool
-	cmd := h.command("import <file|-> [flags]", "Imports owners and keys from an export, or from elsewhere", oneArg("the file to import, or - for standard input"), func(c *call) error {
+	cmd := h.command("import <file|-> [flags]", "Imports owners and keys from an export or another system", oneArg("the file to import, or - for standard input"), func(c *call) error {
 		in, size, err := c.openInput(c.args[0])
 		if err != nil {
 			return err
 		}
 		defer in.Close()
 		run := c.newImport(size, dryRun)
-		return run.end(run.lines(in))
+		export := exportReader{run: run}
+		return run.end(export.importAll(in))
 	})
-	cmd.Long = `Imports owners and keys from what caddy apikey export wrote, into a server that
-runs. Keys keep their ids, hashes, credits and windows.
+	cmd.Long = `Imports the owners and keys of an export into a running server. Keys keep their
+ids, hashes, credits and rate limit windows.
 
-Nothing that exists is changed, so an import can be repeated: what is there
-already is counted as such, and what is there with another raw key or another
-standing is a conflict. What was deleted here comes back: revoke, do not delete,
-while you still import. Exit status 1 tells that something could not be imported;
-the report tells what and why.`
+An import changes nothing that exists, so it can be repeated. Records that exist are
+counted; a record that exists with another raw key or other settings is a conflict.
+A key that was deleted here comes back: revoke, do not delete, while you still
+import. Exit status 1 means that something could not be imported; the report says
+what and why.`
 	cmd.Example = `  caddy apikey import keys.ndjson --dry-run
   gunzip < keys.ndjson.gz | caddy apikey import -
   caddy apikey import better-auth sqlite.db`
-	cmd.Flags().BoolVar(&dryRun, "dry-run", false, dryRunUsage)
+	define(cmd.Flags(), "dry-run", variable(&dryRun, parseBool), dryRunUsage)
 	cmd.AddCommand(h.importBetterAuth())
 	return cmd
 }
 
-const dryRunUsage = "report what would happen, and write nothing; what comes twice in the file may not be seen"
+const dryRunUsage = "report what would happen, and write nothing; duplicates in the file may go unnoticed"
 
-// openInput opens a file or standard input. The size of the latter is not known.
+// openInput opens a file or standard input, whose size is unknown.
 func (c *call) openInput(name string) (io.ReadCloser, int64, error) {
 	if name == "-" {
 		return io.NopCloser(c.InOrStdin()), 0, nil
@@ -57,114 +60,107 @@ func (c *call) openInput(name string) (io.ReadCloser, int64, error) {
 	return f, info.Size(), nil
 }
 
-// item is one record on its way to the server.
-type item struct {
+// record is an owner or key to import.
+type record struct {
 	id    string
-	line  int64 // of the file; 0: it is of no file
+	line  int64 // in the file; 0 if it is not from a file
 	owner bool
 	json  json.RawMessage
 	notes []betterauthdb.Note
-	// config is the configuration of a key that comes from elsewhere: the server
-	// does not repeat one that it does not know.
+	// config is the configuration of a key from another system. The server's error
+	// about an unknown one does not name it.
 	config string
 }
 
-// maxImport is how many bytes of records go into one request: what is around
-// them is short.
+// maxImport is the size of the records in one request. It leaves room for the rest
+// of the body.
 const maxImport = admin.MaxImportBody - 1<<16
 
-// shipment is one run of an import.
-type shipment struct {
+// importRun sends records to the server in batches and reports the results.
+type importRun struct {
 	*report
-	c      *call
-	dryRun bool
-	bar    *progress
-	items  []item // of one kind, for the next request
-	size   int
-	keys   bool // keys have come: owners are too late
-
-	answered bool // by the server, once
-
-	counted admin.ExportCounts  // lines of a file
-	stated  *admin.ExportCounts // what its end says
+	bar      *progress
+	batch    []record // either owners or keys
+	size     int      // of the batch in bytes
+	answered bool     // the server has answered a request
 }
 
-func (c *call) newImport(total int64, dryRun bool) *shipment {
-	return &shipment{report: newReport(c, dryRun), c: c, dryRun: dryRun, bar: c.progress(total)}
+func (c *call) newImport(total int64, dryRun bool) *importRun {
+	return &importRun{report: newReport(c, dryRun), bar: c.progress(total)}
 }
 
-// put adds an item to the next request. Owners and keys go in different ones. What
-// fits into none is refused, and the rest goes on.
-func (s *shipment) put(one item) error {
-	if len(one.json) > maxImport {
-		return s.refuse(one, "key", "", sprintf("the record is longer than %d bytes", maxImport))
+// put adds a record to the batch, and sends the batch first if the record does not
+// fit. A record that is too long for any request is rejected.
+func (r *importRun) put(rec record) error {
+	if len(rec.json) > maxImport {
+		return r.reject(rec, "key", "", fmt.Sprintf("the record is longer than %d bytes", maxImport))
 	}
-	full := len(s.items) == admin.MaxImport || s.size+len(one.json) > maxImport
-	if len(s.items) > 0 && (full || s.items[0].owner != one.owner) {
-		if err := s.flush(); err != nil {
+	full := len(r.batch) == admin.MaxImport || r.size+len(rec.json) > maxImport
+	if len(r.batch) > 0 && (full || r.batch[0].owner != rec.owner) {
+		if err := r.flush(); err != nil {
 			return err
 		}
 	}
-	s.items = append(s.items, one)
-	s.size += len(one.json) + 1
+	r.batch = append(r.batch, rec)
+	r.size += len(rec.json) + 1
 	return nil
 }
 
-// refuse notes a record that is not sent at all.
-func (s *shipment) refuse(one item, kind, field, why string) error {
-	result := admin.ImportResult{Kind: kind, Status: "invalid", Field: field, Error: why}
-	if one.id != "" {
-		result.ID = &one.id
+// reject reports a record as invalid without sending it.
+func (r *importRun) reject(rec record, kind, field, reason string) error {
+	result := admin.ImportResult{Kind: kind, Status: "invalid", Field: field, Error: reason}
+	if rec.id != "" {
+		result.ID = &rec.id
 	}
-	return s.add(one, result)
+	return r.add(rec, result)
 }
 
-// flush sends what waits.
-func (s *shipment) flush() error {
-	if len(s.items) == 0 {
+// flush sends the batch.
+func (r *importRun) flush() error {
+	if len(r.batch) == 0 {
 		return nil
 	}
-	in := admin.ImportKeys{DryRun: &s.dryRun}
-	for _, one := range s.items {
-		if one.owner {
-			in.Owners = append(in.Owners, admin.Each[admin.OwnerRecord]{Raw: one.json})
+	in := admin.ImportKeys{DryRun: &r.dryRun}
+	for _, rec := range r.batch {
+		if rec.owner {
+			in.Owners = append(in.Owners, api.Each[admin.OwnerRecord]{Raw: rec.json})
 		} else {
-			in.Keys = append(in.Keys, admin.Each[admin.KeyRecord]{Raw: one.json})
+			in.Keys = append(in.Keys, api.Each[admin.KeyRecord]{Raw: rec.json})
 		}
 	}
-	a, err := s.send(in)
+	a, err := r.send(in)
 	if err != nil {
 		return err
 	}
-	if len(a.Value.Results) != len(s.items) {
-		return errors.New("the server did not answer for every record")
+	if len(a.Value.Results) != len(r.batch) {
+		return errors.New("the response does not have a result for every record")
 	}
-	for i, one := range s.items {
-		if err := s.add(one, a.Value.Results[i]); err != nil {
+	for i, rec := range r.batch {
+		if err := r.add(rec, a.Value.Results[i]); err != nil {
 			return err
 		}
 	}
-	if s.items[0].owner && a.Value.Invalid+a.Value.Conflicts > 0 {
+	if r.batch[0].owner && a.Value.Invalid+a.Value.Conflicts > 0 {
 		return errOwner
 	}
-	s.items, s.size = s.items[:0], 0
+	r.batch, r.size = r.batch[:0], 0
 	return nil
 }
 
-// end closes the report. What was imported before an error stays, so the report
-// tells of it; the error is then no answer of the API on its own.
-func (s *shipment) end(err error) error {
-	s.bar.end()
+// end prints the report, even after an error, because records that were imported
+// before it stay. Such an error is not printed as a response of the API.
+func (r *importRun) end(err error) error {
+	r.bar.end()
 	switch {
 	case err == nil:
-		return s.close()
-	case s.total() == 0:
+		return r.close()
+	case r.total() == 0:
 		return err
 	default:
-		said := describe(err)
-		if s.passing(err) {
-			said += "\nThe import ended early. Run it again: what is here already is left alone."
+		message := describe(err)
+		if r.temporary(err) {
+			message += "\nThe import is incomplete. Run it again: existing records are left alone."
 		}
-		return errors.Join(errors.New(said), s.finish())
+		return errors.Join(errors.New(message), r.print())
 	}
 }

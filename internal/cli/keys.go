@@ -1,8 +1,11 @@
 package cli
 
 import (
+	"fmt"
+
 	"github.com/spf13/cobra"
 
+	"github.com/caddy-apikey/caddy-apikey/internal/api"
 	"github.com/caddy-apikey/caddy-apikey/internal/api/admin"
 )
 
@@ -11,35 +14,35 @@ func (h *Host) show() *cobra.Command {
 		a, err := c.client.Key(c.ctx, c.args[0])
 		return answer(c, a, err, details)
 	})
-	cmd.Long = "Shows a key. The raw key itself is stored nowhere and cannot be shown."
+	cmd.Long = "Shows a key. The raw key is not stored and cannot be shown."
 	cmd.Example = `  caddy apikey show 6a1f0c2d9b3e4f5a6b7c8d9e`
 	return cmd
 }
 
 // enable returns "enable" or "revoke".
 func (h *Host) enable(on bool) *cobra.Command {
-	use, short, message := "enable <id>", "Lets a revoked key work again", "Key %s is enabled."
+	use, short, message := "enable <id>", "Enables a revoked key", "Key %s is enabled."
 	if !on {
-		use, short, message = "revoke <id>", "Stops a key at once; enable takes it back", "Key %s is disabled."
+		use, short, message = "revoke <id>", "Disables a key at once; enable reverts it", "Key %s is disabled."
 	}
 	return h.command(use, short, oneArg("the id of the key"), func(c *call) error {
-		a, err := c.client.PatchKey(c.ctx, c.args[0], admin.PatchKey{Enabled: admin.Some(on)})
-		return answer(c, a, err, func(k admin.Key) string { return sprintln(message, printable(k.ID)) })
+		a, err := c.client.PatchKey(c.ctx, c.args[0], admin.PatchKey{Enabled: api.Some(on)})
+		return answer(c, a, err, func(k admin.Key) string { return fmt.Sprintf(message, printable(k.ID)) })
 	})
 }
 
 func (h *Host) delete() *cobra.Command {
-	cmd := h.command("delete <id>", "Deletes a key for good", oneArg("the id of the key"), func(c *call) error {
+	cmd := h.command("delete <id>", "Deletes a key permanently", oneArg("the id of the key"), func(c *call) error {
 		err := c.client.DeleteKey(c.ctx, c.args[0])
 		return c.done(err, "Deleted key %s.", printable(c.args[0]))
 	})
-	cmd.Long = "Deletes a key for good, without asking. To be able to take it back, use revoke."
+	cmd.Long = "Deletes a key permanently, without asking. To be able to revert it, use revoke."
 	return cmd
 }
 
 func (h *Host) deleteExpired() *cobra.Command {
 	return h.command("delete-expired", "Deletes every expired key", noArgs, func(c *call) error {
 		a, err := c.client.DeleteExpired(c.ctx)
-		return answer(c, a, err, func(d admin.Deleted) string { return sprintln("Deleted %d expired keys.", d.Deleted) })
+		return answer(c, a, err, func(d admin.Deleted) string { return fmt.Sprintf("Deleted %d expired keys.", d.Deleted) })
 	})
 }

@@ -1,8 +1,6 @@
 package cli
 
 import (
-	"context"
-
 	"github.com/spf13/cobra"
 
 	"github.com/caddy-apikey/caddy-apikey/internal/api/admin"
@@ -10,49 +8,28 @@ import (
 
 func (h *Host) list() *cobra.Command {
 	var in admin.ListKeys
-	var all bool
+	var pages *paging
 	cmd := h.command("list [flags]", "Lists keys", noArgs, func(c *call) error {
-		get := c.client.ListKeys
-		if all {
-			get = c.allKeys
-		}
-		a, err := get(c.ctx, in)
+		a, err := fetch(pages, "keys", func() (admin.Answer[admin.KeyList], error) { return c.client.ListKeys(c.ctx, in) })
 		if err == nil && a.Value.NextCursor != nil {
-			c.note("These are %d of %d keys: --all shows every one.", len(a.Value.Keys), a.Value.Total)
+			c.note("Showing %d of %d keys. To list all of them, use --all.", len(a.Value.Keys), a.Value.Total)
 		}
 		return answer(c, a, err, keyTable)
 	})
-	cmd.Long = "Lists keys, the oldest first. Filters narrow the list; several must all fit."
+	cmd.Long = "Lists keys, the oldest first. A key must match all filters that are given."
 	cmd.Example = `  caddy apikey list --owner alice --enabled
   caddy apikey list --query build --sort -lastRequest --limit 10
   caddy apikey list --all --json | jq -r '.keys[].id'`
 	f := cmd.Flags()
-	f.SortFlags = false
-	value(f, &in.UserID, "owner", "keys of this `userId`", parseText)
-	value(f, &in.ConfigID, "config-id", "keys of the configuration of this `name`", parseText)
-	boolean(f, "enabled", "keys that are enabled", on(&in.Enabled))
-	boolean(f, "disabled", "keys that are not", off(&in.Enabled))
-	value(f, &in.Prefix, "prefix", "keys with exactly this `prefix`", parseText)
-	value(f, &in.Query, "query", "keys with this `text` in the name or the first characters", parseText)
-	value(f, &in.Sort, "sort", "`field`: createdAt, name or lastRequest, with - in front for the reverse",
-		oneOf("createdAt", "-createdAt", "name", "-name", "lastRequest", "-lastRequest"))
-	paging(cmd, &in.Limit, &in.Cursor, &all)
+	sort := oneOf("createdAt", "-createdAt", "name", "-name", "lastRequest", "-lastRequest")
+	define(f, "owner", pointer(&in.UserID, parseText), "keys of this `userId`")
+	define(f, "config-id", pointer(&in.ConfigID, parseText), "keys of the configuration of this `name`")
+	define(f, "enabled", pointer(&in.Enabled, parseBool), "keys that are enabled")
+	define(f, "disabled", pointer(&in.Enabled, parseNot), "keys that are disabled")
+	define(f, "prefix", pointer(&in.Prefix, parseText), "keys with exactly this `prefix`")
+	define(f, "query", pointer(&in.Query, parseText), "keys with this `text` in their name or first characters")
+	define(f, "sort", pointer(&in.Sort, sort), "`field`: createdAt, name or lastRequest; - in front reverses the order")
+	pages = definePaging(cmd, &in.Limit, &in.Cursor)
 	cmd.MarkFlagsMutuallyExclusive("enabled", "disabled")
 	return cmd
-}
-
-// allKeys joins all pages to one answer of the same shape.
-func (c *call) allKeys(ctx context.Context, in admin.ListKeys) (joined admin.Answer[admin.KeyList], err error) {
-	limit, all := int64(mostPerPage), &joined.Value
-	in.Limit = &limit
-	fetch := func(cursor *string) (admin.Answer[admin.KeyList], error) {
-		in.Cursor = cursor
-		return c.client.ListKeys(ctx, in)
-	}
-	raw, err := allPages("keys", fetch, func(page admin.KeyList) *string {
-		all.Keys, all.Total = append(all.Keys, page.Keys...), page.Total
-		return page.NextCursor
-	})
-	joined.Raw = joinPages("keys", raw, &all.Total)
-	return joined, err
 }

@@ -1,8 +1,6 @@
 package cli
 
 import (
-	"context"
-
 	"github.com/spf13/cobra"
 
 	"github.com/caddy-apikey/caddy-apikey/internal/api/admin"
@@ -17,36 +15,16 @@ func (h *Host) owner() *cobra.Command {
 
 func (h *Host) ownerList() *cobra.Command {
 	var in admin.ListOwners
-	var all bool
+	var pages *paging
 	cmd := h.command("list [flags]", "Lists owners", noArgs, func(c *call) error {
-		get := c.client.ListOwners
-		if all {
-			get = c.allOwners
-		}
-		a, err := get(c.ctx, in)
+		a, err := fetch(pages, "owners", func() (admin.Answer[admin.OwnerList], error) { return c.client.ListOwners(c.ctx, in) })
 		if err == nil && a.Value.NextCursor != nil {
-			c.note("There are more than these %d owners: --all shows every one.", len(a.Value.Owners))
+			c.note("Showing the first %d owners. To list all of them, use --all.", len(a.Value.Owners))
 		}
 		return answer(c, a, err, ownerTable)
 	})
-	paging(cmd, &in.Limit, &in.Cursor, &all)
+	pages = definePaging(cmd, &in.Limit, &in.Cursor)
 	return cmd
-}
-
-// allOwners joins all pages to one answer of the same shape.
-func (c *call) allOwners(ctx context.Context, in admin.ListOwners) (joined admin.Answer[admin.OwnerList], err error) {
-	limit, all := int64(mostPerPage), &joined.Value
-	in.Limit = &limit
-	fetch := func(cursor *string) (admin.Answer[admin.OwnerList], error) {
-		in.Cursor = cursor
-		return c.client.ListOwners(ctx, in)
-	}
-	raw, err := allPages("owners", fetch, func(page admin.OwnerList) *string {
-		all.Owners = append(all.Owners, page.Owners...)
-		return page.NextCursor
-	})
-	joined.Raw = joinPages("owners", raw, nil)
-	return joined, err
 }
 
 func (h *Host) ownerShow() *cobra.Command {
@@ -57,26 +35,21 @@ func (h *Host) ownerShow() *cobra.Command {
 }
 
 func (h *Host) ownerSet() *cobra.Command {
-	var enabled *bool
-	var tier *string
-	var noTier bool
-	cmd := h.command("set <userId> [flags]", "Makes or changes an owner", oneArg("the userId of the owner"), func(c *call) error {
-		in := admin.PutOwner{Tier: some(tier), Enabled: some(enabled)}
-		if noTier {
-			in.Tier = admin.Null[string]()
-		}
+	var in admin.PutOwner
+	cmd := h.command("set <userId> [flags]", "Creates or changes an owner", oneArg("the userId of the owner"), func(c *call) error {
 		a, err := c.client.PutOwner(c.ctx, c.args[0], in)
 		return answer(c, a, err, ownerDetails)
 	})
-	cmd.Long = "Makes an owner, or changes one. The keys of a disabled owner all stop."
+	cmd.Long = "Creates or changes an owner. No key of a disabled owner works."
 	cmd.Example = `  caddy apikey owner set alice --tier pro
   caddy apikey owner set alice --disable`
-	value(cmd.Flags(), &tier, "tier", "`name` of the owner's tier; caddy apikey tiers lists them", parseText)
-	cmd.Flags().BoolVar(&noTier, "no-tier", false, "the default tier, if there is one")
-	boolean(cmd.Flags(), "enable", "the owner's keys work", on(&enabled))
-	boolean(cmd.Flags(), "disable", "none of the owner's keys work", off(&enabled))
+	f := cmd.Flags()
+	tier := optional(&in.Tier, parseText)
+	define(f, "tier", tier, "`name` of the owner's tier; \"caddy apikey tiers\" lists them")
+	defineNo(cmd, "tier", tier, "the default tier, if one is configured")
+	define(f, "enable", optional(&in.Enabled, parseBool), "the owner's keys work")
+	define(f, "disable", optional(&in.Enabled, parseNot), "none of the owner's keys work")
 	cmd.MarkFlagsMutuallyExclusive("enable", "disable")
-	cmd.MarkFlagsMutuallyExclusive("tier", "no-tier")
 	return cmd
 }
 
@@ -85,6 +58,6 @@ func (h *Host) ownerDelete() *cobra.Command {
 		err := c.client.DeleteOwner(c.ctx, c.args[0])
 		return c.done(err, "Deleted owner %s and all its keys.", printable(c.args[0]))
 	})
-	cmd.Long = "Deletes an owner and all its keys for good, without asking. To be able to take it\nback, use owner set --disable."
+	cmd.Long = "Deletes an owner and all its keys permanently, without asking. To be able to\nrevert it, use owner set --disable."
 	return cmd
 }

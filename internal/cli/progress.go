@@ -9,7 +9,8 @@ import (
 	"golang.org/x/term"
 )
 
-// progress is a bar on a terminal. Anywhere else it is nil and shows nothing.
+// progress is a progress bar on a terminal. It is nil, and shows nothing, where
+// standard error is not a terminal.
 type progress struct {
 	w     io.Writer
 	total int64
@@ -18,8 +19,8 @@ type progress struct {
 
 const barWidth = 40
 
-// progress returns a bar on standard error, if that is a terminal and people are
-// meant to read it.
+// progress returns a bar on standard error, or nil if that is not a terminal or
+// --json is given.
 func (c *call) progress(total int64) *progress {
 	f, ok := c.ErrOrStderr().(*os.File)
 	if !ok || c.json || total < 1 || !term.IsTerminal(int(f.Fd())) {
@@ -30,7 +31,7 @@ func (c *call) progress(total int64) *progress {
 	return p
 }
 
-// at shows how much is done.
+// at updates the bar.
 func (p *progress) at(done int64) {
 	if p == nil {
 		return
@@ -44,7 +45,7 @@ func (p *progress) at(done int64) {
 	fmt.Fprintf(p.w, "\r[%s%s] %3d%%", strings.Repeat("#", filled), strings.Repeat(".", barWidth-filled), percent)
 }
 
-// end takes the bar away.
+// end removes the bar.
 func (p *progress) end() {
 	if p != nil {
 		fmt.Fprint(p.w, "\r\x1b[K")

@@ -12,10 +12,10 @@ import (
 	"golang.org/x/term"
 )
 
-const maxInput = 4096 // bytes: two lines that are far longer than keys
+const maxInput = 4096 // bytes; far more than a key and a secret
 
-// readCredential reads a raw key and perhaps its secret: from a terminal without
-// showing them, or from the first two lines of in.
+// readCredential reads a raw key and an optional secret: from a terminal, without
+// showing them, or from the lines of in.
 func readCredential(in io.Reader, prompt io.Writer, withSecret bool) (rawKey string, secret *string, err error) {
 	var lines []string
 	if f, ok := in.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
@@ -27,19 +27,19 @@ func readCredential(in io.Reader, prompt io.Writer, withSecret bool) (rawKey str
 	case err != nil:
 		return "", nil, err
 	case len(lines) == 0:
-		return "", nil, errors.New("there is no key on standard input")
+		return "", nil, errors.New("standard input contains no key")
 	case len(lines) == 1 && withSecret:
-		return "", nil, errors.New("there is no secret on standard input: it is the second line")
+		return "", nil, errors.New("standard input contains no secret, which is the second line")
 	case len(lines) == 1:
 		return lines[0], nil, nil
 	case len(lines) == 2:
 		return lines[0], &lines[1], nil
 	default:
-		return "", nil, errors.New("there are more than two lines on standard input: a key and its secret")
+		return "", nil, errors.New("standard input contains more than two lines: a key and its secret")
 	}
 }
 
-// readLines reads the lines that are not blank.
+// readLines returns the lines that are not blank.
 func readLines(in io.Reader) (lines []string, err error) {
 	scanner := bufio.NewScanner(io.LimitReader(in, maxInput))
 	for scanner.Scan() {
@@ -74,8 +74,8 @@ func ask(terminal *os.File, prompt io.Writer, withSecret bool) (lines []string, 
 	return lines, nil
 }
 
-// restoreOnInterrupt makes the terminal show what is typed again if the user
-// gives up: the prompt would leave it blind.
+// restoreOnInterrupt turns the echo of the terminal on again if the user interrupts
+// the prompt.
 func restoreOnInterrupt(terminal *os.File) (stop func()) {
 	state, err := term.GetState(int(terminal.Fd()))
 	if err != nil {
@@ -85,7 +85,7 @@ func restoreOnInterrupt(terminal *os.File) (stop func()) {
 	signal.Notify(interrupted, os.Interrupt)
 	go func() {
 		if _, ok := <-interrupted; ok {
-			term.Restore(int(terminal.Fd()), state) //nolint:errcheck // the end, either way
+			term.Restore(int(terminal.Fd()), state) //nolint:errcheck // the process exits
 			os.Exit(130)
 		}
 	}()

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -15,7 +14,7 @@ import (
 	"github.com/caddy-apikey/caddy-apikey/internal/api/admin"
 )
 
-// call is one run of a subcommand.
+// call is one execution of a subcommand.
 type call struct {
 	*cobra.Command
 	ctx    context.Context
@@ -25,16 +24,18 @@ type call struct {
 }
 
 // command returns a subcommand.
-func (h *Host) command(use, short string, args rule, run func(*call) error) *cobra.Command {
-	return &cobra.Command{
+func (h *Host) command(use, short string, args argsRule, run func(*call) error) *cobra.Command {
+	cmd := &cobra.Command{
 		Use: use, Short: short,
-		SilenceErrors: true, SilenceUsage: true, // finish speaks
+		SilenceErrors: true, SilenceUsage: true, // finish prints errors
 		DisableFlagsInUseLine: true,
 		Args:                  func(cmd *cobra.Command, got []string) error { return h.finish(cmd, args(got)) },
 		RunE: func(cmd *cobra.Command, got []string) error {
 			return h.finish(cmd, h.run(cmd, got, run))
 		},
 	}
+	cmd.Flags().SortFlags = false
+	return cmd
 }
 
 func (h *Host) run(cmd *cobra.Command, args []string, run func(*call) error) error {
@@ -43,15 +44,10 @@ func (h *Host) run(cmd *cobra.Command, args []string, run func(*call) error) err
 	if err != nil {
 		return err
 	}
-	return run(&call{cmd, cmd.Context(), client, args, wantsJSON(cmd)})
+	return run(&call{cmd, cmd.Context(), client, args, h.json})
 }
 
-func wantsJSON(cmd *cobra.Command) bool {
-	yes, err := cmd.Flags().GetBool("json")
-	return yes && err == nil
-}
-
-// finish says what went wrong, and returns the error with the exit status.
+// finish prints an error and returns one that leads to the right exit status.
 func (h *Host) finish(cmd *cobra.Command, err error) error {
 	if err == nil {
 		return nil
@@ -63,14 +59,14 @@ func (h *Host) finish(cmd *cobra.Command, err error) error {
 		return h.WrongUsage(cmd)
 	}
 	var refused *admin.APIError
-	if errors.As(err, &refused) && refused.Raw != nil && wantsJSON(cmd) {
-		writeJSON(cmd.OutOrStdout(), refused.Raw) //nolint:errcheck // the command has failed already
+	if errors.As(err, &refused) && refused.Raw != nil && h.json {
+		write(cmd.OutOrStdout(), string(refused.Raw)) //nolint:errcheck // the command has failed already
 	}
 	fmt.Fprintf(stderr, "Error: %s\n", describe(err))
 	return err
 }
 
-// describe turns an error into a sentence for people.
+// describe returns the message of an error.
 func describe(err error) string {
 	var refused *admin.APIError
 	var network *url.Error
@@ -88,7 +84,7 @@ func describe(err error) string {
 
 func describeRefusal(e *admin.APIError) string {
 	if e.Status == http.StatusNotFound && e.Code == "" {
-		return "the Caddy that answers there does not know API keys: it was built without caddy-apikey"
+		return "the Caddy at this address was built without caddy-apikey"
 	}
 	message := printable(e.Message)
 	if e.Field == "" || strings.HasPrefix(e.Message, e.Field+":") {
@@ -97,42 +93,39 @@ func describeRefusal(e *admin.APIError) string {
 	return fmt.Sprintf("%s (%s)", message, printable(e.Field))
 }
 
-// answer prints an answer: as it came, or for people.
-func answer[T any](c *call, a admin.Answer[T], err error, human func(T) string) error {
+// answer prints a response of the API: as JSON, or as text returned by format.
+func answer[T any](c *call, a admin.Answer[T], err error, format func(T) string) error {
 	switch {
 	case err != nil:
 		return err
 	case c.json:
-		return writeJSON(c.OutOrStdout(), a.Raw)
+		return write(c.OutOrStdout(), string(a.Raw))
 	default:
-		return write(c.OutOrStdout(), human(a.Value))
+		return write(c.OutOrStdout(), format(a.Value))
 	}
 }
 
-// done prints a line for people, where the API answers with nothing.
+// done prints a line where the response of the API is empty. With --json it prints
+// nothing.
 func (c *call) done(err error, format string, args ...any) error {
 	if err != nil || c.json {
 		return err
 	}
-	return write(c.OutOrStdout(), fmt.Sprintf(format, args...)+"\n")
+	return write(c.OutOrStdout(), fmt.Sprintf(format, args...))
 }
 
-// note tells people something that is no part of the output.
+// note prints a line on standard error, unless --json is given.
 func (c *call) note(format string, args ...any) {
 	if !c.json {
 		fmt.Fprintf(c.ErrOrStderr(), format+"\n", args...)
 	}
 }
 
-func writeJSON(w io.Writer, raw json.RawMessage) error {
-	text := string(raw)
-	if !strings.HasSuffix(text, "\n") {
+// write writes text and adds a final newline if it is missing.
+func write(w io.Writer, text string) error {
+	if text != "" && !strings.HasSuffix(text, "\n") {
 		text += "\n"
 	}
-	return write(w, text)
-}
-
-func write(w io.Writer, text string) error {
 	if _, err := io.WriteString(w, text); err != nil {
 		return fmt.Errorf("writing the output: %w", err)
 	}

@@ -1,139 +1,116 @@
 package cli
 
 import (
+	"fmt"
 	"strings"
-	"unicode"
 
-	"golang.org/x/text/width"
+	"github.com/jedib0t/go-pretty/v6/table"
 
 	"github.com/caddy-apikey/caddy-apikey/internal/api/admin"
 )
 
+// newTable returns a table without lines between its columns. A column that holds
+// only numbers is aligned to the right; formatted numbers are text.
+func newTable(header ...any) table.Writer {
+	t := table.NewWriter()
+	t.SetStyle(table.Style{Box: table.BoxStyle{PaddingRight: "  "}, Options: table.OptionsNoBordersAndSeparators})
+	t.SuppressTrailingSpaces()
+	t.AppendHeader(header)
+	return t
+}
+
+// property is a named value.
+type property struct {
+	name  string
+	value any
+}
+
+// properties returns one line for each property.
+func properties(all []property) string {
+	t := newTable()
+	for _, p := range all {
+		t.AppendRow(table.Row{p.name + ":", p.value})
+	}
+	return t.Render()
+}
+
 func keyTable(page admin.KeyList) string {
-	rows := [][]string{{"ID", "OWNER", "NAME", "START", "ENABLED", "REMAINING", "LIMIT", "EXPIRES", "LAST USED"}}
+	t := newTable("ID", "OWNER", "NAME", "START", "ENABLED", "REMAINING", "LIMIT", "EXPIRES", "LAST USED")
 	for _, k := range page.Keys {
-		remaining := "unlimited"
-		if k.Remaining != nil {
-			remaining = number(k.Remaining)
-		}
-		rows = append(rows, []string{
-			printable(k.ID), printable(k.UserID), text(k.Name), beginning(k), yesNo(k.Enabled), remaining,
-			rateLimit(k), moment(k.ExpiresAt, "never"), moment(k.LastRequest, "never"),
+		t.AppendRow(table.Row{
+			printable(k.ID), printable(k.UserID), formatText(k.Name), formatStart(k), formatBool(k.Enabled), formatNumber(k.Remaining, "unlimited"),
+			rateLimit(k), formatTime(k.ExpiresAt, "never"), formatTime(k.LastRequest, "never"),
 		})
 	}
-	return table(rows)
+	return t.Render()
 }
 
 func ownerTable(page admin.OwnerList) string {
-	rows := [][]string{{"OWNER", "ENABLED", "TIER", "KEYS", "CREATED"}}
+	t := newTable("OWNER", "ENABLED", "TIER", "KEYS", "CREATED")
 	for _, o := range page.Owners {
-		rows = append(rows, []string{
-			printable(o.UserID), yesNo(o.Enabled), text(o.Tier), number(&o.KeyCount), moment(&o.CreatedAt, none),
+		t.AppendRow(table.Row{
+			printable(o.UserID), formatBool(o.Enabled), formatText(o.Tier),
+			formatNumber(&o.KeyCount, noValue), formatTime(&o.CreatedAt, noValue),
 		})
 	}
-	return table(rows)
+	return t.Render()
 }
 
 // details shows a key in a few lines.
 func details(k admin.Key) string {
-	credits := "unlimited"
+	credits := formatNumber(k.Remaining, "unlimited")
 	if k.Remaining != nil {
-		credits = number(k.Remaining) + " left"
+		credits += " left"
 	}
 	if k.RefillAmount != nil {
-		credits += ", refill " + limit(k.RefillAmount, k.RefillInterval)
+		credits += ", refill " + formatRate(k.RefillAmount, k.RefillInterval)
 	}
 	rate := rateLimit(k)
-	if rate != none {
-		rate = sprintf("%s, %s, %d in this window", rate, printable(k.RateLimitAlgorithm), k.RequestCount)
+	if rate != noValue {
+		rate = fmt.Sprintf("%s, %s, %d in this window", rate, printable(k.RateLimitAlgorithm), k.RequestCount)
 	}
-	return aligned([][2]string{
+	return properties([]property{
 		{"ID", printable(k.ID)},
 		{"Owner", printable(k.UserID)},
-		{"Name", text(k.Name)},
-		{"Key", beginning(k)},
-		{"Enabled", yesNo(k.Enabled)},
-		{"Permissions", list(k.Permissions.List())},
+		{"Name", formatText(k.Name)},
+		{"Key", formatStart(k)},
+		{"Enabled", formatBool(k.Enabled)},
+		{"Permissions", formatList(k.Permissions.List())},
 		{"Credits", credits},
 		{"Rate limit", rate},
-		{"Allowed IPs", list(k.AllowedIPs)},
-		{"Tier", text(k.Tier)},
+		{"Allowed IPs", formatList(k.AllowedIPs)},
+		{"Tier", formatText(k.Tier)},
 		{"Configuration", printable(k.ConfigID)},
-		{"Metadata", compact(k.Metadata)},
-		{"Expires", moment(k.ExpiresAt, "never")},
-		{"Last used", moment(k.LastRequest, "never")},
-		{"Created", moment(&k.CreatedAt, none)},
-		{"Updated", moment(&k.UpdatedAt, none)},
+		{"Metadata", formatJSON(k.Metadata)},
+		{"Expires", formatTime(k.ExpiresAt, "never")},
+		{"Last used", formatTime(k.LastRequest, "never")},
+		{"Created", formatTime(&k.CreatedAt, noValue)},
+		{"Updated", formatTime(&k.UpdatedAt, noValue)},
 	})
 }
 
 func ownerDetails(o admin.Owner) string {
-	return aligned([][2]string{
+	return properties([]property{
 		{"Owner", printable(o.UserID)},
-		{"Enabled", yesNo(o.Enabled)},
-		{"Tier", text(o.Tier)},
-		{"Keys", number(&o.KeyCount)},
-		{"Created", moment(&o.CreatedAt, none)},
-		{"Updated", moment(&o.UpdatedAt, none)},
+		{"Enabled", formatBool(o.Enabled)},
+		{"Tier", formatText(o.Tier)},
+		{"Keys", o.KeyCount},
+		{"Created", formatTime(&o.CreatedAt, noValue)},
+		{"Updated", formatTime(&o.UpdatedAt, noValue)},
 	})
 }
 
 func rateLimit(k admin.Key) string {
-	l := limit(k.RateLimitMax, k.RateLimitTimeWindow)
-	if l != none && !k.RateLimitEnabled {
+	l := formatRate(k.RateLimitMax, k.RateLimitTimeWindow)
+	if l != noValue && !k.RateLimitEnabled {
 		l += " (off)"
 	}
 	return l
 }
 
-func list(words []string) string {
+func formatList(words []string) string {
 	if len(words) == 0 {
-		return none
+		return noValue
 	}
 	return printable(strings.Join(words, " "))
-}
-
-// aligned writes names and values below each other.
-func aligned(lines [][2]string) string {
-	rows := make([][]string, len(lines))
-	for i, l := range lines {
-		rows[i] = []string{l[0] + ":", l[1]}
-	}
-	return table(rows)
-}
-
-// table writes columns that are as wide as they need to be on a terminal, where
-// a Chinese character takes two places. text/tabwriter would count one.
-func table(rows [][]string) string {
-	widths := make([]int, len(rows[0]))
-	for _, row := range rows {
-		for i, cell := range row {
-			widths[i] = max(widths[i], places(cell))
-		}
-	}
-	var b strings.Builder
-	for _, row := range rows {
-		for i, cell := range row {
-			b.WriteString(cell)
-			if i < len(row)-1 {
-				b.WriteString(strings.Repeat(" ", widths[i]-places(cell)+2))
-			}
-		}
-		b.WriteByte('\n')
-	}
-	return b.String()
-}
-
-// places counts the places that s takes on a terminal.
-func places(s string) (n int) {
-	for _, r := range s {
-		switch kind := width.LookupRune(r).Kind(); {
-		case unicode.In(r, unicode.Mn, unicode.Me):
-		case kind == width.EastAsianWide || kind == width.EastAsianFullwidth:
-			n += 2
-		default:
-			n++
-		}
-	}
-	return n
 }

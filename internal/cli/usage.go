@@ -1,142 +1,125 @@
 package cli
 
 import (
-	"errors"
 	"fmt"
+	"io"
+	"os"
 	"strings"
-	"unicode"
 
+	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
+	"golang.org/x/term"
 
-	"github.com/caddy-apikey/caddy-apikey/key"
+	"github.com/caddy-apikey/caddy-apikey/internal/api/admin"
 )
 
-// usageError is a command line that makes no sense. It must not repeat values.
-type usageError string
-
-func (e usageError) Error() string { return string(e) }
-
-// WrongUsage returns an error that ends the process with status 2.
-func WrongUsage(format string, args ...any) error {
-	return usageError(fmt.Sprintf(format, args...))
+func (h *Host) usage() *cobra.Command {
+	var in admin.UsageQuery
+	var owner *string
+	cmd := h.command("usage {<id> | --owner <userId>} [flags]", "Shows the requests of a key or an owner", atMostOneArg, func(c *call) error {
+		if (owner == nil) == (len(c.args) == 0) {
+			return WrongUsage("either the id of a key or --owner is required")
+		}
+		var a admin.Answer[admin.Usage]
+		var err error
+		if owner != nil {
+			a, err = c.client.OwnerUsage(c.ctx, *owner, in)
+		} else {
+			a, err = c.client.KeyUsage(c.ctx, c.args[0], in)
+		}
+		return answer(c, a, err, func(u admin.Usage) string { return usageReport(u, columns(c.OutOrStdout())) })
+	})
+	cmd.Long = `Shows the number of requests by calendar day: those of a key, or those of all keys
+of an owner, including deleted ones. A request is allowed, limited (refused because
+a limit was reached) or denied (refused for any other reason).`
+	cmd.Example = `  caddy apikey usage 6a1f0c2d9b3e4f5a6b7c8d9e
+  caddy apikey usage --owner alice --days 7`
+	f := cmd.Flags()
+	define(f, "owner", pointer(&owner, parseText), "`userId` of an owner, instead of a key")
+	define(f, "days", pointer(&in.Days, parseNumber), "`number` of days to list, 1 to 366 (default 30)")
+	return cmd
 }
 
-// rule says which arguments a subcommand takes.
-type rule func(args []string) error
-
-func noArgs(args []string) error {
-	if len(args) > 0 {
-		return WrongUsage("there are no arguments here, only flags")
+func atMostOneArg(args []string) error {
+	if len(args) > 1 {
+		return WrongUsage("this command takes one argument: the id of a key")
 	}
 	return nil
 }
 
-// oneArg demands one argument. what tells people which.
-func oneArg(what string) rule {
-	return func(args []string) error {
-		if len(args) != 1 || args[0] == "" {
-			return WrongUsage("one argument is needed: %s", what)
-		}
-		return nil
-	}
+// usageReport formats totals, and one line with a bar for each day.
+func usageReport(u admin.Usage, width int) string {
+	return properties([]property{
+		{"Tier", formatText(u.Tier)},
+		{"Today", ofLimit(u.Usage.Today, u.Limits.PerDay)},
+		{"This month", u.Usage.Month},
+		{"Per minute", upTo(u.Limits.PerMinute)},
+	}) + "\n\n" + chart(u.Days, width)
 }
 
-// check looks at a whole command line before anything is done.
-func check(cmd *cobra.Command, args []string) error {
-	// cobra checks both later, but would exit with 1 then.
-	if err := cmd.ValidateRequiredFlags(); err != nil {
-		return WrongUsage("%v", err)
+func ofLimit(n int64, limit *int64) string {
+	if limit == nil {
+		return formatNumber(&n, noValue)
 	}
-	if err := cmd.ValidateFlagGroups(); err != nil {
-		return WrongUsage("%s", together(err))
-	}
-	return noRawKeys(cmd, args)
+	return fmt.Sprintf("%d of %d", n, *limit)
 }
 
-// together shortens what cobra says of flags that exclude each other.
-func together(err error) string {
-	_, group, _ := strings.Cut(err.Error(), "[")
-	group, _, ok := strings.Cut(group, "]")
-	if !ok {
-		return err.Error()
+func upTo(limit *int64) string {
+	if limit == nil {
+		return "unlimited"
 	}
-	return "only one of these may be given: --" + strings.ReplaceAll(group, " ", ", --")
+	return fmt.Sprintf("at most %d", *limit)
 }
 
-// noRawKeys refuses a raw key wherever it stands: in a URL, such as a search or
-// an ID, it would get into the server's log too.
-func noRawKeys(cmd *cobra.Command, args []string) (err error) {
-	const advice = "others can see it there, so it should be rotated. \"caddy apikey verify\" reads keys from standard input"
-	for _, arg := range args {
-		if holdsRawKey(arg) {
-			err = WrongUsage("an argument holds a raw key: %s", advice)
+const (
+	defaultColumns = 80
+	minBar         = 10
+)
+
+// columns returns the width of the terminal, or a default if out is not a terminal.
+func columns(out io.Writer) int {
+	if f, ok := out.(*os.File); ok {
+		if width, _, err := term.GetSize(int(f.Fd())); err == nil && width > 0 {
+			return width
 		}
 	}
-	cmd.Flags().Visit(func(f *pflag.Flag) {
-		if holdsRawKey(f.Value.String()) {
-			err = WrongUsage("--%s holds a raw key: %s", f.Name, advice)
+	return defaultColumns
+}
+
+// chart formats a line for each day: the counts, and a bar in proportion to the
+// busiest day.
+func chart(days []admin.UsageDay, width int) string {
+	t := newTable("DATE", "ALLOWED", "LIMITED", "DENIED")
+	most := int64(1)
+	for _, d := range days {
+		t.AppendRow(table.Row{printable(d.Date), d.Allowed, d.Limited, d.Denied})
+		most = max(most, d.Allowed+d.Limited+d.Denied)
+	}
+	lines := strings.Split(t.Render(), "\n")
+	room := int64(max(width-len(lines[0])-2, minBar))
+	for i, d := range days {
+		if b := bar(d, most, room); b != "" {
+			lines[i+1] += "  " + b
 		}
-	})
-	return err
+	}
+	return strings.Join(lines, "\n") + "\n\n# allowed, x limited or denied"
 }
 
-// holdsRawKey reports whether a run of key characters in s has the checksum of
-// a raw key.
-func holdsRawKey(s string) bool {
-	for word := range strings.FieldsFuncSeq(s, func(r rune) bool { return r > unicode.MaxASCII || !key.IsKeyChar(byte(r)) }) {
-		if len(word) >= key.MinLength && key.ChecksumFits(word) {
-			return true
-		}
+// bar draws one day. Any number of requests above zero is visible.
+func bar(d admin.UsageDay, most, room int64) string {
+	refused := d.Limited + d.Denied
+	total := length(d.Allowed+refused, most, room)
+	rejected := min(length(refused, most, room), total)
+	if d.Allowed > 0 && rejected == total && total > 1 {
+		rejected--
 	}
-	return false
+	return strings.Repeat("#", int(total-rejected)) + strings.Repeat("x", int(rejected))
 }
 
-// unknownCommand refuses the arguments of a command that only has subcommands.
-func unknownCommand(cmd *cobra.Command, args []string) error {
-	if len(args) == 0 {
-		return nil
+// length scales n to at most room, rounded, and to at least 1 if n is above zero.
+func length(n, most, room int64) int64 {
+	if n <= 0 {
+		return 0
 	}
-	message := "there is no such subcommand"
-	if shown(args[0]) {
-		message += ": " + args[0]
-	}
-	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-		message += ". Is it one of these: " + strings.Join(near, ", ") + "?"
-	}
-	return usageError(message)
+	return max(1, int64(float64(n)/float64(most)*float64(room)+0.5))
 }
-
-// flagError says what is wrong with a flag, without the value it was given.
-func flagError(err error) error {
-	var unknown *pflag.NotExistError
-	var bad *pflag.InvalidValueError
-	var missing *pflag.ValueRequiredError
-	switch {
-	case errors.As(err, &bad):
-		return WrongUsage("--%s: %v", bad.GetFlag().Name, reason(bad))
-	case errors.As(err, &missing):
-		return WrongUsage("--%s: needs a value", missing.GetFlag().Name)
-	case errors.As(err, &unknown) && len(unknown.GetSpecifiedName()) == 1 && unknown.GetSpecifiedShortnames() != "":
-		return WrongUsage("there is no such flag: -%s", printable(unknown.GetSpecifiedName()))
-	case errors.As(err, &unknown) && shown(unknown.GetSpecifiedName()):
-		return WrongUsage("there is no such flag: --%s", unknown.GetSpecifiedName())
-	default:
-		return WrongUsage("there is no such flag")
-	}
-}
-
-// reason is why a value is refused. The errors of package strconv would repeat it.
-func reason(bad *pflag.InvalidValueError) error {
-	switch bad.GetFlag().Value.Type() {
-	case "bool", "boolfunc":
-		return errors.New("must be true or false")
-	case "int64":
-		return errNumber
-	default:
-		return bad.Unwrap()
-	}
-}
-
-// shown reports whether a wrong word may be repeated: raw keys are longer.
-func shown(s string) bool { return len(s) < key.MinLength && s == printable(s) }

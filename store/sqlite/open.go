@@ -108,7 +108,7 @@ func (o *Opener) openLocked(ctx context.Context, lock *fileLock) (*Store, error)
 	}
 	if !exists {
 		if lock.had {
-			return nil, fmt.Errorf("%s is missing, but %s remembers a database: restore the file, or remove the lock file to begin with an empty database", o.path, lock.path)
+			return nil, fmt.Errorf("%s is missing, but %s records that a database exists: restore the file, or remove the lock file to begin with an empty database", o.path, lock.path)
 		}
 		if err := create(ctx, o.path, o.prefix); err != nil {
 			return nil, err

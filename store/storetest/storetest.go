@@ -18,7 +18,8 @@ import (
 )
 
 // Run runs the suite. Each call of open gives an opener of an empty store that
-// nobody else uses; the suite may open it several times, one after another.
+// nobody else uses; the suite may open it several times, one after another, and
+// calls open from several tests at the same time.
 func Run(t *testing.T, open func(t *testing.T) store.Opener) {
 	t.Helper()
 	groups := []struct {
@@ -42,7 +43,10 @@ func Run(t *testing.T, open func(t *testing.T) store.Opener) {
 	for _, g := range groups {
 		t.Run(g.name, func(t *testing.T) {
 			for _, one := range g.tests {
-				t.Run(one.name, func(t *testing.T) { one.run(newEnv(t, open)) })
+				t.Run(one.name, func(t *testing.T) {
+					t.Parallel()
+					one.run(newEnv(t, open))
+				})
 			}
 		})
 	}

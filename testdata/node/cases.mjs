@@ -35,11 +35,11 @@ const fields = {
 	configId: ["default", "nowhere", "", 5, null],
 };
 const createWhy = {
-	'name ""': "an empty name is no name",
-	"metadata [1]": "metadata is an object, as the plugin's own error text says",
-	"metadata 0": "metadata is an object, as the plugin's own error text says",
-	"metadata false": "metadata is an object, as the plugin's own error text says",
-	'metadata ""': "metadata is an object, as the plugin's own error text says",
+	'name ""': "an empty name counts as no name",
+	"metadata [1]": "metadata must be an object, as the plugin's own error text says",
+	"metadata 0": "metadata must be an object, as the plugin's own error text says",
+	"metadata false": "metadata must be an object, as the plugin's own error text says",
+	'metadata ""': "metadata must be an object, as the plugin's own error text says",
 };
 const short = (value) => {
 	const text = JSON.stringify(value);
@@ -66,7 +66,7 @@ add("create: several problems, expiry first", (w) =>
 );
 add("create: several problems, prefix first", (w) => as(w).create({ prefix: "x".repeat(33), name: "x".repeat(33) }));
 add("create: in another configuration", (w) => as(w).create({ configId: "second", name: "second" }),
-	"a key makes keys of its own configuration: others may open what it cannot");
+	"a key creates keys of its own configuration only, because others might open what it cannot");
 add("create: a person, in another configuration", (w) => someone(w).create({ configId: "second", name: "second" }));
 add("create: without the name that is required", (w) => someone(w).create({ configId: "second" }));
 add("create: with an empty name where one is required", (w) => someone(w).create({ configId: "second", name: "" }));
@@ -93,7 +93,7 @@ add("list: an unknown key", (w) => w.client({ "x-api-key": "x".repeat(70) }).api
 add(
 	"list: a key that is too short",
 	(w) => w.client({ "x-api-key": "short" }).apiKey.list(),
-	"whatever is no key gets the same answer",
+	"everything that is not a key gets the same answer",
 );
 const own = (call) => async (w) => call(w, await w.mint({ name: "own" }));
 add("list: a disabled key", own(async (w, k) => {
@@ -114,24 +114,24 @@ add("list: a key without credits, once more", async (w) => {
 	const k = await w.mint({ remaining: 1 });
 	for (let i = 0; i < 2; i++) await w.holder(k).apiKey.list();
 	return w.holder(k).apiKey.list();
-}, "an exhausted key stays, so that its holder goes on learning the reason");
+}, "an exhausted key is kept, so that later answers still give the reason");
 add("list: a key that waits for its refill", async (w) => {
 	const k = await w.mint({ remaining: 1, refillAmount: 1, refillInterval: 86400000 });
 	await w.holder(k).apiKey.list();
 	return w.holder(k).apiKey.list();
-}, "the answer also says when waiting helps");
+}, "the answer also says how long to wait");
 add("create: a key without the permission write", async (w) => {
 	const k = await w.mint({ permissions: { api: ["read"] } });
 	return w.holder(k).apiKey.create({});
-}, "changing keys takes a key with the permission write");
+}, "changing keys requires the permission write");
 add("create: a key with credits", async (w) => {
 	const k = await w.mint({ remaining: 10 });
 	return w.holder(k).apiKey.create({});
-}, "new keys would have credits of their own");
-add("create: longer than the key that makes it", async (w) => {
+}, "the new key would have credits of its own");
+add("create: a longer lifetime than that of the key that calls", async (w) => {
 	const k = await w.mint({ expiresIn: 86400 });
 	return w.holder(k).apiKey.create({ expiresIn: 2 * 86400 });
-}, "nobody hands on more than he has");
+}, "nobody can grant more than they have");
 add("create: a wrong body is charged all the same", async (w) => {
 	const k = await w.mint({ remaining: 5 });
 	await w.holder(k).apiKey.update({ keyId: 5 });
@@ -201,7 +201,7 @@ add("list: sortBy=nothing", async (w) => {
 	await shelf(w);
 	const { status, body } = await w.send("GET", "/api-key/list?sortBy=nothing", { headers: { "x-api-key": w.shelf.key } });
 	return { status, code: body?.code };
-}, "an order that there is not is the caller's mistake");
+}, "an unknown sort order is a mistake of the caller");
 add("list: parameters that stand twice", async (w) => {
 	await shelf(w);
 	return wire(await w.send("GET", "/api-key/list?configId=a&configId=b&organizationId=a&organizationId=b&limit=1&limit=2&offset=1&offset=2&sortBy=name&sortBy=id&sortDirection=asc&sortDirection=asc", { headers: { "x-api-key": w.shelf.key } }));
@@ -233,7 +233,7 @@ const updates = {
 	userId: ["nobody", "", null],
 	configId: ["default", "second", "nowhere", 5, null],
 };
-const metadataWhy = "metadata is an object, as the plugin's own error text says";
+const metadataWhy = "metadata must be an object, as the plugin's own error text says";
 for (const [field, values] of Object.entries(updates)) {
 	for (const value of values) {
 		const name = `${field} ${short(value)}`;
@@ -261,16 +261,16 @@ add("update: metadata where it is off, and a name", async (w) =>
 	as(w).update({ keyId: (await second(w)).id, configId: "second", metadata: { a: 1 }, name: "x" }));
 add("update: the expiry where it is fixed", async (w) =>
 	as(w).update({ keyId: (await second(w)).id, configId: "second", expiresIn: null }));
-add("update: a key that may do more is switched on again", async (w) => {
+add("update: a key with more permissions is enabled", async (w) => {
 	const k = await w.mint({ permissions: { api: ["admin"] } });
 	await as(w).update({ keyId: k.id, enabled: false });
 	return as(w).update({ keyId: k.id, enabled: true });
-}, "nobody hands on more than he has, and a key that works again is as good as a new one");
+}, "nobody can grant more than they have, and enabling a key is like creating one");
 add("update: updatedAt moves", own(async (w, k) => {
 	await new Promise((done) => setTimeout(done, 5)); // two times that could not differ would show nothing
 	const { data } = await as(w).update({ keyId: k.id, name: "x" });
 	return data.updatedAt.getTime() > data.createdAt.getTime();
-}), "a change is a change");
+}), "an update is a change");
 add("update: without arguments", (w) => as(w).update({}));
 
 // Delete.
@@ -299,7 +299,7 @@ add("getSession: a key", async (w) => {
 	const { data } = await w.holder(w.key).getSession();
 	delete data.user.banned; // a field that only this server has been given
 	return data;
-}, "names are kept elsewhere, and a session does not repeat the key");
+}, "user data is not stored here, and a session does not repeat the key");
 add("getSession: a key that expires", async (w) => {
 	const k = await w.mint({ expiresIn: 90000 });
 	const { data } = await w.holder(k).getSession();
@@ -308,10 +308,10 @@ add("getSession: a key that expires", async (w) => {
 add("getSession: how long, for a key that does not expire", async (w) => {
 	const { data } = await w.holder(w.key).getSession();
 	return Math.round((data.session.expiresAt - Date.now()) / 60000);
-}, "a session of the plugin lasts seven days; here milliseconds are not taken for seconds");
+}, "the session lasts seven days; the plugin treats seconds as milliseconds");
 add("getSession: a key of a configuration without sessions", async (w) =>
 	w.holder(await w.mint({ configId: "second", name: "second" })).getSession(),
-	"that the key is good is no secret to its holder");
+	"the holder may know that the key is valid");
 add("getSession: a person", async (w) => {
 	const { data } = await w.person("olga").getSession();
 	return Object.keys(data).sort();
@@ -323,7 +323,7 @@ add("getSession: headers", async (w) => {
 add("getSession: headers, with a key", async (w) => {
 	const { status, headers } = await w.send("GET", "/get-session", { headers: { "x-api-key": w.key.key } });
 	return { status, cache: headers["cache-control"], pragma: headers.pragma };
-}, "nothing that is told of keys may be kept");
+}, "answers about keys must not be cached");
 
 // Verify.
 add("verify", own((w, k) => w.verify({ key: k.key })));
@@ -343,7 +343,7 @@ add("verify: the permission is there", async (w) => {
 	const k = await w.mint({ permissions: { files: ["read", "write"], other: ["x"] } });
 	return w.verify({ key: k.key, permissions: { files: ["read", "write"], other: ["x"] } });
 });
-const permissionWhy = "the reason is told by a code of its own";
+const permissionWhy = "a missing permission has a code of its own";
 add("verify: a permission is missing", async (w) => {
 	const k = await w.mint({ permissions: { files: ["read"] } });
 	return w.verify({ key: k.key, permissions: { files: ["read", "write"] } });
@@ -351,7 +351,7 @@ add("verify: a permission is missing", async (w) => {
 add("verify: permissions of nothing", own((w, k) => w.verify({ key: k.key, permissions: {} })), permissionWhy);
 add("verify: no action of a resource", own((w, k) => w.verify({ key: k.key, permissions: { api: [] } })), permissionWhy);
 add("verify: a resource that JavaScript knows", own((w, k) => w.verify({ key: k.key, permissions: { toString: ["read"] } })),
-	"a message is text, and nothing fails inside");
+	"a message is always text, and there is no internal failure");
 add("verify: permissions with wildcards", async (w) => {
 	const k = await w.mint({ permissions: { files: ["*"] } });
 	return (await w.verify({ key: k.key, permissions: { files: ["read"] } })).data.valid;
@@ -370,7 +370,7 @@ add("verify: what the rate limit refuses costs nothing", async (w) => {
 	const k = await w.mint({ rateLimitMax: 2, rateLimitTimeWindow: 60000, remaining: 10 });
 	for (let i = 0; i < 5; i++) await w.verify({ key: k.key });
 	return (await as(w).get({ query: { id: k.id } })).data.remaining;
-}, "what is refused costs nothing");
+}, "a refused request costs nothing");
 add("verify: a steady caller below its rate limit", async (w) => {
 	// The pauses leave time for a slow machine: the plugin forgets after a whole window.
 	const k = await w.mint({ rateLimitMax: 3, rateLimitTimeWindow: 3000 });
@@ -380,7 +380,7 @@ add("verify: a steady caller below its rate limit", async (w) => {
 		valid.push((await w.verify({ key: k.key })).data.valid);
 	}
 	return valid;
-}, "a window ends when it ends, not when its key is left alone for so long");
+}, "a window ends after its length, not after a pause of that length");
 add("verify: the last credit", async (w) => {
 	const k = await w.mint({ remaining: 1 });
 	const first = await w.verify({ key: k.key });
@@ -390,17 +390,17 @@ add("verify: after the last credit", async (w) => {
 	const k = await w.mint({ remaining: 1 });
 	for (let i = 0; i < 2; i++) await w.verify({ key: k.key });
 	return (await w.verify({ key: k.key })).data.error;
-}, "an exhausted key stays, so that its holder goes on learning the reason");
+}, "an exhausted key is kept, so that later answers still give the reason");
 add("verify: by a key without the permission admin", async (w) => {
 	const { error } = await as(w).verify({ key: w.key.key });
 	return error;
-}, "verify is a route here, for holders of an admin key");
+}, "clients with an admin key can call verify here");
 add("verify: by nobody", async (w) => (await w.client({}).apiKey.verify({ key: w.key.key })).error,
-	"verify is a route here, for holders of an admin key");
+	"clients with an admin key can call verify here");
 add("deleteAllExpired: by a key without the permission admin", async (w) => (await as(w).deleteAllExpiredApiKeys()).error,
-	"it is a route here, for holders of an admin key");
+	"clients with an admin key can call it here");
 add("deleteAllExpired: by nobody", async (w) => (await w.client({}).apiKey.deleteAllExpiredApiKeys()).error,
-	"it is a route here, for holders of an admin key");
+	"clients with an admin key can call it here");
 
 // People.
 add("a person: create", (w) => w.person("sue").apiKey.create({ name: "hers" }));
@@ -419,11 +419,11 @@ const banned = async (w) => {
 	return person;
 };
 add("a person who is banned: delete", async (w) => (await banned(w)).delete({ keyId: w.banned.id }));
-add("a person who is banned: create", async (w) => (await banned(w)).create({}), "who is switched off may do nothing, and his keys stop");
+add("a person who is banned: create", async (w) => (await banned(w)).create({}), "a disabled owner cannot do anything, and its keys stop working");
 add("a person who is banned: his key", async (w) => {
 	await banned(w);
 	return w.holder(w.banned).apiKey.list({ query: { limit: 0 } });
-}, "who is switched off may do nothing, and his keys stop");
+}, "a disabled owner cannot do anything, and its keys stop working");
 
 // Organizations.
 const team = (w, name = "olga") => w.person(name).apiKey;
@@ -441,7 +441,7 @@ add("organization: get, a role that may", async (w) =>
 	team(w, "mike").get({ query: { id: (await teamKey(w)).id, configId: "team" } }));
 add("organization: get, no member", async (w) =>
 	team(w, "sue").get({ query: { id: (await teamKey(w)).id, configId: "team" } }),
-	"whether a key of somebody else exists is not told");
+	"whether another owner's key exists is not revealed");
 add("organization: get, the configuration not named", async (w) => team(w).get({ query: { id: (await teamKey(w)).id } }));
 add("organization: update", async (w) => team(w).update({ keyId: (await teamKey(w)).id, configId: "team", name: "new" }));
 add("organization: update, a role that may not", async (w) =>
@@ -465,11 +465,11 @@ add("organization: list, with a configuration of users", async (w) =>
 add("organization: its key as a session", async (w) => {
 	const k = await teamKey(w);
 	return (await w.holder(k).getSession()).error;
-}, "that the key is good is no secret to its holder");
+}, "the holder may know that the key is valid");
 add("organization: its key as a caller", async (w) => {
 	const k = await teamKey(w);
 	return (await w.holder(k).apiKey.list()).error;
-}, "that the key is good is no secret to its holder");
+}, "the holder may know that the key is valid");
 add("organization: its key is verified", async (w) => (await w.verify({ key: (await teamKey(w)).key })).data.valid);
 
 // The wire.
@@ -489,8 +489,8 @@ add("wire: no content type", async (w) =>
 for (const [method, path] of [["GET", "/api-key/list/"], ["POST", "/api-key/list"], ["GET", "/api-key/create"], ["PUT", "/api-key/update"], ["DELETE", "/api-key/delete"], ["OPTIONS", "/api-key/create"], ["HEAD", "/api-key/list"]]) {
 	add(`wire: ${method} ${path}`, async (w) => wire(await w.send(method, path, { headers: holding(w) })));
 }
-add("wire: a path that there is not", async (w) => (await w.send("GET", "/api-key/nothing", { headers: holding(w) })).status,
-	"a path that is none of these belongs to the next handler");
+add("wire: an unknown path", async (w) => (await w.send("GET", "/api-key/nothing", { headers: holding(w) })).status,
+	"every other path goes to the next handler");
 add("wire: success is 200", async (w) => (await w.send("POST", "/api-key/create", { headers: holding(w, json), body: "{}" })).status);
 add("wire: the order of the fields of a key", async (w) => {
 	const { body } = await w.send("POST", "/api-key/create", { headers: holding(w, json), body: "{}" });
@@ -510,7 +510,7 @@ add("wire: a person without an origin", async (w) => {
 	const { url, headers } = w.identity("olga");
 	const { origin: _, ...rest } = headers;
 	return wire(await w.send("POST", "/api-key/delete", { url, headers: { ...json, ...rest }, body: "{}" }));
-}, "what says nothing of an origin is no browser");
+}, "a client that sends no origin is not a browser");
 add("wire: a key from a page of another origin", async (w) =>
 	(await w.send("POST", "/api-key/delete", { headers: holding(w, { ...json, origin: "https://evil.example" }), body: "{}" })).status);
 add("wire: CORS, another origin asks", async (w) => {
@@ -518,11 +518,11 @@ add("wire: CORS, another origin asks", async (w) => {
 		headers: { origin: "https://app.example.com", "access-control-request-method": "POST", "access-control-request-headers": "content-type" },
 	});
 	return { status, allowed: headers["access-control-allow-origin"], credentials: headers["access-control-allow-credentials"] };
-}, "pages of trusted_origins may call; the plugin leaves that to others");
+}, "pages of trusted_origins can call; the plugin does not handle CORS");
 add("wire: CORS, another origin reads", async (w) => {
 	const { status, headers } = await w.send("GET", "/api-key/list?limit=0", { headers: holding(w, { origin: "https://app.example.com" }) });
 	return { status, allowed: headers["access-control-allow-origin"] };
-}, "pages of trusted_origins may call; the plugin leaves that to others");
+}, "pages of trusted_origins can call; the plugin does not handle CORS");
 add("wire: CORS, an origin that is not trusted", async (w) => {
 	const { status, headers } = await w.send("GET", "/api-key/list?limit=0", { headers: holding(w, { origin: "https://evil.example" }) });
 	return { status, allowed: headers["access-control-allow-origin"] };
@@ -540,7 +540,7 @@ add("expired: as a caller, once more", async (w) => {
 	const k = await expired(w);
 	await w.holder(k).apiKey.list();
 	return w.holder(k).apiKey.list();
-}, "an expired key stays for a while, so that its holder goes on learning the reason");
+}, "an expired key is kept for a while, so that later answers still give the reason");
 add("expired: verify", async (w) => w.verify({ key: (await expired(w)).key }));
 add("expired: deleteAllExpired", async (w) => {
 	const gone = await expired(w);

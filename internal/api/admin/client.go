@@ -13,7 +13,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/caddy-apikey/caddy-apikey/internal/strictjson"
+	"github.com/caddy-apikey/caddy-apikey/internal/api"
 )
 
 // Client calls the admin API.
@@ -190,7 +190,7 @@ func (c *Client) do(ctx context.Context, method, path string, in any) (json.RawM
 func (c *Client) call(ctx context.Context, method, path string, in any) (*http.Response, error) {
 	var body io.Reader
 	if in != nil {
-		b, err := strictjson.Marshal(in)
+		b, err := api.Marshal(in)
 		if err != nil {
 			return nil, fmt.Errorf("writing the request: %w", err)
 		}

@@ -5,10 +5,12 @@ import (
 	"maps"
 	"testing"
 	"time"
+
+	"github.com/caddy-apikey/caddy-apikey/internal/api"
 )
 
 // everything is all that the API shows: keys by ID and owners by name.
-func (a *api) everything() map[string]map[string]any {
+func (a *rig) everything() map[string]map[string]any {
 	a.t.Helper()
 	all := map[string]map[string]any{}
 	for _, k := range a.send("GET", "/apikey/keys?limit=500", "").want(a.t, 200)["keys"].([]any) {
@@ -85,7 +87,7 @@ func TestWritesChangeOnlyTheirOwn(t *testing.T) {
 			a.make(full)
 			id, raw := a.make(full)
 			a.verify(`{"key":"` + raw + `"}`)
-			must(a.PatchKey(t.Context(), id, PatchKey{Remaining: Some(int64(5))}))
+			must(a.PatchKey(t.Context(), id, PatchKey{Remaining: api.Some(int64(5))}))
 			want := a.everything()
 			a.sleep(time.Second)
 
@@ -121,7 +123,7 @@ func TestMovesToAnotherOwner(t *testing.T) {
 	a.make(`{"userId":"u"}`)
 	want := a.everything()
 	a.sleep(time.Second)
-	must(a.PatchKey(t.Context(), id, PatchKey{UserID: Some("v")}))
+	must(a.PatchKey(t.Context(), id, PatchKey{UserID: api.Some("v")}))
 	maps.Copy(want["key "+id], map[string]any{"userId": "v", "updatedAt": later})
 	want["owner u"]["keyCount"] = 1
 	want["owner v"] = map[string]any{"userId": "v", "tier": nil, "enabled": true, "keyCount": 1, "createdAt": later, "updatedAt": later}

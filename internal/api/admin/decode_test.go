@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/caddy-apikey/caddy-apikey/internal/strictjson"
+	"github.com/caddy-apikey/caddy-apikey/internal/api"
 )
 
 // marker stands in sent values; no answer may hold it.
@@ -39,7 +39,7 @@ var createFields = map[string]string{
 }
 
 // checkFields sends each bad value in each field.
-func checkFields(t *testing.T, a *api, fields map[string]string, nullOK func(name string) bool, method, path string, others map[string]string) {
+func checkFields(t *testing.T, a *rig, fields map[string]string, nullOK func(name string) bool, method, path string, others map[string]string) {
 	for name, kind := range fields {
 		for _, value := range badValues {
 			ok := slices.Contains(okFor[kind], value) || value == "null" && nullOK(name)
@@ -178,7 +178,7 @@ func TestBodies(t *testing.T) {
 
 func TestBodySize(t *testing.T) {
 	a := newAPI(t)
-	fit := `{"userId":"u"` + strings.Repeat(" ", strictjson.MaxBody-14) + `}`
+	fit := `{"userId":"u"` + strings.Repeat(" ", api.MaxBody-14) + `}`
 	a.send("POST", "/apikey/keys", fit).want(t, 201)
 	a.send("POST", "/apikey/keys", fit+" ").refused(t, 413, "PAYLOAD_TOO_LARGE", "")
 	a.send("POST", "/apikey/keys", `{"userId":"u","name":"`+strings.Repeat("x", 64<<10)+`"}`).refused(t, 413, "PAYLOAD_TOO_LARGE", "")

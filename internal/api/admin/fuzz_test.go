@@ -2,10 +2,10 @@ package admin
 
 import (
 	"encoding/json"
-	"reflect"
 	"testing"
 	"unicode/utf8"
 
+	"github.com/caddy-apikey/caddy-apikey/internal/api"
 	"github.com/caddy-apikey/caddy-apikey/key"
 )
 
@@ -17,18 +17,16 @@ func FuzzDecodeBody(f *testing.F) {
 			f.Add([]byte(`{"userId":"u","` + name + `":` + value + `}`))
 		}
 	}
-	fields := fieldsOf(reflect.TypeFor[CreateKey](), "json")
-	patch := fieldsOf(reflect.TypeFor[PatchKey](), "json")
 	f.Fuzz(func(t *testing.T, body []byte) {
 		var p PatchKey
-		_ = decodeBody(body, reflect.ValueOf(&p).Elem(), patch)
-		for _, n := range []Optional[int64]{p.ExpiresIn, p.Remaining, p.RefillAmount, p.RefillInterval, p.RateLimitMax, p.RateLimitTimeWindow} {
+		_ = api.DecodeBody(body, &p)
+		for _, n := range []api.Optional[int64]{p.ExpiresIn, p.Remaining, p.RefillAmount, p.RefillInterval, p.RateLimitMax, p.RateLimitTimeWindow} {
 			if n.Value != nil && (!n.Set || *n.Value < 0 || *n.Value > key.MaxCount) {
 				t.Errorf("%d passed", *n.Value)
 			}
 		}
 		var in CreateKey
-		if decodeBody(body, reflect.ValueOf(&in).Elem(), fields) != nil {
+		if api.DecodeBody(body, &in) != nil {
 			return
 		}
 		var m map[string]any

@@ -129,7 +129,7 @@ func (b broken) Health(context.Context) (store.Status, error) {
 	return store.Status{}, b.err
 }
 
-func (a *api) breakStore(b broken) {
+func (a *rig) breakStore(b broken) {
 	// What the background work says of the store is not what the calls report.
 	ring := keyring.New(b, a.now, func(error) {})
 	if err := ring.Open(context.Background()); err != nil {

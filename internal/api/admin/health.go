@@ -2,20 +2,20 @@ package admin
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"time"
 
+	"github.com/caddy-apikey/caddy-apikey/internal/api"
 	"github.com/caddy-apikey/caddy-apikey/store"
 )
 
 // healthTimeout is how long the store may take to answer.
 const healthTimeout = 250 * time.Millisecond
 
-func health(c *call) (Health, error) {
-	svc, err := c.server.service()
+func (s *server) health(c *api.Call) (Health, error) {
+	svc, err := s.service()
 	if err != nil {
-		return Health{}, unavailable(err)
+		return Health{}, api.Unavailable(err)
 	}
 	ctx, cancel := context.WithTimeout(c.Context(), healthTimeout)
 	defer cancel()
@@ -32,15 +32,13 @@ func health(c *call) (Health, error) {
 	select {
 	case st := <-done:
 		if st.err != nil {
-			return Health{}, unavailable(st.err)
+			return Health{}, api.Unavailable(st.err)
 		}
 		return Health{
-			Status: "ok", Version: c.server.info.Version, Keys: st.Keys, Backlog: int64(st.Backlog),
+			Status: "ok", Version: s.version, Keys: st.Keys, Backlog: int64(st.Backlog),
 			Store: StoreHealth{Kind: st.Kind, Version: st.Version, Schema: st.Schema},
 		}, nil
 	case <-ctx.Done():
-		return Health{}, unavailable(fmt.Errorf("%w: no answer within %v", store.ErrUnavailable, healthTimeout))
+		return Health{}, api.Unavailable(fmt.Errorf("%w: no answer within %v", store.ErrUnavailable, healthTimeout))
 	}
 }
-
-func openAPI(c *call) (json.RawMessage, error) { return c.server.document, nil }

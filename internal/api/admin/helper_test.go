@@ -24,8 +24,8 @@ import (
 // milliseconds that end with zeros, which must be written all the same.
 var start = time.Date(2026, 11, 21, 19, 9, 19, 500_000_000, time.UTC)
 
-// api is the handler over HTTP, with a real store and a clock of its own.
-type api struct {
+// rig is the handler over HTTP, with a real store and a clock of its own.
+type rig struct {
 	*Client
 	t       testing.TB
 	rules   *keyring.Rules
@@ -36,13 +36,13 @@ type api struct {
 	reported []error
 }
 
-func newAPI(t testing.TB, change ...func(*keyring.Rules)) *api {
+func newAPI(t testing.TB, change ...func(*keyring.Rules)) *rig {
 	t.Helper()
 	opener, err := sqlite.New(sqlite.Options{Path: filepath.Join(t.TempDir(), "keys.db")})
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := &api{t: t, time: start}
+	a := &rig{t: t, time: start}
 	ring := keyring.New(opener, a.now, a.report)
 	if err := ring.Open(context.Background()); err != nil {
 		t.Fatal(err)
@@ -66,19 +66,19 @@ func newAPI(t testing.TB, change ...func(*keyring.Rules)) *api {
 	return a
 }
 
-func (a *api) now() time.Time {
+func (a *rig) now() time.Time {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.time
 }
 
-func (a *api) sleep(d time.Duration) {
+func (a *rig) sleep(d time.Duration) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.time = a.time.Add(d)
 }
 
-func (a *api) report(err error) {
+func (a *rig) report(err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.reported = append(a.reported, err)
@@ -92,7 +92,7 @@ type reply struct {
 }
 
 // send sends a body as it is.
-func (a *api) send(method, path, body string, header ...string) reply {
+func (a *rig) send(method, path, body string, header ...string) reply {
 	a.t.Helper()
 	var r io.Reader
 	if body != "" {
@@ -162,7 +162,7 @@ func (r reply) refused(t testing.TB, status int, code, field string) {
 }
 
 // make makes a key from a body.
-func (a *api) make(body string) (id, raw string) {
+func (a *rig) make(body string) (id, raw string) {
 	a.t.Helper()
 	m := a.send("POST", "/apikey/keys", body).want(a.t, 201)
 	return m["id"].(string), m["key"].(string)

@@ -3,17 +3,21 @@ package admin
 import (
 	"errors"
 
+	"github.com/caddy-apikey/caddy-apikey/internal/api"
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 )
+
+// MaxImportBody is the longest body of an import.
+const MaxImportBody = 4 << 20
 
 // MaxImport is how many records one import may hold.
 const MaxImport = 500
 
 // ImportKeys is the body of POST /apikey/keys/import.
 type ImportKeys struct {
-	Owners []Each[OwnerRecord] `json:"owners,omitzero" max:"500" doc:"imported before the keys"`
-	Keys   []Each[KeyRecord]   `json:"keys,omitzero" max:"500"`
-	DryRun *bool               `json:"dryRun,omitzero" doc:"answer the same, and write nothing; default false"`
+	Owners []api.Each[OwnerRecord] `json:"owners,omitzero" max:"500" doc:"imported before the keys"`
+	Keys   []api.Each[KeyRecord]   `json:"keys,omitzero" max:"500"`
+	DryRun *bool                   `json:"dryRun,omitzero" doc:"answer the same, and write nothing; default false"`
 }
 
 // Imported is the answer to an import: the results of the owners and then those
@@ -35,17 +39,17 @@ type ImportResult struct {
 	Field  string  `json:"field,omitempty" doc:"the field that is to blame"`
 }
 
-func importKeys(c *call, in ImportKeys) (Imported, error) {
+func importKeys(c *api.Call, in ImportKeys) (Imported, error) {
 	if n := len(in.Owners) + len(in.Keys); n == 0 || n > MaxImport {
-		return Imported{}, malformed("there must be 1 to 500 keys and owners")
+		return Imported{}, api.BadRequest("there must be 1 to 500 keys and owners")
 	}
-	dryRun := or(in.DryRun, false)
+	dryRun := api.Or(in.DryRun, false)
 	out := Imported{Results: make([]ImportResult, 0, len(in.Owners)+len(in.Keys))}
 	owners, err := batchOf(c, in.Owners, onceEach(in.Owners))
 	if err != nil {
 		return Imported{}, err
 	}
-	done, err := c.svc.ImportOwners(c.Context(), owners.good, dryRun)
+	done, err := c.Keys.ImportOwners(c.Context(), owners.good, dryRun)
 	if err != nil {
 		return Imported{}, err
 	}
@@ -54,7 +58,7 @@ func importKeys(c *call, in ImportKeys) (Imported, error) {
 	if err != nil {
 		return Imported{}, err
 	}
-	if done, err = c.svc.Import(c.Context(), keys.good, dryRun); err != nil {
+	if done, err = c.Keys.Import(c.Context(), keys.good, dryRun); err != nil {
 		return Imported{}, err
 	}
 	keys.report(&out, "key", done, func(r *KeyRecord) string { return r.ID })
@@ -64,14 +68,14 @@ func importKeys(c *call, in ImportKeys) (Imported, error) {
 // batch is a list of records on its way to the keyring. Those that could not be
 // read stay behind.
 type batch[W, R any] struct {
-	sent []Each[W]
+	sent []api.Each[W]
 	good []R
 	bad  []*keyring.Imported // by place in sent; nil: it is in good
 }
 
-func batchOf[W, R any](c *call, sent []Each[W], read func(*W, int64) (R, error)) (batch[W, R], error) {
+func batchOf[W, R any](c *api.Call, sent []api.Each[W], read func(*W, int64) (R, error)) (batch[W, R], error) {
 	b := batch[W, R]{sent: sent, bad: make([]*keyring.Imported, len(sent))}
-	now := c.svc.Now()
+	now := c.Keys.Now()
 	for i := range sent {
 		err := sent[i].Err
 		if err == nil {
@@ -94,14 +98,13 @@ func resultOf(err error) (*keyring.Imported, error) {
 	if shut, ok := errors.AsType[*shutError](err); ok {
 		return &keyring.Imported{Status: shut.status, Reason: &keyring.FieldError{Field: "userId", Message: shut.Error()}}, nil
 	}
-	f, ok := errors.AsType[*failure](err)
-	if bad, is := errors.AsType[*keyring.FieldError](err); is {
-		f, ok = fieldFailure(bad), true
+	if bad, ok := errors.AsType[*keyring.FieldError](err); ok {
+		return &keyring.Imported{Status: keyring.Refused, Reason: &keyring.FieldError{Field: bad.Field, Message: bad.Error()}}, nil
 	}
-	if !ok {
-		return nil, err
+	if bad, ok := errors.AsType[*api.Error](err); ok {
+		return &keyring.Imported{Status: keyring.Refused, Reason: &keyring.FieldError{Message: bad.Message}}, nil
 	}
-	return &keyring.Imported{Status: keyring.Refused, Reason: &keyring.FieldError{Field: f.body.Field, Message: f.body.Message}}, nil
+	return nil, err
 }
 
 // report adds the results of a batch to an answer.

@@ -1,20 +1,21 @@
 package admin
 
 import (
+	"github.com/caddy-apikey/caddy-apikey/internal/api"
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 	"github.com/caddy-apikey/caddy-apikey/store"
 )
 
 // onceEach reads records of owners, of which none may stand twice: two of them
 // could say different things.
-func onceEach(sent []Each[OwnerRecord]) func(*OwnerRecord, int64) (keyring.OwnerRecord, error) {
+func onceEach(sent []api.Each[OwnerRecord]) func(*OwnerRecord, int64) (keyring.OwnerRecord, error) {
 	times := make(map[string]int, len(sent))
 	for i := range sent {
 		times[sent[i].Value.UserID]++
 	}
 	return func(r *OwnerRecord, now int64) (keyring.OwnerRecord, error) {
 		if times[r.UserID] > 1 {
-			return keyring.OwnerRecord{}, invalid("userId", "stands more than once among these owners")
+			return keyring.OwnerRecord{}, api.Invalid("userId", "stands more than once among these owners")
 		}
 		return r.owner(now)
 	}
@@ -33,7 +34,7 @@ type shutError struct {
 func (e *shutError) Error() string { return "userId: " + e.reason }
 
 // shutOwners looks at what became of the owners of an import.
-func shutOwners(sent []Each[OwnerRecord], results []ImportResult) shut {
+func shutOwners(sent []api.Each[OwnerRecord], results []ImportResult) shut {
 	s := shut{}
 	for i, r := range results {
 		o := &sent[i].Value
@@ -42,7 +43,7 @@ func shutOwners(sent []Each[OwnerRecord], results []ImportResult) shut {
 			s[""] = &shutError{status, "may be that of an owner in this import that is invalid"}
 		case status == keyring.Refused:
 			s[o.UserID] = &shutError{status, "is that of an owner in this import that is invalid"}
-		case status == keyring.Conflict && r.Field == "enabled" && !or(o.Enabled, true):
+		case status == keyring.Conflict && r.Field == "enabled" && !api.Or(o.Enabled, true):
 			s[o.UserID] = &shutError{status, "is that of an owner who is disabled in this import and enabled here"}
 		}
 	}

@@ -3,9 +3,11 @@ package admin
 import (
 	"cmp"
 	"encoding/json"
+	"net/http"
 	"net/netip"
 	"strings"
 
+	"github.com/caddy-apikey/caddy-apikey/internal/api"
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 	"github.com/caddy-apikey/caddy-apikey/store"
@@ -13,12 +15,12 @@ import (
 
 const defaultLimit = 50
 
-func createKey(c *call, in CreateKey) (IssuedKey, error) {
+func createKey(c *api.Call, in CreateKey) (IssuedKey, error) {
 	allowed, err := networks(in.AllowedIPs)
 	if err != nil {
 		return IssuedKey{}, err
 	}
-	issued, err := c.svc.Create(c.Context(), keyring.Draft{
+	issued, err := c.Keys.Create(c.Context(), keyring.Draft{
 		UserID:              in.UserID,
 		ConfigID:            in.ConfigID,
 		Name:                in.Name,
@@ -35,54 +37,52 @@ func createKey(c *call, in CreateKey) (IssuedKey, error) {
 		Permissions:         in.Permissions,
 		AllowedIPs:          allowed,
 		Enabled:             in.Enabled,
-		WithSecret:          or(in.WithSecret, false),
+		WithSecret:          api.Or(in.WithSecret, false),
 	})
 	return issuedOf(issued), err
 }
 
-func listKeys(c *call, in ListKeys) (KeyList, error) {
+func listKeys(c *api.Call, in ListKeys) (KeyList, error) {
 	q := store.List{
 		Filter: store.Filter{
-			UserID:   or(in.UserID, ""),
-			ConfigID: or(in.ConfigID, ""),
+			UserID:   api.Or(in.UserID, ""),
+			ConfigID: api.Or(in.ConfigID, ""),
 			Enabled:  in.Enabled,
-			Prefix:   or(in.Prefix, ""),
-			Query:    or(in.Query, ""),
+			Prefix:   api.Or(in.Prefix, ""),
+			Query:    api.Or(in.Query, ""),
 		},
-		Limit:  int(or(in.Limit, defaultLimit)),
-		Cursor: or(in.Cursor, ""),
+		Limit:  int(api.Or(in.Limit, defaultLimit)),
+		Cursor: api.Or(in.Cursor, ""),
 	}
-	order, reverse := strings.CutPrefix(or(in.Sort, ""), "-")
+	order, reverse := strings.CutPrefix(api.Or(in.Sort, ""), "-")
 	q.Sort, q.Reverse = cmp.Or(store.Sort(order), store.SortCreatedAt), reverse
-	page, err := c.svc.List(c.Context(), q)
+	page, err := c.Keys.List(c.Context(), q)
 	if err != nil {
 		return KeyList{}, err
 	}
-	list := KeyList{Keys: make([]Key, len(page.Keys)), Total: page.Total, NextCursor: maybeText(page.Next)}
+	list := KeyList{Keys: make([]Key, len(page.Keys)), Total: page.Total, NextCursor: api.MaybeText(page.Next)}
 	for i, info := range page.Keys {
 		list.Keys[i] = keyOf(info)
 	}
 	return list, nil
 }
 
-func getKey(c *call) (Key, error) {
-	id, err := c.id()
+func getKey(c *api.Call) (Key, error) {
+	id, err := c.ID()
 	if err != nil {
 		return Key{}, err
 	}
-	info, err := c.svc.Get(c.Context(), id)
+	info, err := c.Keys.Get(c.Context(), id)
 	return keyOf(info), err
 }
 
-func patchKey(c *call, in PatchKey) (Key, error) {
-	id, err := c.id()
+func patchKey(c *api.Call, in PatchKey) (Key, error) {
+	id, err := c.ID()
 	if err != nil {
 		return Key{}, err
 	}
 	if in == (PatchKey{}) {
-		f := malformed("there is nothing to change")
-		f.body.Code = keyring.NoValuesToUpdate
-		return Key{}, f
+		return Key{}, &api.Error{Status: http.StatusBadRequest, Code: keyring.NoValuesToUpdate, Message: "there is nothing to change"}
 	}
 	p := keyring.Patch{
 		UserID:              keyring.Field[string](in.UserID),
@@ -108,46 +108,39 @@ func patchKey(c *call, in PatchKey) (Key, error) {
 		}
 		p.AllowedIPs.Value = &allowed
 	}
-	info, err := c.svc.Update(c.Context(), id, p)
+	info, err := c.Keys.Update(c.Context(), id, p)
 	return keyOf(info), err
 }
 
-func deleteKey(c *call) (none, error) {
-	id, err := c.id()
+func deleteKey(c *api.Call) (api.None, error) {
+	id, err := c.ID()
 	if err != nil {
-		return none{}, err
+		return api.None{}, err
 	}
-	return none{}, c.svc.Delete(c.Context(), id, nil)
+	return api.None{}, c.Keys.Delete(c.Context(), id, nil)
 }
 
-func rotateKey(c *call, in RotateKey) (IssuedKey, error) {
-	id, err := c.id()
+func rotateKey(c *api.Call, in RotateKey) (IssuedKey, error) {
+	id, err := c.ID()
 	if err != nil {
 		return IssuedKey{}, err
 	}
 	// 2^53-1 seconds are less than 2^63 milliseconds.
-	issued, err := c.svc.Rotate(c.Context(), id, or(in.Grace, 0)*1000, or(in.WithSecret, false))
+	issued, err := c.Keys.Rotate(c.Context(), id, api.Or(in.Grace, 0)*1000, api.Or(in.WithSecret, false))
 	return issuedOf(issued), err
 }
 
-func deleteExpired(c *call) (Deleted, error) {
-	n, err := c.svc.DeleteExpired(c.Context())
+func deleteExpired(c *api.Call) (Deleted, error) {
+	n, err := c.Keys.DeleteExpired(c.Context())
 	return Deleted{int64(n)}, err
 }
 
-// networks reads allowed networks; nil is everywhere.
+// networks reads allowed networks; none is everywhere.
 func networks(list []string) ([]netip.Prefix, error) {
-	if list == nil {
+	if len(list) == 0 {
 		return nil, nil
 	}
 	return keyring.ParseAllowedIPs(list)
-}
-
-func or[T any](p *T, otherwise T) T {
-	if p == nil {
-		return otherwise
-	}
-	return *p
 }
 
 func issuedOf(i keyring.Issued) IssuedKey {
@@ -164,18 +157,18 @@ func keyOf(i keyring.Info) Key {
 	out := Key{
 		ID: k.ID, ConfigID: k.ConfigID, Name: k.Name, Start: i.Start, Prefix: k.Prefix, Tier: i.Tier,
 		UserID: k.UserID, Enabled: k.Enabled, Permissions: k.Permissions, Metadata: k.Metadata,
-		RefillAmount:        maybeCount(credits.RefillAmount),
-		RefillInterval:      maybeCount(credits.RefillInterval),
-		LastRefillAt:        maybeTime(credits.LastRefillAt),
+		RefillAmount:        api.MaybeCount(credits.RefillAmount),
+		RefillInterval:      api.MaybeCount(credits.RefillInterval),
+		LastRefillAt:        api.MaybeTime(credits.LastRefillAt),
 		RateLimitEnabled:    k.RateLimitEnabled,
-		RateLimitMax:        maybeCount(k.RateLimitMax),
-		RateLimitTimeWindow: maybeCount(k.RateLimitTimeWindow),
+		RateLimitMax:        api.MaybeCount(k.RateLimitMax),
+		RateLimitTimeWindow: api.MaybeCount(k.RateLimitTimeWindow),
 		RateLimitAlgorithm:  k.RateLimitAlgorithm.String(),
 		RequestCount:        i.RequestCount,
-		LastRequest:         maybeTime(i.LastRequest),
-		ExpiresAt:           maybeTime(k.ExpiresAt),
-		CreatedAt:           timeOf(k.CreatedAt),
-		UpdatedAt:           timeOf(k.UpdatedAt),
+		LastRequest:         api.MaybeTime(i.LastRequest),
+		ExpiresAt:           api.MaybeTime(k.ExpiresAt),
+		CreatedAt:           api.TimeOf(k.CreatedAt),
+		UpdatedAt:           api.TimeOf(k.UpdatedAt),
 	}
 	if credits.Limited {
 		out.Remaining = &credits.Remaining

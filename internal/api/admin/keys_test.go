@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/caddy-apikey/caddy-apikey/internal/strictjson"
+	"github.com/caddy-apikey/caddy-apikey/internal/api"
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 )
@@ -108,7 +108,7 @@ func TestRules(t *testing.T) {
 func TestDataStaysData(t *testing.T) {
 	a := newAPI(t)
 	for _, name := range []string{"{env.HOME}", "=cmd()", "<img onerror=x>", "\u202egnp.exe\u200f", "a\u2028b", "%00%0d%0a", "';--", "日本語 🔑", `"\/`, "&<>"} {
-		quoted := string(must(strictjson.Marshal(name)))
+		quoted := string(must(api.Marshal(name)))
 		r := a.send("POST", "/apikey/keys", `{"userId":"u","name":`+quoted+`}`)
 		m := r.want(t, 201)
 		got := must(a.Key(t.Context(), m["id"].(string)))

@@ -8,7 +8,7 @@ import (
 )
 
 // names lists the names of the keys that a list shows, page by page.
-func (a *api) names(in ListKeys) (names []string, total int64) {
+func (a *rig) names(in ListKeys) (names []string, total int64) {
 	a.t.Helper()
 	for range 100 {
 		page := must(a.ListKeys(a.t.Context(), in)).Value

@@ -1,53 +1,54 @@
 package admin
 
 import (
+	"github.com/caddy-apikey/caddy-apikey/internal/api"
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 	"github.com/caddy-apikey/caddy-apikey/store"
 )
 
-func listOwners(c *call, in ListOwners) (OwnerList, error) {
-	page, err := c.svc.Owners(c.Context(), int(or(in.Limit, defaultLimit)), or(in.Cursor, ""))
+func listOwners(c *api.Call, in ListOwners) (OwnerList, error) {
+	page, err := c.Keys.Owners(c.Context(), int(api.Or(in.Limit, defaultLimit)), api.Or(in.Cursor, ""))
 	if err != nil {
 		return OwnerList{}, err
 	}
-	list := OwnerList{Owners: make([]Owner, len(page.Owners)), NextCursor: maybeText(page.Next)}
+	list := OwnerList{Owners: make([]Owner, len(page.Owners)), NextCursor: api.MaybeText(page.Next)}
 	for i, o := range page.Owners {
-		list.Owners[i] = c.ownerOf(o)
+		list.Owners[i] = ownerOf(c, o)
 	}
 	return list, nil
 }
 
-func getOwner(c *call) (Owner, error) {
-	userID, err := c.owner()
+func getOwner(c *api.Call) (Owner, error) {
+	userID, err := owner(c)
 	if err != nil {
 		return Owner{}, err
 	}
-	o, err := c.svc.Owner(c.Context(), userID)
-	return c.ownerOf(o), err
+	o, err := c.Keys.Owner(c.Context(), userID)
+	return ownerOf(c, o), err
 }
 
-func putOwner(c *call, in PutOwner) (Owner, error) {
-	userID, err := c.owner()
+func putOwner(c *api.Call, in PutOwner) (Owner, error) {
+	userID, err := owner(c)
 	if err != nil {
 		return Owner{}, err
 	}
-	o, err := c.svc.PutOwner(c.Context(), userID, keyring.OwnerPatch{
+	o, err := c.Keys.PutOwner(c.Context(), userID, keyring.OwnerPatch{
 		Tier: keyring.Field[string](in.Tier), Enabled: keyring.Field[bool](in.Enabled),
 	})
-	return c.ownerOf(o), err
+	return ownerOf(c, o), err
 }
 
-func deleteOwner(c *call) (none, error) {
-	userID, err := c.owner()
+func deleteOwner(c *api.Call) (api.None, error) {
+	userID, err := owner(c)
 	if err != nil {
-		return none{}, err
+		return api.None{}, err
 	}
-	return none{}, c.svc.DeleteOwner(c.Context(), userID)
+	return api.None{}, c.Keys.DeleteOwner(c.Context(), userID)
 }
 
-func (c *call) ownerOf(o store.OwnerInfo) Owner {
+func ownerOf(c *api.Call, o store.OwnerInfo) Owner {
 	return Owner{
-		UserID: o.UserID, Tier: c.svc.TierOf(&o.Owner), Enabled: o.Enabled, KeyCount: o.KeyCount,
-		CreatedAt: timeOf(o.CreatedAt), UpdatedAt: timeOf(o.UpdatedAt),
+		UserID: o.UserID, Tier: c.Keys.TierOf(&o.Owner), Enabled: o.Enabled, KeyCount: o.KeyCount,
+		CreatedAt: api.TimeOf(o.CreatedAt), UpdatedAt: api.TimeOf(o.UpdatedAt),
 	}
 }

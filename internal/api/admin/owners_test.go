@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/caddy-apikey/caddy-apikey/internal/api"
 )
 
 func TestOwners(t *testing.T) {
@@ -16,7 +18,7 @@ func TestOwners(t *testing.T) {
 		t.Errorf("got %s", got.body)
 	}
 	a.sleep(time.Second)
-	o := must(a.PutOwner(t.Context(), "alice", PutOwner{Enabled: Some(false)})).Value
+	o := must(a.PutOwner(t.Context(), "alice", PutOwner{Enabled: api.Some(false)})).Value
 	if o.Enabled || o.KeyCount != 1 || !o.UpdatedAt.Equal(start.Add(time.Second)) || !o.CreatedAt.Equal(start) {
 		t.Errorf("%+v", o)
 	}
@@ -24,11 +26,11 @@ func TestOwners(t *testing.T) {
 		t.Errorf("%+v", v)
 	}
 	a.make(`{"userId":"alice"}`) // also for a disabled owner
-	must(a.PutOwner(t.Context(), "alice", PutOwner{Tier: Null[string]()}))
+	must(a.PutOwner(t.Context(), "alice", PutOwner{Tier: api.Null[string]()}))
 	if o := must(a.Owner(t.Context(), "alice")).Value; o.Enabled || o.KeyCount != 2 {
 		t.Errorf("%+v", o)
 	}
-	must(a.PutOwner(t.Context(), "alice", PutOwner{Enabled: Some(true)}))
+	must(a.PutOwner(t.Context(), "alice", PutOwner{Enabled: api.Some(true)}))
 	if v := must(a.Verify(t.Context(), VerifyKey{Key: raw})).Value; !v.Valid {
 		t.Errorf("%+v", v.Error)
 	}

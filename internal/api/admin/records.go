@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"net/netip"
 
+	"github.com/caddy-apikey/caddy-apikey/internal/api"
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 	"github.com/caddy-apikey/caddy-apikey/ratelimit"
@@ -30,21 +31,21 @@ type KeyRecord struct {
 	Permissions         key.Permissions `json:"permissions,omitzero" doc:"map {\"files\":[\"read\"]} or list [\"files:read\"]"`
 	Metadata            json.RawMessage `json:"metadata,omitzero" doc:"an object of at most 16 KiB"`
 	AllowedIPs          []string        `json:"allowedIps,omitzero" max:"100" doc:"addresses or networks; default everywhere"`
-	ExpiresAt           *Time           `json:"expiresAt,omitzero" doc:"default never"`
-	CreatedAt           *Time           `json:"createdAt,omitzero" doc:"default the time of the import"`
-	UpdatedAt           *Time           `json:"updatedAt,omitzero" doc:"default createdAt"`
+	ExpiresAt           *api.Time       `json:"expiresAt,omitzero" doc:"default never"`
+	CreatedAt           *api.Time       `json:"createdAt,omitzero" doc:"default the time of the import"`
+	UpdatedAt           *api.Time       `json:"updatedAt,omitzero" doc:"default createdAt"`
 	RateLimitEnabled    *bool           `json:"rateLimitEnabled,omitzero" doc:"default true"`
 	RateLimitMax        *int64          `json:"rateLimitMax,omitzero" min:"1" doc:"requests in a window"`
 	RateLimitTimeWindow *int64          `json:"rateLimitTimeWindow,omitzero" min:"1" doc:"milliseconds"`
 	RateLimitAlgorithm  *string         `json:"rateLimitAlgorithm,omitzero" enum:"fixed_window|sliding_window|token_bucket"`
-	LastRequest         *Time           `json:"lastRequest,omitzero"`
+	LastRequest         *api.Time       `json:"lastRequest,omitzero"`
 	RequestCount        *int64          `json:"requestCount,omitzero" doc:"requests in the current window, which is taken to begin at lastRequest; not beside rateState"`
 	RateState           *string         `json:"rateState,omitzero" doc:"what an export holds of the current window"`
 	Remaining           *int64          `json:"remaining,omitzero" doc:"credits; default unlimited"`
 	RefillAmount        *int64          `json:"refillAmount,omitzero" min:"1" doc:"credits after a refill"`
 	RefillInterval      *int64          `json:"refillInterval,omitzero" min:"1" doc:"milliseconds"`
-	RefillFrom          *Time           `json:"refillFrom,omitzero" doc:"from when the intervals are counted; default lastRefillAt, else createdAt"`
-	LastRefillAt        *Time           `json:"lastRefillAt,omitzero"`
+	RefillFrom          *api.Time       `json:"refillFrom,omitzero" doc:"from when the intervals are counted; default lastRefillAt, else createdAt"`
+	LastRefillAt        *api.Time       `json:"lastRefillAt,omitzero"`
 	Peak                *int64          `json:"peak,omitzero" doc:"the last refill amount, or the most credits held since; default remaining"`
 	Spent               *int64          `json:"spent,omitzero" doc:"credits spent so far; default 0"`
 	Forfeited           *int64          `json:"forfeited,omitzero" doc:"credits lost so far; default 0"`
@@ -52,10 +53,10 @@ type KeyRecord struct {
 
 // FormerRecord is a raw key that rotation replaced.
 type FormerRecord struct {
-	Hash        string  `json:"hash" doc:"as that of the key"`
-	SecretHash  *string `json:"secretHash,omitzero"`
-	Until       Time    `json:"until" doc:"when it stops working"`
-	Checksummed *bool   `json:"checksummed,omitzero" doc:"as that of the key; default false"`
+	Hash        string   `json:"hash" doc:"as that of the key"`
+	SecretHash  *string  `json:"secretHash,omitzero"`
+	Until       api.Time `json:"until" doc:"when it stops working"`
+	Checksummed *bool    `json:"checksummed,omitzero" doc:"as that of the key; default false"`
 }
 
 // OwnerRecord is all that is stored of an owner, but for its usage.
@@ -63,8 +64,8 @@ type OwnerRecord struct {
 	UserID    string         `json:"userId" min:"1" max:"255"`
 	Tier      *string        `json:"tier,omitzero" min:"1" max:"255" doc:"default the default tier; one that is not configured is kept too"`
 	Enabled   *bool          `json:"enabled,omitzero" doc:"default true"`
-	CreatedAt *Time          `json:"createdAt,omitzero" doc:"default the time of the import"`
-	UpdatedAt *Time          `json:"updatedAt,omitzero" doc:"default createdAt"`
+	CreatedAt *api.Time      `json:"createdAt,omitzero" doc:"default the time of the import"`
+	UpdatedAt *api.Time      `json:"updatedAt,omitzero" doc:"default createdAt"`
 	Windows   []WindowRecord `json:"windows,omitzero" max:"100" doc:"what the owner's keys have used of the limits of tiers"`
 }
 
@@ -84,7 +85,7 @@ func parseHash(field, text string) (h key.Hash, err error) {
 		b, err = base64.RawURLEncoding.Strict().DecodeString(text)
 	}
 	if err != nil || len(b) != len(h) {
-		return h, invalid(field, "must be a SHA-256 of 64 hexadecimal digits or 43 characters of base64url")
+		return h, api.Invalid(field, "must be a SHA-256 of 64 hexadecimal digits or 43 characters of base64url")
 	}
 	return key.Hash(b), nil
 }
@@ -101,13 +102,13 @@ func parseSecret(field string, text *string) (*key.Hash, error) {
 func (r *KeyRecord) entry(now int64) (e store.Entry, err error) {
 	created := millis(r.CreatedAt, now)
 	k := &key.Key{
-		ID: r.ID, ConfigID: or(r.ConfigID, key.DefaultConfig), UserID: r.UserID,
+		ID: r.ID, ConfigID: api.Or(r.ConfigID, key.DefaultConfig), UserID: r.UserID,
 		Name: r.Name, Prefix: r.Prefix, Start: r.Start,
-		Checksummed: or(r.Checksummed, false), Enabled: or(r.Enabled, true),
+		Checksummed: api.Or(r.Checksummed, false), Enabled: api.Or(r.Enabled, true),
 		Permissions: r.Permissions, Metadata: r.Metadata,
 		CreatedAt: created, UpdatedAt: millis(r.UpdatedAt, created),
-		RateLimitEnabled: or(r.RateLimitEnabled, true),
-		RateLimitMax:     or(r.RateLimitMax, 0), RateLimitTimeWindow: or(r.RateLimitTimeWindow, 0),
+		RateLimitEnabled: api.Or(r.RateLimitEnabled, true),
+		RateLimitMax:     api.Or(r.RateLimitMax, 0), RateLimitTimeWindow: api.Or(r.RateLimitTimeWindow, 0),
 	}
 	if r.ExpiresAt != nil {
 		k.ExpiresAt = max(1, r.ExpiresAt.UnixMilli()) // 0 would be never
@@ -136,7 +137,7 @@ func (r *KeyRecord) hashes(k *key.Key) (err error) {
 		return err
 	}
 	for _, f := range r.Former {
-		former := key.Former{Until: f.Until.UnixMilli(), Checksummed: or(f.Checksummed, false)}
+		former := key.Former{Until: f.Until.UnixMilli(), Checksummed: api.Or(f.Checksummed, false)}
 		if former.Hash, err = parseHash("former.hash", f.Hash); err != nil {
 			return err
 		}
@@ -150,9 +151,9 @@ func (r *KeyRecord) hashes(k *key.Key) (err error) {
 
 func (r *KeyRecord) credits(created int64) key.Credits {
 	c := key.Credits{
-		Limited: r.Remaining != nil, Remaining: or(r.Remaining, 0),
-		Peak: or(r.Peak, 0), Spent: or(r.Spent, 0), Forfeited: or(r.Forfeited, 0),
-		RefillAmount: or(r.RefillAmount, 0), RefillInterval: or(r.RefillInterval, 0),
+		Limited: r.Remaining != nil, Remaining: api.Or(r.Remaining, 0),
+		Peak: api.Or(r.Peak, 0), Spent: api.Or(r.Spent, 0), Forfeited: api.Or(r.Forfeited, 0),
+		RefillAmount: api.Or(r.RefillAmount, 0), RefillInterval: api.Or(r.RefillInterval, 0),
 		LastRefillAt: millis(r.LastRefillAt, 0),
 	}
 	if c.RefillAmount != 0 {
@@ -167,11 +168,11 @@ func (r *KeyRecord) rate() ([]byte, error) {
 	if r.RateState != nil {
 		b, err := base64.StdEncoding.Strict().DecodeString(*r.RateState)
 		if err != nil || r.RequestCount != nil {
-			return nil, invalid("rateState", "must be as it was exported, and not beside requestCount")
+			return nil, api.Invalid("rateState", "must be an exported value, and cannot be combined with requestCount")
 		}
 		return b, nil
 	}
-	n := or(r.RequestCount, 0)
+	n := api.Or(r.RequestCount, 0)
 	if n == 0 || r.LastRequest == nil || r.RateLimitTimeWindow == nil {
 		return nil, nil
 	}
@@ -189,12 +190,12 @@ func recordOf(e store.Entry) KeyRecord {
 		Hash: hex.EncodeToString(k.Hash[:]), SecretHash: secretText(k.SecretHash),
 		Checksummed: &k.Checksummed, Enabled: &k.Enabled, Permissions: k.Permissions, Metadata: k.Metadata,
 		AllowedIPs: networkTexts(k.AllowedIPs),
-		ExpiresAt:  maybeTime(k.ExpiresAt), CreatedAt: some(timeOf(k.CreatedAt)), UpdatedAt: some(timeOf(k.UpdatedAt)),
-		RateLimitEnabled: &k.RateLimitEnabled, RateLimitMax: maybeCount(k.RateLimitMax),
-		RateLimitTimeWindow: maybeCount(k.RateLimitTimeWindow), RateLimitAlgorithm: &algorithm,
-		LastRequest: maybeTime(e.Counters.LastRequest), RefillAmount: maybeCount(c.RefillAmount),
-		RefillInterval: maybeCount(c.RefillInterval), RefillFrom: maybeTime(c.RefillFrom), LastRefillAt: maybeTime(c.LastRefillAt),
-		Spent: maybeCount(min(c.Spent, key.MaxCount)), Forfeited: maybeCount(min(c.Forfeited, key.MaxCount)),
+		ExpiresAt:  api.MaybeTime(k.ExpiresAt), CreatedAt: some(api.TimeOf(k.CreatedAt)), UpdatedAt: some(api.TimeOf(k.UpdatedAt)),
+		RateLimitEnabled: &k.RateLimitEnabled, RateLimitMax: api.MaybeCount(k.RateLimitMax),
+		RateLimitTimeWindow: api.MaybeCount(k.RateLimitTimeWindow), RateLimitAlgorithm: &algorithm,
+		LastRequest: api.MaybeTime(e.Counters.LastRequest), RefillAmount: api.MaybeCount(c.RefillAmount),
+		RefillInterval: api.MaybeCount(c.RefillInterval), RefillFrom: api.MaybeTime(c.RefillFrom), LastRefillAt: api.MaybeTime(c.LastRefillAt),
+		Spent: api.MaybeCount(min(c.Spent, key.MaxCount)), Forfeited: api.MaybeCount(min(c.Forfeited, key.MaxCount)),
 	}
 	if c.Limited {
 		r.Remaining, r.Peak = &c.Remaining, &c.Peak
@@ -203,7 +204,7 @@ func recordOf(e store.Entry) KeyRecord {
 		r.RateState = some(base64.StdEncoding.EncodeToString(e.Counters.Rate))
 	}
 	for _, f := range k.Former {
-		r.Former = append(r.Former, FormerRecord{hex.EncodeToString(f.Hash[:]), secretText(f.SecretHash), timeOf(f.Until), &f.Checksummed})
+		r.Former = append(r.Former, FormerRecord{hex.EncodeToString(f.Hash[:]), secretText(f.SecretHash), api.TimeOf(f.Until), &f.Checksummed})
 	}
 	return r
 }
@@ -211,13 +212,13 @@ func recordOf(e store.Entry) KeyRecord {
 func (r *OwnerRecord) owner(now int64) (keyring.OwnerRecord, error) {
 	created := millis(r.CreatedAt, now)
 	o := keyring.OwnerRecord{Owner: key.Owner{
-		UserID: r.UserID, Tier: r.Tier, Enabled: or(r.Enabled, true),
+		UserID: r.UserID, Tier: r.Tier, Enabled: api.Or(r.Enabled, true),
 		CreatedAt: created, UpdatedAt: millis(r.UpdatedAt, created),
 	}}
 	for _, w := range r.Windows {
 		b, err := base64.StdEncoding.Strict().DecodeString(w.State)
 		if err != nil {
-			return o, invalid("windows", "must be as they were exported")
+			return o, api.Invalid("windows", "must be exported values")
 		}
 		o.Counters = append(o.Counters, store.OwnerCounter{Unit: w.Unit, State: b})
 	}
@@ -228,7 +229,7 @@ func (r *OwnerRecord) owner(now int64) (keyring.OwnerRecord, error) {
 func ownerRecordOf(o keyring.OwnerRecord) OwnerRecord {
 	r := OwnerRecord{
 		UserID: o.UserID, Tier: o.Tier, Enabled: &o.Enabled,
-		CreatedAt: some(timeOf(o.CreatedAt)), UpdatedAt: some(timeOf(o.UpdatedAt)),
+		CreatedAt: some(api.TimeOf(o.CreatedAt)), UpdatedAt: some(api.TimeOf(o.UpdatedAt)),
 	}
 	for _, c := range o.Counters {
 		r.Windows = append(r.Windows, WindowRecord{c.Unit, base64.StdEncoding.EncodeToString(c.State)})
@@ -254,7 +255,7 @@ func secretText(h *key.Hash) *string {
 	return some(hex.EncodeToString(h[:]))
 }
 
-func millis(t *Time, otherwise int64) int64 {
+func millis(t *api.Time, otherwise int64) int64 {
 	if t == nil {
 		return otherwise
 	}

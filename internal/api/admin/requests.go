@@ -3,7 +3,7 @@ package admin
 import (
 	"encoding/json"
 
-	"github.com/caddy-apikey/caddy-apikey/internal/strictjson"
+	"github.com/caddy-apikey/caddy-apikey/internal/api"
 	"github.com/caddy-apikey/caddy-apikey/key"
 )
 
@@ -30,21 +30,21 @@ type CreateKey struct {
 
 // PatchKey is the body of PATCH /apikey/keys/{id}. What is absent stays, null clears.
 type PatchKey struct {
-	UserID              Optional[string]          `json:"userId,omitzero" null:"no" min:"1" max:"255" doc:"owner"`
-	Name                Optional[string]          `json:"name,omitzero"`
-	ExpiresIn           Optional[int64]           `json:"expiresIn,omitzero" min:"1" doc:"seconds from now"`
-	Metadata            Optional[json.RawMessage] `json:"metadata,omitzero" doc:"an object of at most 16 KiB, replaced whole"`
-	Remaining           Optional[int64]           `json:"remaining,omitzero" doc:"credits; null is unlimited"`
-	RemainingDelta      Optional[int64]           `json:"remainingDelta,omitzero" null:"no" min:"-9007199254740991" doc:"added to remaining; not beside it"`
-	RefillAmount        Optional[int64]           `json:"refillAmount,omitzero" min:"1" doc:"credits after a refill"`
-	RefillInterval      Optional[int64]           `json:"refillInterval,omitzero" min:"1" doc:"milliseconds"`
-	RateLimitEnabled    Optional[bool]            `json:"rateLimitEnabled,omitzero" null:"no"`
-	RateLimitMax        Optional[int64]           `json:"rateLimitMax,omitzero" min:"1" doc:"requests in a window"`
-	RateLimitTimeWindow Optional[int64]           `json:"rateLimitTimeWindow,omitzero" min:"1" doc:"milliseconds"`
-	RateLimitAlgorithm  Optional[string]          `json:"rateLimitAlgorithm,omitzero" enum:"fixed_window|sliding_window|token_bucket" doc:"null is fixed_window"`
-	Permissions         Optional[key.Permissions] `json:"permissions,omitzero" doc:"map {\"files\":[\"read\"]} or list [\"files:read\"]"`
-	AllowedIPs          Optional[[]string]        `json:"allowedIps,omitzero" min:"1" max:"100" doc:"addresses or networks; null is everywhere"`
-	Enabled             Optional[bool]            `json:"enabled,omitzero" null:"no"`
+	UserID              api.Optional[string]          `json:"userId,omitzero" null:"no" min:"1" max:"255" doc:"owner"`
+	Name                api.Optional[string]          `json:"name,omitzero"`
+	ExpiresIn           api.Optional[int64]           `json:"expiresIn,omitzero" min:"1" doc:"seconds from now"`
+	Metadata            api.Optional[json.RawMessage] `json:"metadata,omitzero" doc:"an object of at most 16 KiB, replaced as a whole"`
+	Remaining           api.Optional[int64]           `json:"remaining,omitzero" doc:"credits; null is unlimited"`
+	RemainingDelta      api.Optional[int64]           `json:"remainingDelta,omitzero" null:"no" min:"-9007199254740991" doc:"added to remaining; not beside it"`
+	RefillAmount        api.Optional[int64]           `json:"refillAmount,omitzero" min:"1" doc:"credits after a refill"`
+	RefillInterval      api.Optional[int64]           `json:"refillInterval,omitzero" min:"1" doc:"milliseconds"`
+	RateLimitEnabled    api.Optional[bool]            `json:"rateLimitEnabled,omitzero" null:"no"`
+	RateLimitMax        api.Optional[int64]           `json:"rateLimitMax,omitzero" min:"1" doc:"requests in a window"`
+	RateLimitTimeWindow api.Optional[int64]           `json:"rateLimitTimeWindow,omitzero" min:"1" doc:"milliseconds"`
+	RateLimitAlgorithm  api.Optional[string]          `json:"rateLimitAlgorithm,omitzero" enum:"fixed_window|sliding_window|token_bucket" doc:"null is fixed_window"`
+	Permissions         api.Optional[key.Permissions] `json:"permissions,omitzero" doc:"map {\"files\":[\"read\"]} or list [\"files:read\"]"`
+	AllowedIPs          api.Optional[[]string]        `json:"allowedIps,omitzero" min:"1" max:"100" doc:"addresses or networks; null is everywhere"`
+	Enabled             api.Optional[bool]            `json:"enabled,omitzero" null:"no"`
 }
 
 // ListKeys is the query of GET /apikey/keys. Nil does not narrow.
@@ -61,7 +61,7 @@ type ListKeys struct {
 
 // RotateKey is the body of POST /apikey/keys/{id}/rotate.
 type RotateKey struct {
-	Grace      *int64 `json:"grace,omitzero" doc:"seconds that the old raw key goes on working; default 0"`
+	Grace      *int64 `json:"grace,omitzero" doc:"seconds for which the old raw key continues to work; default 0"`
 	WithSecret *bool  `json:"withSecret,omitzero" doc:"make a new secret too; default false"`
 }
 
@@ -89,37 +89,11 @@ type UsageQuery struct {
 
 // PutOwner is the body of PUT /apikey/owners/{userId}. What is absent stays.
 type PutOwner struct {
-	Tier    Optional[string] `json:"tier,omitzero" doc:"one of those that are configured; null is the default tier"`
-	Enabled Optional[bool]   `json:"enabled,omitzero" null:"no" doc:"default true"`
+	Tier    api.Optional[string] `json:"tier,omitzero" doc:"one of those that are configured; null is the default tier"`
+	Enabled api.Optional[bool]   `json:"enabled,omitzero" null:"no" doc:"default true"`
 }
 
-// Each is one of a list whose elements are read one by one: a bad one does not
-// spoil the others.
-type Each[T any] struct {
-	Value T
-	Raw   json.RawMessage // of a request that is being made: sent instead of Value
-	Err   error           // of a request that was read: why Value is not whole
+// IsImmutable implements api.Immutable.
+func (PatchKey) IsImmutable(name string) bool {
+	return api.HasField[CreateKey](name) || api.HasField[IssuedKey](name)
 }
-
-// MarshalJSON implements json.Marshaler.
-func (e Each[T]) MarshalJSON() ([]byte, error) {
-	if e.Raw != nil {
-		return e.Raw, nil
-	}
-	return strictjson.Marshal(e.Value)
-}
-
-// Optional is a field that may be absent, null or a value.
-type Optional[T any] struct {
-	Set   bool
-	Value *T // nil with Set: null
-}
-
-// Some returns a field with a value.
-func Some[T any](v T) Optional[T] { return Optional[T]{true, &v} }
-
-// Null returns a field that is null.
-func Null[T any]() Optional[T] { return Optional[T]{Set: true} }
-
-// MarshalJSON implements json.Marshaler.
-func (o Optional[T]) MarshalJSON() ([]byte, error) { return strictjson.Marshal(o.Value) }

@@ -3,6 +3,7 @@ package admin
 import (
 	"cmp"
 
+	"github.com/caddy-apikey/caddy-apikey/internal/api"
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 )
@@ -27,10 +28,10 @@ type TierLimit struct {
 	Per string `json:"per" doc:"a duration such as 1m, or day or month: those of the calendar"`
 }
 
-func listTiers(c *call) (TierList, error) {
-	list := TierList{Tiers: []Tier{}, TimeZone: c.svc.Zone().String()}
-	for _, t := range c.svc.Tiers() {
-		list.Tiers = append(list.Tiers, tierOf(t, c.svc.DefaultTier()))
+func listTiers(c *api.Call) (TierList, error) {
+	list := TierList{Tiers: []Tier{}, TimeZone: c.Keys.Zone().String()}
+	for _, t := range c.Keys.Tiers() {
+		list.Tiers = append(list.Tiers, tierOf(t, c.Keys.DefaultTier()))
 	}
 	return list, nil
 }

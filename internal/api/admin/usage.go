@@ -1,24 +1,27 @@
 package admin
 
-import "github.com/caddy-apikey/caddy-apikey/keyring"
+import (
+	"github.com/caddy-apikey/caddy-apikey/internal/api"
+	"github.com/caddy-apikey/caddy-apikey/keyring"
+)
 
 const defaultDays = 30
 
-func keyUsage(c *call, in UsageQuery) (Usage, error) {
-	id, err := c.id()
+func keyUsage(c *api.Call, in UsageQuery) (Usage, error) {
+	id, err := c.ID()
 	if err != nil {
 		return Usage{}, err
 	}
-	u, err := c.svc.KeyUsage(c.Context(), id, int(or(in.Days, defaultDays)))
+	u, err := c.Keys.KeyUsage(c.Context(), id, int(api.Or(in.Days, defaultDays)))
 	return usageOf(u), err
 }
 
-func ownerUsage(c *call, in UsageQuery) (Usage, error) {
-	userID, err := c.owner()
+func ownerUsage(c *api.Call, in UsageQuery) (Usage, error) {
+	userID, err := owner(c)
 	if err != nil {
 		return Usage{}, err
 	}
-	u, err := c.svc.OwnerUsage(c.Context(), userID, int(or(in.Days, defaultDays)))
+	u, err := c.Keys.OwnerUsage(c.Context(), userID, int(api.Or(in.Days, defaultDays)))
 	return usageOf(u), err
 }
 

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-apikey/caddy-apikey/internal/api"
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 )
 
@@ -41,10 +42,10 @@ func TestUsageRefusals(t *testing.T) {
 	}
 	a.send("GET", "/apikey/keys/"+id+"/usage?day=1", "").refused(t, 400, keyring.InvalidField, "day")
 	a.send("GET", "/apikey/keys/"+id+"/usage?days=1&days=2", "").refused(t, 400, keyring.InvalidField, "days")
-	a.send("GET", "/apikey/keys/nosuch/usage", "").refused(t, 404, codeKeyNotFound, "")
-	a.send("GET", "/apikey/owners/nobody/usage", "").refused(t, 404, codeOwnerNotFound, "")
+	a.send("GET", "/apikey/keys/nosuch/usage", "").refused(t, 404, api.CodeKeyNotFound, "")
+	a.send("GET", "/apikey/owners/nobody/usage", "").refused(t, 404, api.CodeOwnerNotFound, "")
 	a.send("GET", "/apikey/owners/"+strings.Repeat("x", 256)+"/usage", "").refused(t, 400, keyring.InvalidField, "userId")
-	a.send("POST", "/apikey/keys/"+id+"/usage", "{}").refused(t, 405, codeMethodNotAllowed, "")
+	a.send("POST", "/apikey/keys/"+id+"/usage", "{}").refused(t, 405, api.CodeMethodNotAllowed, "")
 	a.send("DELETE", "/apikey/keys/"+id, "")
-	a.send("GET", "/apikey/keys/"+id+"/usage", "").refused(t, 404, codeKeyNotFound, "")
+	a.send("GET", "/apikey/keys/"+id+"/usage", "").refused(t, 404, api.CodeKeyNotFound, "")
 }

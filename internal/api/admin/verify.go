@@ -4,24 +4,25 @@ import (
 	"errors"
 	"net/netip"
 
+	"github.com/caddy-apikey/caddy-apikey/internal/api"
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 	"github.com/caddy-apikey/caddy-apikey/store"
 )
 
-func verifyKey(c *call, in VerifyKey) (Verification, error) {
+func verifyKey(c *api.Call, in VerifyKey) (Verification, error) {
 	q, err := in.request()
 	if err != nil {
 		return Verification{}, err
 	}
-	d, err := c.svc.Verify(c.Context(), in.Key, q)
+	d, err := c.Keys.Verify(c.Context(), in.Key, q)
 	if err != nil {
 		return Verification{}, err
 	}
 	if d.Outcome != keyring.Allowed {
 		return refused(&d), nil
 	}
-	info, err := c.svc.Describe(c.Context(), &d)
+	info, err := c.Keys.Describe(c.Context(), &d)
 	if errors.Is(err, store.ErrNotFound) { // deleted since
 		return refused(&keyring.Decision{Outcome: keyring.Invalid}), nil
 	}
@@ -34,7 +35,7 @@ func verifyKey(c *call, in VerifyKey) (Verification, error) {
 
 // request translates the body.
 func (in VerifyKey) request() (*keyring.Request, error) {
-	q := &keyring.Request{Cost: or(in.Cost, 1), DryRun: or(in.DryRun, false), Secret: or(in.Secret, ""), CheckSecret: in.Secret != nil}
+	q := &keyring.Request{Cost: api.Or(in.Cost, 1), DryRun: api.Or(in.DryRun, false), Secret: api.Or(in.Secret, ""), CheckSecret: in.Secret != nil}
 	for resource, actions := range in.Permissions {
 		for _, action := range actions {
 			q.Require = append(q.Require, key.Permission{Resource: resource, Action: action})
@@ -49,7 +50,7 @@ func (in VerifyKey) request() (*keyring.Request, error) {
 	var err error
 	q.CheckIP = true
 	if q.ClientIP, err = netip.ParseAddr(*in.IP); err != nil {
-		return nil, invalid("ip", "must be an IP address")
+		return nil, api.Invalid("ip", "must be an IP address")
 	}
 	return q, nil
 }

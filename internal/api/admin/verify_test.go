@@ -9,7 +9,7 @@ import (
 )
 
 // verify sends a verification and returns the code, "" for a valid key, and details.
-func (a *api) verify(body string) (code string, details any, object map[string]any) {
+func (a *rig) verify(body string) (code string, details any, object map[string]any) {
 	a.t.Helper()
 	m := a.send("POST", "/apikey/verify", body).want(a.t, 200)
 	if m["valid"] == true {

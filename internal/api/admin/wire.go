@@ -2,8 +2,8 @@ package admin
 
 import (
 	"encoding/json"
-	"time"
 
+	"github.com/caddy-apikey/caddy-apikey/internal/api"
 	"github.com/caddy-apikey/caddy-apikey/key"
 )
 
@@ -22,17 +22,17 @@ type Key struct {
 	Remaining           *int64          `json:"remaining" doc:"credits left; null is unlimited"`
 	RefillAmount        *int64          `json:"refillAmount" min:"1" doc:"credits after a refill"`
 	RefillInterval      *int64          `json:"refillInterval" min:"1" doc:"milliseconds"`
-	LastRefillAt        *Time           `json:"lastRefillAt"`
+	LastRefillAt        *api.Time       `json:"lastRefillAt"`
 	RateLimitEnabled    bool            `json:"rateLimitEnabled"`
 	RateLimitMax        *int64          `json:"rateLimitMax" min:"1" doc:"requests in a window"`
 	RateLimitTimeWindow *int64          `json:"rateLimitTimeWindow" min:"1" doc:"milliseconds"`
 	RateLimitAlgorithm  string          `json:"rateLimitAlgorithm" enum:"fixed_window|sliding_window|token_bucket"`
 	RequestCount        int64           `json:"requestCount" doc:"requests in the current window"`
-	LastRequest         *Time           `json:"lastRequest"`
+	LastRequest         *api.Time       `json:"lastRequest"`
 	AllowedIPs          []string        `json:"allowedIps" doc:"networks in CIDR form; null is everywhere"`
-	ExpiresAt           *Time           `json:"expiresAt"`
-	CreatedAt           Time            `json:"createdAt"`
-	UpdatedAt           Time            `json:"updatedAt"`
+	ExpiresAt           *api.Time       `json:"expiresAt"`
+	CreatedAt           api.Time        `json:"createdAt"`
+	UpdatedAt           api.Time        `json:"updatedAt"`
 }
 
 // IssuedKey is a key object with what is shown only once.
@@ -75,12 +75,12 @@ type VerifyDetails struct {
 
 // Owner is the owner object.
 type Owner struct {
-	UserID    string  `json:"userId"`
-	Tier      *string `json:"tier" doc:"null where none is configured"`
-	Enabled   bool    `json:"enabled" doc:"false stops all keys of the owner"`
-	KeyCount  int64   `json:"keyCount"`
-	CreatedAt Time    `json:"createdAt"`
-	UpdatedAt Time    `json:"updatedAt"`
+	UserID    string   `json:"userId"`
+	Tier      *string  `json:"tier" doc:"null where none is configured"`
+	Enabled   bool     `json:"enabled" doc:"false stops all keys of the owner"`
+	KeyCount  int64    `json:"keyCount"`
+	CreatedAt api.Time `json:"createdAt"`
+	UpdatedAt api.Time `json:"updatedAt"`
 }
 
 // OwnerList is one page of owners, sorted by userId.
@@ -146,41 +146,4 @@ type Error struct {
 	Message string `json:"error" doc:"a sentence"`
 	Code    string `json:"code"`
 	Field   string `json:"field,omitempty" doc:"the field that is to blame"`
-}
-
-// Time is a moment in milliseconds, written in RFC 3339 and UTC.
-type Time struct{ time.Time }
-
-const timeFormat = `"2006-01-02T15:04:05.000Z"`
-
-// MarshalJSON implements json.Marshaler.
-func (t Time) MarshalJSON() ([]byte, error) {
-	return t.UTC().AppendFormat(nil, timeFormat), nil
-}
-
-func timeOf(ms int64) Time { return Time{time.UnixMilli(ms).UTC()} }
-
-// maybeTime is null for 0.
-func maybeTime(ms int64) *Time {
-	if ms == 0 {
-		return nil
-	}
-	t := timeOf(ms)
-	return &t
-}
-
-// maybeCount is null for 0.
-func maybeCount(n int64) *int64 {
-	if n == 0 {
-		return nil
-	}
-	return &n
-}
-
-// maybeText is null for "".
-func maybeText(s string) *string {
-	if s == "" {
-		return nil
-	}
-	return &s
 }

@@ -2,52 +2,55 @@
 // API-key plugin, so that the plugin's own JavaScript client can be used with the
 // keys that are kept here. docs/better-auth.md says where it differs, and why.
 //
-// A call is checked in this order: content type and JSON, who calls (which charges
-// a key), the fields, then what the route itself demands. Errors have the plugin's
+// A call is checked in this order: content type and JSON, the caller (which charges a
+// key), the fields, then what the route itself demands. Errors have the plugin's
 // codes and texts.
 package betterauth
 
 import (
 	"net/http"
 	"slices"
-	"strings"
 	"time"
 
-	"github.com/caddy-apikey/caddy-apikey/internal/caller"
+	"github.com/caddy-apikey/caddy-apikey/internal/api"
 	"github.com/caddy-apikey/caddy-apikey/key"
-	"github.com/caddy-apikey/caddy-apikey/keyring"
 )
 
-// Options are what one mount of the API says.
+// Options are what a mount of this dialect says beside an [api.Mount].
 type Options struct {
-	// Base is the path in front, without a slash at its end.
-	Base string
-	// Configs are the configurations whose keys the API is about; new keys that name
-	// none of them belong to the first. Nil: all of them, and new ones to "default".
-	Configs []string
 	// Organization says which keys belong to organizations. Nil: none.
 	Organization *Organization
 	// Now is the clock.
 	Now func() time.Time
-	// Report gets the errors behind answers from 500 on.
-	Report func(error)
 }
 
-// Handler answers the calls below a base path.
-type Handler struct {
-	keys *keyring.Service
+// handler is what the routes need beside a call.
+type handler struct {
 	Options
-	routes map[string]*route
+	configs []string // the configurations that the API serves; nil: all
 }
 
-// New returns the handler of a mount.
-func New(keys *keyring.Service, o Options) *Handler {
-	h := &Handler{keys: keys, Options: o, routes: map[string]*route{}}
+// New returns the API.
+func New(m api.Mount, o Options) *api.API {
+	h := &handler{o, m.Configs}
+	m.Identify = h.identify(m.Identify)
+	var table []*api.Route
 	for _, rt := range routes {
-		h.routes[o.Base+rt.path] = &rt
+		r := &api.Route{Method: rt.method, Path: rt.path, Needs: rt.needs, Status: http.StatusOK, Endpoint: api.Undecoded(h.endpoint(rt))}
+		if rt.path == sessionPath {
+			r.Header = map[string]string{"Pragma": "no-cache"}
+		}
+		table = append(table, r,
+			// A trailing slash still means the route, and is refused here instead of
+			// reaching somebody else.
+			&api.Route{Method: rt.method, Path: rt.path + "/{$}", Public: true, Endpoint: api.Undecoded(notFound)})
 	}
-	return h
+	return api.New(m, api.Dialect{
+		Body: body, BodyFirst: true, Anonymous: true, NoHead: true, DecodedPaths: true, Error: errorOf,
+	}, table)
 }
+
+func notFound(*api.Call) (any, error) { return nil, errNoPath }
 
 // route is one call.
 type route struct {
@@ -64,14 +67,14 @@ type route struct {
 }
 
 var routes = []route{
-	{"/api-key/create", http.MethodPost, caller.Write, createFields, false, (*call).create},
+	{"/api-key/create", http.MethodPost, api.Write, createFields, false, (*call).create},
 	{"/api-key/get", http.MethodGet, "", getFields, true, (*call).get},
-	{"/api-key/update", http.MethodPost, caller.Write, updateFields, false, (*call).update},
-	{"/api-key/delete", http.MethodPost, caller.Write, deleteFields, true, (*call).delete},
+	{"/api-key/update", http.MethodPost, api.Write, updateFields, false, (*call).update},
+	{"/api-key/delete", http.MethodPost, api.Write, deleteFields, true, (*call).delete},
 	{"/api-key/list", http.MethodGet, "", listFields, true, (*call).list},
-	{"/api-key/verify", http.MethodPost, caller.Admin, verifyFields, true, (*call).verify},
-	{"/get-session", http.MethodGet, "", nil, false, (*call).getSession},
-	{"/api-key/delete-all-expired-api-keys", http.MethodPost, caller.Admin, nil, true, (*call).deleteAllExpired},
+	{"/api-key/verify", http.MethodPost, api.Admin, verifyFields, true, (*call).verify},
+	{sessionPath, http.MethodGet, "", nil, false, (*call).getSession},
+	{"/api-key/delete-all-expired-api-keys", http.MethodPost, api.Admin, nil, true, (*call).deleteAllExpired},
 }
 
 // Route is what others may know of a call: a test goes through all of them.
@@ -87,117 +90,60 @@ func Routes() (all []Route) {
 
 // call is one request on its way through a route.
 type call struct {
-	*http.Request
-	*Handler
-	caller *caller.Caller // nil: nobody is known to call
-	in     input
+	*api.Call
+	*handler
+	in input
 }
 
-// match returns the route of a path. A slash too many still means the route, so
-// that it is refused here instead of reaching somebody else.
-func (h *Handler) match(path string) *route {
-	return h.routes[strings.TrimSuffix(path, "/")]
-}
-
-// Methods returns the methods that are answered at the path of a request, or none
-// where the request is for somebody else.
-func (h *Handler) Methods(r *http.Request) []string {
-	rt := h.match(r.URL.Path)
-	if rt == nil {
-		return nil
-	}
-	return []string{rt.method}
-}
-
-// Serve answers a request for which Methods gave some.
-func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, identify caller.Identify) {
-	rt := h.match(r.URL.Path)
-	if rt.method != r.Method || strings.HasSuffix(r.URL.Path, "/") {
-		w.WriteHeader(http.StatusNotFound)
-		return
-	}
-	c := &call{Request: r, Handler: h}
-	answer, err := c.run(w, rt, identify)
-	if err != nil {
-		c.fail(w, err)
-		return
-	}
-	if rt.path == sessionPath {
-		w.Header().Set("Pragma", "no-cache")
-	}
-	h.write(w, http.StatusOK, answer)
-}
-
-// run takes a request through the checks to its route.
-func (c *call) run(w http.ResponseWriter, rt *route, identify caller.Identify) (any, error) {
-	var body []byte
-	if rt.method == http.MethodPost {
-		var err error
-		if body, err = readBody(w, c.Request); err != nil {
-			return nil, err
+// endpoint reads the fields of a request as the plugin does, and calls the route.
+func (h *handler) endpoint(rt route) func(*api.Call) (any, error) {
+	return func(ac *api.Call) (any, error) {
+		c := &call{Call: ac, handler: h}
+		var problems issues
+		switch {
+		case rt.fields == nil:
+		case rt.method == http.MethodPost:
+			c.in = problems.readObject(c.Body, rt.fields)
+		default:
+			c.in = problems.readQuery(c.URL.Query(), rt.fields)
 		}
+		if problems != nil {
+			return nil, problems.failure()
+		}
+		if rt.session && c.Caller == nil {
+			return nil, errUnauthorized
+		}
+		return rt.serve(c)
 	}
-	if err := c.identify(w, rt, identify); err != nil {
-		return nil, err
-	}
-	var problems issues
-	switch {
-	case rt.fields == nil:
-	case rt.method == http.MethodPost:
-		c.in = problems.readObject(body, rt.fields)
-	default:
-		c.in = problems.readQuery(c.URL.Query(), rt.fields)
-	}
-	if problems != nil {
-		return nil, problems.failure()
-	}
-	if rt.session && c.caller == nil {
-		return nil, errUnauthorized
-	}
-	return rt.serve(c)
 }
 
-// identify asks who calls.
-func (c *call) identify(w http.ResponseWriter, rt *route, identify caller.Identify) error {
-	a := identify(w, c.Request, rt.needs)
-	switch {
-	case a.Foreign:
-		return foreignOrigin(c.Request)
-	case a.NotJSON:
-		return mediaType("")
-	case a.Caller == nil && a.Refusal.Outcome == keyring.Missing:
-		w.Header().Set("WWW-Authenticate", a.Challenge)
-		return nil
-	case a.Caller == nil:
-		a.SetHeaders(w.Header())
-		if a.Refusal.Outcome == keyring.Disabled && a.Refusal.Key() == nil {
-			return errBanned // a person, whose owner is switched off
+// identify refuses keys of organizations. Such a key stands for no user: the two have
+// names of their own, which may be the same.
+func (h *handler) identify(next api.Identify) api.Identify {
+	return func(w http.ResponseWriter, r *http.Request, need string) (*api.Caller, error) {
+		c, err := next(w, r, need)
+		if err == nil && c.Decision != nil && h.Organization.owns(c.Decision.Key()) {
+			c.Refused(http.StatusUnauthorized)
+			return nil, errReference
 		}
-		return refused(&a.Refusal)
+		return c, err
 	}
-	c.caller = a.Caller
-	// A key of an organization stands for no user: the two have names of their own,
-	// which may be the same.
-	if d := c.caller.Decision; d != nil && c.Organization.owns(d.Key()) {
-		return errReference
-	}
-	return nil
 }
 
 // config returns the configuration that a call is about: the one it names, or the
 // first where there is none of that name.
 func (c *call) config() string {
 	switch id := c.in.text("configId"); {
-	case id != "" && c.covers(id) && c.keys.HasConfig(id):
+	case id != "" && c.covers(id) && c.Keys.HasConfig(id):
 		return id
-	case c.Configs != nil:
-		return c.Configs[0]
+	case c.configs != nil:
+		return c.configs[0]
 	default:
 		return key.DefaultConfig
 	}
 }
 
 // covers reports whether the API is about the keys of a configuration.
-func (h *Handler) covers(configID string) bool {
-	return h.Configs == nil || slices.Contains(h.Configs, configID)
+func (h *handler) covers(configID string) bool {
+	return h.configs == nil || slices.Contains(h.configs, configID)
 }

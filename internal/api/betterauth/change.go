@@ -16,9 +16,9 @@ type success struct {
 
 func (c *call) update() (any, error) {
 	switch {
-	case c.caller == nil:
+	case c.Caller == nil:
 		return nil, errSession
-	case c.in.text("userId") != "" && c.in.text("userId") != c.caller.UserID:
+	case c.in.text("userId") != "" && c.in.text("userId") != c.Caller.UserID:
 		return nil, errSession
 	case c.in.hasAny(serverOnly...), c.in.has("remaining"):
 		return nil, errServerOnly
@@ -45,12 +45,12 @@ func (c *call) change(id string) (keyring.Info, error) {
 		return keyring.Info{}, errNoValues
 	}
 	// What has begun is not undone by a caller who leaves.
-	return c.keys.Update(context.WithoutCancel(c.Context()), id, keyring.Patch{
+	return c.Keys.Update(context.WithoutCancel(c.Context()), id, keyring.Patch{
 		Name:      keyring.Field[string]{Set: c.in.has("name"), Value: sent[string](c.in, "name")},
 		Enabled:   keyring.Field[bool]{Set: c.in.has("enabled"), Value: sent[bool](c.in, "enabled")},
 		ExpiresIn: keyring.Field[int64]{Set: c.in.has("expiresIn"), Value: seconds(c.in)},
 		Metadata:  keyring.Field[json.RawMessage]{Set: c.in.has("metadata"), Value: sent[json.RawMessage](c.in, "metadata")},
-		Within:    c.caller.Bounds,
+		Within:    c.Caller.Bounds,
 		Only:      c.only(actionUpdate),
 	})
 }
@@ -66,7 +66,7 @@ func (c *call) delete() (any, error) {
 	if _, err := c.find(id, actionDelete); err != nil {
 		return nil, err
 	}
-	if err := c.keys.Delete(c.Context(), id, c.only(actionDelete)); err != nil {
+	if err := c.Keys.Delete(c.Context(), id, c.only(actionDelete)); err != nil {
 		return nil, err
 	}
 	return success{true}, nil
@@ -77,7 +77,7 @@ func (c *call) deleteAllExpired() (any, error) {
 	if err := c.adminKey(); err != nil {
 		return nil, err
 	}
-	if _, err := c.keys.DeleteExpired(c.Context()); err != nil {
+	if _, err := c.Keys.DeleteExpired(c.Context()); err != nil {
 		return nil, err
 	}
 	return struct {
@@ -88,7 +88,7 @@ func (c *call) deleteAllExpired() (any, error) {
 
 // adminKey refuses people: they have no key to show.
 func (c *call) adminKey() error {
-	if c.caller.Decision == nil {
+	if c.Caller.Decision == nil {
 		return errAdminKey
 	}
 	return nil

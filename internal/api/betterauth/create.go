@@ -23,7 +23,7 @@ func (c *call) create() (any, error) {
 	}
 	draft := keyring.Draft{
 		UserID: owner, ConfigID: &configID, Prefix: sent[string](c.in, "prefix"),
-		ExpiresIn: seconds(c.in), Within: c.caller.Bounds,
+		ExpiresIn: seconds(c.in), Within: c.Caller.Bounds,
 	}
 	if c.in.text("name") != "" {
 		draft.Name = sent[string](c.in, "name")
@@ -31,7 +31,7 @@ func (c *call) create() (any, error) {
 	if raw := sent[json.RawMessage](c.in, "metadata"); raw != nil {
 		draft.Metadata = *raw
 	}
-	made, err := c.keys.Create(c.Context(), draft)
+	made, err := c.Keys.Create(c.Context(), draft)
 	if err != nil {
 		return nil, err
 	}
@@ -45,10 +45,10 @@ func (c *call) create() (any, error) {
 // open what its maker cannot; so one whose configuration is gone makes none.
 func (c *call) configOfNew() string {
 	configID := c.config()
-	if c.caller == nil || c.caller.Decision == nil || c.in.text("configId") == configID {
+	if c.Caller == nil || c.Caller.Decision == nil || c.in.text("configId") == configID {
 		return configID
 	}
-	if own := c.caller.Decision.Key().ConfigID; c.keys.HasConfig(own) {
+	if own := c.Caller.Decision.Key().ConfigID; c.Keys.HasConfig(own) {
 		return own
 	}
 	return configID
@@ -57,16 +57,16 @@ func (c *call) configOfNew() string {
 // ownerOf returns who a new key of a configuration belongs to.
 func (c *call) ownerOf(configID string) (string, error) {
 	if !c.Organization.has(configID) {
-		if c.caller == nil {
+		if c.Caller == nil {
 			return "", errSession
 		}
-		return c.caller.UserID, nil
+		return c.Caller.UserID, nil
 	}
 	id := c.in.text("organizationId")
 	switch {
 	case id == "":
 		return "", errOrganizationID
-	case c.caller == nil:
+	case c.Caller == nil:
 		return "", errSession
 	}
 	return id, c.actFor(id, actionCreate)

@@ -30,7 +30,7 @@ func creates(t *testing.T, field string, tests []wantCreate, settings ...setting
 }
 
 // creates tries bodies of create, as somebody.
-func (a *api) creates(who []string, field string, tests []wantCreate) {
+func (a *rig) creates(who []string, field string, tests []wantCreate) {
 	t := a.t
 	t.Helper()
 	for _, test := range tests {
@@ -187,7 +187,7 @@ func TestBetterAuth_configId(t *testing.T) {
 		{body: `{"configId":5}`, code: "VALIDATION_ERROR"},
 	})
 	// A mount is about some of them, the first of which is its default.
-	some := mount(func(o *Options) { o.Configs = []string{"second", "third"} })
+	some := mount(func(o *options) { o.Configs = []string{"second", "third"} })
 	newAPI(t, append(secondAndThird, some)...).creates(person("alice"), "configId", []wantCreate{
 		{body: `{}`, value: "second"},
 		{body: `{"configId":"third"}`, value: "third"},
@@ -197,7 +197,7 @@ func TestBetterAuth_configId(t *testing.T) {
 
 // A key makes keys of its own configuration, and of no other.
 func TestBetterAuth_configId_of_the_maker(t *testing.T) {
-	for _, some := range []setting{mount(func(*Options) {}), mount(func(o *Options) { o.Configs = []string{"default", "second", "third"} })} {
+	for _, some := range []setting{mount(func(*options) {}), mount(func(o *options) { o.Configs = []string{"default", "second", "third"} })} {
 		a := newAPI(t, append(secondAndThird, some)...)
 		a.creates(as(a.mint(keyring.Draft{ConfigID: ptr("second")})), "configId", []wantCreate{
 			{body: `{}`, value: "second"},
@@ -232,7 +232,7 @@ func TestBetterAuth_configId_that_is_gone(t *testing.T) {
 }
 
 func TestBetterAuth_configId_of_a_key(t *testing.T) {
-	a := newAPI(t, config("second", func(*keyring.Rules) {}), mount(func(o *Options) { o.Configs = []string{"default"} }))
+	a := newAPI(t, config("second", func(*keyring.Rules) {}), mount(func(o *options) { o.Configs = []string{"default"} }))
 	k, hidden := a.mint(keyring.Draft{}), a.mint(keyring.Draft{ConfigID: ptr("second")})
 	for _, query := range []string{"", "&configId=second", "&configId=nowhere"} {
 		a.get("/api-key/get?id="+hidden.Key.ID+query, as(k)...).refuses(404, "KEY_NOT_FOUND")

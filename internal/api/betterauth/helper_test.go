@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/caddy-apikey/caddy-apikey/internal/caller"
+	"github.com/caddy-apikey/caddy-apikey/internal/api"
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 	"github.com/caddy-apikey/caddy-apikey/store/sqlite"
@@ -21,9 +21,9 @@ import (
 // start is the moment at which the clock of every test stands at first.
 var start = time.Date(2026, 11, 21, 19, 9, 19, 500_000_000, time.UTC)
 
-// api is the handler over HTTP, with a real store, a clock of its own, and a way to
+// rig is the handler over HTTP, with a real store, a clock of its own, and a way to
 // say who calls.
-type api struct {
+type rig struct {
 	t    testing.TB
 	keys *keyring.Service
 	ring *keyring.Ring
@@ -37,16 +37,22 @@ type api struct {
 	withdrew int
 }
 
+// options are what an API is made with.
+type options struct {
+	api.Mount
+	Options
+}
+
 // setting changes what an API is made with.
-type setting func(*keyring.Settings, *Options)
+type setting func(*keyring.Settings, *options)
 
 func rules(change func(*keyring.Rules)) setting {
-	return func(s *keyring.Settings, _ *Options) { change(&s.Rules) }
+	return func(s *keyring.Settings, _ *options) { change(&s.Rules) }
 }
 
 // config adds a configuration.
 func config(id string, change func(*keyring.Rules)) setting {
-	return func(s *keyring.Settings, _ *Options) {
+	return func(s *keyring.Settings, _ *options) {
 		r := keyring.DefaultRules()
 		r.ConfigID = id
 		change(&r)
@@ -54,34 +60,33 @@ func config(id string, change func(*keyring.Rules)) setting {
 	}
 }
 
-func mount(change func(*Options)) setting {
-	return func(_ *keyring.Settings, o *Options) { change(o) }
+func mount(change func(*options)) setting {
+	return func(_ *keyring.Settings, o *options) { change(o) }
 }
 
-func newAPI(t testing.TB, settings ...setting) *api {
+func newAPI(t testing.TB, settings ...setting) *rig {
 	t.Helper()
 	opener, err := sqlite.New(sqlite.Options{Path: filepath.Join(t.TempDir(), "keys.db")})
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := &api{t: t, time: start}
+	a := &rig{t: t, time: start}
 	ring := keyring.New(opener, a.now, a.report)
 	if err := ring.Open(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 	set := &keyring.Settings{Rules: keyring.DefaultRules()}
-	o := Options{Base: "/api/auth", Now: a.now, Report: a.report}
+	o := options{api.Mount{Base: "/api/auth", Identify: a.identify, Report: a.report}, Options{Now: a.now}}
 	for _, change := range settings {
 		change(set, &o)
 	}
 	a.ring, a.keys = ring, keyring.NewService(ring, set)
-	h := New(a.keys, o)
+	o.Keys = func() (*keyring.Service, error) { return a.keys, nil }
+	h := New(o.Mount, o.Options)
 	a.srv = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if h.Methods(r) == nil {
+		if !h.Handle(w, r) {
 			io.WriteString(w, "next handler")
-			return
 		}
-		h.Serve(w, r, a.identify)
 	}))
 	t.Cleanup(func() {
 		a.srv.Close()
@@ -92,62 +97,62 @@ func newAPI(t testing.TB, settings ...setting) *api {
 	return a
 }
 
-func (a *api) now() time.Time {
+func (a *rig) now() time.Time {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.time
 }
 
-func (a *api) sleep(d time.Duration) {
+func (a *rig) sleep(d time.Duration) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.time = a.time.Add(d)
 }
 
-func (a *api) report(err error) {
+func (a *rig) report(err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.reported = append(a.reported, err)
 }
 
 // identify knows keys by X-Key, and people by X-Person, X-Organization and X-Role.
-func (a *api) identify(_ http.ResponseWriter, r *http.Request, need string) caller.Answer {
+func (a *rig) identify(_ http.ResponseWriter, r *http.Request, need string) (*api.Caller, error) {
 	a.needed = append(a.needed, need)
 	if r.Header.Get("X-Foreign") != "" {
-		return caller.Answer{Foreign: true}
+		return nil, api.ErrCrossOrigin
 	}
 	if raw := r.Header.Get("X-Key"); raw != "" {
 		return a.identifyKey(r, raw, need)
 	}
 	name := r.Header.Get("X-Person")
 	if name == "" {
-		return caller.Answer{Refusal: keyring.Decision{Outcome: keyring.Missing}, Challenge: "Bearer"}
+		return nil, &api.Refusal{Decision: keyring.Decision{Outcome: keyring.Missing}, Challenges: []string{"Bearer"}}
 	}
 	may := key.Permissions{"api": {"read", "write"}}
-	return caller.Answer{Caller: &caller.Caller{
+	return &api.Caller{
 		UserID: name, Permissions: may, Bounds: &keyring.Bounds{Permissions: may}, Withdraw: func(keyring.Outcome) {},
 		Organization: r.Header.Get("X-Organization"), Role: r.Header.Get("X-Role"),
-	}}
+	}, nil
 }
 
-func (a *api) identifyKey(r *http.Request, raw, need string) caller.Answer {
+func (a *rig) identifyKey(r *http.Request, raw, need string) (*api.Caller, error) {
 	q := &keyring.Request{Cost: 1}
 	if need != "" {
-		q.RequireAny = [][]key.Permission{caller.Needs(need)}
+		q.RequireAny = [][]key.Permission{api.Needs(need)}
 	}
 	d, err := a.keys.Verify(r.Context(), raw, q)
 	if err != nil || d.Outcome != keyring.Allowed {
-		return caller.Answer{Refusal: d, Challenge: `Bearer error="invalid_token"`}
+		return nil, &api.Refusal{Decision: d, Challenges: []string{`Bearer error="invalid_token"`}}
 	}
-	return caller.Answer{Caller: &caller.Caller{
+	return &api.Caller{
 		UserID: d.Key().UserID, Permissions: d.Key().Permissions, Decision: &d, Session: d.Session(), Bounds: a.keys.BoundsOf(&d),
 		Withdraw: func(keyring.Outcome) { a.withdrew++ },
-	}}
+	}, nil
 }
 
 // mint makes a key as an operator does. It may change keys unless the draft says
 // what it may do.
-func (a *api) mint(d keyring.Draft) keyring.Issued {
+func (a *rig) mint(d keyring.Draft) keyring.Issued {
 	a.t.Helper()
 	if d.UserID == "" {
 		d.UserID = "alice"
@@ -181,17 +186,17 @@ type reply struct {
 	body   string
 }
 
-func (a *api) get(path string, header ...string) reply {
+func (a *rig) get(path string, header ...string) reply {
 	a.t.Helper()
 	return a.send(http.MethodGet, path, "", header...)
 }
 
-func (a *api) post(path, body string, header ...string) reply {
+func (a *rig) post(path, body string, header ...string) reply {
 	a.t.Helper()
 	return a.send(http.MethodPost, path, body, append([]string{"Content-Type", "application/json"}, header...)...)
 }
 
-func (a *api) send(method, path, body string, header ...string) reply {
+func (a *rig) send(method, path, body string, header ...string) reply {
 	a.t.Helper()
 	req, err := http.NewRequest(method, a.srv.URL+"/api/auth"+path, strings.NewReader(body))
 	if err != nil {
@@ -209,7 +214,7 @@ func (a *api) send(method, path, body string, header ...string) reply {
 	if err != nil {
 		a.t.Fatal(err)
 	}
-	return reply{a.t, resp.StatusCode, resp.Header, string(b)}
+	return reply{a.t, resp.StatusCode, resp.Header, strings.TrimSuffix(string(b), "\n")}
 }
 
 // object returns the body of an answer that must be a success.

@@ -48,14 +48,14 @@ func (o *Organization) allows(roles, action string) bool {
 func isSeparator(r rune) bool { return r == ',' || r == ' ' }
 
 // isMember reports whether the caller acts for an organization.
-func (c *call) isMember(id string) bool { return id != "" && c.caller.Organization == id }
+func (c *call) isMember(id string) bool { return id != "" && c.Caller.Organization == id }
 
 // actFor reports why the caller may not do something for an organization.
 func (c *call) actFor(id, action string) error {
 	switch {
 	case !c.isMember(id):
 		return errNoMember
-	case !c.Organization.allows(c.caller.Role, action):
+	case !c.Organization.allows(c.Caller.Role, action):
 		return errRole
 	}
 	return nil

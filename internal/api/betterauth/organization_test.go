@@ -8,9 +8,9 @@ import (
 )
 
 // teamAPI has a configuration whose keys belong to organizations.
-func teamAPI(t *testing.T) *api {
+func teamAPI(t *testing.T) *rig {
 	t.Helper()
-	return newAPI(t, config("team", func(*keyring.Rules) {}), mount(func(o *Options) {
+	return newAPI(t, config("team", func(*keyring.Rules) {}), mount(func(o *options) {
 		o.Organization = &Organization{
 			Configs: []string{"team"}, CreatorRole: "owner",
 			Allow: map[string][]string{"viewer": {"read"}, "maker": {"create", "update"}},

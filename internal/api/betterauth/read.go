@@ -24,7 +24,7 @@ func (c *call) find(id, action string) (keyring.Info, error) {
 	if keyring.CheckUserID(id) != nil { // some stores fail on such text instead of not finding it
 		return keyring.Info{}, errNotFound
 	}
-	info, err := c.keys.Get(c.Context(), id)
+	info, err := c.Keys.Get(c.Context(), id)
 	if err != nil {
 		return keyring.Info{}, err
 	}
@@ -43,7 +43,7 @@ func (c *call) visible(k *key.Key) bool {
 	if c.Organization.owns(k) {
 		return c.isMember(k.UserID)
 	}
-	return k.UserID == c.caller.UserID
+	return k.UserID == c.Caller.UserID
 }
 
 // allowed reports why the caller may not do something with a key that is visible.
@@ -63,7 +63,7 @@ type listing struct {
 }
 
 func (c *call) list() (any, error) {
-	owner, organization := c.caller.UserID, c.in.text("organizationId")
+	owner, organization := c.Caller.UserID, c.in.text("organizationId")
 	if organization != "" {
 		owner = organization
 		if err := c.actFor(organization, actionRead); err != nil {
@@ -106,7 +106,7 @@ const listPage = 500
 func (c *call) keysOf(owner string, wanted func(*key.Key) bool) ([]*keyObject, error) {
 	keys := []*keyObject{}
 	for q := (store.List{Filter: store.Filter{UserID: owner}, Limit: listPage}); ; {
-		page, err := c.keys.List(c.Context(), q)
+		page, err := c.Keys.List(c.Context(), q)
 		if err != nil {
 			return nil, err
 		}

@@ -13,7 +13,7 @@ import (
 
 // shelf has the keys b, a, (without name) and c of alice, made in this order, and one
 // of somebody else.
-func shelf(t *testing.T) (*api, keyring.Issued) {
+func shelf(t *testing.T) (*rig, keyring.Issued) {
 	t.Helper()
 	a := newAPI(t)
 	b := a.mint(keyring.Draft{Name: ptr("b")})
@@ -142,7 +142,7 @@ func TestBetterAuth_verify(t *testing.T) {
 
 // A mount that is about some configurations judges their keys only.
 func TestBetterAuth_verify_of_a_mount(t *testing.T) {
-	a := newAPI(t, config("second", func(*keyring.Rules) {}), mount(func(o *Options) { o.Configs = []string{"default"} }))
+	a := newAPI(t, config("second", func(*keyring.Rules) {}), mount(func(o *options) { o.Configs = []string{"default"} }))
 	admin := a.mint(keyring.Draft{Permissions: key.Permissions{"api": {"admin"}}})
 	k := a.mint(keyring.Draft{ConfigID: ptr("second")})
 	for _, rest := range []string{"", `,"configId":"second"`, `,"configId":"default"`} {

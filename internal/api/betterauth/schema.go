@@ -8,7 +8,7 @@ import (
 	"net/url"
 	"strings"
 
-	"github.com/caddy-apikey/caddy-apikey/internal/strictjson"
+	"github.com/caddy-apikey/caddy-apikey/internal/api"
 )
 
 // field is a field of a body or a query. Fields are checked in the order in which
@@ -67,7 +67,7 @@ func (is *issues) wrongType(at, want, got string) {
 	is.add(at, "Invalid input: expected %s, received %s", want, got)
 }
 
-func (is issues) failure() *failure {
+func (is issues) failure() *api.Error {
 	return fail(http.StatusBadRequest, codeValidation, strings.Join(is, "; "))
 }
 
@@ -125,7 +125,7 @@ func (is *issues) readQuery(values url.Values, fields []field) input {
 		at := "query." + f.name
 		switch v := values[f.name]; {
 		case len(v) == 1:
-			text, _ := strictjson.Marshal(v[0]) // a string
+			text, _ := api.Marshal(v[0]) // a string
 			in[f.name] = f.read(is, at, text)
 		case len(v) > 1:
 			f.read(is, at, json.RawMessage("[]"))

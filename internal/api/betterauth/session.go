@@ -6,11 +6,10 @@ import (
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 )
 
-const (
-	sessionPath = "/get-session"
-	// sessionLife is how long a session is said to last where nothing ends it.
-	sessionLife = 7 * 24 * time.Hour
-)
+const sessionPath = "/get-session"
+
+// sessionLife is how long a session is said to last where nothing ends it.
+const sessionLife = 7 * 24 * time.Hour
 
 // sessionAnswer is what get-session knows of the caller. What is not known here is
 // null: names and addresses of people are kept elsewhere.
@@ -43,21 +42,21 @@ type session struct {
 
 // getSession tells who calls, and null where nobody is known to.
 func (c *call) getSession() (any, error) {
-	if c.caller == nil {
+	if c.Caller == nil {
 		return nil, nil
 	}
 	now := c.Now()
 	a := &sessionAnswer{
-		User: sessionUser{ID: c.caller.UserID},
+		User: sessionUser{ID: c.Caller.UserID},
 		Session: session{
-			UserID: c.caller.UserID, CreatedAt: date(now.UnixMilli()), UpdatedAt: date(now.UnixMilli()),
+			UserID: c.Caller.UserID, CreatedAt: date(now.UnixMilli()), UpdatedAt: date(now.UnixMilli()),
 			ExpiresAt: date(now.Add(sessionLife).UnixMilli()),
 		},
 	}
 	if agent := c.UserAgent(); agent != "" {
 		a.Session.UserAgent = &agent
 	}
-	if d := c.caller.Decision; d != nil {
+	if d := c.Caller.Decision; d != nil {
 		return a, c.sessionOf(a, d)
 	}
 	return a, nil
@@ -65,7 +64,7 @@ func (c *call) getSession() (any, error) {
 
 // sessionOf fills in what is known of the holder of a key.
 func (c *call) sessionOf(a *sessionAnswer, d *keyring.Decision) error {
-	if !c.caller.Session {
+	if !c.Caller.Session {
 		return errReference
 	}
 	k := d.Key()

@@ -21,16 +21,16 @@ func (c *call) verify() (any, error) {
 	if err := c.adminKey(); err != nil {
 		return nil, err
 	}
-	d, err := c.keys.Verify(c.Context(), c.in.text("key"), c.question())
+	d, err := c.Keys.Verify(c.Context(), c.in.text("key"), c.question())
 	if err != nil {
 		return nil, err
 	}
 	if d.Outcome != keyring.Allowed {
-		return verification{Error: &refused(&d).body}, nil
+		return verification{Error: refused(c.Call, d)}, nil
 	}
-	info, err := c.keys.Describe(c.Context(), &d)
+	info, err := c.Keys.Describe(c.Context(), &d)
 	if errors.Is(err, store.ErrNotFound) { // deleted since
-		return verification{Error: &refused(&keyring.Decision{Outcome: keyring.Invalid}).body}, nil
+		return verification{Error: refused(c.Call, keyring.Decision{Outcome: keyring.Invalid})}, nil
 	}
 	if err != nil {
 		return nil, err
@@ -42,7 +42,7 @@ func (c *call) verify() (any, error) {
 // the field is left out: an empty list is refused, as it may be a mistake of whoever
 // fills it.
 func (c *call) question() *keyring.Request {
-	q := &keyring.Request{Cost: 1, ConfigIDs: c.Configs}
+	q := &keyring.Request{Cost: 1, ConfigIDs: c.configs}
 	if id := c.in.text("configId"); id != "" {
 		if !c.covers(id) {
 			id = "" // no key is of that one

@@ -2,9 +2,8 @@ package betterauth
 
 import (
 	"encoding/json"
-	"strconv"
-	"time"
 
+	"github.com/caddy-apikey/caddy-apikey/internal/api"
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 )
@@ -39,9 +38,9 @@ func objectOf(i keyring.Info) *keyObject {
 	k, credits := i.Key, i.Credits
 	o := &keyObject{
 		ConfigID: k.ConfigID, Name: k.Name, Start: i.Start, ReferenceID: k.UserID, Prefix: k.Prefix,
-		RefillInterval: countOf(credits.RefillInterval), RefillAmount: countOf(credits.RefillAmount),
+		RefillInterval: api.MaybeCount(credits.RefillInterval), RefillAmount: api.MaybeCount(credits.RefillAmount),
 		LastRefillAt: dateOf(credits.LastRefillAt), Enabled: k.Enabled, RateLimitEnabled: k.RateLimitEnabled,
-		RateLimitTimeWindow: countOf(k.RateLimitTimeWindow), RateLimitMax: countOf(k.RateLimitMax),
+		RateLimitTimeWindow: api.MaybeCount(k.RateLimitTimeWindow), RateLimitMax: api.MaybeCount(k.RateLimitMax),
 		RequestCount: i.RequestCount, LastRequest: dateOf(i.LastRequest), ExpiresAt: dateOf(k.ExpiresAt),
 		CreatedAt: date(k.CreatedAt), UpdatedAt: date(k.UpdatedAt),
 		Permissions: k.Permissions, Metadata: k.Metadata, ID: k.ID,
@@ -52,19 +51,12 @@ func objectOf(i keyring.Info) *keyObject {
 	return o
 }
 
-func countOf(n int64) *int64 {
-	if n == 0 {
-		return nil
-	}
-	return &n
-}
-
 // date is a time in Unix milliseconds, written as JavaScript writes it.
 type date int64
 
 // MarshalJSON implements json.Marshaler.
 func (d date) MarshalJSON() ([]byte, error) {
-	return []byte(strconv.Quote(time.UnixMilli(int64(d)).UTC().Format("2006-01-02T15:04:05.000Z"))), nil
+	return api.TimeOf(int64(d)).MarshalJSON()
 }
 
 func dateOf(ms int64) *date {

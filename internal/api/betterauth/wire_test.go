@@ -2,14 +2,11 @@ package betterauth
 
 import (
 	"errors"
-	"net/http"
-	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
 
-	"github.com/caddy-apikey/caddy-apikey/internal/caller"
-	"github.com/caddy-apikey/caddy-apikey/internal/strictjson"
+	"github.com/caddy-apikey/caddy-apikey/internal/api"
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 	"github.com/caddy-apikey/caddy-apikey/store"
 )
@@ -26,8 +23,12 @@ func TestBetterAuth_routes(t *testing.T) {
 				t.Errorf("%s %s: %d %q %v", method, rt.path, r.status, r.body, r.header)
 			}
 		}
-		if r := a.send(rt.method, rt.path+"/", "", as(k)...); r.status != 404 || r.body != "" {
-			t.Errorf("%s/: %d %q", rt.path, r.status, r.body)
+		for _, path := range []string{rt.path + "/", rt.path + "%2F"} {
+			for _, body := range []string{"", "{bad", strings.Repeat("x", api.MaxBody+1)} {
+				if r := a.send(rt.method, path, body, append(as(k), "Content-Type", "text/plain")...); r.status != 404 || r.body != "" {
+					t.Errorf("%s, %.5q: %d %q", path, body, r.status, r.body)
+				}
+			}
 		}
 	}
 	for _, path := range []string{"", "/", "/ok", "/api-key", "/api-key/", "/API-KEY/list", "/api-key/lists", "/api-key/list//"} {
@@ -55,7 +56,7 @@ func TestBetterAuth_body(t *testing.T) {
 			t.Errorf("%q: %d %s", body, r.status, r.body)
 		}
 	}
-	a.post("/api-key/create", `{"metadata":"`+strings.Repeat("x", strictjson.MaxBody)+`"}`, as(k)...).refuses(413, "PAYLOAD_TOO_LARGE")
+	a.post("/api-key/create", `{"metadata":"`+strings.Repeat("x", api.MaxBody)+`"}`, as(k)...).refuses(413, "PAYLOAD_TOO_LARGE")
 	if name := a.post("/api-key/create", "{\"name\":\"a\xffb\"}", as(k)...).object()["name"]; name != "a\uFFFDb" {
 		t.Errorf("bytes that are no text become %q", name)
 	}
@@ -64,6 +65,16 @@ func TestBetterAuth_body(t *testing.T) {
 	}
 	for _, types := range []string{"application/json; charset=utf-8", "Application/JSON"} {
 		a.send("POST", "/api-key/create", "{}", append(as(k), "Content-Type", types)...).object()
+	}
+}
+
+// A path that is a route once it is decoded is a route: it reaches nobody else with the
+// key in it.
+func TestBetterAuth_escapedPath(t *testing.T) {
+	a := newAPI(t)
+	k := a.mint(keyring.Draft{})
+	for _, path := range []string{"/api-key%2Flist", "/api-key/%6cist"} {
+		a.get(path, as(k)...).object()
 	}
 }
 
@@ -98,7 +109,7 @@ func TestBetterAuth_order(t *testing.T) {
 	a.post("/api-key/update", `{"keyId":5}`, as(k)...).refuses(400, "VALIDATION_ERROR")
 	a.get("/api-key/list?limit=x", as(k)...).refuses(400, "VALIDATION_ERROR")
 	a.get("/api-key/list?limit=x", as(k)...).refuses(429, "USAGE_EXCEEDED")
-	if want := []string{caller.Write, "", ""}; !slices.Equal(a.needed, want) {
+	if want := []string{api.Write, "", ""}; !slices.Equal(a.needed, want) {
 		t.Errorf("asked for %q", a.needed)
 	}
 }
@@ -124,33 +135,30 @@ func TestBetterAuth_refusals(t *testing.T) {
 		keyring.Ambiguous:     `{"message":"The request carries more than one API key.","code":"AMBIGUOUS_API_KEY"}`,
 		keyring.Unavailable:   `{"message":"API keys cannot be checked at the moment.","code":"STORE_UNAVAILABLE"}`,
 	} {
-		f := refused(&keyring.Decision{Outcome: outcome, Wait: 1234, Waitable: true})
-		if b, _ := strictjson.Marshal(f.body); string(b) != want || f.status != outcome.Status() {
-			t.Errorf("%d %s, want %s", f.status, b, want)
+		body := refused(&api.Call{}, keyring.Decision{Outcome: outcome, Wait: 1234, Waitable: true})
+		if b, _ := api.Marshal(body); string(b) != want {
+			t.Errorf("%s, want %s", b, want)
 		}
 	}
 }
 
-// What the store fails at is a 503 that says when to come back; what nobody foresaw is
-// a 500. Neither says more, and both are reported.
+// What the store fails at is a 503 that says when to come back.
 func TestBetterAuth_failures(t *testing.T) {
-	for status, err := range map[int]error{503: store.ErrUnavailable, 500: errors.New("secret of the inside")} {
-		var reported error
-		h := &Handler{Options: Options{Report: func(err error) { reported = err }}}
-		var withdrawn []keyring.Outcome
-		holder := &caller.Caller{Withdraw: func(o keyring.Outcome) { withdrawn = append(withdrawn, o) }}
-		w := httptest.NewRecorder()
-		r, _ := http.NewRequest("GET", "/api/auth/api-key/list", nil)
-		(&call{Request: r, Handler: h, caller: holder}).fail(w, err)
-		if w.Code != status || strings.Contains(w.Body.String(), "inside") || !errors.Is(reported, err) {
-			t.Errorf("%d %s, reported %v", w.Code, w.Body, reported)
-		}
-		if slices.Equal(withdrawn, []keyring.Outcome{keyring.Unavailable}) != (status == 503) {
-			t.Errorf("%d takes back %v", status, withdrawn)
-		}
-		if (w.Header().Get("Retry-After") != "") != (status == 503) {
-			t.Errorf("%d: Retry-After %q", status, w.Header().Get("Retry-After"))
-		}
+	a := newAPI(t)
+	k := a.mint(keyring.Draft{})
+	if err := a.ring.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r := a.get("/api-key/list", person("alice")...)
+	r.refuses(503, "STORE_UNAVAILABLE")
+	if r.header.Get("Retry-After") == "" || len(a.reported) != 1 || !errors.Is(a.reported[0], store.ErrClosed) {
+		t.Errorf("%v, reported %v", r.header, a.reported)
+	}
+	a.get("/api-key/list", as(k)...).refuses(503, "STORE_UNAVAILABLE")
+	// What nobody foresaw says no more than that.
+	e := fail(500, api.CodeInternal, "secret of the inside")
+	if b, _ := api.Marshal(errorOf(&api.Call{}, e)); e.Status != 500 || strings.Contains(string(b), "inside") {
+		t.Errorf("%d %s", e.Status, b)
 	}
 }
 

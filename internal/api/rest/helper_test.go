@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/caddy-apikey/caddy-apikey/internal/caller"
+	"github.com/caddy-apikey/caddy-apikey/internal/api"
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 	"github.com/caddy-apikey/caddy-apikey/store"
@@ -23,15 +23,16 @@ import (
 // millisecond with each look at it.
 var start = time.Date(2026, 11, 21, 19, 9, 19, 500_000_000, time.UTC)
 
-// api is the handler with a real store, and a caller that tests choose. How callers
+// rig is the handler with a real store, and a caller that tests choose. How callers
 // are found is tried in the root package, with the real one.
-type api struct {
-	*Handler
+type rig struct {
+	*api.API
 	t         testing.TB
 	keys      *keyring.Service
 	store     *brokenStore
 	ring      *keyring.Ring
-	caller    *caller.Caller
+	caller    *api.Caller
+	refused   error // instead of the caller
 	withdrawn int
 
 	looks atomic.Int64
@@ -87,13 +88,19 @@ func (o opener) Open(ctx context.Context) (store.Store, error) {
 	return o.brokenStore, err
 }
 
-func newAPI(t testing.TB, change ...func(*keyring.Settings, *Options)) *api {
+// options are what an API is made with.
+type options struct {
+	api.Mount
+	Message string
+}
+
+func newAPI(t testing.TB, change ...func(*keyring.Settings, *options)) *rig {
 	t.Helper()
 	file, err := sqlite.New(sqlite.Options{Path: filepath.Join(t.TempDir(), "keys.db")})
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := &api{t: t, store: new(brokenStore)}
+	a := &rig{t: t, store: new(brokenStore)}
 	a.ring = keyring.New(opener{file, a.store}, func() time.Time { return start.Add(time.Duration(a.looks.Add(1)+a.later.Load()) * time.Millisecond) }, a.report)
 	if err := a.ring.Open(context.Background()); err != nil {
 		t.Fatal(err)
@@ -104,36 +111,40 @@ func newAPI(t testing.TB, change ...func(*keyring.Settings, *Options)) *api {
 		}
 	})
 	settings := &keyring.Settings{Rules: keyring.DefaultRules()}
-	options := Options{Base: "/v1/auth", Report: a.report}
+	o := options{Mount: api.Mount{Base: "/v1/auth", Identify: a.identify, Report: a.report}}
 	for _, c := range change {
-		c(settings, &options)
+		c(settings, &o)
 	}
 	a.keys = keyring.NewService(a.ring, settings)
-	a.Handler = New(a.keys, options)
+	o.Keys = func() (*keyring.Service, error) { return a.keys, nil }
+	a.API = New(o.Mount, o.Message)
 	a.as("alice", "read", "write")
 	return a
 }
 
-func (a *api) report(err error) {
+func (a *rig) report(err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.reported = append(a.reported, err)
 }
 
 // as makes somebody the caller.
-func (a *api) as(userID string, actions ...string) {
+func (a *rig) as(userID string, actions ...string) {
 	p := key.Permissions{key.DefaultResource: actions}
-	a.caller = &caller.Caller{
-		UserID: userID, Permissions: p, Bounds: &keyring.Bounds{Permissions: caller.Grantable(p)},
+	a.caller = &api.Caller{
+		UserID: userID, Permissions: p, Bounds: &keyring.Bounds{Permissions: api.Grantable(p)},
 		Withdraw: func(keyring.Outcome) { a.withdrawn++ },
 	}
 }
 
-func (a *api) identify(_ http.ResponseWriter, _ *http.Request, need string) caller.Answer {
-	if need != "" && !a.caller.May(need) {
-		return caller.Answer{Refusal: keyring.Decision{Outcome: keyring.Forbidden}}
+func (a *rig) identify(_ http.ResponseWriter, _ *http.Request, need string) (*api.Caller, error) {
+	if a.refused != nil {
+		return nil, a.refused
 	}
-	return caller.Answer{Caller: a.caller}
+	if need != "" && !a.caller.May(need) {
+		return nil, &api.Refusal{Decision: keyring.Decision{Outcome: keyring.Forbidden}}
+	}
+	return a.caller, nil
 }
 
 // reply is an answer as it came.
@@ -143,7 +154,7 @@ type reply struct {
 	body   string
 }
 
-func (a *api) send(method, path, body string, lines ...string) reply {
+func (a *rig) send(method, path, body string, lines ...string) reply {
 	a.t.Helper()
 	r := httptest.NewRequest(method, path, strings.NewReader(body))
 	if body != "" {
@@ -153,15 +164,14 @@ func (a *api) send(method, path, body string, lines ...string) reply {
 		r.Header.Set(lines[i], lines[i+1])
 	}
 	w := httptest.NewRecorder()
-	if a.Methods(r) == nil {
+	if !a.Handle(w, r) {
 		a.t.Fatalf("%s %s is for somebody else", method, path)
 	}
-	a.Serve(w, r, a.identify)
 	return reply{w.Code, w.Header(), w.Body.String()}
 }
 
 // create makes a key over the API.
-func (a *api) create(body string) (c Created) {
+func (a *rig) create(body string) (c Created) {
 	a.t.Helper()
 	r := a.send("POST", "/v1/auth/api-keys", body)
 	if r.status != http.StatusCreated {

@@ -2,12 +2,9 @@ package rest
 
 import (
 	"context"
-	"encoding/json"
 	"slices"
-	"time"
 
-	"github.com/caddy-apikey/caddy-apikey/internal/caller"
-	"github.com/caddy-apikey/caddy-apikey/internal/strictjson"
+	"github.com/caddy-apikey/caddy-apikey/internal/api"
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 	"github.com/caddy-apikey/caddy-apikey/store"
@@ -15,8 +12,8 @@ import (
 
 // CreateKey is the body of POST /api-keys.
 type CreateKey struct {
-	Name        *string  // nil: defaultName
-	Permissions []string // nil: what of read and write the caller has
+	Name        *string  `json:"name,omitzero" doc:"default \"Default Key\""`
+	Permissions []string `json:"permissions,omitzero" enum:"read|write|admin" doc:"default: read and write, as far as the caller has them"`
 }
 
 const defaultName = "Default Key"
@@ -45,7 +42,7 @@ type Key struct {
 	Permissions []string `json:"permissions"`
 	Tier        string   `json:"tier"`
 	Enabled     bool     `json:"enabled"`
-	CreatedAt   string   `json:"createdAt"`
+	CreatedAt   api.Time `json:"createdAt"`
 }
 
 // Done is the answer to DELETE /api-keys/{id}.
@@ -54,128 +51,60 @@ type Done struct {
 }
 
 // actions are the permissions of the dialect, in the order in which they are written.
-var actions = []string{caller.Read, caller.Write, caller.Admin}
+var actions = []string{api.Read, api.Write, api.Admin}
 
-func createKey(c *call) (any, error) {
-	in, err := readCreate(c.body)
-	if err != nil {
-		return nil, err
-	}
+func (h *handler) create(c *api.Call, in CreateKey) (Created, error) {
 	draft := keyring.Draft{
-		UserID: c.caller.UserID, ConfigID: c.configID(), Name: in.Name, DefaultName: defaultName,
-		Permissions: key.Permissions{key.DefaultResource: in.Permissions},
-		WithSecret:  true, Within: c.caller.Bounds,
+		UserID: c.Caller.UserID, ConfigID: h.configID(c), Name: in.Name, DefaultName: defaultName,
+		Permissions: key.Permissions{key.DefaultResource: unique(in.Permissions)},
+		WithSecret:  true, Within: c.Caller.Bounds,
 	}
 	if in.Permissions == nil {
-		draft.Permissions = c.usual()
+		draft.Permissions = c.Caller.Bounds.Permissions.Part(key.Permissions{key.DefaultResource: {api.Read, api.Write}})
 	}
-	made, err := c.keys.Create(c.Context(), draft)
+	made, err := c.Keys.Create(c.Context(), draft)
 	if err != nil {
-		return nil, err
+		return Created{}, err
 	}
 	return Created{
 		ID: made.Key.ID, Key: made.Raw, Secret: made.Secret, Name: nameOf(made.Key),
-		Permissions: actionsOf(made.Key.Permissions), Tier: tierOf(made.Tier), Message: c.o.Message,
+		Permissions: actionsOf(made.Key.Permissions), Tier: tierOf(made.Tier), Message: h.message,
 	}, nil
 }
 
 // configID returns the configuration of a new key: that of the key which makes it,
 // or it might open what its maker cannot. Nil is "default", which the bounds refuse to
 // a key whose configuration is gone.
-func (c *call) configID() *string {
-	if d := c.caller.Decision; d != nil {
-		if id := d.Key().ConfigID; c.keys.HasConfig(id) {
+func (h *handler) configID(c *api.Call) *string {
+	if d := c.Caller.Decision; d != nil {
+		if id := d.Key().ConfigID; c.Keys.HasConfig(id) {
 			return &id
 		}
 		return nil
 	}
-	if c.o.Configs != nil {
-		return &c.o.Configs[0]
+	if h.configs != nil {
+		return &h.configs[0]
 	}
 	return nil
 }
 
-// usual returns what a new key may do where its maker does not say.
-func (c *call) usual() key.Permissions {
-	return c.caller.Bounds.Permissions.Part(key.Permissions{key.DefaultResource: {caller.Read, caller.Write}})
+// unique returns a list without repetitions.
+func unique(list []string) []string {
+	list = slices.Clone(list)
+	slices.Sort(list)
+	return slices.Compact(list)
 }
 
-// readCreate reads a body. An empty one says nothing.
-func readCreate(body []byte) (in CreateKey, err error) {
-	if body == nil {
-		return in, nil
-	}
-	seen := map[string]bool{}
-	return in, strictjson.Object(body, func(name string, value json.RawMessage) (err error) {
-		if seen[name] {
-			return invalid(name, "stands there more than once")
-		}
-		switch name {
-		case "name":
-			in.Name, err = readName(value)
-		case "permissions":
-			in.Permissions, err = readPermissions(value)
-		default:
-			return unknown(name)
-		}
-		seen[name] = true
-		return err
-	})
-}
-
-// unknown refuses a name. One that looks like something else, such as a key in the
-// wrong place, is not repeated.
-func unknown(name string) error {
-	if !strictjson.PlainWord(name) {
-		return malformed("a field is not known here; its name is not repeated")
-	}
-	return invalid(name, "is not known here")
-}
-
-func readName(value json.RawMessage) (*string, error) {
-	if string(value) == "null" {
-		return nil, nil
-	}
-	s, ok := strictjson.String(value)
-	if !ok {
-		return nil, invalid("name", "must be a string")
-	}
-	return &s, nil
-}
-
-func readPermissions(value json.RawMessage) ([]string, error) {
-	if string(value) == "null" {
-		return nil, nil
-	}
-	var list []json.RawMessage
-	if value == nil || json.Unmarshal(value, &list) != nil {
-		return nil, errPermissions
-	}
-	all := []string{}
-	for _, v := range list {
-		s, ok := strictjson.String(v)
-		if !ok || !slices.Contains(actions, s) {
-			return nil, errPermissions
-		}
-		if !slices.Contains(all, s) {
-			all = append(all, s)
-		}
-	}
-	return all, nil
-}
-
-var errPermissions = invalid("permissions", "must be a list of read, write and admin")
-
-func listKeys(c *call) (any, error) {
-	q := store.List{Filter: store.Filter{UserID: c.caller.UserID}, Limit: pageSize}
+func (h *handler) list(c *api.Call) (Keys, error) {
+	q := store.List{Filter: store.Filter{UserID: c.Caller.UserID}, Limit: pageSize}
 	all := Keys{[]Key{}}
 	for {
-		page, err := c.keys.List(c.Context(), q)
+		page, err := c.Keys.List(c.Context(), q)
 		if err != nil {
-			return nil, err
+			return Keys{}, err
 		}
 		for _, info := range page.Keys {
-			if c.mine(info.Key.UserID, info.Key.ConfigID) {
+			if h.serves(c, info.Key.UserID, info.Key.ConfigID) {
 				all.Keys = append(all.Keys, keyOf(info))
 			}
 		}
@@ -188,17 +117,17 @@ func listKeys(c *call) (any, error) {
 // pageSize is how many keys are read from the store at a time.
 const pageSize = 500
 
-func revokeKey(c *call) (any, error) {
-	id, err := c.id()
+func (h *handler) revoke(c *api.Call) (Done, error) {
+	id, err := c.ID()
 	if err != nil {
-		return nil, err
+		return Done{}, err
 	}
 	no := false
 	// What has begun is not undone by a caller who leaves.
-	_, err = c.keys.Update(context.WithoutCancel(c.Context()), id, keyring.Patch{
+	_, err = c.Keys.Update(context.WithoutCancel(c.Context()), id, keyring.Patch{
 		Enabled: keyring.Field[bool]{Set: true, Value: &no},
-		Within:  c.caller.Bounds,
-		Only:    func(k *key.Key) bool { return c.mine(k.UserID, k.ConfigID) },
+		Within:  c.Caller.Bounds,
+		Only:    func(k *key.Key) bool { return h.serves(c, k.UserID, k.ConfigID) },
 	})
 	return Done{true}, err
 }
@@ -208,7 +137,7 @@ func keyOf(i keyring.Info) Key {
 	return Key{
 		ID: k.ID, Key: shown(i) + "...", Name: nameOf(k), Permissions: actionsOf(k.Permissions),
 		Tier: tierOf(i.Tier), Enabled: k.Enabled,
-		CreatedAt: time.UnixMilli(k.CreatedAt).UTC().Format("2006-01-02T15:04:05.000Z"),
+		CreatedAt: api.TimeOf(k.CreatedAt),
 	}
 }
 

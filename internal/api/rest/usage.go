@@ -3,6 +3,7 @@ package rest
 import (
 	"errors"
 
+	"github.com/caddy-apikey/caddy-apikey/internal/api"
 	"github.com/caddy-apikey/caddy-apikey/store"
 )
 
@@ -25,13 +26,13 @@ type UsageLimits struct {
 	PerMinute *int64 `json:"perMinute"`
 }
 
-func usage(c *call) (any, error) {
-	u, err := c.keys.OwnerUsage(c.Context(), c.caller.UserID, 1)
+func usage(c *api.Call) (Usage, error) {
+	u, err := c.Keys.OwnerUsage(c.Context(), c.Caller.UserID, 1)
 	if errors.Is(err, store.ErrNotFound) { // a person who has made no key yet
-		u, err = c.keys.NewcomerUsage(), nil
+		u, err = c.Keys.NewcomerUsage(), nil
 	}
 	if err != nil {
-		return nil, err
+		return Usage{}, err
 	}
 	return Usage{tierOf(u.Tier), UsageSums{u.Today, u.Month}, UsageLimits{u.PerDay, u.PerMinute}}, nil
 }

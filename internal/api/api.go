@@ -1,0 +1,301 @@
+// Package api is the kernel of the HTTP APIs: one table of routes for each, strict
+// JSON, typed errors, an OpenAPI document made from the types of the routes, and the
+// rules for browsers on other origins. It does not know Caddy.
+//
+// An API speaks a dialect. A dialect is a package beside this one: wire types, a
+// table of [Route] values with their handlers, and a [Dialect] that says how an error
+// reads. Its constructor returns an [API].
+package api
+
+import (
+	"cmp"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/caddy-apikey/caddy-apikey/keyring"
+)
+
+// Mount is what a configuration says about an API, whatever its dialect.
+type Mount struct {
+	// Base is the path in front of those of the routes, without a slash at its end.
+	Base string
+	// Keys returns the service that answers. It is asked on each request.
+	Keys func() (*keyring.Service, error)
+	// Configs are the configurations whose keys the API serves. Nil: all of them.
+	Configs []string
+	// Identify finds the caller. Nil: the API has no callers, as on Caddy's admin
+	// endpoint, which decides itself who reaches it.
+	Identify Identify
+	// Origins are the rules for browsers. Nil: the API sends no CORS headers.
+	Origins *Origins
+	// Report receives the errors behind answers from 500 on. Nil: they are dropped.
+	Report func(error)
+}
+
+// Dialect is how an API reads requests and words errors.
+type Dialect struct {
+	// Title and Description head the OpenAPI document; Version is that of the API.
+	Title, Description, Version string
+	// Body checks a body that has been read, and returns nil for one that counts as
+	// empty. Default: [JSONBody].
+	Body func(*http.Request, []byte) ([]byte, error)
+	// BodyFirst refuses a malformed body before it identifies the caller. By default a
+	// caller who may not make the call learns that first.
+	BodyFirst bool
+	// Anonymous lets requests without any identity reach the handlers, with a nil
+	// Caller. By default they are refused.
+	Anonymous bool
+	// ExtraParameters lets a query hold parameters that no field is named after, such
+	// as the key itself.
+	ExtraParameters bool
+	// NoHead does not answer HEAD like GET.
+	NoHead bool
+	// DecodedPaths matches paths as they are decoded, where an escaped slash is one.
+	// By default a variable segment may hold a slash.
+	DecodedPaths bool
+	// Error returns the body of an error, which it may change before it is written.
+	// Nil is no body.
+	Error func(*Call, *Error) any
+	// ErrorBody is a value of the type that Error returns, for the OpenAPI document.
+	ErrorBody any
+}
+
+// API serves the routes of one dialect. It implements http.Handler.
+type API struct {
+	Mount
+	dialect  Dialect
+	mux      *http.ServeMux
+	methods  []string // of all routes, sorted
+	document []byte
+}
+
+// New returns the API of a table of routes.
+func New(m Mount, d Dialect, routes []*Route) *API {
+	if m.Report == nil {
+		m.Report = func(error) {}
+	}
+	if d.Body == nil {
+		d.Body = JSONBody
+	}
+	a := &API{Mount: m, dialect: d, mux: http.NewServeMux(), document: document(m.Base, d, routes)}
+	base := (&url.URL{Path: m.Base}).EscapedPath() // it may hold characters that mean something in a pattern
+	for _, rt := range routes {
+		a.mux.Handle(rt.Method+" "+base+rt.Path, rt)
+		a.methods = append(a.methods, rt.Method)
+		if rt.Method == http.MethodGet && !d.NoHead {
+			a.methods = append(a.methods, http.MethodHead)
+		}
+	}
+	slices.Sort(a.methods)
+	a.methods = slices.Compact(a.methods)
+	return a
+}
+
+// find returns the route of a method and a path, or nil where the API has none. A
+// handler of the multiplexer's own, which would redirect to a cleaned path, is none.
+func (a *API) find(method string, u *url.URL) *Route {
+	if method == http.MethodHead && a.dialect.NoHead {
+		return nil
+	}
+	h, _ := a.mux.Handler(&http.Request{Method: method, URL: u})
+	rt, _ := h.(*Route)
+	return rt
+}
+
+// methodsAt returns the methods that are answered at a path, or nil for none.
+func (a *API) methodsAt(u *url.URL) (methods []string) {
+	for _, method := range a.methods {
+		if a.find(method, u) != nil {
+			methods = append(methods, method)
+		}
+	}
+	return methods
+}
+
+// routable returns a URL that the multiplexer matches as the dialect wants. Left alone,
+// the multiplexer takes a segment that is nothing but an escaped slash, which may be the
+// name of an owner, for a trailing slash.
+func (a *API) routable(u *url.URL) *url.URL {
+	if a.dialect.DecodedPaths {
+		return &url.URL{Path: u.Path}
+	}
+	escaped := u.EscapedPath()
+	if !strings.Contains(escaped, "/%2") {
+		return u
+	}
+	segments := strings.Split(escaped, "/")
+	for i, s := range segments {
+		if strings.EqualFold(s, "%2f") {
+			segments[i] = "-"
+		}
+	}
+	escaped = strings.Join(segments, "/")
+	path, err := url.PathUnescape(escaped)
+	if err != nil {
+		return u
+	}
+	return &url.URL{Path: path, RawPath: escaped}
+}
+
+// Methods returns the methods that are answered at the path of a request, or nil
+// where the request is not for the API.
+func (a *API) Methods(r *http.Request) []string {
+	if !strings.HasPrefix(r.URL.Path, a.Base+"/") || hasDotSegment(r.URL.EscapedPath()) {
+		return nil
+	}
+	return a.methodsAt(a.routable(r.URL))
+}
+
+// hasDotSegment reports whether a path has a segment that a server behind might
+// resolve as "." or "..", in its escaped form. The multiplexer knows the plain one.
+func hasDotSegment(escaped string) bool {
+	return strings.Contains(escaped, "%2") && slices.ContainsFunc(strings.Split(escaped, "/"), func(segment string) bool {
+		s, err := url.PathUnescape(segment)
+		return err != nil || s == "." || s == ".."
+	})
+}
+
+// Handle answers a request that is for the API, and reports whether it was.
+func (a *API) Handle(w http.ResponseWriter, r *http.Request) bool {
+	methods := a.Methods(r)
+	if methods == nil {
+		return false
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	if a.Origins == nil || !a.Origins.serve(w, r, methods) {
+		a.ServeHTTP(w, r)
+	}
+	return true
+}
+
+// ServeHTTP answers every request: with an error where there is no route for it.
+func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	u := a.routable(r.URL)
+	c := &Call{Request: r, Route: a.find(r.Method, u), api: a}
+	if c.Route == nil {
+		a.fail(w, c, noRoute(a.methodsAt(u)))
+		return
+	}
+	answer, err := a.run(w, c)
+	if err != nil {
+		a.fail(w, c, err)
+		return
+	}
+	for name, value := range c.Route.Header {
+		w.Header().Set(name, value)
+	}
+	switch s, streamed := answer.(Stream); {
+	case streamed:
+		a.stream(w, c, s)
+	case c.Route.answer == noneType:
+		w.WriteHeader(c.Route.Status)
+	default:
+		a.write(w, c.Route.Status, answer)
+	}
+}
+
+// run takes a request through the checks to its route. The body is read before the
+// caller is judged: one who sends it slowly is judged by what holds when it ends.
+func (a *API) run(w http.ResponseWriter, c *Call) (any, error) {
+	rt := c.Route
+	var err error
+	if !rt.Public {
+		if c.Keys, err = a.Keys(); err != nil {
+			return nil, Unavailable(err)
+		}
+	}
+	var bodyErr error
+	if rt.takesBody() {
+		if c.Body, bodyErr = readAll(w, c.Request, cmp.Or(rt.MaxBody, MaxBody)); bodyErr == nil {
+			c.Body, bodyErr = a.dialect.Body(c.Request, c.Body)
+		}
+		if bodyErr != nil && a.dialect.BodyFirst {
+			return nil, bodyErr
+		}
+	}
+	if a.Identify != nil && !rt.Public {
+		if err := a.identify(w, c); err != nil {
+			return nil, err
+		}
+	}
+	if bodyErr != nil {
+		return nil, bodyErr
+	}
+	return rt.serve(c)
+}
+
+// identify finds the caller.
+func (a *API) identify(w http.ResponseWriter, c *Call) (err error) {
+	c.Caller, err = a.Identify(w, c.Request, c.Route.Needs)
+	if refusal, ok := err.(*Refusal); ok && a.dialect.Anonymous && refusal.Outcome == keyring.Missing {
+		c.challenges = refusal.Challenges
+		return nil
+	}
+	return err
+}
+
+// fail answers with an error.
+func (a *API) fail(w http.ResponseWriter, c *Call, err error) {
+	e := errorOf(err, c.Route)
+	if e.Cause != nil && c.Context().Err() == nil { // a caller who left has cancelled the call
+		a.Report(fmt.Errorf("%s %s: %w", c.Method, c.pattern(), e.Cause))
+	}
+	if c.Caller != nil {
+		c.Caller.Refused(e.Status)
+	}
+	body := a.dialect.Error(c, e)
+	h := w.Header()
+	if e.Status == http.StatusMethodNotAllowed {
+		h.Set("Allow", strings.Join(e.allow, ", "))
+	}
+	if e.Status == http.StatusUnauthorized {
+		challenges := c.challenges
+		if e.Refused != nil {
+			challenges = e.Refused.Challenges
+		}
+		if challenges == nil {
+			challenges = []string{"Bearer"}
+		}
+		h["Www-Authenticate"] = challenges
+	}
+	if e.Wait > 0 {
+		h.Set("Retry-After", strconv.FormatInt(Seconds(e.Wait), 10))
+	}
+	if body == nil {
+		w.WriteHeader(e.Status)
+		return
+	}
+	a.write(w, e.Status, body)
+}
+
+// write sends JSON.
+func (a *API) write(w http.ResponseWriter, status int, body any) {
+	b, err := MarshalLine(body)
+	if err != nil {
+		a.Report(fmt.Errorf("writing an answer: %w", err))
+		status, b = http.StatusInternalServerError, []byte(`{"error":"the answer cannot be written","code":"INTERNAL"}`)
+	}
+	h := w.Header()
+	if status != http.StatusUnauthorized { // an earlier handler may have set one
+		h.Del("WWW-Authenticate")
+	}
+	private(h, "application/json")
+	h.Set("Content-Length", strconv.Itoa(len(b)))
+	w.WriteHeader(status)
+	w.Write(b) // a caller who has left needs no answer
+}
+
+// private sets the headers of every answer. None is cached: it is the caller's only.
+func private(h http.Header, contentType string) {
+	h.Set("Content-Type", contentType)
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+}
+
+// Seconds rounds milliseconds up, so that a client that waits for so long has waited
+// long enough.
+func Seconds(ms int64) int64 { return max(1, (ms+999)/1000) }

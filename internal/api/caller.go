@@ -1,0 +1,80 @@
+package api
+
+import (
+	"net/http"
+
+	"github.com/caddy-apikey/caddy-apikey/key"
+	"github.com/caddy-apikey/caddy-apikey/keyring"
+)
+
+// The actions on the resource "api" that the self-service APIs know.
+const (
+	Read  = "read"
+	Write = "write"
+	Admin = "admin"
+)
+
+// Caller makes a call: the holder of a key, or a person whom another handler has
+// identified.
+type Caller struct {
+	UserID string
+	// Organization is the one that a person acts for, and Role what the person is
+	// there; several roles are separated by commas or blanks. A key acts for none.
+	Organization, Role string
+	// Permissions are what the caller may do.
+	Permissions key.Permissions
+	// Decision let the caller's key in; nil for a person.
+	Decision *keyring.Decision
+	// Session: the key stands for its owner, as far as its configuration and the
+	// gates in front allow it.
+	Session bool
+	// Bounds are what the caller may pass on.
+	Bounds *keyring.Bounds
+	// Withdraw takes back what the call was charged, for a call that is refused
+	// after all, and has statistics count it as refused for the given reason. It may
+	// be called once.
+	Withdraw func(keyring.Outcome)
+}
+
+// Identify finds the caller of a request. Its error is a *Refusal for a caller who
+// may not make the call, also for want of the action that it needs on the resource
+// "api" (empty is none); one with the outcome Missing says that the request carries
+// no identity at all. A key is verified and charged once, however often this is
+// called for a request. Rate headers are set on w.
+type Identify func(w http.ResponseWriter, r *http.Request, need string) (*Caller, error)
+
+// May reports whether the caller has an action on the resource "api", or all of
+// them as admin.
+func (c *Caller) May(action string) bool { return May(c.Permissions, action) }
+
+// Refused gives back what a call was charged that ends with a status, where that is
+// one of those that cost nothing: the caller, or the server, made no use of it.
+func (c *Caller) Refused(status int) {
+	switch status {
+	case http.StatusUnauthorized, http.StatusForbidden:
+		c.Withdraw(keyring.Forbidden)
+	case http.StatusServiceUnavailable:
+		c.Withdraw(keyring.Unavailable)
+	}
+}
+
+// May reports whether permissions give an action on the resource "api".
+func May(p key.Permissions, action string) bool { return p.AllowsAny(Needs(action)) }
+
+// Needs returns the permissions of which one is needed for an action on the
+// resource "api".
+func Needs(action string) []key.Permission {
+	return []key.Permission{
+		{Resource: key.DefaultResource, Action: action},
+		{Resource: key.DefaultResource, Action: Admin},
+	}
+}
+
+// Grantable returns what somebody with these permissions may grant: the same, and
+// with Admin every action that is known here.
+func Grantable(p key.Permissions) key.Permissions {
+	if !May(p, Admin) {
+		return p
+	}
+	return p.Union(key.Permissions{key.DefaultResource: {Read, Write, Admin}})
+}
