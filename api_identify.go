@@ -158,7 +158,7 @@ func checkIdentityPlaceholder(s string) error {
 		return errors.New("must be a placeholder such as {http.auth.user.id}")
 	}
 	name := s[1 : len(s)-1]
-	if strings.HasPrefix(name, "http.request.") && !strings.HasPrefix(name, certificatePrefix) || strings.HasPrefix(name, "http.regexp.") {
+	if strings.HasPrefix(name, "http.request.") && !strings.HasPrefix(name, certificatePrefix) || hasClientPlaceholder(s) {
 		return errors.New("must be a placeholder that another handler sets, such as {http.auth.user.id}, not one that holds what the client sends")
 	}
 	return nil

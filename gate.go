@@ -54,7 +54,8 @@ type Gate struct {
 	RequireAny [][]string `json:"require_any,omitempty"`
 	// Cost is the number of credits, and of requests in rate limits, that a request
 	// takes: an integer from 0, or a placeholder that holds one. With 0 a key is
-	// verified and nothing is taken. Default: 1.
+	// verified and nothing is taken. Placeholders that hold what the client has sent,
+	// such as a header, are refused; those of map and vars are not. Default: 1.
 	Cost caddyhttp.WeakString `json:"cost,omitempty"`
 
 	// Secret is "check" to verify X-API-Secret for keys that have a secret, or
@@ -73,7 +74,8 @@ type Gate struct {
 	// the key has session off. Default: true.
 	Session *bool `json:"session,omitempty"`
 	// IdentityHeaders are set on the request. Headers of the same names that the
-	// client has sent are always removed. Default: none.
+	// client has sent are always removed from requests that meet the gate; apikey_clean
+	// removes them from others. Default: none.
 	IdentityHeaders []IdentityHeader `json:"identity_headers,omitempty"`
 	// RateHeaders selects the rate limit headers of the response: "draft",
 	// "legacy", "both" or "off". Default: "draft".
@@ -187,7 +189,10 @@ func (g *Gate) costs() (n int64, placeholder string, err error) {
 	case cost == "":
 		return 1, "", nil
 	case isPlaceholder(cost):
-		return 0, cost, nil
+		if hasClientPlaceholder(cost) {
+			err = errors.New("cost: must not be a placeholder that holds what the client sends, such as a header, a cookie, a parameter or the path; use one that another handler sets, such as {vars.cost}")
+		}
+		return 0, cost, err
 	}
 	if n, err = parseCost(cost); err != nil {
 		err = fmt.Errorf("cost: %w, or a placeholder", err)
@@ -200,6 +205,7 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	g.identity.strip(r)
 	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	s := stateOf(r, repl)
+	s.clean(g.identity)
 	c, secret := g.extract(r, repl, s)
 	if g.Preflight && api.IsPreflight(r) {
 		return next.ServeHTTP(w, r)
@@ -214,6 +220,7 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	}
 	writeRateHeaders(w.Header(), g.RateHeaders, d.Limits, s.admitted)
 	if d.Outcome != keyring.Allowed {
+		s.cleaned.strip(r) // an error route must not see what an earlier gate has set
 		return g.refuse(w, r, s, &d, err)
 	}
 	s.admit(repl, &d, g.session && d.Session(), g.sources.ambient())

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
@@ -26,6 +27,7 @@ type requestState struct {
 	session  bool            // http.auth.user.* is the identity of the key
 	ambient  bool            // the key came from a source that browsers fill by themselves
 	refusal  keyring.Outcome // why a gate has refused the request; Allowed: none has
+	cleaned  identity        // the headers that gates have removed before they set their own
 }
 
 // stateVar is the request variable that holds the state.
@@ -54,6 +56,17 @@ func (s *requestState) clientIP() netip.Addr {
 	text, _ := s.vars[caddyhttp.ClientIPVarKey].(string)
 	ip, _ := netip.ParseAddr(text) // what is no address is in no network
 	return ip
+}
+
+// clean records that a gate has removed what the client sent as these headers.
+func (s *requestState) clean(id identity) {
+	if s.cleaned == nil {
+		s.cleaned = id
+		return
+	}
+	if more := id.without(s.cleaned); more != nil {
+		s.cleaned = append(slices.Clip(s.cleaned), more...)
+	}
 }
 
 // severalSecrets stands for more than one secret. It fits no key.
