@@ -106,7 +106,9 @@ func (s *SelfService) Provision(ctx caddy.Context) error {
 		return err
 	}
 	s.sources = newSources(app, &s.CredentialSources)
-	s.keys, err = app.register(ctx, handler{kind: apiHandler, sources: s.sources, secret: s.Secret, configs: s.Configs})
+	s.keys, err = app.register(ctx, handler{
+		kind: apiHandler, sources: s.sources, secret: s.Secret, configs: s.Configs, organizations: s.Organization.configs(),
+	})
 	if err != nil {
 		return err
 	}

@@ -102,7 +102,8 @@ func (s *SelfService) identifyKey(w http.ResponseWriter, r *http.Request, repl *
 // hasSession reports whether a key represents its owner. Where a gate has admitted
 // it, the gate decides that. A key of an organization represents no user.
 func (s *SelfService) hasSession(state *requestState, d *keyring.Decision) bool {
-	return d.Session() && (state.session || !state.admitted) && !s.Organization.has(d.Key().ConfigID)
+	_, organization := key.OrganizationOf(d.Key().UserID)
+	return d.Session() && (state.session || !state.admitted) && !organization
 }
 
 // identifyPerson finds the person. Nothing is counted for people.
@@ -111,7 +112,7 @@ func (s *SelfService) identifyPerson(r *http.Request, repl *caddy.Replacer, need
 	if userID == "" {
 		return nil, s.refuse(r, keyring.Missing)
 	}
-	if keyring.CheckUserID(userID) != nil {
+	if _, organization := key.OrganizationOf(userID); organization || keyring.CheckUserID(userID) != nil {
 		s.alarms.Warn("the value of the option user is not a valid owner", zap.String("user", s.User))
 		return nil, s.refuse(r, keyring.Missing)
 	}

@@ -21,6 +21,8 @@ type handler struct {
 	sources sources
 	secret  string   // the option
 	configs []string // nil: all
+	// organizations are the configurations whose keys belong to organizations.
+	organizations []string
 	// logCredentials is the option log_credentials of the server.
 	logCredentials bool
 }
@@ -57,6 +59,8 @@ func (a *App) register(ctx caddy.Context, h handler) (*keyring.Service, error) {
 		h.logCredentials = server.Logs.ShouldLogCredentials
 	}
 	a.handlers = append(a.handlers, h)
+	// Nothing uses the settings before all handlers are provisioned.
+	a.settings.Organizations = append(a.settings.Organizations, h.organizations...)
 	return a.service, nil
 }
 

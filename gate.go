@@ -32,7 +32,8 @@ func init() {
 //
 // Placeholder | Description
 // ------------|------------
-// `{http.auth.user.id}` | The owner of the key
+// `{http.auth.user.id}` | The owner of the key, unless it is an organization
+// `{http.auth.user.organization}` | The ID of the organization that owns the key
 // `{http.auth.user.key_id}` | The ID of the key
 // `{http.auth.user.key_name}` | The name of the key
 // `{http.auth.user.tier}` | The owner's tier

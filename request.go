@@ -11,6 +11,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
+	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 )
 
@@ -160,7 +161,19 @@ func (s *requestState) placeholder(name string) (any, bool) {
 
 // userFields are the placeholders below http.auth.user. A new one is a row.
 var userFields = map[string]func(*keyring.Decision) string{
-	"id":     func(d *keyring.Decision) string { return d.Key().UserID },
+	"id": func(d *keyring.Decision) string {
+		if _, ok := key.OrganizationOf(d.Key().UserID); ok {
+			return "" // no user
+		}
+		return d.Key().UserID
+	},
+	"organization": func(d *keyring.Decision) string {
+		id, ok := key.OrganizationOf(d.Key().UserID)
+		if !ok {
+			return ""
+		}
+		return id
+	},
 	"key_id": func(d *keyring.Decision) string { return d.Key().ID },
 	"key_name": func(d *keyring.Decision) string {
 		if name := d.Key().Name; name != nil {
