@@ -68,6 +68,7 @@ func (a *App) register(ctx caddy.Context, h handler) (*keyring.Service, error) {
 func (a *App) warn() {
 	logs, err := redact.Uncovered(a.ctx, a.requests(), a.service.Checksums())
 	warnUncovered(a.logger, logs, err)
+	a.warnServers()
 	if weakSecrets(a.handlers) {
 		a.logger.Warn(`an apikey_api checks secrets less strictly than a gate for the same keys: a key alone can create another key with its own secret; set the option "secret" of apikey_api as in the gate`)
 	}
