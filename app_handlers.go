@@ -17,10 +17,11 @@ import (
 // handler is what the app must know of a gate or a self-service API to warn about
 // options that are unsafe together.
 type handler struct {
-	kind    handlerKind
-	sources sources
-	secret  string   // the option
-	configs []string // nil: all
+	kind     handlerKind
+	sources  sources
+	secret   string   // the option
+	configs  []string // nil: all
+	identity identity
 	// organizations are the configurations whose keys belong to organizations.
 	organizations []string
 	// logCredentials is the option log_credentials of the server.
@@ -59,6 +60,7 @@ func (a *App) register(ctx caddy.Context, h handler) (*keyring.Service, error) {
 		h.logCredentials = server.Logs.ShouldLogCredentials
 	}
 	a.handlers = append(a.handlers, h)
+	a.identity = append(a.identity, h.identity.without(a.identity)...)
 	// Nothing uses the settings before all handlers are provisioned.
 	a.settings.Organizations = append(a.settings.Organizations, h.organizations...)
 	return a.service, nil

@@ -87,6 +87,7 @@ type Gate struct {
 
 	logger   *zap.Logger
 	alarms   *zap.Logger // logger with sampling, for messages that any request may cause
+	app      *App
 	keys     *keyring.Service
 	sources  sources
 	identity identity
@@ -113,7 +114,8 @@ func (g *Gate) Provision(ctx caddy.Context) error {
 		return err
 	}
 	g.sources, g.identity = newSources(app, &g.CredentialSources), newIdentity(g.IdentityHeaders)
-	g.keys, err = app.register(ctx, handler{kind: gateHandler, sources: g.sources, secret: g.Secret, configs: g.Configs})
+	g.app = app
+	g.keys, err = app.register(ctx, handler{kind: gateHandler, sources: g.sources, secret: g.Secret, configs: g.Configs, identity: g.identity})
 	if err != nil {
 		return err
 	}
@@ -215,13 +217,16 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	err := g.decide(r, repl, s, c, secret, &d)
 	switch {
 	case errors.Is(err, errCost):
+		g.app.identity.strip(r)
 		return g.fail(w, r, s, err)
 	case d.Outcome == keyring.Missing && g.Optional:
 		return next.ServeHTTP(w, r)
 	}
 	writeRateHeaders(w.Header(), g.RateHeaders, d.Limits, s.admitted)
 	if d.Outcome != keyring.Allowed {
-		s.cleaned.strip(r) // an error route must not see what an earlier gate has set
+		// An error route must see neither what an earlier gate has set, nor what another
+		// one or its apikey_clean would have removed.
+		g.app.identity.strip(r)
 		return g.refuse(w, r, s, &d, err)
 	}
 	s.admit(repl, &d, g.session && d.Session(), g.sources.ambient())

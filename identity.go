@@ -29,15 +29,15 @@ type IdentityHeader struct {
 type identity []identityHeader
 
 type identityHeader struct {
-	canonical, folded, value string
-	certificate              bool // value reads the certificate of the client
+	canonical, value string
+	certificate      bool // value reads the certificate of the client
 }
 
 func newIdentity(headers []IdentityHeader) identity {
 	var id identity
 	for _, h := range headers {
 		id = append(id, identityHeader{
-			http.CanonicalHeaderKey(h.Name), fold(h.Name), h.Value, strings.Contains(h.Value, "{"+certificatePrefix),
+			http.CanonicalHeaderKey(h.Name), h.Value, strings.Contains(h.Value, "{"+certificatePrefix),
 		})
 	}
 	return id
@@ -68,16 +68,34 @@ func checkIdentity(headers []IdentityHeader, keyHeaders []string) error {
 	return nil
 }
 
-// fold maps the spellings of a header name that servers take for one: CGI and
+// sameHeader reports whether servers may take two names of headers for one: CGI and
 // its heirs turn "-" and often "." into "_".
-func fold(name string) string {
-	return strings.NewReplacer("_", "-", ".", "-").Replace(strings.ToLower(name))
+func sameHeader(a, b string) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range len(a) {
+		if foldByte(a[i]) != foldByte(b[i]) {
+			return false
+		}
+	}
+	return true
 }
 
-// has reports whether name folds to one of the identity headers.
+func foldByte(c byte) byte {
+	switch {
+	case 'A' <= c && c <= 'Z':
+		return c + 'a' - 'A'
+	case c == '_' || c == '.':
+		return '-'
+	}
+	return c
+}
+
+// has reports whether name is that of one of the identity headers, in any spelling.
 func (id identity) has(name string) bool {
 	for i := range id {
-		if len(name) == len(id[i].folded) && fold(name) == id[i].folded {
+		if sameHeader(name, id[i].canonical) {
 			return true
 		}
 	}
