@@ -110,7 +110,9 @@ func (s *SelfService) Provision(ctx caddy.Context) error {
 	if err := s.sources.checkServer(serverOf(ctx)); err != nil {
 		return err
 	}
-	s.app, s.keys = app, app.register(ctx, handler{kind: apiHandler, sources: s.sources, secret: s.Secret, configs: s.Configs})
+	s.app, s.keys = app, app.register(ctx, handler{
+		kind: apiHandler, sources: s.sources, secret: s.Secret, configs: s.Configs, organizations: s.Organization.configs(),
+	})
 	s.grant = api.Grantable(granted)
 	s.origins = api.NewOrigins(s.TrustedOrigins, s.credentialHeaders())
 	d := dialects[s.dialectName()]

@@ -61,6 +61,7 @@ type App struct {
 	ctx      caddy.Context // kept for Start, which asks it for the logs
 	logger   *zap.Logger
 	handlers []handler
+	identity identity // the identity headers of all gates
 	settings *keyring.Settings
 	opener   store.Opener
 	first    bool          // no other configuration used the store before this one

@@ -87,6 +87,9 @@ func (s *Service) Create(ctx context.Context, draft Draft) (Issued, error) {
 	if err != nil {
 		return Issued{}, err
 	}
+	if err := s.checkOwner(draft.UserID, rules.ConfigID); err != nil {
+		return Issued{}, err
+	}
 	st, err := s.ring.open(ctx)
 	if err != nil {
 		return Issued{}, err
@@ -136,9 +139,6 @@ type sketch struct{ key.Key }
 
 // draw checks a draft and makes the record of it, still without a raw key.
 func (r *Rules) draw(d Draft, now int64) (*sketch, error) {
-	if err := CheckUserID(d.UserID); err != nil {
-		return nil, err
-	}
 	k := &sketch{key.Key{
 		ID: key.NewID(now), ConfigID: r.ConfigID, UserID: d.UserID, Name: d.Name,
 		Enabled: d.Enabled == nil || *d.Enabled, AllowedIPs: d.AllowedIPs,
