@@ -13,7 +13,7 @@ import (
 
 func init() {
 	httpcaddyfile.RegisterGlobalOption("apikey", parseGlobalOption)
-	httpcaddyfile.RegisterHandlerDirective("apikey", parseGate)
+	httpcaddyfile.RegisterDirective("apikey", parseGate)
 	httpcaddyfile.RegisterDirectiveOrder("apikey", httpcaddyfile.Before, "basic_auth")
 	httpcaddyfile.RegisterHandlerDirective("apikey_api", parseSelfService)
 	httpcaddyfile.RegisterDirectiveOrder("apikey_api", httpcaddyfile.After, "forward_auth")
@@ -31,9 +31,26 @@ func parseGlobalOption(d *caddyfile.Dispenser, existing any) (any, error) {
 	return httpcaddyfile.App{Name: "apikey", Value: caddyconfig.JSON(a, nil)}, nil
 }
 
-func parseGate(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+// parseGate makes the route of a gate. Where a matcher lets requests pass by the gate,
+// a second route removes from those what only the gate may set: it has no matcher, so
+// that Caddy sorts it behind the gates and before the directives that follow them.
+func parseGate(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
+	if !h.Next() {
+		return nil, h.ArgErr()
+	}
+	matcher, err := h.ExtractMatcherSet()
+	if err != nil {
+		return nil, err
+	}
 	g := new(Gate)
-	return g, g.UnmarshalCaddyfile(h.Dispenser)
+	if err := g.UnmarshalCaddyfile(h.Dispenser); err != nil {
+		return nil, err
+	}
+	routes := h.NewRoute(matcher, g)
+	if matcher != nil && len(g.IdentityHeaders) > 0 {
+		routes = append(routes, h.NewRoute(nil, newClean(g.IdentityHeaders))...)
+	}
+	return routes, nil
 }
 
 func parseSelfService(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
@@ -69,6 +86,42 @@ func appendArgs(d *caddyfile.Dispenser, dst *[]string) error {
 	}
 	*dst = append(*dst, args...)
 	return nil
+}
+
+// unmarshalSource reads the options of the app and its handlers that say where a key may
+// be, and reports whether d is at one of them.
+func unmarshalSource(d *caddyfile.Dispenser, headers, authorization *[]string) (bool, error) {
+	switch d.Val() {
+	case "headers":
+		return true, readList(d, headers)
+	case "authorization":
+		return true, readList(d, authorization)
+	case "bearer": // short for authorization Bearer, or off
+		var bearer *bool
+		if err := readOnOff(d, &bearer); err != nil {
+			return true, err
+		}
+		if !*bearer && *authorization != nil {
+			return true, d.Err("bearer: off cannot be combined with other values of authorization")
+		}
+		if *authorization == nil {
+			*authorization = []string{}
+		}
+		if *bearer {
+			*authorization = append(*authorization, bearerScheme)
+		}
+		return true, nil
+	}
+	return false, nil
+}
+
+// readList reads one or more arguments, or "off" for an empty list. The option may be
+// repeated.
+func readList(d *caddyfile.Dispenser, dst *[]string) error {
+	if done, err := readListSwitch(d, dst); done {
+		return err
+	}
+	return appendArgs(d, dst)
 }
 
 // readOnce reads as many arguments as there are targets.

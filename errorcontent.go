@@ -27,24 +27,22 @@ type content struct {
 
 // warnErrorContent warns about error routes that serve what a gate protects: they run
 // without the gate, so a refused request would be answered with the protected content.
-func warnErrorContent(logger *zap.Logger, app *caddyhttp.App) {
-	for name, server := range app.Servers {
-		if server.Errors == nil {
-			continue
-		}
-		w := contentWalk{named: server.NamedRoutes}
-		protected := w.sites(server.Routes)
-		for _, errors := range errorContents(server.Errors.Routes) {
-			for i := range protected {
-				site := &protected[i]
-				roots, upstreams := errors.sharedRoots(site), shared(errors.upstreams, site.upstreams)
-				if !overlapHosts(errors.hosts, site.hosts) || roots == nil && upstreams == nil {
-					continue
-				}
-				logger.Warn(`handle_errors serves what a gate protects: a request that the gate refuses is answered with it; `+
-					`use "respond" there, serve error pages from a "root" or an upstream of their own, or put "apikey" first in handle_errors`,
-					zap.String("server", name), zap.Strings("hosts", errors.hosts), zap.Strings("roots", roots), zap.Strings("upstreams", upstreams))
+func warnErrorContent(logger *zap.Logger, server *caddyhttp.Server) {
+	if server.Errors == nil {
+		return
+	}
+	w := contentWalk{named: server.NamedRoutes}
+	protected := w.sites(server.Routes)
+	for _, errors := range errorContents(server.Errors.Routes) {
+		for i := range protected {
+			site := &protected[i]
+			roots, upstreams := errors.sharedRoots(site), shared(errors.upstreams, site.upstreams)
+			if !overlapHosts(errors.hosts, site.hosts) || roots == nil && upstreams == nil {
+				continue
 			}
+			logger.Warn(`handle_errors serves what a gate protects: a request that the gate refuses is answered with it; `+
+				`use "respond" there, serve error pages from a "root" or an upstream of their own, or put "apikey" first in handle_errors`,
+				zap.Strings("hosts", errors.hosts), zap.Strings("roots", roots), zap.Strings("upstreams", upstreams))
 		}
 	}
 }

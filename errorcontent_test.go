@@ -96,7 +96,9 @@ func errorWarnings(t *testing.T, site, others string) (got []string) {
 		t.Fatal(err)
 	}
 	core, observed := observer.New(zap.WarnLevel)
-	warnErrorContent(zap.New(core), app.(*caddyhttp.App))
+	for _, server := range app.(*caddyhttp.App).Servers {
+		warnErrorContent(zap.New(core), server)
+	}
 	for _, warning := range observed.All() {
 		f := warning.ContextMap()
 		got = append(got, fmt.Sprint(f["roots"], " ", f["upstreams"]))

@@ -72,6 +72,7 @@ func TestQ15_grpc(t *testing.T) {
 	full := s.create(map[string]any{"rateLimitMax": 1, "rateLimitTimeWindow": 3_600_000})
 	empty := s.create(map[string]any{"remaining": 0})
 	off := s.create(map[string]any{"enabled": false})
+	far := s.create(map[string]any{"allowedIps": []string{"192.0.2.1"}})
 	s.get("/", "X-API-Key: "+full.Raw)
 	for _, row := range []struct {
 		method string
@@ -89,10 +90,15 @@ func TestQ15_grpc(t *testing.T) {
 		{"/test.Echo/Do", []string{ok.Raw, off.Raw}, codes.InvalidArgument, "AMBIGUOUS_API_KEY", nil},
 		{"/test.Perm/Do", []string{ok.Raw}, codes.PermissionDenied, "INSUFFICIENT_PERMISSIONS", nil},
 		{"/test.Broken/Do", []string{ok.Raw}, codes.Internal, "INTERNAL", nil},
+		{"/test.Early/Do", []string{far.Raw}, codes.Unavailable, "TOO_EARLY", nil},
+		{"/test.Echo/Do", []string{far.Raw}, codes.PermissionDenied, "IP_NOT_ALLOWED", nil},
 	} {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		for _, raw := range row.keys {
 			ctx = metadata.AppendToOutgoingContext(ctx, "x-api-key", raw)
+		}
+		if row.method == "/test.Early/Do" {
+			ctx = metadata.AppendToOutgoingContext(ctx, "early-data", "1")
 		}
 		var header, trailer metadata.MD
 		err := conn.Invoke(ctx, row.method, new(emptypb.Empty), new(emptypb.Empty), grpc.Header(&header), grpc.Trailer(&trailer))

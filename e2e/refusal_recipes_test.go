@@ -8,19 +8,6 @@ import (
 	"testing"
 )
 
-// recipe returns the Caddyfile below a heading of a page of the documentation, for a
-// site and an upstream of the test.
-func recipe(t *testing.T, page, heading string) string {
-	t.Helper()
-	_, below, ok := strings.Cut(readAll(t, source(t, page)), heading+"\n")
-	_, block, found := strings.Cut(below, "```caddyfile\n")
-	text, _, closed := strings.Cut(block, "```\n")
-	if !ok || !found || !closed {
-		t.Fatalf("%s has no recipe %q", page, heading)
-	}
-	return strings.NewReplacer("http://api.example.com", "{$SITE}", "localhost:9000", "{$UPSTREAM}").Replace(text)
-}
-
 // TestQ17_recipe serves error pages from a folder of their own, and from the folder
 // that the gate protects, which is told at the start.
 func TestQ17_recipe(t *testing.T) {
@@ -38,7 +25,7 @@ func TestQ17_recipe(t *testing.T) {
 		}
 	}
 	const warning = "handle_errors serves what a gate protects"
-	good := strings.ReplaceAll(recipe(t, "docs/caddyfile.md", "### Show error pages"), "/srv/", dir+"/")
+	good := strings.ReplaceAll(recipe(t, "Show error pages"), "/srv/", dir+"/")
 	s := startGate(t, good)
 	k := s.create(map[string]any{"rateLimitMax": 1, "rateLimitTimeWindow": 3_600_000})
 	ask := func(s *server, target string, status int, body string, lines ...string) {
@@ -86,8 +73,8 @@ func TestQ18_recipe(t *testing.T) {
 			w.WriteHeader(http.StatusNoContent)
 		}
 	}
-	text := recipe(t, "docs/caddyfile.md", "### Let browsers read refusals")
-	several := recipe(t, "docs/caddyfile.md", "For several origins, allow the one that asks:")
+	text := recipe(t, "Let browsers read refusals")
+	several := recipe(t, "Let browsers of several origins read refusals")
 	for name, variant := range map[string]struct {
 		caddyfile string
 		origins   map[string]string // what a refusal allows

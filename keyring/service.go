@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/ratelimit"
@@ -18,16 +19,23 @@ type Service struct {
 	ring *Ring
 	set  *Settings
 	// strayed are the rules of keys whose configuration is gone.
-	strayed Rules
-	days    calendar // in the zone of the settings
-	plans   *plans
+	strayed  Rules
+	days     calendar // in the zone of the settings
+	plans    *plans
+	prefixes []string // of new keys, of all configurations
 }
 
 // NewService returns the service of a ring under s.
 func NewService(r *Ring, s *Settings) *Service {
 	strayed := s.Rules
 	strayed.Session = false
-	return &Service{ring: r, set: s, strayed: strayed, days: calendar{zone: s.Zone}, plans: newPlans(s)}
+	prefixes := []string{s.Rules.Prefix}
+	for i := range s.Configs {
+		if p := s.Configs[i].Prefix; !slices.Contains(prefixes, p) {
+			prefixes = append(prefixes, p)
+		}
+	}
+	return &Service{ring: r, set: s, strayed: strayed, days: calendar{zone: s.Zone}, plans: newPlans(s), prefixes: prefixes}
 }
 
 // Info is all that is known of one key at one moment.
@@ -79,6 +87,9 @@ func (s *Service) Create(ctx context.Context, draft Draft) (Issued, error) {
 	if err != nil {
 		return Issued{}, err
 	}
+	if err := s.checkOwner(draft.UserID, rules.ConfigID); err != nil {
+		return Issued{}, err
+	}
 	st, err := s.ring.open(ctx)
 	if err != nil {
 		return Issued{}, err
@@ -128,9 +139,6 @@ type sketch struct{ key.Key }
 
 // draw checks a draft and makes the record of it, still without a raw key.
 func (r *Rules) draw(d Draft, now int64) (*sketch, error) {
-	if err := CheckUserID(d.UserID); err != nil {
-		return nil, err
-	}
 	k := &sketch{key.Key{
 		ID: key.NewID(now), ConfigID: r.ConfigID, UserID: d.UserID, Name: d.Name,
 		Enabled: d.Enabled == nil || *d.Enabled, AllowedIPs: d.AllowedIPs,
@@ -297,7 +305,7 @@ func (s *Service) info(e store.Entry) Info {
 	var rate ratelimit.State
 	if l := s.ring.lives.get(e.Key.ID); l != nil && l.rec.Load() != nil {
 		i.LastRequest = max(i.LastRequest, l.lastRequest.Load())
-		i.RequestCount = l.count(e.Key, now.tick)
+		i.RequestCount = l.count(e.Key, s.ring.clock)
 		i.Credits = l.balance(e.Credits, now.wall)
 	} else if len(e.Counters.Rate) > 0 && rate.UnmarshalBinary(e.Counters.Rate) == nil {
 		i.RequestCount = countOf(&rate, e.Key, now.tick)
@@ -305,10 +313,10 @@ func (s *Service) info(e store.Entry) Info {
 	return i
 }
 
-func (l *live) count(k *key.Key, tick int64) int64 {
+func (l *live) count(k *key.Key, clock func() instant) int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return countOf(&l.rate, k, tick)
+	return countOf(&l.rate, k, clock().tick)
 }
 
 func countOf(s *ratelimit.State, k *key.Key, tick int64) int64 {
@@ -334,7 +342,7 @@ func (s *Service) Now() int64 { return s.ring.clock().wall }
 
 // Health asks the store now.
 func (s *Service) Health(ctx context.Context) (store.Status, error) {
-	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
+	ctx, cancel := context.WithTimeout(ctx, s.ring.lookupTimeout)
 	defer cancel()
 	st, err := s.ring.open(ctx)
 	if err != nil {

@@ -30,6 +30,7 @@ status 1 means that a key was not imported, or lost something.`
 	define(f, "dry-run", variable(&dryRun, parseBool), dryRunUsage)
 	configs, columns := pairs(false, "theirs=ours"), pairs(false, "field=name")
 	define(f, "config-map", variable(&o.Configs, configs), "`theirs=ours`: import the keys of a configuration into one of another name; repeatable")
+	define(f, "organizations", variable(&o.Organizations, texts()), "`config`, as named there: its keys belong to organizations (references: \"organization\"); repeatable")
 	define(f, "table", variable(&o.Table, parseText), "`name` of the table (default: apikey)")
 	define(f, "column", variable(&o.Columns, columns), "`field=name`: the column of a Better Auth field that was renamed; repeatable")
 	define(f, "plain-keys", variable(&o.PlainKeys, parseBool), "keys are stored without hashing (disableKeyHashing); only needed if they look like hashes")
