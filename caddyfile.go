@@ -1,6 +1,7 @@
 package apikey
 
 import (
+	"cmp"
 	"encoding/json"
 	"strconv"
 
@@ -32,13 +33,13 @@ func parseGlobalOption(d *caddyfile.Dispenser, existing any) (any, error) {
 }
 
 func parseGate(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
-	g := new(Gate)
-	return g, g.UnmarshalCaddyfile(h.Dispenser)
+	g, start := new(Gate), *h.Dispenser
+	return g, cmp.Or(g.UnmarshalCaddyfile(h.Dispenser), checkConfigNames(h, start))
 }
 
 func parseSelfService(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
-	s := new(SelfService)
-	return s, s.UnmarshalCaddyfile(h.Dispenser)
+	s, start := new(SelfService), *h.Dispenser
+	return s, cmp.Or(s.UnmarshalCaddyfile(h.Dispenser), checkConfigNames(h, start))
 }
 
 // located adds the position of d to an error, if there is one.
@@ -214,6 +215,9 @@ func readModule(d *caddyfile.Dispenser, namespace, inlineKey string, dst *json.R
 		return d.ArgErr()
 	}
 	name := d.Val()
+	if err := checkModule(namespace, inlineKey, name); err != nil {
+		return d.WrapErr(err)
+	}
 	module, err := caddyfile.UnmarshalModule(d, namespace+"."+name)
 	if err != nil {
 		return err

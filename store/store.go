@@ -61,8 +61,8 @@ type Filter struct {
 
 // List asks for a page of keys. Pages follow a cursor, not an offset: a page is
 // as cheap at the end as at the start, and no key is seen twice. Ties are broken
-// by ID. Keys without a value (no name, never used) come last in ascending and
-// first in descending order.
+// by ID. Keys without a value (no name, never used) come last in ascending and in
+// descending order.
 type List struct {
 	Filter  Filter
 	Sort    Sort // default SortCreatedAt
