@@ -117,11 +117,12 @@ type Counted struct {
 
 // Status is what Health found.
 type Status struct {
-	Kind    string // "sqlite"
-	Version string // of the engine
-	Schema  int64  // of the tables
-	Keys    int64
-	Backlog int // writes that wait
+	Kind     string // "sqlite"
+	Version  string // of the engine
+	Schema   int64  // of the tables
+	Database string // which database it is, without a password: for SQLite the path of the file
+	Keys     int64
+	Backlog  int // writes that wait
 }
 
 // Store keeps keys. All methods are safe for concurrent use. Times are Unix
