@@ -1,6 +1,7 @@
 package apikey
 
 import (
+	"cmp"
 	"encoding/json"
 	"strconv"
 
@@ -42,8 +43,8 @@ func parseGate(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := new(Gate)
-	if err := g.UnmarshalCaddyfile(h.Dispenser); err != nil {
+	g, start := new(Gate), *h.Dispenser
+	if err := cmp.Or(g.UnmarshalCaddyfile(h.Dispenser), checkConfigNames(h, start)); err != nil {
 		return nil, err
 	}
 	routes := h.NewRoute(matcher, g)
@@ -54,8 +55,8 @@ func parseGate(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 }
 
 func parseSelfService(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
-	s := new(SelfService)
-	return s, s.UnmarshalCaddyfile(h.Dispenser)
+	s, start := new(SelfService), *h.Dispenser
+	return s, cmp.Or(s.UnmarshalCaddyfile(h.Dispenser), checkConfigNames(h, start))
 }
 
 // located adds the position of d to an error, if there is one.
@@ -267,6 +268,9 @@ func readModule(d *caddyfile.Dispenser, namespace, inlineKey string, dst *json.R
 		return d.ArgErr()
 	}
 	name := d.Val()
+	if err := checkModule(namespace, inlineKey, name); err != nil {
+		return d.WrapErr(err)
+	}
 	module, err := caddyfile.UnmarshalModule(d, namespace+"."+name)
 	if err != nil {
 		return err
