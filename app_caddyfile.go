@@ -71,7 +71,7 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		case "table_prefix":
 			err = readString(d, &a.TablePrefix)
 		case "headers", "authorization", "bearer":
-			_, err = unmarshalSource(d, &a.Headers, &a.Authorization)
+			err = unmarshalSource(d, &a.Headers, &a.Authorization)
 		case "secret_prefix":
 			err = readStringPtr(d, &a.SecretPrefix)
 		case "credits":

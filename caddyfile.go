@@ -89,31 +89,28 @@ func appendArgs(d *caddyfile.Dispenser, dst *[]string) error {
 	return nil
 }
 
-// unmarshalSource reads the options of the app and its handlers that say where a key may
-// be, and reports whether d is at one of them.
-func unmarshalSource(d *caddyfile.Dispenser, headers, authorization *[]string) (bool, error) {
+// unmarshalSource reads the options headers, authorization and bearer, which say where a
+// key may be.
+func unmarshalSource(d *caddyfile.Dispenser, headers, authorization *[]string) error {
 	switch d.Val() {
 	case "headers":
-		return true, readList(d, headers)
+		return readList(d, headers)
 	case "authorization":
-		return true, readList(d, authorization)
-	case "bearer": // short for authorization Bearer, or off
-		var bearer *bool
-		if err := readOnOff(d, &bearer); err != nil {
-			return true, err
-		}
-		if !*bearer && *authorization != nil {
-			return true, d.Err("bearer: off cannot be combined with other values of authorization")
-		}
-		if *authorization == nil {
-			*authorization = []string{}
-		}
-		if *bearer {
-			*authorization = append(*authorization, bearerScheme)
-		}
-		return true, nil
+		return readList(d, authorization)
 	}
-	return false, nil
+	var bearer *bool // short for authorization Bearer, or off
+	if err := readOnOff(d, &bearer); err != nil {
+		return err
+	}
+	switch {
+	case *bearer:
+		*authorization = append(*authorization, bearerScheme)
+	case *authorization != nil:
+		return d.Err("bearer: off cannot be combined with other values of authorization")
+	default:
+		*authorization = []string{}
+	}
+	return nil
 }
 
 // readList reads one or more arguments, or "off" for an empty list. The option may be

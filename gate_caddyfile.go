@@ -98,10 +98,9 @@ func (g *Gate) unmarshalRefundOn(d *caddyfile.Dispenser) error {
 // unmarshalOption reads the options that the gate and the self-service API share.
 // block is the one that d is in.
 func (k *CredentialSources) unmarshalOption(d *caddyfile.Dispenser, block place) error {
-	if known, err := unmarshalSource(d, &k.Headers, &k.Authorization); known {
-		return err
-	}
 	switch d.Val() {
+	case "headers", "authorization", "bearer":
+		return unmarshalSource(d, &k.Headers, &k.Authorization)
 	case "query":
 		return readNonEmpty(d, &k.Query)
 	case "from":
