@@ -68,6 +68,7 @@ type SelfService struct {
 
 	logger  *zap.Logger
 	alarms  *zap.Logger // logger with sampling, for messages that any request may cause
+	app     *App
 	keys    *keyring.Service
 	sources sources
 	grant   key.Permissions
@@ -106,13 +107,12 @@ func (s *SelfService) Provision(ctx caddy.Context) error {
 		return err
 	}
 	s.sources = newSources(app, &s.CredentialSources)
-	s.keys, err = app.register(ctx, handler{
-		kind: apiHandler, sources: s.sources, secret: s.Secret, configs: s.Configs, organizations: s.Organization.configs(),
-	})
-	if err != nil {
+	if err := s.sources.checkServer(serverOf(ctx)); err != nil {
 		return err
 	}
-	s.sources.hasShape = func(raw string) bool { return s.keys.HasShape(raw, s.Configs) }
+	s.app, s.keys = app, app.register(ctx, handler{
+		kind: apiHandler, sources: s.sources, secret: s.Secret, configs: s.Configs, organizations: s.Organization.configs(),
+	})
 	s.grant = api.Grantable(granted)
 	s.origins = api.NewOrigins(s.TrustedOrigins, s.credentialHeaders())
 	d := dialects[s.dialectName()]
@@ -147,7 +147,7 @@ func (s *SelfService) Validate() error {
 			return fmt.Errorf("organization: %w", err)
 		}
 	}
-	return nil
+	return s.app.openOnReload()
 }
 
 func (s *SelfService) dialectName() string {

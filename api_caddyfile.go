@@ -11,7 +11,8 @@ import (
 //	apikey_api [<matcher>] {
 //		dialect rest|better_auth
 //		base <path>
-//		headers <name...>
+//		headers <name...>|off
+//		authorization <scheme...>|off
 //		bearer [on|off]
 //		query <name>
 //		from <placeholder>

@@ -17,7 +17,8 @@ import (
 //	apikey {
 //		store sqlite [<file>]
 //		table_prefix <text>
-//		headers <name...>
+//		headers <name...>|off
+//		authorization <scheme...>|off
 //		bearer [on|off]
 //		secret_prefix <text>
 //		credits strict|lease <max>
@@ -69,10 +70,8 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			err = readModule(d, "apikey.stores", "store", &a.StoreRaw)
 		case "table_prefix":
 			err = readString(d, &a.TablePrefix)
-		case "headers":
-			err = appendArgs(d, &a.Headers)
-		case "bearer":
-			err = readOnOff(d, &a.Bearer)
+		case "headers", "authorization", "bearer":
+			_, err = unmarshalSource(d, &a.Headers, &a.Authorization)
 		case "secret_prefix":
 			err = readStringPtr(d, &a.SecretPrefix)
 		case "credits":

@@ -72,7 +72,9 @@ type KeyRules struct {
 
 // Range is an inclusive range of lengths.
 type Range struct {
+	// Min is the shortest length, at least 0. Default: 0.
 	Min int `json:"min"`
+	// Max is the longest length, at most 1000 for names and 32 for prefixes. Required.
 	Max int `json:"max"`
 }
 
@@ -122,7 +124,9 @@ func (k Keep) MarshalJSON() ([]byte, error) {
 
 // RateLimit allows at most Max requests per Window.
 type RateLimit struct {
-	Max    int64          `json:"max,omitempty"`
+	// Max is the number of requests in a window, from 1 to 2^53-1. Required.
+	Max int64 `json:"max,omitempty"`
+	// Window is a whole number of milliseconds, at least one. Required.
 	Window caddy.Duration `json:"window,omitempty"`
 	// Algorithm is "fixed_window", "sliding_window" or "token_bucket".
 	// Default: "fixed_window".

@@ -51,6 +51,7 @@ type Tier struct {
 
 // TierLimit allows at most Max requests per period.
 type TierLimit struct {
+	// Max is the number of requests in the period, from 1 to 2^53-1. Required.
 	Max int64 `json:"max"`
 	// Per is "day" or "month", by the calendar in the time zone, or a duration such
 	// as "1m". The windows of a duration begin with the owner's first request.

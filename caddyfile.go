@@ -88,6 +88,42 @@ func appendArgs(d *caddyfile.Dispenser, dst *[]string) error {
 	return nil
 }
 
+// unmarshalSource reads the options of the app and its handlers that say where a key may
+// be, and reports whether d is at one of them.
+func unmarshalSource(d *caddyfile.Dispenser, headers, authorization *[]string) (bool, error) {
+	switch d.Val() {
+	case "headers":
+		return true, readList(d, headers)
+	case "authorization":
+		return true, readList(d, authorization)
+	case "bearer": // short for authorization Bearer, or off
+		var bearer *bool
+		if err := readOnOff(d, &bearer); err != nil {
+			return true, err
+		}
+		if !*bearer && *authorization != nil {
+			return true, d.Err("bearer: off cannot be combined with other values of authorization")
+		}
+		if *authorization == nil {
+			*authorization = []string{}
+		}
+		if *bearer {
+			*authorization = append(*authorization, bearerScheme)
+		}
+		return true, nil
+	}
+	return false, nil
+}
+
+// readList reads one or more arguments, or "off" for an empty list. The option may be
+// repeated.
+func readList(d *caddyfile.Dispenser, dst *[]string) error {
+	if done, err := readListSwitch(d, dst); done {
+		return err
+	}
+	return appendArgs(d, dst)
+}
+
 // readOnce reads as many arguments as there are targets.
 func readOnce(d *caddyfile.Dispenser, specified bool, targets ...*string) error {
 	if err := once(d, specified); err != nil {

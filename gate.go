@@ -114,12 +114,12 @@ func (g *Gate) Provision(ctx caddy.Context) error {
 		return err
 	}
 	g.sources, g.identity = newSources(app, &g.CredentialSources), newIdentity(g.IdentityHeaders)
-	g.app = app
-	g.keys, err = app.register(ctx, handler{kind: gateHandler, sources: g.sources, secret: g.Secret, configs: g.Configs, identity: g.identity})
-	if err != nil {
+	if err := g.sources.checkServer(serverOf(ctx)); err != nil {
 		return err
 	}
-	g.sources.hasShape = func(raw string) bool { return g.keys.HasShape(raw, g.Configs) }
+	g.app, g.keys = app, app.register(ctx, handler{
+		kind: gateHandler, sources: g.sources, secret: g.Secret, configs: g.Configs, identity: g.identity,
+	})
 	g.session = g.Session == nil || *g.Session
 	g.ownBody = inSubrouteWithErrors(ctx)
 	return nil
@@ -130,7 +130,10 @@ func (g *Gate) Validate() error {
 	if err := g.check(); err != nil {
 		return err
 	}
-	return errors.Join(g.checkSources(), checkKnown(g.keys, g.Configs))
+	if err := errors.Join(g.checkSources(), checkKnown(g.keys, g.Configs)); err != nil {
+		return err
+	}
+	return g.app.openOnReload()
 }
 
 // provisionRequest compiles what all requests have in common.
@@ -174,12 +177,12 @@ func (g *Gate) permissions() (all []key.Permission, anyOf [][]key.Permission, er
 }
 
 func parsePermissions(list []string) ([]key.Permission, error) {
-	if _, err := key.ParsePermissions(list); err != nil {
-		return nil, fmt.Errorf("permission: %w", err)
-	}
 	var ps []key.Permission
 	for _, s := range list {
-		p, _ := key.ParsePermission(s) // valid: ParsePermissions has accepted it
+		p, err := key.ParsePermission(s)
+		if err != nil {
+			return nil, fmt.Errorf("permission: %w", err)
+		}
 		ps = append(ps, p)
 	}
 	return ps, nil
@@ -209,15 +212,15 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	s := stateOf(r, repl)
 	s.clean(g.identity)
-	c, secret := g.extract(r, repl, s)
+	c := g.extract(r, repl, s)
 	if g.Preflight && api.IsPreflight(r) {
 		return next.ServeHTTP(w, r)
 	}
 	var d keyring.Decision
-	err := g.decide(r, repl, s, c, secret, &d)
+	err := g.decide(r, s, &c, &d)
 	switch {
 	case errors.Is(err, errCost):
-		g.app.identity.strip(r)
+		g.app.identity.stripAll(r)
 		return g.fail(w, r, s, err)
 	case d.Outcome == keyring.Missing && g.Optional:
 		return next.ServeHTTP(w, r)
@@ -226,7 +229,7 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	if d.Outcome != keyring.Allowed {
 		// An error route must see neither what an earlier gate has set, nor what another
 		// one or its apikey_clean would have removed.
-		g.app.identity.strip(r)
+		g.app.identity.stripAll(r)
 		return g.refuse(w, r, s, &d, err)
 	}
 	s.admit(repl, &d, g.session && d.Session(), g.sources.ambient())
@@ -238,43 +241,56 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 }
 
 // extract finds the key and the secret, and removes them from the request.
-func (g *Gate) extract(r *http.Request, repl *caddy.Replacer, s *requestState) (c candidates, secret string) {
-	c = g.sources.find(r, repl, s.admitted)
-	s.keyed = s.keyed || c.count > 0
-	if g.request.CheckSecret {
-		secret = s.findSecret(r)
+func (g *Gate) extract(r *http.Request, repl *caddy.Replacer, s *requestState) choice {
+	var found candidates
+	g.sources.find(r, repl, &found)
+	c := s.choose(r.Context(), g.keys, &found, g.Optional)
+	s.keyed = s.keyed || c.present
+	s.findSecret(r, c.secret)
+	if g.cost != "" { // it may depend on what is removed
+		c.cost = repl.ReplaceAll(g.cost, "")
 	}
 	if g.KeepKey {
-		return c, secret
+		filterTrailer(r, g.identity.stripTrailer)
+		return c
 	}
-	g.sources.remove(r, c)
-	if g.request.CheckSecret {
-		delete(r.Header, secretHeader)
-	}
-	return c, secret
+	m := remover{&g.sources, c.raw, g.keys.Prefixes()}
+	m.remove(r)
+	filterTrailer(r, func(trailer http.Header) {
+		g.identity.stripTrailer(trailer)
+		m.removeTrailer(trailer)
+	})
+	return c
 }
 
 // decide writes the decision about the request into d, which is zero.
-func (g *Gate) decide(r *http.Request, repl *caddy.Replacer, s *requestState, c candidates, secret string, d *keyring.Decision) error {
-	if d.Outcome = s.precheck(c); d.Outcome != keyring.Allowed {
-		return nil
+func (g *Gate) decide(r *http.Request, s *requestState, c *choice, d *keyring.Decision) error {
+	if c.outcome != keyring.Allowed {
+		*d = keyring.Refusal(c.outcome)
+		return c.err
 	}
 	q := g.request
-	q.Secret, q.ClientIP, q.Counted = secret, s.clientIP(), &s.counted
+	q.Secret, q.ClientIP, q.EarlyData, q.Counted = s.secret, s.clientIP(), isEarlyData(r), &s.counted
 	if g.cost == "" {
-		return s.verify(r.Context(), g.keys, c, &q, d)
+		return s.verify(r.Context(), g.keys, c.raw, &q, d)
 	}
 	var err error
-	if q.Cost, err = parseCost(repl.ReplaceAll(g.cost, "")); err == nil {
-		return s.verify(r.Context(), g.keys, c, &q, d)
+	if q.Cost, err = parseCost(c.cost); err == nil {
+		return s.verify(r.Context(), g.keys, c.raw, &q, d)
 	}
 	// The cost is not known. A caller without a valid key is refused for that, and
 	// must not be able to fill the log.
 	q.Cost, q.DryRun = 0, true
-	if err := s.verify(r.Context(), g.keys, c, &q, d); err != nil || d.Outcome != keyring.Allowed {
+	if err := s.verify(r.Context(), g.keys, c.raw, &q, d); err != nil || d.Outcome != keyring.Allowed {
 		return err
 	}
 	return fmt.Errorf("%w: the value of %s %w", errCost, g.cost, err)
+}
+
+// isEarlyData reports whether a request came in TLS early data (RFC 8446, section
+// 2.3; RFC 8470): anybody may have replayed it, and its source address is not proven.
+func isEarlyData(r *http.Request) bool {
+	return r.TLS != nil && !r.TLS.HandshakeComplete || r.Header.Get("Early-Data") == "1"
 }
 
 // errCost is the error for a cost that is not known. It names the placeholder, not

@@ -10,7 +10,8 @@ import (
 // UnmarshalCaddyfile sets up the gate from Caddyfile tokens. Syntax:
 //
 //	apikey [<matcher>] [<permission...>] {
-//		headers <name...>
+//		headers <name...>|off
+//		authorization <scheme...>|off
 //		bearer [on|off]
 //		query <name>
 //		from <placeholder>
@@ -96,11 +97,10 @@ func (g *Gate) unmarshalRefundOn(d *caddyfile.Dispenser) error {
 
 // unmarshalOption reads the options that the gate and the self-service API share.
 func (k *CredentialSources) unmarshalOption(d *caddyfile.Dispenser) error {
+	if known, err := unmarshalSource(d, &k.Headers, &k.Authorization); known {
+		return err
+	}
 	switch d.Val() {
-	case "headers":
-		return appendArgs(d, &k.Headers)
-	case "bearer":
-		return readOnOff(d, &k.Bearer)
 	case "query":
 		return readNonEmpty(d, &k.Query)
 	case "from":

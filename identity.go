@@ -51,6 +51,8 @@ func checkIdentity(headers []IdentityHeader, keyHeaders []string) error {
 		}
 		canonical := http.CanonicalHeaderKey(h.Name)
 		switch {
+		case strings.ContainsAny(h.Name, "_."):
+			return fmt.Errorf(`identity_header: %s must be written with "-": applications may take "_" and "." for it, and Caddy drops such headers`, h.Name)
 		case seen[canonical]:
 			return fmt.Errorf("identity_header: %s already specified", canonical)
 		case h.Value == "":
@@ -116,8 +118,8 @@ func (id identity) without(others identity) identity {
 	return rest
 }
 
-// strip removes the client's own copies from headers, from the list of headers
-// that Connection makes a proxy drop, and from trailers.
+// strip removes the client's own copies from headers, and their names from the list of
+// headers that Connection makes a proxy drop.
 func (id identity) strip(r *http.Request) {
 	if len(id) == 0 {
 		return
@@ -128,10 +130,15 @@ func (id identity) strip(r *http.Request) {
 		}
 	}
 	id.stripConnection(r)
-	if r.Trailer != nil {
-		id.stripTrailer(r.Trailer)
-		r.Body = &trailerStripper{ReadCloser: r.Body, id: id, trailer: r.Trailer}
+}
+
+// stripAll is strip, and removes trailers of the same names.
+func (id identity) stripAll(r *http.Request) {
+	if len(id) == 0 {
+		return
 	}
+	id.strip(r)
+	filterTrailer(r, id.stripTrailer)
 }
 
 // stripConnection keeps a client from having our header dropped by naming it in
@@ -161,25 +168,33 @@ func (id identity) stripTrailer(trailer http.Header) {
 	}
 }
 
-// trailerStripper removes identity headers from the trailer when it arrives,
-// which is when the body ends, announced or not.
-type trailerStripper struct {
-	io.ReadCloser
-	id      identity
-	trailer http.Header
+// filterTrailer removes what must not reach the next handler from the trailer: now, and
+// again when it arrives, which is when the body ends.
+func filterTrailer(r *http.Request, remove func(http.Header)) {
+	if r.Trailer == nil {
+		return
+	}
+	remove(r.Trailer)
+	r.Body = &trailerFilter{r.Body, r.Trailer, remove}
 }
 
-func (s *trailerStripper) Read(p []byte) (int, error) {
-	n, err := s.ReadCloser.Read(p)
+type trailerFilter struct {
+	io.ReadCloser
+	trailer http.Header
+	remove  func(http.Header)
+}
+
+func (f *trailerFilter) Read(p []byte) (int, error) {
+	n, err := f.ReadCloser.Read(p)
 	if err != nil {
-		s.id.stripTrailer(s.trailer)
+		f.remove(f.trailer)
 	}
 	return n, err
 }
 
-func (s *trailerStripper) Close() error {
-	err := s.ReadCloser.Close()
-	s.id.stripTrailer(s.trailer)
+func (f *trailerFilter) Close() error {
+	err := f.ReadCloser.Close()
+	f.remove(f.trailer)
 	return err
 }
 

@@ -21,7 +21,7 @@ import (
 type requestState struct {
 	vars     map[string]any // the variables of the request
 	keyed    bool           // a gate has found a key, good or bad, and may have removed it
-	secret   string         // that a gate has found, and may have removed
+	secret   string         // the last that was found, and may have been removed
 	admitted bool           // decision has admitted the request
 	decision keyring.Decision
 	counted  keyring.Counted
@@ -73,38 +73,27 @@ func (s *requestState) clean(id identity) {
 // severalSecrets stands for more than one secret. It fits no key.
 const severalSecrets = "\x00"
 
-// findSecret returns the secret that the request carries, or that an earlier gate has
-// removed from it.
-func (s *requestState) findSecret(r *http.Request) string {
-	switch secrets := r.Header[secretHeader]; len(secrets) {
-	case 0:
-	case 1:
-		s.secret = secrets[0]
-	default:
-		return severalSecrets
-	}
-	return s.secret
-}
-
-// precheck returns what can be decided without the keyring: Missing, Ambiguous for
-// more than one key, else Allowed.
-func (s *requestState) precheck(c candidates) keyring.Outcome {
+// findSecret remembers the secret that the request carries in its header, or beside
+// the key: a gate removes it before a later one asks for it.
+func (s *requestState) findSecret(r *http.Request, beside string) {
+	found := r.Header[secretHeader]
 	switch {
-	case c.count > 1 || c.count == 1 && s.admitted && !s.decision.Opens(c.raw):
-		return keyring.Ambiguous
-	case c.count == 0 && !s.admitted:
-		return keyring.Missing
+	case len(found) > 1, len(found) == 1 && beside != "" && found[0] != beside:
+		s.secret = severalSecrets
+	case len(found) == 1:
+		s.secret = found[0]
+	case beside != "":
+		s.secret = beside
 	}
-	return keyring.Allowed
 }
 
-// verify decides about the candidate. Where an earlier gate has admitted the request,
-// its decision holds, and only what q adds to it is checked and taken.
-func (s *requestState) verify(ctx context.Context, keys *keyring.Service, c candidates, q *keyring.Request, d *keyring.Decision) error {
+// verify decides about a raw key. Where an earlier gate has admitted the request, its
+// decision holds, and only what q adds to it is checked and taken.
+func (s *requestState) verify(ctx context.Context, keys *keyring.Service, raw string, q *keyring.Request, d *keyring.Decision) error {
 	if s.admitted {
 		return keys.Again(ctx, &s.decision, q, d)
 	}
-	return keys.VerifyInto(ctx, c.raw, q, d)
+	return keys.VerifyInto(ctx, raw, q, d)
 }
 
 // admit records that a decision has admitted the request. ambient: see sources.

@@ -111,8 +111,8 @@ func (s *Service) Update(ctx context.Context, id string, p Patch) (Info, error) 
 	if err != nil {
 		return Info{}, err
 	}
-	now := s.ring.clock().wall
 	e, err := s.ring.update(ctx, st, id, func(e *store.Entry) error {
+		now := s.ring.clock().wall
 		if p.Only != nil && !p.Only(e.Key) {
 			return fmt.Errorf("key: %w", store.ErrNotFound)
 		}
@@ -314,9 +314,9 @@ func (s *Service) Rotate(ctx context.Context, id string, grace int64, withSecret
 	if err != nil {
 		return Issued{}, err
 	}
-	now := s.ring.clock().wall
 	var issued Issued
 	e, err := s.ring.update(ctx, st, id, func(e *store.Entry) (err error) {
+		now := s.ring.clock().wall
 		k, rules := &sketch{*e.Key}, s.rulesFor(e.Key)
 		prefix := ""
 		if k.Prefix != nil {

@@ -34,7 +34,7 @@ func (r *Ring) startLoops() {
 	r.keepMembership(ctx, st)
 	r.every(ctx, flushEvery, func() error { return r.flush(ctx, st) })
 	r.every(ctx, tendEvery, func() error { return r.tendLeases(st) })
-	r.every(ctx, sweepEvery, func() error { r.lives.sweep(r.clock()); return nil })
+	r.every(ctx, sweepEvery, func() error { r.lives.sweep(r.clock); return nil })
 	r.every(ctx, deleteEvery, func() error { return r.deleteKept(ctx, st) })
 }
 

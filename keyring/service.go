@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/ratelimit"
@@ -18,16 +19,23 @@ type Service struct {
 	ring *Ring
 	set  *Settings
 	// strayed are the rules of keys whose configuration is gone.
-	strayed Rules
-	days    calendar // in the zone of the settings
-	plans   *plans
+	strayed  Rules
+	days     calendar // in the zone of the settings
+	plans    *plans
+	prefixes []string // of new keys, of all configurations
 }
 
 // NewService returns the service of a ring under s.
 func NewService(r *Ring, s *Settings) *Service {
 	strayed := s.Rules
 	strayed.Session = false
-	return &Service{ring: r, set: s, strayed: strayed, days: calendar{zone: s.Zone}, plans: newPlans(s)}
+	prefixes := []string{s.Rules.Prefix}
+	for i := range s.Configs {
+		if p := s.Configs[i].Prefix; !slices.Contains(prefixes, p) {
+			prefixes = append(prefixes, p)
+		}
+	}
+	return &Service{ring: r, set: s, strayed: strayed, days: calendar{zone: s.Zone}, plans: newPlans(s), prefixes: prefixes}
 }
 
 // Info is all that is known of one key at one moment.
@@ -277,7 +285,7 @@ func (s *Service) info(e store.Entry) Info {
 	var rate ratelimit.State
 	if l := s.ring.lives.get(e.Key.ID); l != nil && l.rec.Load() != nil {
 		i.LastRequest = max(i.LastRequest, l.lastRequest.Load())
-		i.RequestCount = l.count(e.Key, now.tick)
+		i.RequestCount = l.count(e.Key, s.ring.clock)
 		i.Credits = l.balance(e.Credits, now.wall)
 	} else if len(e.Counters.Rate) > 0 && rate.UnmarshalBinary(e.Counters.Rate) == nil {
 		i.RequestCount = countOf(&rate, e.Key, now.tick)
@@ -285,10 +293,10 @@ func (s *Service) info(e store.Entry) Info {
 	return i
 }
 
-func (l *live) count(k *key.Key, tick int64) int64 {
+func (l *live) count(k *key.Key, clock func() instant) int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return countOf(&l.rate, k, tick)
+	return countOf(&l.rate, k, clock().tick)
 }
 
 func countOf(s *ratelimit.State, k *key.Key, tick int64) int64 {
@@ -314,7 +322,7 @@ func (s *Service) Now() int64 { return s.ring.clock().wall }
 
 // Health asks the store now.
 func (s *Service) Health(ctx context.Context) (store.Status, error) {
-	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
+	ctx, cancel := context.WithTimeout(ctx, s.ring.lookupTimeout)
 	defer cancel()
 	st, err := s.ring.open(ctx)
 	if err != nil {

@@ -30,8 +30,8 @@
 // then moves back with it, with all its counts, as if no time had passed. So a
 // leap ahead and back lets at most one more maximum through (the time leapt over
 // looks like time that passed) and locks a key for at most Window plus that
-// tolerance. Less than the tolerance is not corrected, for times read before a lock
-// was taken arrive out of order, and each correction would make time run faster.
+// tolerance. Less than the tolerance is not corrected: clocks are often set by a
+// little, and each correction would make time run faster.
 //
 // # Changes of policy
 //
@@ -128,7 +128,7 @@ const (
 	// Times beyond this are cut, so that sums of times and windows stay in range.
 	maxTime = 1 << 60
 
-	// How far out of order the times of concurrent requests may come at least.
+	// How far a clock may be set back, at least, without a correction.
 	disorder = 1000
 )
 

@@ -60,7 +60,9 @@ func (s *server) errorBody(c *api.Call, e *api.Error) any {
 	if e.Status != http.StatusServiceUnavailable {
 		return body
 	}
-	body.Message = e.Cause.Error()
+	if e.Cause != nil {
+		body.Message = e.Cause.Error()
+	}
 	if c.Route.Unavailable != nil {
 		return Unhealthy{Status: "unavailable", Version: s.version, Error: body}
 	}

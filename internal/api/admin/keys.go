@@ -135,9 +135,9 @@ func deleteExpired(c *api.Call) (Deleted, error) {
 	return Deleted{int64(n)}, err
 }
 
-// networks reads allowed networks; nil is everywhere.
+// networks reads allowed networks; none is everywhere.
 func networks(list []string) ([]netip.Prefix, error) {
-	if list == nil {
+	if len(list) == 0 {
 		return nil, nil
 	}
 	return keyring.ParseAllowedIPs(list)

@@ -46,7 +46,7 @@ func New(m api.Mount, o Options) *api.API {
 			&api.Route{Method: rt.method, Path: rt.path + "/{$}", Public: true, Endpoint: api.Undecoded(notFound)})
 	}
 	return api.New(m, api.Dialect{
-		Body: body, BodyFirst: true, Anonymous: true, NoHead: true, Error: errorOf,
+		Body: body, BodyFirst: true, Anonymous: true, NoHead: true, DecodedPaths: true, Error: errorOf,
 	}, table)
 }
 

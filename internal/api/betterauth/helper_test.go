@@ -129,7 +129,7 @@ func (a *rig) identify(_ http.ResponseWriter, r *http.Request, need string) (*ap
 	}
 	name := r.Header.Get("X-Person")
 	if name == "" {
-		return nil, &api.Refusal{Decision: keyring.Decision{Outcome: keyring.Missing}, Challenge: "Bearer"}
+		return nil, &api.Refusal{Decision: keyring.Decision{Outcome: keyring.Missing}, Challenges: []string{"Bearer"}}
 	}
 	may := key.Permissions{"api": {"read", "write"}}
 	return &api.Caller{
@@ -145,7 +145,7 @@ func (a *rig) identifyKey(r *http.Request, raw, need string) (*api.Caller, error
 	}
 	d, err := a.keys.Verify(r.Context(), raw, q)
 	if err != nil || d.Outcome != keyring.Allowed {
-		return nil, &api.Refusal{Decision: d, Challenge: `Bearer error="invalid_token"`}
+		return nil, &api.Refusal{Decision: d, Challenges: []string{`Bearer error="invalid_token"`}}
 	}
 	return &api.Caller{
 		UserID: d.Key().UserID, Permissions: d.Key().Permissions, Decision: &d, Session: d.Session(), Bounds: a.keys.BoundsOf(&d),
