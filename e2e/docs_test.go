@@ -5,6 +5,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -31,7 +32,7 @@ var unmerged = regexp.MustCompile("(?m)^(<{7} |={7}$|>{7} )")
 func documents(t *testing.T) map[string][]block {
 	t.Helper()
 	blocks := map[string][]block{}
-	for _, file := range append(sources(t, "docs/*.md"), "README.md") {
+	for _, file := range slices.Concat(sources(t, "docs/*.md"), sources(t, "docs/*/*.md"), []string{"README.md"}) {
 		text, err := os.ReadFile(source(t, file))
 		if err != nil {
 			t.Fatal(err)
