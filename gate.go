@@ -118,7 +118,9 @@ func (g *Gate) Provision(ctx caddy.Context) error {
 	if err := g.sources.checkServer(serverOf(ctx)); err != nil {
 		return err
 	}
-	g.app, g.keys = app, app.register(ctx, handler{kind: gateHandler, sources: g.sources, secret: g.Secret, configs: g.Configs, identity: g.identity})
+	g.app, g.keys = app, app.register(ctx, handler{
+		kind: gateHandler, sources: g.sources, secret: g.Secret, configs: g.Configs, identity: g.identity,
+	})
 	g.session = g.Session == nil || *g.Session
 	g.ownBody = inSubrouteWithErrors(ctx)
 	return nil
@@ -219,7 +221,7 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	err := g.decide(r, s, &c, &d)
 	switch {
 	case errors.Is(err, errCost):
-		g.app.identity.strip(r)
+		g.app.identity.stripAll(r)
 		return g.fail(w, r, s, err)
 	case d.Outcome == keyring.Missing && g.Optional:
 		return next.ServeHTTP(w, r)
@@ -228,7 +230,7 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	if d.Outcome != keyring.Allowed {
 		// An error route must see neither what an earlier gate has set, nor what another
 		// one or its apikey_clean would have removed.
-		g.app.identity.strip(r)
+		g.app.identity.stripAll(r)
 		return g.refuse(w, r, s, &d, err)
 	}
 	s.admit(repl, &d, g.session && d.Session(), g.sources.ambient())
