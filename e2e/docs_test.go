@@ -203,7 +203,7 @@ var varying = []struct {
 	{regexp.MustCompile(`(\bschema"?:? ?)\d+`), "${1}N"},
 	{regexp.MustCompile(`\bt=\d+`), "t=N"},
 	{regexp.MustCompile(`/\S+/apikey\.db\b`), "DATABASE"},
-	{regexp.MustCompile(`("pid":|\bprocess )\d+`), "${1}N"},
+	{regexp.MustCompile(`(?i)("pid":|\bprocess:? +)\d+`), "${1}N"},
 	{regexp.MustCompile(`\bjust now\b|\b\d+[smh] ago\b`), "AGO"},
 	{regexp.MustCompile(`(?m)^(Date|Server|Content-Length|Connection): .*\n`), ""},
 	{regexp.MustCompile(`127\.0\.0\.1:\d+|localhost:(8080|2019)`), "ADDRESS"},

@@ -101,7 +101,7 @@ func (o *output) finishFlags(cmd *cobra.Command) error {
 		o.format = asTable
 	}
 	o.wide = o.format == asWide
-	if formats := formatsOf(cmd); formats != nil && !slices.Contains(formats, o.format) {
+	if formats := formatsOf(cmd); len(formats) > 0 && !slices.Contains(formats, o.format) {
 		return WrongUsage("--format: %s is not available here: must be %s", o.format, near.List(formats))
 	}
 	return nil

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -83,8 +85,11 @@ func describe(err error) string {
 	case errors.As(err, &refused):
 		return describeRefusal(refused)
 	case errors.As(err, &network):
-		if strings.Contains(network.Err.Error(), "malformed HTTP") {
+		switch {
+		case strings.Contains(network.Err.Error(), "malformed HTTP"):
 			return "what answers at this address does not speak HTTP, so it is not Caddy's admin endpoint.\n" + otherAddress
+		case errors.Is(network.Err, io.EOF) || errors.Is(network.Err, syscall.ECONNRESET) || errors.Is(network.Err, syscall.EPIPE):
+			return "the connection was closed without an answer: Caddy is stopping, or this is not its admin endpoint, but a server that speaks HTTPS, for example.\n" + otherAddress
 		}
 		return fmt.Sprintf("Caddy's admin endpoint does not answer: %v.\n"+
 			"Is Caddy running, without \"admin off\", and with its admin endpoint at this address?\n"+otherAddress, network.Err)
