@@ -69,8 +69,7 @@ func (c *Clean) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp
 	if s, ok := vars[stateVar].(*requestState); ok {
 		names = names.without(s.cleaned)
 	}
-	names.strip(r)
-	filterTrailer(r, names.stripTrailer)
+	names.stripAll(r)
 	return next.ServeHTTP(w, r)
 }
 

@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/caddy-apikey/caddy-apikey/internal/api"
+	"github.com/caddy-apikey/caddy-apikey/internal/near"
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 )
@@ -126,7 +127,9 @@ func (g *Gate) Provision(ctx caddy.Context) error {
 	if err := g.sources.checkServer(serverOf(ctx)); err != nil {
 		return err
 	}
-	g.app, g.keys = app, app.register(ctx, handler{kind: gateHandler, sources: g.sources, secret: g.Secret, configs: g.Configs, identity: g.identity})
+	g.app, g.keys = app, app.register(ctx, handler{
+		kind: gateHandler, sources: g.sources, secret: g.Secret, configs: g.Configs, identity: g.identity,
+	})
 	g.session = g.Session == nil || *g.Session
 	g.ownBody = inSubrouteWithErrors(ctx)
 	server := serverOf(ctx)
@@ -232,7 +235,7 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	err := g.decide(r, s, &c, &d)
 	switch {
 	case errors.Is(err, errCost):
-		g.app.identity.strip(r)
+		g.app.identity.stripAll(r)
 		return g.fail(w, r, s, &d, err)
 	case d.Outcome == keyring.Missing && g.Optional:
 		return next.ServeHTTP(w, r)
@@ -241,7 +244,7 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	if d.Outcome != keyring.Allowed {
 		// An error route must see neither what an earlier gate has set, nor what another
 		// one or its apikey_clean would have removed.
-		g.app.identity.strip(r)
+		g.app.identity.stripAll(r)
 		return g.refuse(w, r, s, &d, err)
 	}
 	s.admit(repl, &d, g.session && d.Session(), g.sources.ambient())
@@ -374,8 +377,8 @@ func (g *Gate) check() error {
 	if err := checkSecret(g.Secret); err != nil {
 		return err
 	}
-	if !slices.Contains([]string{"", rateDraft, rateDraft11, rateLegacy, rateBoth, rateOff}, g.RateHeaders) {
-		return fmt.Errorf("rate_headers: must be %s, %s, %s, %s or %s", rateDraft, rateDraft11, rateLegacy, rateBoth, rateOff)
+	if names := []string{rateDraft, rateDraft11, rateLegacy, rateBoth, rateOff}; g.RateHeaders != "" && !slices.Contains(names, g.RateHeaders) {
+		return fmt.Errorf("rate_headers: %s", near.OneOf(g.RateHeaders, names...))
 	}
 	for _, status := range g.RefundOn {
 		if status < 200 || status > 599 {

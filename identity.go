@@ -132,6 +132,15 @@ func (id identity) strip(r *http.Request) {
 	id.stripConnection(r)
 }
 
+// stripAll is strip, and removes trailers of the same names.
+func (id identity) stripAll(r *http.Request) {
+	if len(id) == 0 {
+		return
+	}
+	id.strip(r)
+	filterTrailer(r, id.stripTrailer)
+}
+
 // stripConnection keeps a client from having our header dropped by naming it in
 // Connection.
 func (id identity) stripConnection(r *http.Request) {
