@@ -15,6 +15,7 @@ import (
 	"github.com/caddy-apikey/caddy-apikey/internal/api"
 	"github.com/caddy-apikey/caddy-apikey/internal/api/betterauth"
 	"github.com/caddy-apikey/caddy-apikey/internal/api/rest"
+	"github.com/caddy-apikey/caddy-apikey/internal/near"
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 )
@@ -211,7 +212,7 @@ func (s *SelfService) check() error {
 // checkDialect validates the options that Provision needs to create the dialect.
 func (s *SelfService) checkDialect() error {
 	if _, ok := dialects[s.dialectName()]; !ok {
-		return fmt.Errorf("dialect: must be one of %s", strings.Join(dialectNames(), ", "))
+		return fmt.Errorf("dialect: %s", near.OneOf(s.Dialect, dialectNames()...))
 	}
 	if s.Base != "" && !isBase(s.Base) {
 		return errors.New("base: must be a path such as /v1/auth, without a trailing slash")

@@ -182,6 +182,9 @@ func (a *App) provisionStore(ctx caddy.Context) (store.Opener, error) {
 	if a.StoreRaw == nil {
 		a.StoreRaw = json.RawMessage(`{"store":"sqlite"}`)
 	}
+	if err := checkInlineModule("apikey.stores", "store", a.StoreRaw); err != nil {
+		return nil, err
+	}
 	mod, err := ctx.LoadModule(a, "StoreRaw")
 	if err != nil {
 		return nil, fmt.Errorf("loading the store module: %w", err)

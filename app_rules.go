@@ -8,6 +8,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/caddy-apikey/caddy-apikey/internal/near"
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 	"github.com/caddy-apikey/caddy-apikey/ratelimit"
@@ -203,7 +204,7 @@ func (l *RateLimit) algorithm() (ratelimit.Algorithm, error) {
 	}
 	algorithm, err := ratelimit.ParseAlgorithm(l.Algorithm)
 	if err != nil {
-		return 0, fmt.Errorf("rate_limit: the algorithm %w", err)
+		return 0, fmt.Errorf("rate_limit: the algorithm %s", near.OneOf(l.Algorithm, ratelimit.Algorithms()...))
 	}
 	return algorithm, nil
 }
@@ -272,6 +273,9 @@ func (e *Expiration) provision(x *keyring.Expiration) {
 
 func (r *KeyRules) loadGuests(ctx caddy.Context, rules *keyring.Rules) error {
 	if r.GeneratorRaw != nil {
+		if err := checkInlineModule("apikey.generators", "generator", r.GeneratorRaw); err != nil {
+			return err
+		}
 		mod, err := ctx.LoadModule(r, "GeneratorRaw")
 		if err != nil {
 			return fmt.Errorf("loading the generator module: %w", err)
@@ -284,6 +288,11 @@ func (r *KeyRules) loadGuests(ctx caddy.Context, rules *keyring.Rules) error {
 	}
 	if r.ValidatorsRaw == nil {
 		return nil
+	}
+	for _, raw := range r.ValidatorsRaw {
+		if err := checkInlineModule("apikey.validators", "validator", raw); err != nil {
+			return err
+		}
 	}
 	mods, err := ctx.LoadModule(r, "ValidatorsRaw")
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/caddy-apikey/caddy-apikey/internal/near"
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 )
@@ -138,9 +139,20 @@ func hasTier(tiers []Tier, name string) bool {
 	return slices.ContainsFunc(tiers, func(t Tier) bool { return t.Name == name })
 }
 
+func tierNames(tiers []Tier) (names []string) {
+	for _, t := range tiers {
+		names = append(names, t.Name)
+	}
+	return names
+}
+
 func (p *Plans) checkDefaultTier() error {
 	if p.DefaultTier != "" && !hasTier(p.Tiers, p.DefaultTier) {
-		return fmt.Errorf("default_tier: there is no tier %q", p.DefaultTier)
+		text := fmt.Sprintf("default_tier: there is no tier %q", p.DefaultTier)
+		if meant := near.Word(p.DefaultTier, tierNames(p.Tiers)...); meant != "" {
+			text += fmt.Sprintf(". Did you mean %q?", meant)
+		}
+		return errors.New(text)
 	}
 	return nil
 }

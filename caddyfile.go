@@ -1,6 +1,7 @@
 package apikey
 
 import (
+	"cmp"
 	"encoding/json"
 	"strconv"
 
@@ -42,8 +43,8 @@ func parseGate(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := new(Gate)
-	if err := g.UnmarshalCaddyfile(h.Dispenser); err != nil {
+	g, start := new(Gate), *h.Dispenser
+	if err := cmp.Or(g.UnmarshalCaddyfile(h.Dispenser), checkConfigNames(h, start)); err != nil {
 		return nil, err
 	}
 	routes := h.NewRoute(matcher, g)
@@ -54,8 +55,8 @@ func parseGate(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 }
 
 func parseSelfService(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
-	s := new(SelfService)
-	return s, s.UnmarshalCaddyfile(h.Dispenser)
+	s, start := new(SelfService), *h.Dispenser
+	return s, cmp.Or(s.UnmarshalCaddyfile(h.Dispenser), checkConfigNames(h, start))
 }
 
 // located adds the position of d to an error, if there is one.
@@ -88,31 +89,28 @@ func appendArgs(d *caddyfile.Dispenser, dst *[]string) error {
 	return nil
 }
 
-// unmarshalSource reads the options of the app and its handlers that say where a key may
-// be, and reports whether d is at one of them.
-func unmarshalSource(d *caddyfile.Dispenser, headers, authorization *[]string) (bool, error) {
+// unmarshalSource reads the options headers, authorization and bearer, which say where a
+// key may be.
+func unmarshalSource(d *caddyfile.Dispenser, headers, authorization *[]string) error {
 	switch d.Val() {
 	case "headers":
-		return true, readList(d, headers)
+		return readList(d, headers)
 	case "authorization":
-		return true, readList(d, authorization)
-	case "bearer": // short for authorization Bearer, or off
-		var bearer *bool
-		if err := readOnOff(d, &bearer); err != nil {
-			return true, err
-		}
-		if !*bearer && *authorization != nil {
-			return true, d.Err("bearer: off cannot be combined with other values of authorization")
-		}
-		if *authorization == nil {
-			*authorization = []string{}
-		}
-		if *bearer {
-			*authorization = append(*authorization, bearerScheme)
-		}
-		return true, nil
+		return readList(d, authorization)
 	}
-	return false, nil
+	var bearer *bool // short for authorization Bearer, or off
+	if err := readOnOff(d, &bearer); err != nil {
+		return err
+	}
+	switch {
+	case *bearer:
+		*authorization = append(*authorization, bearerScheme)
+	case *authorization != nil:
+		return d.Err("bearer: off cannot be combined with other values of authorization")
+	default:
+		*authorization = []string{}
+	}
+	return nil
 }
 
 // readList reads one or more arguments, or "off" for an empty list. The option may be
@@ -267,6 +265,9 @@ func readModule(d *caddyfile.Dispenser, namespace, inlineKey string, dst *json.R
 		return d.ArgErr()
 	}
 	name := d.Val()
+	if err := checkModule(namespace, inlineKey, name); err != nil {
+		return d.WrapErr(err)
+	}
 	module, err := caddyfile.UnmarshalModule(d, namespace+"."+name)
 	if err != nil {
 		return err

@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/caddy-apikey/caddy-apikey/internal/api"
+	"github.com/caddy-apikey/caddy-apikey/internal/near"
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 )
@@ -363,7 +364,7 @@ func (g *Gate) check() error {
 		return err
 	}
 	if !slices.Contains([]string{"", rateDraft, rateLegacy, rateBoth, rateOff}, g.RateHeaders) {
-		return fmt.Errorf("rate_headers: must be %s, %s, %s or %s", rateDraft, rateLegacy, rateBoth, rateOff)
+		return fmt.Errorf("rate_headers: %s", near.OneOf(g.RateHeaders, rateDraft, rateLegacy, rateBoth, rateOff))
 	}
 	for _, status := range g.RefundOn {
 		if status < 200 || status > 599 {

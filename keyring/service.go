@@ -46,6 +46,7 @@ type Info struct {
 	RequestCount int64       // in the current window
 	LastRequest  int64       // 0: never
 	Tier         *string     // the owner's; nil: none
+	State        State
 	// Start is what is shown of the raw key, or nil.
 	Start *string
 }
@@ -290,7 +291,31 @@ func (s *Service) info(e store.Entry) Info {
 	} else if len(e.Counters.Rate) > 0 && rate.UnmarshalBinary(e.Counters.Rate) == nil {
 		i.RequestCount = countOf(&rate, e.Key, now.tick)
 	}
+	i.State = stateOf(&i, now.wall)
 	return i
+}
+
+// State is what becomes of a key without any request.
+type State string
+
+const (
+	StateActive    State = "active"
+	StateDisabled  State = "disabled"  // the key or its owner
+	StateExpired   State = "expired"   // its time is over
+	StateExhausted State = "exhausted" // no credits are left, and no refill is due
+)
+
+// stateOf returns the state of a key, checked in the order of a gate.
+func stateOf(i *Info, now int64) State {
+	switch {
+	case !i.Key.Enabled || !i.Owner.Enabled:
+		return StateDisabled
+	case i.Key.Expired(now):
+		return StateExpired
+	case i.Credits.Limited && i.Credits.Remaining < 1:
+		return StateExhausted
+	}
+	return StateActive
 }
 
 func (l *live) count(k *key.Key, clock func() instant) int64 {
