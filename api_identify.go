@@ -78,9 +78,7 @@ func (s *SelfService) identifyKey(w http.ResponseWriter, r *http.Request, repl *
 		ask.Look, d = false, keyring.Decision{}
 		err = s.judge(r, state, c.raw, ask, &d)
 	}
-	if len(d.Limits) > 0 || !ask.Free {
-		writeRateHeaders(w.Header(), rateDraft, d.Limits, state.admitted)
-	}
+	writeRateHeaders(w.Header(), rateDraft, d.Limits, state.admitted)
 	if d.Outcome != keyring.Allowed {
 		cancel(d.Outcome)
 		return nil, s.refused(r, d, err)
@@ -123,7 +121,9 @@ func (s *SelfService) judge(r *http.Request, state *requestState, raw string, as
 // spend takes a free call from the budget of a key or a person.
 func (s *SelfService) spend(w http.ResponseWriter, r *http.Request, before *keyring.Decision, person string, cancel func(keyring.Outcome)) error {
 	d := s.keys.Spend(before, person)
-	writeRateHeaders(w.Header(), rateDraft, d.Limits, true)
+	if h := w.Header(); d.Outcome != keyring.Allowed || h["Ratelimit"] == nil { // a gate in front has said what it took
+		writeRateHeaders(h, rateDraft, d.Limits, true)
+	}
 	if d.Outcome == keyring.Allowed {
 		return nil
 	}

@@ -478,7 +478,7 @@ func TestRest_configGone(t *testing.T) {
 
 // TestRest_openAPI reads the document, which needs no key: it holds every route.
 func TestRest_openAPI(t *testing.T) {
-	a := newAPI(t)
+	a := newAPI(t, extended)
 	a.refused = &api.Refusal{Decision: keyring.Decision{Outcome: keyring.Missing}}
 	r := a.send("GET", "/v1/auth/api-keys/openapi.json", "")
 	var doc struct {
@@ -547,7 +547,7 @@ func TestRest_contentType(t *testing.T) {
 // TestRest_status500 has the store fail, in both ways, under every call. The
 // reason is reported, and not told.
 func TestRest_status500(t *testing.T) {
-	a := newAPI(t)
+	a := newAPI(t, extended)
 	id := a.create("").ID
 	for _, row := range []struct {
 		fail   error
@@ -564,7 +564,7 @@ func TestRest_status500(t *testing.T) {
 				continue
 			}
 			a.reported, a.withdrawn = nil, 0
-			r := a.send(rt.Method, "/v1/auth"+strings.ReplaceAll(rt.Path, "{id}", id), "")
+			r := a.send(rt.Method, "/v1/auth"+strings.ReplaceAll(rt.Path, "{id}", id), "{}")
 			r.refused(t, row.status, row.code, "")
 			if strings.Contains(r.body, "canary") {
 				t.Errorf("%s %s tells the reason: %s", rt.Method, rt.Path, r.body)
