@@ -210,7 +210,8 @@ func TestA1_rest(t *testing.T) {
 	owners := map[string]string{}
 	for _, owner := range []string{"alice", "bob", "mallory", "newcomer", "victim", "blocked"} {
 		if owner != "newcomer" {
-			owners[owner] = s.create(map[string]any{"userId": owner}).ID
+			// Its limit is as tight as those of its owner's other keys, which may rotate it.
+			owners[owner] = s.create(map[string]any{"userId": owner, "rateLimitMax": 1, "rateLimitTimeWindow": 3_600_000}).ID
 		}
 	}
 	for _, rt := range rest.Routes(true) {
