@@ -34,14 +34,28 @@ type Caller struct {
 	// after all, and has statistics count it as refused for the given reason. It may
 	// be called once.
 	Withdraw func(keyring.Outcome)
+	// Spend takes a free call from the caller's budget of them. Its error is a *Refusal
+	// where none is left. Nil: there is no budget.
+	Spend func() error
+}
+
+// Ask is what a call asks of its caller.
+type Ask struct {
+	// Needs is the action on the resource "api" that the caller must have, empty for
+	// none.
+	Needs string
+	// Free charges nothing, and does not refuse for want of what would be charged.
+	Free bool
+	// Look decides without charging anything: the call will be asked for again. Only a
+	// refusal is final.
+	Look bool
 }
 
 // Identify finds the caller of a request. Its error is a *Refusal for a caller who
-// may not make the call, also for want of the action that it needs on the resource
-// "api" (empty is none); one with the outcome Missing says that the request carries
-// no identity at all. A key is verified and charged once, however often this is
-// called for a request. Rate headers are set on w.
-type Identify func(w http.ResponseWriter, r *http.Request, need string) (*Caller, error)
+// may not make the call, also for want of the action that it needs; one with the
+// outcome Missing says that the request carries no identity at all. Rate headers are
+// set on w.
+type Identify func(w http.ResponseWriter, r *http.Request, ask Ask) (*Caller, error)
 
 // May reports whether the caller has an action on the resource "api", or all of
 // them as admin.
