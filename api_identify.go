@@ -96,7 +96,7 @@ func (s *SelfService) identifyKey(w http.ResponseWriter, r *http.Request, repl *
 	k, bounds := d.Key(), s.keys.BoundsOf(&d)
 	bounds.Permissions = api.Grantable(bounds.Permissions)
 	return &api.Caller{
-		UserID: k.UserID, Permissions: k.Permissions, Decision: &state.decision, Session: state.session, Bounds: bounds, Withdraw: cancel,
+		UserID: k.UserID, ClientIP: state.clientIP(), Permissions: k.Permissions, Decision: &state.decision, Session: state.session, Bounds: bounds, Withdraw: cancel,
 	}, nil
 }
 
@@ -140,7 +140,7 @@ func (s *SelfService) identifyPerson(r *http.Request, repl *caddy.Replacer, need
 		return nil, s.refuse(r, keyring.TooEarly)
 	}
 	c := &api.Caller{
-		UserID: userID, Permissions: s.grant, Bounds: &keyring.Bounds{Permissions: s.grant}, Withdraw: func(keyring.Outcome) {},
+		UserID: userID, ClientIP: stateOf(r, repl).clientIP(), Permissions: s.grant, Bounds: &keyring.Bounds{Permissions: s.grant}, Withdraw: func(keyring.Outcome) {},
 	}
 	value := func(placeholder string) string { return s.trusted(r, repl, placeholder) }
 	if err := s.actFor(r.Context(), c, value); err != nil {
