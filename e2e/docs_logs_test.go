@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -58,15 +59,16 @@ func newExample(t *testing.T, text []byte, admin string) *example {
 	if len(e.places) == 0 {
 		return nil
 	}
+	dead := freeAddr(t)
 	for _, name := range slices.Sorted(maps.Keys(servers)) {
 		s := servers[name].(map[string]any)
 		addr := freeAddr(t)
 		e.servers = append(e.servers, addr)
 		s["listen"], s["automatic_https"], s["protocols"] = []string{addr}, map[string]any{"disable": true}, []string{"h1"}
 		delete(s, "tls_connection_policies")
-		e.prints = e.prints || s["logs"] != nil
+		// An error that an error route takes is logged at the level DEBUG.
+		e.prints = e.redirect(s, dead) && s["errors"] == nil || s["logs"] != nil || e.prints
 	}
-	e.redirect(servers, freeAddr(t))
 	configs, _ := app["configs"].([]any)
 	for _, c := range configs {
 		e.ids = append(e.ids, c.(map[string]any)["id"].(string))
@@ -99,24 +101,26 @@ func (e *example) unmask() {
 	e.eachLog(func(log map[string]any) { log["encoder"] = map[string]any{"format": "json"} })
 }
 
-// redirect sends everything that is proxied to an address, without health checks.
-func (e *example) redirect(v any, to string) {
+// redirect sends everything that is proxied to an address, without health checks, and
+// reports whether anything is.
+func (e *example) redirect(v any, to string) (proxied bool) {
 	switch v := v.(type) {
 	case []any:
 		for _, item := range v {
-			e.redirect(item, to)
+			proxied = e.redirect(item, to) || proxied
 		}
 	case map[string]any:
 		if v["handler"] == "reverse_proxy" {
-			e.prints = true
+			proxied = true
 			v["upstreams"] = []any{map[string]any{"dial": to}}
 			delete(v, "health_checks")
 			delete(v, "dynamic_upstreams")
 		}
 		for _, item := range v {
-			e.redirect(item, to)
+			proxied = e.redirect(item, to) || proxied
 		}
 	}
+	return proxied
 }
 
 // find notes the places that handlers read, and what routes match.
@@ -449,7 +453,10 @@ func TestQ43_KeysWithoutChecksum(t *testing.T) {
 			"the last segment":               func(r *http.Request, raw string) { r.URL.Path = "/path/" + raw },
 			"a segment behind a prefix":      func(r *http.Request, raw string) { r.URL.Path = "/deep/" + raw + "/items" },
 			"a segment with something wrong": func(r *http.Request, raw string) { r.URL.Path = "/path/" + raw[:30] + "!" + raw[30:] },
-			"a cookie":                       func(r *http.Request, raw string) { r.URL.Path = "/cookie/"; r.Header.Set("Cookie", "a=1; my_key="+raw+"; b=2") },
+			"a cookie": func(r *http.Request, raw string) {
+				r.URL.Path = "/cookie/"
+				r.Header.Set("Cookie", "a=1; my_key="+raw+"; b=2")
+			},
 			"a cookie, spelled otherwise":    func(r *http.Request, raw string) { r.URL.Path = "/cookie/"; r.Header.Set("Cookie", "My-Key="+raw) },
 			"a header":                       func(r *http.Request, raw string) { r.URL.Path = "/header/"; r.Header.Set("X-Other-Key", raw) },
 			"another header":                 func(r *http.Request, raw string) { r.Header.Set("X-Acme-Key", raw) },
@@ -462,7 +469,9 @@ func TestQ43_KeysWithoutChecksum(t *testing.T) {
 			"a parameter":                    func(r *http.Request, raw string) { r.URL.RawQuery = "a=1&access_key=" + raw + "&b=2" },
 			"a parameter, encoded":           func(r *http.Request, raw string) { r.URL.RawQuery = "access%5Fkey=" + raw },
 			"a parameter, spelled otherwise": func(r *http.Request, raw string) { r.URL.RawQuery = "Access-Key=" + raw },
-			"the Referer":                    func(r *http.Request, raw string) { r.Header.Set("Referer", "https://example.com/path/"+raw+"?access_key="+raw) },
+			"the Referer": func(r *http.Request, raw string) {
+				r.Header.Set("Referer", "https://example.com/path/"+raw+"?access_key="+raw)
+			},
 		} {
 			k := s.create(nil)
 			if key.ChecksumFits(k.Raw) {
@@ -583,3 +592,52 @@ func TestQ44_LogNamesTheMode(t *testing.T) {
 	}
 }
 
+// included finds the names of loggers in the documentation.
+var included = regexp.MustCompile("(?m)(?:`|^\t+)(?:include|exclude) +([a-z_.]+(?: +[a-z_.]+)*)(?:`|$)")
+
+// TestQ46_LogsExist checks that a log which the documentation tells to make gets
+// something: Caddy accepts any name, and then writes nothing.
+func TestQ46_LogsExist(t *testing.T) {
+	full(t)
+	s := newServer(t)
+	file := filepath.Join(s.Dir, "own.log")
+	var named []string
+	for _, page := range append(sources(t, "docs/*.md"), "README.md", "example.Caddyfile") {
+		text, err := os.ReadFile(source(t, page))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range included.FindAllStringSubmatch(string(text), -1) {
+			named = append(named, strings.Fields(m[1])...)
+		}
+	}
+	if len(named) == 0 {
+		t.Fatal("the documentation names no logger")
+	}
+	slices.Sort(named)
+	named = slices.Compact(named)
+	var logs strings.Builder
+	for i, name := range named {
+		fmt.Fprintf(&logs, "\tlog l%d {\n\t\tlevel DEBUG\n\t\toutput file %s.%s\n\t\tinclude %s\n\t}\n", i, file, name, name)
+	}
+	s = startGate(t, "{\n"+logs.String()+"\tapikey {\n\t\tstore sqlite "+file+".db\n\t}\n}\n{$SITE} {\n\tlog\n\tapikey_api\n\tapikey\n\treverse_proxy "+freeAddr(t)+"\n}\n")
+	k := s.create(map[string]any{"permissions": []string{"*:*"}})
+	for _, raw := range []string{k.Raw, "nothing"} {
+		for _, path := range []string{"/", "/v1/auth/keys"} {
+			req, err := http.NewRequest(http.MethodGet, s.URL+path, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Header.Set("X-API-Key", raw)
+			if _, err := lifeRetry(lifeClient, req); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, name := range named {
+		eventually(t, "the log that includes "+name+" has something", func() bool {
+			info, err := os.Stat(file + "." + name)
+			return err == nil && info.Size() > 0
+		})
+	}
+}
