@@ -15,6 +15,7 @@ import (
 	"github.com/caddy-apikey/caddy-apikey/internal/api"
 	"github.com/caddy-apikey/caddy-apikey/internal/api/betterauth"
 	"github.com/caddy-apikey/caddy-apikey/internal/api/rest"
+	"github.com/caddy-apikey/caddy-apikey/internal/near"
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 )
@@ -110,7 +111,9 @@ func (s *SelfService) Provision(ctx caddy.Context) error {
 	if err := s.sources.checkServer(serverOf(ctx)); err != nil {
 		return err
 	}
-	s.app, s.keys = app, app.register(ctx, handler{kind: apiHandler, sources: s.sources, secret: s.Secret, configs: s.Configs})
+	s.app, s.keys = app, app.register(ctx, handler{
+		kind: apiHandler, sources: s.sources, secret: s.Secret, configs: s.Configs, organizations: s.Organization.configs(),
+	})
 	s.grant = api.Grantable(granted)
 	s.origins = api.NewOrigins(s.TrustedOrigins, s.credentialHeaders())
 	d := dialects[s.dialectName()]
@@ -209,7 +212,7 @@ func (s *SelfService) check() error {
 // checkDialect validates the options that Provision needs to create the dialect.
 func (s *SelfService) checkDialect() error {
 	if _, ok := dialects[s.dialectName()]; !ok {
-		return fmt.Errorf("dialect: must be one of %s", strings.Join(dialectNames(), ", "))
+		return fmt.Errorf("dialect: %s", near.OneOf(s.Dialect, dialectNames()...))
 	}
 	if s.Base != "" && !isBase(s.Base) {
 		return errors.New("base: must be a path such as /v1/auth, without a trailing slash")

@@ -109,7 +109,8 @@ func isEarlyChange(r *http.Request) bool {
 // hasSession reports whether a key represents its owner. Where a gate has admitted
 // it, the gate decides that. A key of an organization represents no user.
 func (s *SelfService) hasSession(state *requestState, d *keyring.Decision) bool {
-	return d.Session() && (state.session || !state.admitted) && !s.Organization.has(d.Key().ConfigID)
+	_, organization := key.OrganizationOf(d.Key().UserID)
+	return d.Session() && (state.session || !state.admitted) && !organization
 }
 
 // identifyPerson finds the person. Nothing is counted for people.
@@ -118,7 +119,7 @@ func (s *SelfService) identifyPerson(r *http.Request, repl *caddy.Replacer, need
 	if userID == "" {
 		return nil, s.refuse(r, keyring.Missing)
 	}
-	if keyring.CheckUserID(userID) != nil {
+	if _, organization := key.OrganizationOf(userID); organization || keyring.CheckUserID(userID) != nil {
 		s.alarms.Warn("the value of the option user is not a valid owner", zap.String("user", s.User))
 		return nil, s.refuse(r, keyring.Missing)
 	}
@@ -168,7 +169,7 @@ func checkIdentityPlaceholder(s string) error {
 		return errors.New("must be a placeholder such as {http.auth.user.id}")
 	}
 	name := s[1 : len(s)-1]
-	if strings.HasPrefix(name, "http.request.") && !strings.HasPrefix(name, certificatePrefix) || strings.HasPrefix(name, "http.regexp.") {
+	if strings.HasPrefix(name, "http.request.") && !strings.HasPrefix(name, certificatePrefix) || hasClientPlaceholder(s) {
 		return errors.New("must be a placeholder that another handler sets, such as {http.auth.user.id}, not one that holds what the client sends")
 	}
 	return nil

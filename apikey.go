@@ -61,6 +61,7 @@ type App struct {
 	ctx      caddy.Context // kept for Start, which asks it for the logs
 	logger   *zap.Logger
 	handlers []handler
+	identity identity // the identity headers of all gates
 	settings *keyring.Settings
 	opener   store.Opener
 	first    bool          // no other configuration used the store before this one
@@ -180,6 +181,9 @@ func report(err error) {
 func (a *App) provisionStore(ctx caddy.Context) (store.Opener, error) {
 	if a.StoreRaw == nil {
 		a.StoreRaw = json.RawMessage(`{"store":"sqlite"}`)
+	}
+	if err := checkInlineModule("apikey.stores", "store", a.StoreRaw); err != nil {
+		return nil, err
 	}
 	mod, err := ctx.LoadModule(a, "StoreRaw")
 	if err != nil {

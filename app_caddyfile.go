@@ -71,7 +71,7 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		case "table_prefix":
 			err = readString(d, &a.TablePrefix)
 		case "headers", "authorization", "bearer":
-			_, err = unmarshalSource(d, &a.Headers, &a.Authorization)
+			err = unmarshalSource(d, &a.Headers, &a.Authorization)
 		case "secret_prefix":
 			err = readStringPtr(d, &a.SecretPrefix)
 		case "credits":
@@ -87,7 +87,7 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			configsAt = append(configsAt, *d)
 			err = a.unmarshalConfig(d)
 		default:
-			err = a.KeyRules.unmarshalOption(d)
+			err = a.KeyRules.unmarshalOption(d, inApp)
 		}
 		if err = cmp.Or(err, located(d, a.check())); err != nil {
 			return err
@@ -145,7 +145,7 @@ func (a *App) unmarshalConfig(d *caddyfile.Dispenser) error {
 		case "session":
 			err = readOnOff(d, &c.Session)
 		default:
-			err = c.KeyRules.unmarshalOption(d)
+			err = c.KeyRules.unmarshalOption(d, inConfig)
 		}
 		if err = cmp.Or(err, located(d, c.check())); err != nil {
 			return err
@@ -155,8 +155,9 @@ func (a *App) unmarshalConfig(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-// unmarshalOption reads the options that the app and each config have.
-func (r *KeyRules) unmarshalOption(d *caddyfile.Dispenser) error {
+// unmarshalOption reads the options that the app and each config have. block is
+// the one that d is in.
+func (r *KeyRules) unmarshalOption(d *caddyfile.Dispenser, block place) error {
 	switch d.Val() {
 	case "prefix":
 		return r.unmarshalPrefix(d)
@@ -190,7 +191,7 @@ func (r *KeyRules) unmarshalOption(d *caddyfile.Dispenser) error {
 		}
 		return appendArgs(d, &r.Permissions)
 	}
-	return d.Errf("unknown option %q", d.Val())
+	return unknownOption(d, block)
 }
 
 // unmarshalPrefix reads prefix <text>|on|off.
@@ -263,7 +264,7 @@ func (r *KeyRules) unmarshalExpiration(d *caddyfile.Dispenser) error {
 		case "keep":
 			err = e.unmarshalKeep(d)
 		default:
-			err = d.Errf("expiration: unknown option %q", d.Val())
+			err = unknownOption(d, inExpiration)
 		}
 		if err = cmp.Or(err, located(d, e.check())); err != nil {
 			return err
@@ -342,7 +343,7 @@ func (p *Plans) unmarshalTier(d *caddyfile.Dispenser) error {
 		case "permissions":
 			err = appendArgs(d, &t.Permissions)
 		default:
-			err = d.Errf("tier %s: unknown option %q", t.Name, d.Val())
+			err = unknownOption(d, inTier)
 		}
 		if err = cmp.Or(err, located(d, t.check())); err != nil {
 			return err

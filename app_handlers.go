@@ -18,10 +18,13 @@ import (
 // handler is what the app must know of a gate or a self-service API to warn about
 // options that are unsafe together.
 type handler struct {
-	kind    handlerKind
-	sources sources
-	secret  string   // the option
-	configs []string // nil: all
+	kind     handlerKind
+	sources  sources
+	secret   string   // the option
+	configs  []string // nil: all
+	identity identity
+	// organizations are the configurations whose keys belong to organizations.
+	organizations []string
 	// logCredentials is the option log_credentials of the server.
 	logCredentials bool
 }
@@ -55,6 +58,9 @@ func (a *App) register(ctx caddy.Context, h handler) *keyring.Service {
 		h.logCredentials = server.Logs.ShouldLogCredentials
 	}
 	a.handlers = append(a.handlers, h)
+	a.identity = append(a.identity, h.identity.without(a.identity)...)
+	// Nothing uses the settings before all handlers are provisioned.
+	a.settings.Organizations = append(a.settings.Organizations, h.organizations...)
 	// Requests that have begun under a configuration are logged after it has been
 	// replaced. Their handlers lead to the app, so what it reads is masked until the app
 	// is unreachable.
@@ -78,6 +84,7 @@ func (a *App) openOnReload() error {
 func (a *App) warn() {
 	logs, err := redact.Uncovered(a.ctx, a.requests(), a.service.Checksums())
 	warnUncovered(a.logger, logs, err)
+	a.warnServers()
 	if weakSecrets(a.handlers) {
 		a.logger.Warn(`an apikey_api checks secrets less strictly than a gate for the same keys: a key alone can create another key with its own secret; set the option "secret" of apikey_api as in the gate`)
 	}

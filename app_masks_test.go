@@ -9,6 +9,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap/zapcore"
+
+	"github.com/caddy-apikey/caddy-apikey/keyring"
 )
 
 // Logs mask the places of a configuration from the time when its gates are provisioned
@@ -36,7 +38,7 @@ func TestQ43_MasksFollowTheConfiguration(t *testing.T) {
 	}
 	func() {
 		config := caddy.Context{Context: t.Context()}
-		app := new(App)
+		app := &App{settings: new(keyring.Settings)}
 		app.register(config, handler{sources: sources{query: "masked_late"}})
 		if !masked() {
 			t.Error("not masked once the gate is provisioned")

@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/caddy-apikey/caddy-apikey/internal/api"
+	"github.com/caddy-apikey/caddy-apikey/internal/near"
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 )
@@ -32,7 +33,8 @@ func init() {
 //
 // Placeholder | Description
 // ------------|------------
-// `{http.auth.user.id}` | The owner of the key
+// `{http.auth.user.id}` | The owner of the key, unless it is an organization
+// `{http.auth.user.organization}` | The ID of the organization that owns the key
 // `{http.auth.user.key_id}` | The ID of the key
 // `{http.auth.user.key_name}` | The name of the key
 // `{http.auth.user.tier}` | The owner's tier
@@ -54,7 +56,8 @@ type Gate struct {
 	RequireAny [][]string `json:"require_any,omitempty"`
 	// Cost is the number of credits, and of requests in rate limits, that a request
 	// takes: an integer from 0, or a placeholder that holds one. With 0 a key is
-	// verified and nothing is taken. Default: 1.
+	// verified and nothing is taken. Placeholders that hold what the client has sent,
+	// such as a header, are refused; those of map and vars are not. Default: 1.
 	Cost caddyhttp.WeakString `json:"cost,omitempty"`
 
 	// Secret is "check" to verify X-API-Secret for keys that have a secret, or
@@ -73,7 +76,8 @@ type Gate struct {
 	// the key has session off. Default: true.
 	Session *bool `json:"session,omitempty"`
 	// IdentityHeaders are set on the request. Headers of the same names that the
-	// client has sent are always removed. Default: none.
+	// client has sent are always removed from requests that meet the gate; apikey_clean
+	// removes them from others. Default: none.
 	IdentityHeaders []IdentityHeader `json:"identity_headers,omitempty"`
 	// RateHeaders selects the rate limit headers of the response: "draft",
 	// "legacy", "both" or "off". Default: "draft".
@@ -114,7 +118,9 @@ func (g *Gate) Provision(ctx caddy.Context) error {
 	if err := g.sources.checkServer(serverOf(ctx)); err != nil {
 		return err
 	}
-	g.app, g.keys = app, app.register(ctx, handler{kind: gateHandler, sources: g.sources, secret: g.Secret, configs: g.Configs})
+	g.app, g.keys = app, app.register(ctx, handler{
+		kind: gateHandler, sources: g.sources, secret: g.Secret, configs: g.Configs, identity: g.identity,
+	})
 	g.session = g.Session == nil || *g.Session
 	g.ownBody = inSubrouteWithErrors(ctx)
 	return nil
@@ -190,7 +196,10 @@ func (g *Gate) costs() (n int64, placeholder string, err error) {
 	case cost == "":
 		return 1, "", nil
 	case isPlaceholder(cost):
-		return 0, cost, nil
+		if hasClientPlaceholder(cost) {
+			err = errors.New("cost: must not be a placeholder that holds what the client sends, such as a header, a cookie, a parameter or the path; use one that another handler sets, such as {vars.cost}")
+		}
+		return 0, cost, err
 	}
 	if n, err = parseCost(cost); err != nil {
 		err = fmt.Errorf("cost: %w, or a placeholder", err)
@@ -203,6 +212,7 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	g.identity.strip(r)
 	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	s := stateOf(r, repl)
+	s.clean(g.identity)
 	c := g.extract(r, repl, s)
 	if g.Preflight && api.IsPreflight(r) {
 		return next.ServeHTTP(w, r)
@@ -211,12 +221,16 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	err := g.decide(r, s, &c, &d)
 	switch {
 	case errors.Is(err, errCost):
+		g.app.identity.stripAll(r)
 		return g.fail(w, r, s, err)
 	case d.Outcome == keyring.Missing && g.Optional:
 		return next.ServeHTTP(w, r)
 	}
 	writeRateHeaders(w.Header(), g.RateHeaders, d.Limits, s.admitted)
 	if d.Outcome != keyring.Allowed {
+		// An error route must see neither what an earlier gate has set, nor what another
+		// one or its apikey_clean would have removed.
+		g.app.identity.stripAll(r)
 		return g.refuse(w, r, s, &d, err)
 	}
 	s.admit(repl, &d, g.session && d.Session(), g.sources.ambient())
@@ -350,7 +364,7 @@ func (g *Gate) check() error {
 		return err
 	}
 	if !slices.Contains([]string{"", rateDraft, rateLegacy, rateBoth, rateOff}, g.RateHeaders) {
-		return fmt.Errorf("rate_headers: must be %s, %s, %s or %s", rateDraft, rateLegacy, rateBoth, rateOff)
+		return fmt.Errorf("rate_headers: %s", near.OneOf(g.RateHeaders, rateDraft, rateLegacy, rateBoth, rateOff))
 	}
 	for _, status := range g.RefundOn {
 		if status < 200 || status > 599 {

@@ -4,12 +4,14 @@ import (
 	"context"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
+	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 )
 
@@ -26,6 +28,7 @@ type requestState struct {
 	session  bool            // http.auth.user.* is the identity of the key
 	ambient  bool            // the key came from a source that browsers fill by themselves
 	refusal  keyring.Outcome // why a gate has refused the request; Allowed: none has
+	cleaned  identity        // the headers that gates have removed before they set their own
 }
 
 // stateVar is the request variable that holds the state.
@@ -54,6 +57,17 @@ func (s *requestState) clientIP() netip.Addr {
 	text, _ := s.vars[caddyhttp.ClientIPVarKey].(string)
 	ip, _ := netip.ParseAddr(text) // what is no address is in no network
 	return ip
+}
+
+// clean records that a gate has removed what the client sent as these headers.
+func (s *requestState) clean(id identity) {
+	if s.cleaned == nil {
+		s.cleaned = id
+		return
+	}
+	if more := id.without(s.cleaned); more != nil {
+		s.cleaned = append(slices.Clip(s.cleaned), more...)
+	}
 }
 
 // severalSecrets stands for more than one secret. It fits no key.
@@ -136,7 +150,19 @@ func (s *requestState) placeholder(name string) (any, bool) {
 
 // userFields are the placeholders below http.auth.user. A new one is a row.
 var userFields = map[string]func(*keyring.Decision) string{
-	"id":     func(d *keyring.Decision) string { return d.Key().UserID },
+	"id": func(d *keyring.Decision) string {
+		if _, ok := key.OrganizationOf(d.Key().UserID); ok {
+			return "" // no user
+		}
+		return d.Key().UserID
+	},
+	"organization": func(d *keyring.Decision) string {
+		id, ok := key.OrganizationOf(d.Key().UserID)
+		if !ok {
+			return ""
+		}
+		return id
+	},
 	"key_id": func(d *keyring.Decision) string { return d.Key().ID },
 	"key_name": func(d *keyring.Decision) string {
 		if name := d.Key().Name; name != nil {

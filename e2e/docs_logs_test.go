@@ -309,11 +309,14 @@ func (e *example) send(s *server, found *canaries, phase string) {
 func TestQ42_ExamplesLogNoKey(t *testing.T) {
 	full(t)
 	type text struct{ name, lang, body string }
-	body, err := os.ReadFile(source(t, "example.Caddyfile"))
-	if err != nil {
-		t.Fatal(err)
+	var texts []text
+	for _, file := range append(sources(t, "examples/*/Caddyfile"), "example.Caddyfile") {
+		body, err := os.ReadFile(source(t, file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		texts = append(texts, text{file, "caddyfile", string(body)})
 	}
-	texts := []text{{"example.Caddyfile", "caddyfile", string(body)}}
 	for file, blocks := range documents(t) {
 		for _, b := range blocks {
 			if b.lang == "caddyfile" || b.lang == "json" && strings.Contains(b.text, `"apps"`) {
@@ -602,7 +605,7 @@ func TestQ46_LogsExist(t *testing.T) {
 	s := newServer(t)
 	file := filepath.Join(s.Dir, "own.log")
 	var named []string
-	for _, page := range append(sources(t, "docs/*.md"), "README.md", "example.Caddyfile") {
+	for _, page := range slices.Concat(sources(t, "docs/*.md"), sources(t, "docs/*/*.md"), sources(t, "examples/*/Caddyfile"), []string{"README.md", "example.Caddyfile"}) {
 		text, err := os.ReadFile(source(t, page))
 		if err != nil {
 			t.Fatal(err)

@@ -3,7 +3,6 @@ package e2e
 import (
 	"context"
 	"crypto/tls"
-
 	"net"
 	"net/http"
 	"strings"

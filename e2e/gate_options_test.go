@@ -114,8 +114,9 @@ const optionsSite = `{
 		respond ok
 	}
 	handle /cost/* {
+		vars cost {header.X-Cost}
 		apikey {
-			cost {header.X-Cost}
+			cost {vars.cost}
 		}
 		respond ok
 	}
@@ -619,22 +620,15 @@ func TestS9_DataStaysData(t *testing.T) {
 			t.Errorf("%.30q: status %d, %d at the upstream", text, r.status, len(got))
 			continue
 		}
-		if v := got[0].Header.Values("X-Text"); len(v) != 1 || v[0] != strings.TrimSpace(withoutControls(text)) || got[0].has("leaked") || got[0].has(k.Raw) || got[0].Header.Get("Set-Cookie") != "" {
+		want := []string{text}
+		if strings.ContainsAny(text, "\r\n\x00") { // would not arrive as it is
+			want = nil
+		}
+		if v := got[0].Header.Values("X-Text"); !slices.Equal(v, want) || got[0].has("leaked") || got[0].has(k.Raw) || got[0].Header.Get("Set-Cookie") != "" {
 			t.Errorf("%.30q: the upstream has seen %.200q", text, fmt.Sprint(got[0].Header))
 		}
 	}
 	if strings.Contains(s.Log(), "leaked") {
 		t.Error("a placeholder in an owner's name was replaced in the log")
 	}
-}
-
-// withoutControls is a text as it is sent in a header: blanks replace what may not
-// stand there.
-func withoutControls(text string) string {
-	return strings.Map(func(c rune) rune {
-		if c < ' ' && c != '\t' || c == 0x7f {
-			return ' '
-		}
-		return c
-	}, text)
 }

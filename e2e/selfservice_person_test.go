@@ -103,14 +103,16 @@ const personSite = `{
 	}
 	route /dear/* {
 		apikey
+		vars cost {query.cost}
 		apikey {
-			cost {query.cost}
+			cost {vars.cost}
 		}
 		respond ok
 	}
 	route /alone/* {
+		vars cost {query.cost}
 		apikey {
-			cost {query.cost}
+			cost {vars.cost}
 		}
 		respond ok
 	}
@@ -118,8 +120,9 @@ const personSite = `{
 		apikey {
 			session off
 		}
+		vars cost {query.cost}
 		apikey {
-			cost {query.cost}
+			cost {vars.cost}
 		}
 		respond ok
 	}

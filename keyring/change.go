@@ -120,6 +120,11 @@ func (s *Service) Update(ctx context.Context, id string, p Patch) (Info, error) 
 		if err := s.rulesFor(k).patch(k, p, now); err != nil {
 			return err
 		}
+		if p.UserID.Set {
+			if err := s.checkOwner(k.UserID, k.ConfigID); err != nil {
+				return err
+			}
+		}
 		if err := p.Within.patch(e.Key, k, p); err != nil {
 			return err
 		}
@@ -167,11 +172,6 @@ func (r *Rules) patch(k *key.Key, p Patch, now int64) error {
 func (r *Rules) patchWords(k *key.Key, p Patch) error {
 	if err := must(p.UserID, "userId", &k.UserID); err != nil {
 		return err
-	}
-	if p.UserID.Set {
-		if err := CheckUserID(k.UserID); err != nil {
-			return err
-		}
 	}
 	if p.Name.Set {
 		k.Name = p.Name.Value
@@ -423,6 +423,9 @@ func (s *Service) PutOwner(ctx context.Context, userID string, p OwnerPatch) (st
 	if err != nil {
 		return store.OwnerInfo{}, err
 	}
+	if err := s.checkNewOwner(ctx, st, userID); err != nil {
+		return store.OwnerInfo{}, err
+	}
 	defer s.ring.changing.lock("owner " + userID)()
 	now := s.ring.clock().wall
 	o, err := st.PutOwner(context.WithoutCancel(ctx), userID, now, func(o *key.Owner) error {
@@ -436,6 +439,19 @@ func (s *Service) PutOwner(ctx context.Context, userID string, p OwnerPatch) (st
 	}
 	s.ring.owners.publish(o.Owner, s.ring.changes.Add(1), now)
 	return o, nil
+}
+
+// checkNewOwner checks whether there may be an owner of that name. An organization
+// that is here stays within reach where none can be made any more.
+func (s *Service) checkNewOwner(ctx context.Context, st store.Store, userID string) error {
+	if _, ok := key.OrganizationOf(userID); !ok || s.set.Organizations != nil {
+		return nil
+	}
+	_, err := st.Owner(ctx, userID)
+	if errors.Is(err, store.ErrNotFound) {
+		return errNoOrganization
+	}
+	return err
 }
 
 // DeleteOwner removes an owner and all its keys.

@@ -46,6 +46,7 @@ type Info struct {
 	RequestCount int64       // in the current window
 	LastRequest  int64       // 0: never
 	Tier         *string     // the owner's; nil: none
+	State        State
 	// Start is what is shown of the raw key, or nil.
 	Start *string
 }
@@ -85,6 +86,9 @@ type Draft struct {
 func (s *Service) Create(ctx context.Context, draft Draft) (Issued, error) {
 	rules, err := s.rulesOf(draft.ConfigID)
 	if err != nil {
+		return Issued{}, err
+	}
+	if err := s.checkOwner(draft.UserID, rules.ConfigID); err != nil {
 		return Issued{}, err
 	}
 	st, err := s.ring.open(ctx)
@@ -136,9 +140,6 @@ type sketch struct{ key.Key }
 
 // draw checks a draft and makes the record of it, still without a raw key.
 func (r *Rules) draw(d Draft, now int64) (*sketch, error) {
-	if err := CheckUserID(d.UserID); err != nil {
-		return nil, err
-	}
 	k := &sketch{key.Key{
 		ID: key.NewID(now), ConfigID: r.ConfigID, UserID: d.UserID, Name: d.Name,
 		Enabled: d.Enabled == nil || *d.Enabled, AllowedIPs: d.AllowedIPs,
@@ -290,7 +291,31 @@ func (s *Service) info(e store.Entry) Info {
 	} else if len(e.Counters.Rate) > 0 && rate.UnmarshalBinary(e.Counters.Rate) == nil {
 		i.RequestCount = countOf(&rate, e.Key, now.tick)
 	}
+	i.State = stateOf(&i, now.wall)
 	return i
+}
+
+// State is what becomes of a key without any request.
+type State string
+
+const (
+	StateActive    State = "active"
+	StateDisabled  State = "disabled"  // the key or its owner
+	StateExpired   State = "expired"   // its time is over
+	StateExhausted State = "exhausted" // no credits are left, and no refill is due
+)
+
+// stateOf returns the state of a key, checked in the order of a gate.
+func stateOf(i *Info, now int64) State {
+	switch {
+	case !i.Key.Enabled || !i.Owner.Enabled:
+		return StateDisabled
+	case i.Key.Expired(now):
+		return StateExpired
+	case i.Credits.Limited && i.Credits.Remaining < 1:
+		return StateExhausted
+	}
+	return StateActive
 }
 
 func (l *live) count(k *key.Key, clock func() instant) int64 {

@@ -43,7 +43,11 @@
 // been taken at that moment.
 package ratelimit
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
 
 // Algorithm is how a limit counts.
 type Algorithm uint8
@@ -80,8 +84,11 @@ func ParseAlgorithm(s string) (Algorithm, error) {
 			return Algorithm(i), nil
 		}
 	}
-	return 0, fmt.Errorf("must be one of %v", choosable)
+	return 0, fmt.Errorf("must be one of %s", strings.Join(choosable, ", "))
 }
+
+// Algorithms returns the names that ParseAlgorithm reads.
+func Algorithms() []string { return slices.Clone(choosable) }
 
 // Policy is a limit: at most Max requests per Window milliseconds. Both are from
 // 1 to 2^53-1; what lies outside is taken as the nearest that is sound, so that a

@@ -156,7 +156,7 @@ func keyOf(i keyring.Info) Key {
 	}
 	out := Key{
 		ID: k.ID, ConfigID: k.ConfigID, Name: k.Name, Start: i.Start, Prefix: k.Prefix, Tier: i.Tier,
-		UserID: k.UserID, Enabled: k.Enabled, Permissions: k.Permissions, Metadata: k.Metadata,
+		UserID: k.UserID, Enabled: k.Enabled, State: string(i.State), Permissions: k.Permissions, Metadata: k.Metadata,
 		RefillAmount:        api.MaybeCount(credits.RefillAmount),
 		RefillInterval:      api.MaybeCount(credits.RefillInterval),
 		LastRefillAt:        api.MaybeTime(credits.LastRefillAt),

@@ -19,7 +19,7 @@ func TestCreateSaysLittle(t *testing.T) {
 	r := a.send("POST", "/apikey/keys", `{"userId":"alice"}`)
 	m := r.want(t, 201)
 	raw := m["key"].(string)
-	want := fmt.Sprintf(`{"id":%q,"configId":"default","name":null,"start":%q,"prefix":"ak_","userId":"alice","enabled":true,`+
+	want := fmt.Sprintf(`{"id":%q,"configId":"default","name":null,"start":%q,"prefix":"ak_","userId":"alice","enabled":true,"state":"active",`+
 		`"permissions":null,"metadata":null,"tier":null,"remaining":null,"refillAmount":null,"refillInterval":null,"lastRefillAt":null,`+
 		`"rateLimitEnabled":true,"rateLimitMax":null,"rateLimitTimeWindow":null,"rateLimitAlgorithm":"fixed_window","requestCount":0,`+
 		`"lastRequest":null,"allowedIps":null,"expiresAt":null,"createdAt":"2026-11-21T19:09:19.500Z","updatedAt":"2026-11-21T19:09:19.500Z",`+

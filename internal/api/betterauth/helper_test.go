@@ -81,6 +81,9 @@ func newAPI(t testing.TB, settings ...setting) *rig {
 	for _, change := range settings {
 		change(set, &o)
 	}
+	if o.Organization != nil {
+		set.Organizations = o.Organization.Configs
+	}
 	a.ring, a.keys = ring, keyring.NewService(ring, set)
 	o.Keys = func() (*keyring.Service, error) { return a.keys, nil }
 	h := New(o.Mount, o.Options)
