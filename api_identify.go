@@ -90,7 +90,7 @@ func (s *SelfService) identifyKey(w http.ResponseWriter, r *http.Request, repl *
 	k, bounds := d.Key(), s.keys.BoundsOf(&d)
 	bounds.Permissions = api.Grantable(bounds.Permissions)
 	return &api.Caller{
-		UserID: k.UserID, Permissions: k.Permissions, Decision: &state.decision, Session: state.session, Bounds: bounds, Withdraw: cancel,
+		UserID: k.UserID, ClientIP: state.clientIP(), Permissions: k.Permissions, Decision: &state.decision, Session: state.session, Bounds: bounds, Withdraw: cancel,
 		Spend: func() error { return s.spend(w, r, &state.decision, "", cancel) },
 	}, nil
 }
@@ -122,7 +122,7 @@ func (s *SelfService) judge(r *http.Request, state *requestState, raw string, as
 func (s *SelfService) spend(w http.ResponseWriter, r *http.Request, before *keyring.Decision, person string, cancel func(keyring.Outcome)) error {
 	d := s.keys.Spend(before, person)
 	if h := w.Header(); d.Outcome != keyring.Allowed || h["Ratelimit"] == nil { // a gate in front has said what it took
-		writeRateHeaders(h, rateDraft, d.Limits, true)
+		writeRateHeaders(h, rateDraft, &d, true)
 	}
 	if d.Outcome == keyring.Allowed {
 		return nil
@@ -172,7 +172,7 @@ func (s *SelfService) identifyPerson(w http.ResponseWriter, r *http.Request, rep
 		return nil, s.refuse(r, keyring.TooEarly)
 	}
 	c := &api.Caller{
-		UserID: userID, Permissions: s.grant, Bounds: &keyring.Bounds{Permissions: s.grant}, Withdraw: func(keyring.Outcome) {},
+		UserID: userID, ClientIP: stateOf(r, repl).clientIP(), Permissions: s.grant, Bounds: &keyring.Bounds{Permissions: s.grant}, Withdraw: func(keyring.Outcome) {},
 		Spend: func() error { return s.spend(w, r, nil, userID, func(keyring.Outcome) {}) },
 	}
 	value := func(placeholder string) string { return s.trusted(r, repl, placeholder) }

@@ -60,13 +60,14 @@ func (b *budgets) sweep(now int64) {
 // has its own budgets. The result is before with the limit, and refused where no call
 // is left.
 func (s *Service) Spend(before *Decision, person string) (d Decision) {
-	who := spender{person: person}
+	who, scope := spender{person: person}, ScopeOwner
 	if before != nil {
-		d, who = *before, spender{keyID: before.Key().ID}
+		d, who, scope = *before, spender{keyID: before.Key().ID}, ScopeKey
 	}
 	v := s.ring.budgets.take(who, s.ring.clock)
 	d.Limits = []Limit{{
-		Name: SelfServiceLimit, Quota: selfServicePolicy.Max, Window: selfServicePolicy.Window, Remaining: v.Remaining, Reset: v.Reset,
+		Name: SelfServiceLimit, Scope: scope, Quota: selfServicePolicy.Max, Window: selfServicePolicy.Window,
+		Remaining: v.Remaining, Reset: v.Reset, Full: !v.OK,
 	}}
 	if !v.OK {
 		d.refuse(RateLimited, v.Wait, true)

@@ -2,6 +2,7 @@ package api
 
 import (
 	"net/http"
+	"net/netip"
 
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/keyring"
@@ -21,6 +22,8 @@ type Caller struct {
 	// Organization is the one that a person acts for, and Role what the person is
 	// there; several roles are separated by commas or blanks. A key acts for none.
 	Organization, Role string
+	// ClientIP is the address that the caller calls from. The zero value: not known.
+	ClientIP netip.Addr
 	// Permissions are what the caller may do.
 	Permissions key.Permissions
 	// Decision let the caller's key in; nil for a person.

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -135,9 +136,15 @@ func (a *rig) identify(_ http.ResponseWriter, r *http.Request, ask api.Ask) (*ap
 	}
 	may := key.Permissions{"api": {"read", "write"}}
 	return &api.Caller{
-		UserID: name, Permissions: may, Bounds: &keyring.Bounds{Permissions: may}, Withdraw: func(keyring.Outcome) {},
+		UserID: name, ClientIP: clientIP(r), Permissions: may, Bounds: &keyring.Bounds{Permissions: may}, Withdraw: func(keyring.Outcome) {},
 		Organization: r.Header.Get("X-Organization"), Role: r.Header.Get("X-Role"),
 	}, nil
+}
+
+// clientIP is the address that a test says it calls from.
+func clientIP(r *http.Request) netip.Addr {
+	ip, _ := netip.ParseAddr(r.Header.Get("X-From"))
+	return ip
 }
 
 func (a *rig) identifyKey(r *http.Request, raw string, ask api.Ask) (*api.Caller, error) {
