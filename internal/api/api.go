@@ -176,7 +176,7 @@ func (a *API) Handle(w http.ResponseWriter, r *http.Request) bool {
 	switch {
 	case a.Origins != nil && a.Origins.serve(w, r, methods):
 	case methods == nil: // also where only the multiplexer would see a route
-		a.fail(w, &Call{Request: r, api: a, upload: uploadOf(w, r)}, noRoute(nil))
+		a.fail(w, &Call{Request: r, api: a, upload: a.uploadOf(w, r)}, noRoute(nil))
 	default:
 		a.ServeHTTP(w, r)
 	}
@@ -196,7 +196,7 @@ func (a *API) owns(path string) bool {
 // ServeHTTP answers every request: with an error where there is no route for it.
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	u := a.routable(r.URL)
-	c := &Call{Request: r, Route: a.find(r.Method, u), api: a, upload: uploadOf(w, r)}
+	c := &Call{Request: r, Route: a.find(r.Method, u), api: a, upload: a.uploadOf(w, r)}
 	if c.Route == nil {
 		a.fail(w, c, noRoute(a.methodsAt(u)))
 		return
@@ -262,17 +262,16 @@ func (a *API) read(w http.ResponseWriter, c *Call, asked bool) (bad, err error) 
 			return nil, err
 		}
 	}
-	timeout := a.BodyTimeout
 	if asked && !c.upload.read {
 		if err := a.identify(w, c, Ask{Needs: c.Route.Needs, Free: c.Route.Free, Look: true}); err != nil {
 			return nil, err
 		}
 		if c.missing != nil {
-			timeout = min(timeout, strangerTimeout)
+			c.upload.timeout = min(c.upload.timeout, strangerTimeout)
 		}
 		c.Caller = nil
 	}
-	c.Body, err = c.upload.all(cmp.Or(c.Route.MaxBody, MaxBody), timeout)
+	c.Body, err = c.upload.all(cmp.Or(c.Route.MaxBody, MaxBody))
 	switch {
 	case err == nil:
 		c.Body, err = a.dialect.Body(c.Request, c.Body)

@@ -32,15 +32,16 @@ var (
 // errTimeout is a body that took too long.
 var errTimeout = &Error{Status: http.StatusRequestTimeout, Code: CodeTimeout, Message: "the body took too long"}
 
-// upload is a body on its way, and when it has to be there.
+// upload is a body on its way.
 type upload struct {
-	w    http.ResponseWriter
-	r    *http.Request
-	read bool // to its end, or there is none
+	w       http.ResponseWriter
+	r       *http.Request
+	timeout time.Duration // 0: none
+	read    bool          // to its end, or there is none
 }
 
-func uploadOf(w http.ResponseWriter, r *http.Request) upload {
-	return upload{w, r, r.ContentLength == 0 || r.Body == nil || r.Body == http.NoBody}
+func (a *API) uploadOf(w http.ResponseWriter, r *http.Request) upload {
+	return upload{w, r, a.BodyTimeout, r.ContentLength == 0 || r.Body == nil || r.Body == http.NoBody}
 }
 
 // deadline ends reading at a time; zero is none. A ResponseWriter that knows no deadline
@@ -49,20 +50,20 @@ func (u *upload) deadline(t time.Time) {
 	http.NewResponseController(u.w).SetReadDeadline(t) //nolint:errcheck // see above
 }
 
-// hasShorter reports whether the server has a shorter timeout of its own.
-func (u *upload) hasShorter(timeout time.Duration) bool {
+// serverIsFaster reports whether the server has a shorter timeout of its own.
+func (u *upload) serverIsFaster() bool {
 	s, ok := u.r.Context().Value(http.ServerContextKey).(*http.Server)
-	return ok && s.ReadTimeout > 0 && s.ReadTimeout < timeout
+	return ok && s.ReadTimeout > 0 && s.ReadTimeout < u.timeout
 }
 
-// all reads a body of at most so many bytes, whatever it is. 0 is no timeout.
-func (u *upload) all(most int64, timeout time.Duration) ([]byte, error) {
+// all reads a body of at most so many bytes, whatever it is.
+func (u *upload) all(most int64) ([]byte, error) {
 	tooLarge := &Error{Status: http.StatusRequestEntityTooLarge, Code: CodeTooLarge, Message: fmt.Sprintf("the body must be at most %d bytes", most)}
 	if u.r.ContentLength > most {
 		return nil, tooLarge
 	}
-	if timeout > 0 && !u.read && !u.hasShorter(timeout) {
-		u.deadline(time.Now().Add(timeout))
+	if u.timeout > 0 && !u.read && !u.serverIsFaster() {
+		u.deadline(time.Now().Add(u.timeout))
 		defer u.deadline(time.Time{})
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(u.w, u.r.Body, most))
@@ -82,7 +83,7 @@ func (u *upload) all(most int64, timeout time.Duration) ([]byte, error) {
 // nor the connection waits for the rest without end. failed: the connection is not
 // needed any longer, so that the answer does not wait at all.
 func (u *upload) leave(failed bool) {
-	if u.read {
+	if u.read || u.timeout == 0 {
 		return
 	}
 	u.deadline(time.Now().Add(unreadTimeout))

@@ -92,8 +92,8 @@ func TestReadBody(t *testing.T) {
 		if row.contentType != "" {
 			r.Header.Set("Content-Type", row.contentType)
 		}
-		u := uploadOf(httptest.NewRecorder(), r)
-		body, err := u.all(MaxBody, 0)
+		u := new(API).uploadOf(httptest.NewRecorder(), r)
+		body, err := u.all(MaxBody)
 		if err == nil {
 			_, err = JSONBody(r, body)
 		}
