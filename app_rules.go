@@ -21,7 +21,7 @@ type KeyRules struct {
 	Prefix *string `json:"prefix,omitempty"`
 
 	// Length is the number of characters after the prefix, checksum included,
-	// from 32 to 480. Default: 64.
+	// from 33 to 480. Default: 64.
 	Length int `json:"length,omitempty"`
 
 	// Checksum ends new keys with a checksum of six characters, by which mistyped

@@ -57,7 +57,7 @@ func TestC3_FilterWhileBuilding(t *testing.T) {
 		k := g.create(Draft{})
 		g.want(k.Raw, Allowed)
 		if i%3 == 0 {
-			next, err := g.Rotate(ctx, k.Key.ID, 60_000, false)
+			next, err := g.Rotate(ctx, k.Key.ID, Rotation{Grace: 60_000})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -166,7 +166,7 @@ func TestK5_WithdrawnWithClockSet(t *testing.T) {
 		if err := g.charge(context.Background(), g.ring.store.Load(), &d, at, n, false); err != nil {
 			t.Fatal(err)
 		}
-		d.use(nil, n, at)
+		d.use(d.rec.uses[0], nil, n, at)
 		return d
 	}
 	const month = 32 * 24 * 3600 * 1000

@@ -3,6 +3,7 @@ package cli
 import (
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -59,16 +60,35 @@ func (h *Host) rotate() *cobra.Command {
 	var in admin.RotateKey
 	cmd := h.command("rotate <id> [flags]", "Replaces the raw key of a key", oneArg("the id of the key"), func(c *call) error {
 		a, err := c.client.RotateKey(c.ctx, c.args[0], in)
-		return c.issued(a, err, "Rotated key %s of %s.")
+		if err := c.issued(a, err, "Rotated key %s of %s."); err != nil {
+			return err
+		}
+		c.warnOfEnd(a.Value.Key)
+		return nil
 	})
 	cmd.Long = `Replaces the raw key of a key and prints the new one on standard output, on a
-line of its own. It cannot be shown again. ID, counters and limits do not change.
-The old raw key stops working at once, or at the end of --grace.`
+line of its own. It cannot be shown again. ID, counters and limits do not change,
+and without --expires-in the expiry does not either.
+
+The replaced raw key stops working at once, or at the end of --grace, and those
+before it at the same time at the latest. "end-grace" ends them earlier. The new
+secret of --with-secret is also that of the replaced raw keys.`
 	cmd.Example = `  caddy apikey rotate 6a1f0c2d9b3e4f5a6b7c8d9e --grace 1h`
 	f := cmd.Flags()
-	define(f, "grace", pointer(&in.Grace, h.seconds(0)), "`time` for which the old raw key keeps working, such as 1h")
+	define(f, "grace", pointer(&in.Grace, h.seconds(0)), "`time` for which the replaced raw key works, such as 1h (default 0s)")
 	define(f, "with-secret", pointer(&in.WithSecret, parseBool), "create a new secret too")
+	define(f, "expires-in", pointer(&in.ExpiresIn, h.seconds(1)), "`lifetime` from now, such as 90d (default: the expiry does not change)")
 	return cmd
+}
+
+// soon is how close the end of a key must be for a warning after its rotation.
+const soon = 30 * 24 * time.Hour
+
+// warnOfEnd warns of a key that was rotated, and ends soon all the same.
+func (c *call) warnOfEnd(k admin.Key) {
+	if !c.json && k.ExpiresAt != nil && time.Until(k.ExpiresAt.Time) < soon {
+		c.note("Warning: the key still expires at %s. To change that, use update --expires-in.", formatTime(k.ExpiresAt, ""))
+	}
 }
 
 // issued prints a new raw key. The lines that explain it go to standard error, so

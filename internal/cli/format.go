@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"strconv"
@@ -80,6 +81,27 @@ func trimDuration(d time.Duration) string {
 		s = strings.TrimSuffix(s, "0m")
 	}
 	return s
+}
+
+// formatEnabled also tells who disabled the key.
+func formatEnabled(k admin.Key) string {
+	if k.DisabledBy == nil {
+		return formatBool(k.Enabled)
+	}
+	return fmt.Sprintf("%s (%s)", formatBool(k.Enabled), printable(*k.DisabledBy))
+}
+
+// formatPrevious formats the replaced raw keys that still work, on one line.
+func formatPrevious(all []admin.PreviousKey) string {
+	texts := make([]string, len(all))
+	for i, p := range all {
+		start := noValue
+		if p.Start != nil {
+			start = printable(*p.Start) + "..."
+		}
+		texts[i] = fmt.Sprintf("%s until %s, last used %s", start, formatTime(&p.Until, ""), formatTime(p.LastRequest, "never"))
+	}
+	return cmp.Or(strings.Join(texts, "; "), noValue)
 }
 
 // formatStart formats the first known characters of a raw key.

@@ -31,6 +31,19 @@ func (h *Host) enable(on bool) *cobra.Command {
 	})
 }
 
+func (h *Host) endGrace() *cobra.Command {
+	cmd := h.command("end-grace <id>", "Ends the replaced raw keys of a key", oneArg("the id of the key"), func(c *call) error {
+		a, err := c.client.EndGrace(c.ctx, c.args[0])
+		return answer(c, a, err, func(k admin.Key) string {
+			return fmt.Sprintf("No replaced raw key of %s works any longer.", printable(k.ID))
+		})
+	})
+	cmd.Long = `Ends every raw key that "rotate --grace" replaced and that still works. The raw
+key of the last rotation is not affected.`
+	cmd.Example = `  caddy apikey end-grace 6a1f0c2d9b3e4f5a6b7c8d9e`
+	return cmd
+}
+
 func (h *Host) delete() *cobra.Command {
 	cmd := h.command("delete <id>", "Deletes a key permanently", oneArg("the id of the key"), func(c *call) error {
 		err := c.client.DeleteKey(c.ctx, c.args[0])

@@ -74,7 +74,8 @@ func details(k admin.Key) string {
 		{"Owner", printable(k.UserID)},
 		{"Name", formatText(k.Name)},
 		{"Key", formatStart(k)},
-		{"Enabled", formatBool(k.Enabled)},
+		{"Replaced keys", formatPrevious(k.PreviousKeys)},
+		{"Enabled", formatEnabled(k)},
 		{"Permissions", formatList(k.Permissions.List())},
 		{"Credits", credits},
 		{"Rate limit", rate},
@@ -86,6 +87,7 @@ func details(k admin.Key) string {
 		{"Last used", formatTime(k.LastRequest, "never")},
 		{"Created", formatTime(&k.CreatedAt, noValue)},
 		{"Updated", formatTime(&k.UpdatedAt, noValue)},
+		{"Rotated", formatTime(k.RotatedAt, "never")},
 	})
 }
 

@@ -18,7 +18,7 @@ func TestA6_collateral(t *testing.T) {
 	for n := range 6 {
 		k := newKey(n)
 		k.UserID = []string{"alice", "bob"}[n%2]
-		k.Former = []key.Former{{Hash: key.HashOf(fmt.Sprint("former ", n)), Until: now + 1000}}
+		k.Previous = []key.PreviousKey{{Hash: key.HashOf(fmt.Sprint("former ", n)), Until: now + 1000}}
 		k.ExpiresAt = now + 5000
 		credits := int64(10)
 		if _, err := s.Create(t.Context(), k, key.NewCredits(&credits, 20, 1000, now)); err != nil {
@@ -107,7 +107,7 @@ func TestA6_collateral(t *testing.T) {
 		{"move", func() error { return change(2, func(e *store.Entry) { e.Key.UserID = "carol" }) }, join(row("keys", id(2), "user_id", "generation"), whole("owners", "carol"))},
 		{"rotate", func() error {
 			return change(3, func(e *store.Entry) {
-				e.Key.Former = append(e.Key.Former[:1:1], key.Former{Hash: e.Key.Hash, Until: now})
+				e.Key.Previous = append(e.Key.Previous[:1:1], key.PreviousKey{Hash: e.Key.Hash, Until: now})
 				e.Key.Hash = key.HashOf("rotated")
 			})
 		}, join(row("keys", id(3), "hash", "generation"), whole("former_hashes", hashText("raw key 3")))},

@@ -59,8 +59,8 @@ func TestMigrate_former(t *testing.T) {
 	must(t, err)
 	e, err := s.Find(t.Context(), former)
 	must(t, err)
-	if want := []key.Former{{Hash: former, Until: 5}}; !plain || !slices.Equal(e.Key.Former, want) {
-		t.Errorf("plain %v, former %+v", plain, e.Key.Former)
+	if want := []key.PreviousKey{{Hash: former, Until: 5}}; !plain || !slices.Equal(e.Key.Previous, want) {
+		t.Errorf("plain %v, former %+v", plain, e.Key.Previous)
 	}
 }
 

@@ -56,11 +56,11 @@ var actions = []string{api.Read, api.Write, api.Admin}
 func (h *handler) create(c *api.Call, in CreateKey) (Created, error) {
 	draft := keyring.Draft{
 		UserID: c.Caller.UserID, ConfigID: h.configID(c), Name: in.Name, DefaultName: defaultName,
-		Permissions: key.Permissions{key.DefaultResource: unique(in.Permissions)},
-		WithSecret:  true, Within: c.Caller.Bounds,
+		DefaultPermissions: key.Permissions{key.DefaultResource: {api.Read, api.Write}},
+		WithSecret:         true, Within: c.Caller.Bounds,
 	}
-	if in.Permissions == nil {
-		draft.Permissions = c.Caller.Bounds.Permissions.Part(key.Permissions{key.DefaultResource: {api.Read, api.Write}})
+	if in.Permissions != nil {
+		draft.Permissions = key.Permissions{key.DefaultResource: unique(in.Permissions)}
 	}
 	made, err := c.Keys.Create(c.Context(), draft)
 	if err != nil {
