@@ -321,10 +321,11 @@ func TestT2_KeepByConfig(t *testing.T) {
 			t.Errorf("%q are left, want %q", left, want)
 		}
 	}
-	step(time.Second, "default", "forever", "gone", "hour", "none") // to the millisecond
-	step(time.Millisecond, "default", "forever", "gone", "hour", "none")
-	step(time.Hour-time.Millisecond, "default", "forever", "gone", "hour", "none")
-	step(time.Millisecond, "default", "forever", "gone", "hour") // seen expired for an hour
+	all := []string{"default", "forever", "gone", "hour", "none"}
+	step(time.Second, all...) // not yet expired
+	step(10*time.Second, all...)
+	step(time.Hour-10*time.Second, all...)
+	step(10*time.Second, "default", "forever", "gone", "hour") // seen expired for an hour
 	detach()
 	step(0, "default", "forever", "gone")
 	step(23*time.Hour, "forever")

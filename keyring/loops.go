@@ -25,6 +25,8 @@ const (
 	// seenFor is for how long the wall clock must have shown, at every look, that a
 	// key has expired before it is deleted in the background.
 	seenFor = int64(time.Hour / time.Millisecond)
+	// lookApart is how far apart looks are kept; those between count as the one before.
+	lookApart = int64(10 * time.Second / time.Millisecond)
 )
 
 // KeepForever is the Keep of keys that are never deleted for being expired.
@@ -37,7 +39,11 @@ func (r *Ring) startLoops() {
 	st := r.store.Load()
 	r.keepMembership(ctx, st)
 	r.every(ctx, flushEvery, func() error { return r.flush(ctx, st) })
-	r.every(ctx, tendEvery, func() error { return r.tendLeases(st) })
+	r.keeping.look(r.clock())
+	r.every(ctx, tendEvery, func() error {
+		r.keeping.look(r.clock())
+		return r.tendLeases(st)
+	})
 	r.every(ctx, sweepEvery, func() error { r.lives.sweep(r.clock()); return nil })
 	r.every(ctx, deleteEvery, func() error { return r.deleteKept(ctx, st) })
 }
@@ -174,24 +180,39 @@ func (r *Ring) Attach(s *Settings) (detach func()) {
 }
 
 // looks are readings of the clock in the past hour, by the monotonic clock, and the
-// last one before that. What is deleted is gone, and a wall clock may be wrong for a
-// while.
+// last one before that. A wall clock may be wrong for a while, and what is deleted is
+// gone.
 type looks []instant
 
-// add adds a reading. It returns the earliest wall time of all, and false while the
-// first was less than an hour ago.
-func (s *looks) add(now instant) (earliest int64, ok bool) {
-	list := slices.DeleteFunc(*s, func(at instant) bool { return at.tick > now.tick }) // only a test's clock runs back
-	list = append(list, now)
+// add adds a reading. Of several that are close together the earliest wall time counts.
+func (s *looks) add(now instant) {
+	list := slices.DeleteFunc(*s, func(at instant) bool { return at.tick > now.tick }) // only the clock of a test runs back
+	if n := len(list); n > 0 && now.tick-list[n-1].tick < lookApart {
+		list[n-1].wall = min(list[n-1].wall, now.wall)
+	} else {
+		list = append(list, now)
+	}
 	for len(list) > 1 && now.tick-list[1].tick >= seenFor {
 		list = list[1:]
 	}
 	*s = list
-	earliest = now.wall
-	for _, at := range list {
-		earliest = min(earliest, at.wall)
+}
+
+// earliest returns the earliest wall time of the readings, and false while the first
+// of them was less than an hour ago.
+func (s looks) earliest(now instant) (wall int64, ok bool) {
+	wall = now.wall
+	for _, at := range s {
+		wall = min(wall, at.wall)
 	}
-	return earliest, now.tick-list[0].tick >= seenFor
+	return wall, len(s) > 0 && now.tick-s[0].tick >= seenFor
+}
+
+// look notes what the clock shows.
+func (k *keeping) look(now instant) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.looks.add(now)
 }
 
 // cutoffs looks at the clock, and returns which expired keys are kept for long
@@ -201,7 +222,8 @@ func (s *looks) add(now instant) (earliest int64, ok bool) {
 func (k *keeping) cutoffs(now instant) (x store.Expired, ok bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	seen, long := k.looks.add(now)
+	k.looks.add(now)
+	seen, long := k.looks.earliest(now)
 	if !long {
 		return x, false
 	}

@@ -32,10 +32,10 @@ func (h *Host) enable(on bool) *cobra.Command {
 }
 
 func (h *Host) endGrace() *cobra.Command {
-	cmd := h.command("end-grace <id>", "Ends the replaced raw keys of a key", oneArg("the id of the key"), func(c *call) error {
+	cmd := h.command("end-grace <id>", "Ends the previous raw keys of a key", oneArg("the id of the key"), func(c *call) error {
 		a, err := c.client.EndGrace(c.ctx, c.args[0])
 		return answer(c, a, err, func(k admin.Key) string {
-			return fmt.Sprintf("No replaced raw key of %s works any longer.", printable(k.ID))
+			return fmt.Sprintf("No previous raw key of %s works any longer.", printable(k.ID))
 		})
 	})
 	cmd.Long = `Ends every raw key that "rotate --grace" replaced and that still works. The raw

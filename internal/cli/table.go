@@ -74,7 +74,7 @@ func details(k admin.Key) string {
 		{"Owner", printable(k.UserID)},
 		{"Name", formatText(k.Name)},
 		{"Key", formatStart(k)},
-		{"Replaced keys", formatPrevious(k.PreviousKeys)},
+		{"Previous keys", formatPrevious(k.PreviousKeys)},
 		{"Enabled", formatEnabled(k)},
 		{"Permissions", formatList(k.Permissions.List())},
 		{"Credits", credits},

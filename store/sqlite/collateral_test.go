@@ -78,6 +78,11 @@ func TestA6_collateral(t *testing.T) {
 		{"counters", func() error {
 			return s.SaveCounters(ctx, []store.Counted{{ID: id(2), Counters: key.Counters{LastRequest: now, Rate: []byte("x")}}, {ID: "nobody"}})
 		}, row("counters", id(2), "last_request", "rate_state")},
+		{"counters of previous keys", func() error {
+			return s.SaveCounters(ctx, []store.Counted{{ID: id(4), Counters: key.Counters{LastRequest: now}, Previous: []store.PreviousUse{
+				{Hash: key.HashOf("former 4"), LastRequest: now}, {Hash: key.HashOf("former 5"), LastRequest: now},
+			}}})
+		}, join(row("counters", id(4), "last_request"), row("former_hashes", hashText("former 4"), "last_request"))},
 		{"usage", func() error {
 			return s.SaveUsage(ctx, store.UsageBatch{Writer: "w", Number: 1, Used: []store.Used{
 				{KeyID: id(0), UserID: "alice", Day: 20261121, Uses: store.Uses{Allowed: 1}},
