@@ -117,7 +117,6 @@ func TestQ28_leaked(t *testing.T) {
 	for _, raw := range []string{third.Raw, fourth.Raw, fifth.Raw} {
 		opens(raw, 200)
 	}
-	s.reload(lifeOfAKeySite)
 	var ended keyObject
 	s.admin("POST", "/apikey/keys/"+first.ID+"/end-grace", nil, http.StatusOK, &ended)
 	if len(ended.PreviousKeys) != 0 || ended.ID != first.ID {

@@ -165,8 +165,11 @@ func TestQ28_Rotate(t *testing.T) {
 		{"a longer grace prolongs none", []rotation{{0, 2 * hour}, {hour, 7 * hour}}, []int64{2 * hour, 8 * hour}},
 		{"none ends all of them", []rotation{{0, 7 * hour}, {hour, 7 * hour}, {2 * hour, 0}}, nil},
 		{"over before", []rotation{{0, hour}, {hour, hour}}, []int64{2 * hour}},
-		{"a sixth ends the oldest", []rotation{{0, hour}, {1, hour}, {2, hour}, {3, hour}, {4, hour}, {5, hour}},
-			[]int64{1 + hour, 2 + hour, 3 + hour, 4 + hour, 5 + hour}},
+		{
+			"a sixth ends the oldest",
+			[]rotation{{0, hour}, {1, hour}, {2, hour}, {3, hour}, {4, hour}, {5, hour}},
+			[]int64{1 + hour, 2 + hour, 3 + hour, 4 + hour, 5 + hour},
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			k := Key{Hash: HashOf("first")}

@@ -8,6 +8,22 @@ import (
 	"github.com/caddy-apikey/caddy-apikey/ratelimit"
 )
 
+// The actions on the resource "api" that self-service knows.
+const (
+	Read  = "read"
+	Write = "write"
+	Admin = "admin"
+)
+
+// Grantable returns what somebody with these permissions may grant: the same, and
+// with Admin every action that self-service knows.
+func Grantable(p key.Permissions) key.Permissions {
+	if !p.Allows(key.Permission{Resource: key.DefaultResource, Action: Admin}) {
+		return p
+	}
+	return p.Union(key.Permissions{key.DefaultResource: {Read, Write, Admin}})
+}
+
 // Bounds are what somebody who is no operator has and may pass on: what is made
 // or changed within them opens no door, lasts no longer and takes no more than
 // they could themselves.
@@ -64,13 +80,14 @@ func (b *Bounds) mayChange() error {
 }
 
 // under returns the bounds of what may be granted where the tier of the owner has
-// permissions: it grants no others. Nil: it has none. Operators are not bound.
+// permissions: those, and with Admin what that may grant. Nil: it has none. Operators
+// are not bound.
 func (b *Bounds) under(tier key.Permissions) *Bounds {
 	if b == nil || tier == nil {
 		return b
 	}
 	c := *b
-	c.Permissions, c.tiered = tier.Part(b.Permissions), true
+	c.Permissions, c.tiered = Grantable(tier).Part(b.Permissions), true
 	return &c
 }
 

@@ -227,7 +227,9 @@ func TestQ34_grants(t *testing.T) {
 	both := key.Permissions{"api": {"read", "write"}}
 	free, pro := tier("free"), tier("pro")
 	free.Permissions, pro.Permissions = read, key.Permissions{"api": {"*"}}
-	g := newRig(t).with(free, pro, tier("open"))
+	chief := tier("chief")
+	chief.Permissions = key.Permissions{"api": {"admin"}} // which may grant the others
+	g := newRig(t).with(free, pro, tier("open"), chief)
 	ctx := context.Background()
 	person := &Bounds{Permissions: both}
 	for _, c := range []struct {
@@ -238,6 +240,7 @@ func TestQ34_grants(t *testing.T) {
 		{nil, read, read},
 		{ptr("pro"), both, both},
 		{ptr("open"), both, nil},
+		{ptr("chief"), both, key.Permissions{}},
 	} {
 		g.setTier("alice", c.tier)
 		for _, wanted := range []key.Permissions{read, write, both, {"api": {"*"}}, {"*": {"*"}}, {"files": {"read"}}} {

@@ -77,8 +77,10 @@ func TestWritesChangeOnlyTheirOwn(t *testing.T) {
 		{"PATCH", "/apikey/keys/ID", `{"allowedIps":["::1"]}`, "key ID", `{"allowedIps":["::1/128"]}`},
 		{"PATCH", "/apikey/keys/ID", `{"enabled":false}`, "key ID", `{"enabled":false,"disabledBy":"operator"}`},
 		{"POST", "/apikey/keys/ID/rotate", ``, "key ID", `{"rotatedAt":"` + later + `"}`},
-		{"POST", "/apikey/keys/ID/rotate", `{"grace":5,"withSecret":true}`, "key ID",
-			`{"rotatedAt":"` + later + `","previousKeys":[{"start":"START","until":"2026-11-21T19:09:25.500Z","lastRequest":"2026-11-21T19:09:19.500Z"}]}`},
+		{
+			"POST", "/apikey/keys/ID/rotate", `{"grace":5,"withSecret":true}`, "key ID",
+			`{"rotatedAt":"` + later + `","previousKeys":[{"start":"START","until":"2026-11-21T19:09:25.500Z","lastRequest":"2026-11-21T19:09:19.500Z"}]}`,
+		},
 		{"POST", "/apikey/keys/ID/rotate", `{"expiresIn":120}`, "key ID", `{"rotatedAt":"` + later + `","expiresAt":"2026-11-21T19:11:20.500Z"}`},
 		{"PUT", "/apikey/owners/u", `{"enabled":false}`, "owner u", `{"enabled":false}`},
 		{"DELETE", "/apikey/keys/ID", ``, "", `{"keyCount":1}`},
