@@ -4,14 +4,21 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"runtime/debug"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 
+	"github.com/caddy-apikey/caddy-apikey/internal/api"
 	"github.com/caddy-apikey/caddy-apikey/internal/api/admin"
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 )
+
+// startedAt is when the process started, more exactly: when Go initialized this
+// package.
+var startedAt = api.TimeOf(time.Now().UnixMilli())
 
 func init() {
 	caddy.RegisterModule(&adminAPI{})
@@ -36,6 +43,7 @@ func (*adminAPI) CaddyModule() caddy.ModuleInfo {
 func (a *adminAPI) Provision(caddy.Context) error {
 	a.handler = withClock(admin.New(runningService, admin.Info{
 		Version: moduleVersion(),
+		Process: admin.Process{PID: int64(os.Getpid()), StartedAt: startedAt},
 		Report: func(err error) {
 			caddy.Log().Named("admin.api.apikey").Error("request failed", zap.Error(err))
 		},

@@ -15,6 +15,7 @@ import (
 	"github.com/caddy-apikey/caddy-apikey/internal/api"
 	"github.com/caddy-apikey/caddy-apikey/internal/api/betterauth"
 	"github.com/caddy-apikey/caddy-apikey/internal/api/rest"
+	"github.com/caddy-apikey/caddy-apikey/internal/near"
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 )
@@ -68,6 +69,7 @@ type SelfService struct {
 
 	logger  *zap.Logger
 	alarms  *zap.Logger // logger with sampling, for messages that any request may cause
+	app     *App
 	keys    *keyring.Service
 	sources sources
 	grant   key.Permissions
@@ -106,11 +108,12 @@ func (s *SelfService) Provision(ctx caddy.Context) error {
 		return err
 	}
 	s.sources = newSources(app, &s.CredentialSources)
-	s.keys, err = app.register(ctx, handler{kind: apiHandler, sources: s.sources, secret: s.Secret, configs: s.Configs})
-	if err != nil {
+	if err := s.sources.checkServer(serverOf(ctx)); err != nil {
 		return err
 	}
-	s.sources.hasShape = func(raw string) bool { return s.keys.HasShape(raw, s.Configs) }
+	s.app, s.keys = app, app.register(ctx, handler{
+		kind: apiHandler, sources: s.sources, secret: s.Secret, configs: s.Configs, organizations: s.Organization.configs(),
+	})
 	s.grant = api.Grantable(granted)
 	s.origins = api.NewOrigins(s.TrustedOrigins, s.credentialHeaders())
 	d := dialects[s.dialectName()]
@@ -145,7 +148,7 @@ func (s *SelfService) Validate() error {
 			return fmt.Errorf("organization: %w", err)
 		}
 	}
-	return nil
+	return s.app.openOnReload()
 }
 
 func (s *SelfService) dialectName() string {
@@ -209,7 +212,7 @@ func (s *SelfService) check() error {
 // checkDialect validates the options that Provision needs to create the dialect.
 func (s *SelfService) checkDialect() error {
 	if _, ok := dialects[s.dialectName()]; !ok {
-		return fmt.Errorf("dialect: must be one of %s", strings.Join(dialectNames(), ", "))
+		return fmt.Errorf("dialect: %s", near.OneOf(s.Dialect, dialectNames()...))
 	}
 	if s.Base != "" && !isBase(s.Base) {
 		return errors.New("base: must be a path such as /v1/auth, without a trailing slash")

@@ -11,7 +11,8 @@ import (
 //	apikey_api [<matcher>] {
 //		dialect rest|better_auth
 //		base <path>
-//		headers <name...>
+//		headers <name...>|off
+//		authorization <scheme...>|off
 //		bearer [on|off]
 //		query <name>
 //		from <placeholder>
@@ -56,7 +57,7 @@ func (s *SelfService) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		case "organization":
 			err = s.unmarshalOrganization(d)
 		default:
-			err = s.CredentialSources.unmarshalOption(d)
+			err = s.CredentialSources.unmarshalOption(d, inAPI)
 		}
 		if err = cmp.Or(err, located(d, s.check())); err != nil {
 			return err
@@ -93,7 +94,7 @@ func (s *SelfService) unmarshalOrganization(d *caddyfile.Dispenser) error {
 		case "allow":
 			err = o.unmarshalAllow(d)
 		default:
-			err = d.Errf("organization: unknown option %q", d.Val())
+			err = unknownOption(d, inOrganization)
 		}
 		if err = cmp.Or(err, located(d, o.check())); err != nil {
 			return err

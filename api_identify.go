@@ -19,9 +19,13 @@ import (
 func (s *SelfService) identify(w http.ResponseWriter, r *http.Request, need string) (*api.Caller, error) {
 	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	state := stateOf(r, repl)
-	c := s.find(r, repl, state)
-	if state.precheck(c) != keyring.Missing {
-		return s.identifyKey(w, r, repl, state, c, need)
+	var found candidates
+	s.sources.find(r, repl, &found)
+	// A token that does not look like a key is taken for the person's.
+	c := state.choose(r.Context(), s.keys, &found, s.person(r, repl) != "")
+	state.findSecret(r, c.secret)
+	if c.outcome != keyring.Missing {
+		return s.identifyKey(w, r, repl, state, &c, need)
 	}
 	// In an error route, a gate may have refused and removed a key. The caller is then
 	// neither the holder of that key nor the person beside it.
@@ -32,16 +36,6 @@ func (s *SelfService) identify(w http.ResponseWriter, r *http.Request, need stri
 		return nil, s.refuse(r, keyring.Missing)
 	}
 	return s.identifyPerson(r, repl, need)
-}
-
-// find finds the key. A Bearer token that cannot be one is taken for the person's,
-// where a person is identified.
-func (s *SelfService) find(r *http.Request, repl *caddy.Replacer, state *requestState) candidates {
-	c := s.sources.find(r, repl, state.admitted)
-	if c.count == 1 && c.bearer && key.CheckShape(c.raw, false) != nil && s.person(r, repl) != "" {
-		return candidates{}
-	}
-	return c
 }
 
 // person returns the identity that another handler has set.
@@ -65,11 +59,11 @@ func (s *SelfService) trusted(r *http.Request, repl *caddy.Replacer, placeholder
 	return ""
 }
 
-func (s *SelfService) identifyKey(w http.ResponseWriter, r *http.Request, repl *caddy.Replacer, state *requestState, c candidates, need string) (*api.Caller, error) {
+func (s *SelfService) identifyKey(w http.ResponseWriter, r *http.Request, repl *caddy.Replacer, state *requestState, c *choice, need string) (*api.Caller, error) {
 	cancel := func(o keyring.Outcome) { state.cancel(r, s.keys, s.alarms, o) }
-	if o := state.precheck(c); o != keyring.Allowed {
-		cancel(o)
-		return nil, s.refuse(r, o)
+	if c.outcome != keyring.Allowed {
+		cancel(c.outcome)
+		return nil, s.refused(r, keyring.Refusal(c.outcome), c.err)
 	}
 	if s.sources.ambient() || state.ambient {
 		if err := s.origins.CheckForged(r); err != nil {
@@ -77,15 +71,22 @@ func (s *SelfService) identifyKey(w http.ResponseWriter, r *http.Request, repl *
 			return nil, err
 		}
 	}
-	q := keyring.Request{Cost: 1, CheckIP: true, ClientIP: state.clientIP(), Counted: &state.counted, ConfigIDs: s.Configs}
+	q := keyring.Request{Cost: 1, CheckIP: true, ClientIP: state.clientIP(), EarlyData: isEarlyData(r), Counted: &state.counted, ConfigIDs: s.Configs}
 	if s.Secret != "" {
-		q.CheckSecret, q.RequireSecret, q.Secret = true, s.Secret == secretRequired, state.findSecret(r)
+		q.CheckSecret, q.RequireSecret, q.Secret = true, s.Secret == secretRequired, state.secret
 	}
 	if need != "" {
 		q.RequireAny = [][]key.Permission{api.Needs(need)}
 	}
+	early := isEarlyChange(r)
+	if early {
+		q.Cost, q.DryRun = 0, true // nothing is charged for a call that is not made
+	}
 	var d keyring.Decision
-	err := state.verify(r.Context(), s.keys, c, &q, &d)
+	err := state.verify(r.Context(), s.keys, c.raw, &q, &d)
+	if early && d.Outcome == keyring.Allowed {
+		d = keyring.Refusal(keyring.TooEarly)
+	}
 	writeRateHeaders(w.Header(), rateDraft, d.Limits, state.admitted)
 	if d.Outcome != keyring.Allowed {
 		cancel(d.Outcome)
@@ -99,10 +100,17 @@ func (s *SelfService) identifyKey(w http.ResponseWriter, r *http.Request, repl *
 	}, nil
 }
 
+// isEarlyChange reports whether a request came in TLS early data and may change
+// something: it could be a replay of one that has done so.
+func isEarlyChange(r *http.Request) bool {
+	return isEarlyData(r) && r.Method != http.MethodGet && r.Method != http.MethodHead
+}
+
 // hasSession reports whether a key represents its owner. Where a gate has admitted
 // it, the gate decides that. A key of an organization represents no user.
 func (s *SelfService) hasSession(state *requestState, d *keyring.Decision) bool {
-	return d.Session() && (state.session || !state.admitted) && !s.Organization.has(d.Key().ConfigID)
+	_, organization := key.OrganizationOf(d.Key().UserID)
+	return d.Session() && (state.session || !state.admitted) && !organization
 }
 
 // identifyPerson finds the person. Nothing is counted for people.
@@ -111,7 +119,7 @@ func (s *SelfService) identifyPerson(r *http.Request, repl *caddy.Replacer, need
 	if userID == "" {
 		return nil, s.refuse(r, keyring.Missing)
 	}
-	if keyring.CheckUserID(userID) != nil {
+	if _, organization := key.OrganizationOf(userID); organization || keyring.CheckUserID(userID) != nil {
 		s.alarms.Warn("the value of the option user is not a valid owner", zap.String("user", s.User))
 		return nil, s.refuse(r, keyring.Missing)
 	}
@@ -122,19 +130,22 @@ func (s *SelfService) identifyPerson(r *http.Request, repl *caddy.Replacer, need
 	switch {
 	case errors.Is(err, store.ErrNotFound): // a person without a key
 	case err != nil:
-		return nil, s.refused(r, keyring.Unreachable(), err)
+		return nil, s.refused(r, keyring.Refusal(keyring.Unavailable), err)
 	case !owner.Enabled:
 		return nil, s.refuse(r, keyring.Disabled)
 	}
 	if need != "" && !api.May(s.grant, need) {
 		return nil, s.refuse(r, keyring.Forbidden)
 	}
+	if isEarlyChange(r) {
+		return nil, s.refuse(r, keyring.TooEarly)
+	}
 	c := &api.Caller{
 		UserID: userID, Permissions: s.grant, Bounds: &keyring.Bounds{Permissions: s.grant}, Withdraw: func(keyring.Outcome) {},
 	}
 	value := func(placeholder string) string { return s.trusted(r, repl, placeholder) }
 	if err := s.actFor(r.Context(), c, value); err != nil {
-		return nil, s.refused(r, keyring.Unreachable(), err)
+		return nil, s.refused(r, keyring.Refusal(keyring.Unavailable), err)
 	}
 	return c, nil
 }
@@ -145,7 +156,7 @@ func (s *SelfService) refuse(r *http.Request, o keyring.Outcome) *api.Refusal {
 
 func (s *SelfService) refused(r *http.Request, d keyring.Decision, err error) *api.Refusal {
 	logRefusal(r, s.logger, s.alarms, &d, err)
-	return &api.Refusal{Decision: d, Challenge: s.sources.challenge(d.Outcome)}
+	return &api.Refusal{Decision: d, Challenges: s.sources.challenges(d.Outcome)}
 }
 
 // certificatePrefix begins the placeholders that read a client's certificate.
@@ -158,7 +169,7 @@ func checkIdentityPlaceholder(s string) error {
 		return errors.New("must be a placeholder such as {http.auth.user.id}")
 	}
 	name := s[1 : len(s)-1]
-	if strings.HasPrefix(name, "http.request.") && !strings.HasPrefix(name, certificatePrefix) || strings.HasPrefix(name, "http.regexp.") {
+	if strings.HasPrefix(name, "http.request.") && !strings.HasPrefix(name, certificatePrefix) || hasClientPlaceholder(s) {
 		return errors.New("must be a placeholder that another handler sets, such as {http.auth.user.id}, not one that holds what the client sends")
 	}
 	return nil

@@ -9,12 +9,14 @@ import (
 
 	"github.com/caddy-apikey/caddy-apikey/internal/api"
 	"github.com/caddy-apikey/caddy-apikey/internal/api/betterauth"
+	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 	"github.com/caddy-apikey/caddy-apikey/store"
 )
 
-// Organization lets people act for the organization that they belong to. Keys of
-// its configurations are owned by an organization and identify no user.
+// Organization lets people act for the organization that they belong to. The keys
+// that they create in its configurations are owned by the organization and identify
+// no user. The owner of an organization with the ID "acme" is "org:acme".
 type Organization struct {
 	// ID is a placeholder that holds the ID of the organization of a person, or
 	// nothing. Required.
@@ -40,10 +42,11 @@ func (s *SelfService) actFor(ctx context.Context, c *api.Caller, value func(plac
 		return nil
 	}
 	id := value(s.Organization.ID)
-	if keyring.CheckUserID(id) != nil {
+	userID := key.OrganizationOwner(id)
+	if keyring.CheckUserID(userID) != nil {
 		return nil
 	}
-	owner, err := s.keys.Owner(ctx, id)
+	owner, err := s.keys.Owner(ctx, userID)
 	switch {
 	case errors.Is(err, store.ErrNotFound): // one that has no key yet
 	case err != nil:
@@ -55,9 +58,12 @@ func (s *SelfService) actFor(ctx context.Context, c *api.Caller, value func(plac
 	return nil
 }
 
-// has reports whether keys of a configuration belong to organizations.
-func (o *Organization) has(configID string) bool {
-	return o != nil && slices.Contains(o.Configs, configID)
+// configs returns the configurations whose keys belong to organizations.
+func (o *Organization) configs() []string {
+	if o == nil {
+		return nil
+	}
+	return o.Configs
 }
 
 // rules returns the options of the dialect.

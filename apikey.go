@@ -36,11 +36,13 @@ type App struct {
 	// TablePrefix is the prefix of all table names. Default: none.
 	TablePrefix string `json:"table_prefix,omitempty"`
 
-	// Headers are the request headers that may carry a key. Default: X-API-Key.
-	Headers []string `json:"headers,omitempty"`
+	// Headers are the request headers that may carry a key; an empty list is none.
+	// Default: X-API-Key.
+	Headers []string `json:"headers,omitzero"`
 
-	// Bearer also accepts a key in "Authorization: Bearer <key>". Default: true.
-	Bearer *bool `json:"bearer,omitempty"`
+	// Authorization lists the schemes of the header Authorization that may carry a
+	// key; an empty list is none. See CredentialSources. Default: Bearer.
+	Authorization []string `json:"authorization,omitzero"`
 
 	// SecretPrefix is the prefix of new secrets. Default: "clsk_".
 	SecretPrefix *string `json:"secret_prefix,omitempty"`
@@ -59,6 +61,7 @@ type App struct {
 	ctx      caddy.Context // kept for Start, which asks it for the logs
 	logger   *zap.Logger
 	handlers []handler
+	identity identity // the identity headers of all gates
 	settings *keyring.Settings
 	opener   store.Opener
 	first    bool          // no other configuration used the store before this one
@@ -102,7 +105,7 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 
 // Provision compiles the settings and joins the state of the store. It opens no
 // file, so that "caddy validate" does not disturb a running server: that is left
-// to Start, and on a reload to register.
+// to Start, and on a reload to openOnReload.
 func (a *App) Provision(ctx caddy.Context) error {
 	a.ctx, a.logger = ctx, ctx.Logger()
 	a.settings = &keyring.Settings{Lease: a.Credits.lease()}
@@ -179,6 +182,9 @@ func (a *App) provisionStore(ctx caddy.Context) (store.Opener, error) {
 	if a.StoreRaw == nil {
 		a.StoreRaw = json.RawMessage(`{"store":"sqlite"}`)
 	}
+	if err := checkInlineModule("apikey.stores", "store", a.StoreRaw); err != nil {
+		return nil, err
+	}
 	mod, err := ctx.LoadModule(a, "StoreRaw")
 	if err != nil {
 		return nil, fmt.Errorf("loading the store module: %w", err)
@@ -236,7 +242,10 @@ func (a *App) Cleanup() error {
 // check validates each field on its own. The Caddyfile parser calls it after each
 // option, so that an error names the line of the option.
 func (a *App) check() error {
-	if err := checkSources(a.Headers, ""); err != nil {
+	if err := checkHeaders(a.Headers); err != nil {
+		return err
+	}
+	if err := checkSchemes(a.Authorization); err != nil {
 		return err
 	}
 	if a.SecretPrefix != nil && !key.ValidPrefix(*a.SecretPrefix) {

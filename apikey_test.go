@@ -68,7 +68,7 @@ func TestFinding2_cleanupWithoutEntry(t *testing.T) {
 	}
 	references(1)
 	for _, bad := range []string{
-		`,"length":5`, `,"headers":["X_Y"]`, `,"table_prefix":"other_"`, `,"table_prefix":"1 "`, `,"validators":[{"validator":"match","pattern":"["}]`,
+		`,"length":5`, `,"headers":["X Y"]`, `,"table_prefix":"other_"`, `,"table_prefix":"1 "`, `,"validators":[{"validator":"match","pattern":"["}]`,
 	} {
 		if _, _, err := loadApp(t, config(bad)); err == nil {
 			t.Errorf("%s was not refused", bad)

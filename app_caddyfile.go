@@ -17,7 +17,8 @@ import (
 //	apikey {
 //		store sqlite [<file>]
 //		table_prefix <text>
-//		headers <name...>
+//		headers <name...>|off
+//		authorization <scheme...>|off
 //		bearer [on|off]
 //		secret_prefix <text>
 //		credits strict|lease <max>
@@ -69,10 +70,8 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			err = readModule(d, "apikey.stores", "store", &a.StoreRaw)
 		case "table_prefix":
 			err = readString(d, &a.TablePrefix)
-		case "headers":
-			err = appendArgs(d, &a.Headers)
-		case "bearer":
-			err = readOnOff(d, &a.Bearer)
+		case "headers", "authorization", "bearer":
+			err = unmarshalSource(d, &a.Headers, &a.Authorization)
 		case "secret_prefix":
 			err = readStringPtr(d, &a.SecretPrefix)
 		case "credits":
@@ -88,7 +87,7 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			configsAt = append(configsAt, *d)
 			err = a.unmarshalConfig(d)
 		default:
-			err = a.KeyRules.unmarshalOption(d)
+			err = a.KeyRules.unmarshalOption(d, inApp)
 		}
 		if err = cmp.Or(err, located(d, a.check())); err != nil {
 			return err
@@ -146,7 +145,7 @@ func (a *App) unmarshalConfig(d *caddyfile.Dispenser) error {
 		case "session":
 			err = readOnOff(d, &c.Session)
 		default:
-			err = c.KeyRules.unmarshalOption(d)
+			err = c.KeyRules.unmarshalOption(d, inConfig)
 		}
 		if err = cmp.Or(err, located(d, c.check())); err != nil {
 			return err
@@ -156,8 +155,9 @@ func (a *App) unmarshalConfig(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-// unmarshalOption reads the options that the app and each config have.
-func (r *KeyRules) unmarshalOption(d *caddyfile.Dispenser) error {
+// unmarshalOption reads the options that the app and each config have. block is
+// the one that d is in.
+func (r *KeyRules) unmarshalOption(d *caddyfile.Dispenser, block place) error {
 	switch d.Val() {
 	case "prefix":
 		return r.unmarshalPrefix(d)
@@ -191,7 +191,7 @@ func (r *KeyRules) unmarshalOption(d *caddyfile.Dispenser) error {
 		}
 		return appendArgs(d, &r.Permissions)
 	}
-	return d.Errf("unknown option %q", d.Val())
+	return unknownOption(d, block)
 }
 
 // unmarshalPrefix reads prefix <text>|on|off.
@@ -264,7 +264,7 @@ func (r *KeyRules) unmarshalExpiration(d *caddyfile.Dispenser) error {
 		case "keep":
 			err = e.unmarshalKeep(d)
 		default:
-			err = d.Errf("expiration: unknown option %q", d.Val())
+			err = unknownOption(d, inExpiration)
 		}
 		if err = cmp.Or(err, located(d, e.check())); err != nil {
 			return err
@@ -343,7 +343,7 @@ func (p *Plans) unmarshalTier(d *caddyfile.Dispenser) error {
 		case "permissions":
 			err = appendArgs(d, &t.Permissions)
 		default:
-			err = d.Errf("tier %s: unknown option %q", t.Name, d.Val())
+			err = unknownOption(d, inTier)
 		}
 		if err = cmp.Or(err, located(d, t.check())); err != nil {
 			return err

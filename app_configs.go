@@ -11,6 +11,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/caddy-apikey/caddy-apikey/internal/near"
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 )
@@ -165,12 +166,22 @@ func checkConfigList(ids []string) error {
 func checkKnown(keys *keyring.Service, ids []string) error {
 	for _, id := range ids {
 		if !keys.HasConfig(id) {
-			known := keys.Configs()
-			for i := range known {
-				known[i] = strconv.Quote(known[i])
-			}
-			return fmt.Errorf("config: there is no configuration %q: it must be one of %s", id, strings.Join(known, ", "))
+			return unknownConfig(id, keys.Configs())
 		}
 	}
 	return nil
+}
+
+// unknownConfig returns an error about a configuration that is not one of those
+// that are known.
+func unknownConfig(id string, known []string) error {
+	quoted := make([]string, len(known))
+	for i, name := range known {
+		quoted[i] = strconv.Quote(name)
+	}
+	text := fmt.Sprintf("config: there is no configuration %q: it must be one of %s", id, strings.Join(quoted, ", "))
+	if meant := near.Word(id, known...); meant != "" {
+		text += fmt.Sprintf(". Did you mean %q?", meant)
+	}
+	return errors.New(text)
 }

@@ -17,10 +17,13 @@ import (
 // handler is what the app must know of a gate or a self-service API to warn about
 // options that are unsafe together.
 type handler struct {
-	kind    handlerKind
-	sources sources
-	secret  string   // the option
-	configs []string // nil: all
+	kind     handlerKind
+	sources  sources
+	secret   string   // the option
+	configs  []string // nil: all
+	identity identity
+	// organizations are the configurations whose keys belong to organizations.
+	organizations []string
 	// logCredentials is the option log_credentials of the server.
 	logCredentials bool
 }
@@ -41,29 +44,41 @@ func appOf(ctx caddy.Context) (*App, error) {
 	return mod.(*App), nil
 }
 
-// register adds a handler that is being provisioned with ctx, and returns the
-// keyring for it. Caddy has validated the options of the app by then.
-//
-// On a reload it opens the store. Caddy starts apps in random order, so the HTTP
-// servers may serve the new configuration before Start runs: the store must be
-// open by then, and if it cannot be opened, the reload must fail.
-func (a *App) register(ctx caddy.Context, h handler) (*keyring.Service, error) {
-	if caddy.ActiveContext().Context != nil {
-		if err := a.ring.Open(context.Background()); err != nil {
-			return nil, err
-		}
-	}
-	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok && server.Logs != nil {
+// serverOf returns the HTTP server whose handler is being provisioned, or nil.
+func serverOf(ctx caddy.Context) *caddyhttp.Server {
+	server, _ := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	return server
+}
+
+// register adds a handler that is being provisioned with ctx, and returns the keyring
+// for it.
+func (a *App) register(ctx caddy.Context, h handler) *keyring.Service {
+	if server := serverOf(ctx); server != nil && server.Logs != nil {
 		h.logCredentials = server.Logs.ShouldLogCredentials
 	}
 	a.handlers = append(a.handlers, h)
-	return a.service, nil
+	a.identity = append(a.identity, h.identity.without(a.identity)...)
+	// Nothing uses the settings before all handlers are provisioned.
+	a.settings.Organizations = append(a.settings.Organizations, h.organizations...)
+	return a.service
+}
+
+// openOnReload opens the store on a reload. A handler calls it once its own options are
+// valid. Caddy starts apps in random order, so the HTTP servers may serve the new
+// configuration before Start runs: the store must be open by then, and if it cannot be
+// opened, the reload must fail.
+func (a *App) openOnReload() error {
+	if caddy.ActiveContext().Context == nil {
+		return nil
+	}
+	return a.ring.Open(context.Background())
 }
 
 // warn logs what is unsafe in the configuration as a whole.
 func (a *App) warn() {
 	logs, err := redact.Uncovered(a.ctx, a.requests(), a.service.Checksums())
 	warnUncovered(a.logger, logs, err)
+	a.warnServers()
 	if weakSecrets(a.handlers) {
 		a.logger.Warn(`an apikey_api checks secrets less strictly than a gate for the same keys: a key alone can create another key with its own secret; set the option "secret" of apikey_api as in the gate`)
 	}
@@ -87,13 +102,17 @@ func (h *handler) requests() redact.Requests {
 	if h.secret != "" {
 		r.Headers = append(r.Headers, secretHeader)
 	}
-	if h.sources.bearer {
+	if len(h.sources.schemes) > 0 {
 		r.Headers = append(r.Headers, "Authorization")
 	}
-	for list, name := range map[*[]string]string{&r.Query: h.sources.query, &r.Cookies: h.sources.cookie, &r.From: h.sources.from} {
-		if name != "" {
-			*list = []string{name}
-		}
+	if name := h.sources.query; name != "" {
+		r.Query = []string{name}
+	}
+	if name := h.sources.cookie; name != "" {
+		r.Cookies = []string{name}
+	}
+	if name := h.sources.from; name != "" {
+		r.From = []string{name}
 	}
 	return r
 }

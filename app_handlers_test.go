@@ -51,7 +51,7 @@ func TestExposedByServer(t *testing.T) {
 		{"no logs", `null`, `{"handler":"apikey"}`, "[X-Api-Key] [] []"},
 		{"logs", `{}`, `{"handler":"apikey","secret":"required"}`, "[X-Api-Key X-Api-Secret] [] []"},
 		{"credentials", credentials, `{"handler":"apikey"}`, "[Authorization X-Api-Key] [] []"},
-		{"credentials, bearer off", credentials, `{"handler":"apikey","bearer":false}`, "[X-Api-Key] [] []"},
+		{"credentials, bearer off", credentials, `{"handler":"apikey","authorization":[]}`, "[X-Api-Key] [] []"},
 		{"credentials, API", credentials, `{"handler":"apikey_api"}`, "[Authorization X-Api-Key] [] []"},
 		{"credentials, cookie", credentials, `{"handler":"apikey","from":"{http.request.cookie.c}"}`, "[] [c] []"},
 		{"credentials, header of from", credentials, `{"handler":"apikey","from":"{http.request.header.authorization}"}`, "[Authorization] [] []"},

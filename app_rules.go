@@ -8,6 +8,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/caddy-apikey/caddy-apikey/internal/near"
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 	"github.com/caddy-apikey/caddy-apikey/ratelimit"
@@ -72,7 +73,9 @@ type KeyRules struct {
 
 // Range is an inclusive range of lengths.
 type Range struct {
+	// Min is the shortest length, at least 0. Default: 0.
 	Min int `json:"min"`
+	// Max is the longest length, at most 1000 for names and 32 for prefixes. Required.
 	Max int `json:"max"`
 }
 
@@ -125,7 +128,9 @@ func (k Keep) MarshalJSON() ([]byte, error) {
 
 // RateLimit allows at most Max requests per Window.
 type RateLimit struct {
-	Max    int64          `json:"max,omitempty"`
+	// Max is the number of requests in a window, from 1 to 2^53-1. Required.
+	Max int64 `json:"max,omitempty"`
+	// Window is a whole number of milliseconds, at least one. Required.
 	Window caddy.Duration `json:"window,omitempty"`
 	// Algorithm is "fixed_window", "sliding_window" or "token_bucket".
 	// Default: "fixed_window".
@@ -202,7 +207,7 @@ func (l *RateLimit) algorithm() (ratelimit.Algorithm, error) {
 	}
 	algorithm, err := ratelimit.ParseAlgorithm(l.Algorithm)
 	if err != nil {
-		return 0, fmt.Errorf("rate_limit: the algorithm %w", err)
+		return 0, fmt.Errorf("rate_limit: the algorithm %s", near.OneOf(l.Algorithm, ratelimit.Algorithms()...))
 	}
 	return algorithm, nil
 }
@@ -271,6 +276,9 @@ func (e *Expiration) provision(x *keyring.Expiration) {
 
 func (r *KeyRules) loadGuests(ctx caddy.Context, rules *keyring.Rules) error {
 	if r.GeneratorRaw != nil {
+		if err := checkInlineModule("apikey.generators", "generator", r.GeneratorRaw); err != nil {
+			return err
+		}
 		mod, err := ctx.LoadModule(r, "GeneratorRaw")
 		if err != nil {
 			return fmt.Errorf("loading the generator module: %w", err)
@@ -283,6 +291,11 @@ func (r *KeyRules) loadGuests(ctx caddy.Context, rules *keyring.Rules) error {
 	}
 	if r.ValidatorsRaw == nil {
 		return nil
+	}
+	for _, raw := range r.ValidatorsRaw {
+		if err := checkInlineModule("apikey.validators", "validator", raw); err != nil {
+			return err
+		}
 	}
 	mods, err := ctx.LoadModule(r, "ValidatorsRaw")
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/caddy-apikey/caddy-apikey/internal/near"
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 )
@@ -51,6 +52,7 @@ type Tier struct {
 
 // TierLimit allows at most Max requests per period.
 type TierLimit struct {
+	// Max is the number of requests in the period, from 1 to 2^53-1. Required.
 	Max int64 `json:"max"`
 	// Per is "day" or "month", by the calendar in the time zone, or a duration such
 	// as "1m". The windows of a duration begin with the owner's first request.
@@ -137,9 +139,20 @@ func hasTier(tiers []Tier, name string) bool {
 	return slices.ContainsFunc(tiers, func(t Tier) bool { return t.Name == name })
 }
 
+func tierNames(tiers []Tier) (names []string) {
+	for _, t := range tiers {
+		names = append(names, t.Name)
+	}
+	return names
+}
+
 func (p *Plans) checkDefaultTier() error {
 	if p.DefaultTier != "" && !hasTier(p.Tiers, p.DefaultTier) {
-		return fmt.Errorf("default_tier: there is no tier %q", p.DefaultTier)
+		text := fmt.Sprintf("default_tier: there is no tier %q", p.DefaultTier)
+		if meant := near.Word(p.DefaultTier, tierNames(p.Tiers)...); meant != "" {
+			text += fmt.Sprintf(". Did you mean %q?", meant)
+		}
+		return errors.New(text)
 	}
 	return nil
 }

@@ -67,7 +67,7 @@ func TestTierCaddyfileErrors(t *testing.T) {
 		{"tier " + strings.Repeat("x", 65), "1 to 64", "2"},
 		{"tier a\u202eb", "printable", "2"},
 		{"tier a\ntier b\ntier a", "tier a already specified", "4"},
-		{"tier a {\nlimits 1/1m\n}", `tier a: unknown option "limits"`, "3"},
+		{"tier a {\nlimits 1/1m\n}", `unknown option "limits": did you mean limit?`, "3"},
 		{"tier a {\nlimit\n}", "wrong argument count", "3"},
 		{"tier a {\nlimit 10\n}", "must be <max>/<duration>", "3"},
 		{"tier a {\nlimit 0/1m\n}", "the maximum must be from 1 to 9007199254740991", "3"},

@@ -1,6 +1,7 @@
 package apikey
 
 import (
+	"cmp"
 	"encoding/json"
 	"strconv"
 
@@ -13,7 +14,7 @@ import (
 
 func init() {
 	httpcaddyfile.RegisterGlobalOption("apikey", parseGlobalOption)
-	httpcaddyfile.RegisterHandlerDirective("apikey", parseGate)
+	httpcaddyfile.RegisterDirective("apikey", parseGate)
 	httpcaddyfile.RegisterDirectiveOrder("apikey", httpcaddyfile.Before, "basic_auth")
 	httpcaddyfile.RegisterHandlerDirective("apikey_api", parseSelfService)
 	httpcaddyfile.RegisterDirectiveOrder("apikey_api", httpcaddyfile.After, "forward_auth")
@@ -31,14 +32,31 @@ func parseGlobalOption(d *caddyfile.Dispenser, existing any) (any, error) {
 	return httpcaddyfile.App{Name: "apikey", Value: caddyconfig.JSON(a, nil)}, nil
 }
 
-func parseGate(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
-	g := new(Gate)
-	return g, g.UnmarshalCaddyfile(h.Dispenser)
+// parseGate makes the route of a gate. Where a matcher lets requests pass by the gate,
+// a second route removes from those what only the gate may set: it has no matcher, so
+// that Caddy sorts it behind the gates and before the directives that follow them.
+func parseGate(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
+	if !h.Next() {
+		return nil, h.ArgErr()
+	}
+	matcher, err := h.ExtractMatcherSet()
+	if err != nil {
+		return nil, err
+	}
+	g, start := new(Gate), *h.Dispenser
+	if err := cmp.Or(g.UnmarshalCaddyfile(h.Dispenser), checkConfigNames(h, start)); err != nil {
+		return nil, err
+	}
+	routes := h.NewRoute(matcher, g)
+	if matcher != nil && len(g.IdentityHeaders) > 0 {
+		routes = append(routes, h.NewRoute(nil, newClean(g.IdentityHeaders))...)
+	}
+	return routes, nil
 }
 
 func parseSelfService(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
-	s := new(SelfService)
-	return s, s.UnmarshalCaddyfile(h.Dispenser)
+	s, start := new(SelfService), *h.Dispenser
+	return s, cmp.Or(s.UnmarshalCaddyfile(h.Dispenser), checkConfigNames(h, start))
 }
 
 // located adds the position of d to an error, if there is one.
@@ -69,6 +87,39 @@ func appendArgs(d *caddyfile.Dispenser, dst *[]string) error {
 	}
 	*dst = append(*dst, args...)
 	return nil
+}
+
+// unmarshalSource reads the options headers, authorization and bearer, which say where a
+// key may be.
+func unmarshalSource(d *caddyfile.Dispenser, headers, authorization *[]string) error {
+	switch d.Val() {
+	case "headers":
+		return readList(d, headers)
+	case "authorization":
+		return readList(d, authorization)
+	}
+	var bearer *bool // short for authorization Bearer, or off
+	if err := readOnOff(d, &bearer); err != nil {
+		return err
+	}
+	switch {
+	case *bearer:
+		*authorization = append(*authorization, bearerScheme)
+	case *authorization != nil:
+		return d.Err("bearer: off cannot be combined with other values of authorization")
+	default:
+		*authorization = []string{}
+	}
+	return nil
+}
+
+// readList reads one or more arguments, or "off" for an empty list. The option may be
+// repeated.
+func readList(d *caddyfile.Dispenser, dst *[]string) error {
+	if done, err := readListSwitch(d, dst); done {
+		return err
+	}
+	return appendArgs(d, dst)
 }
 
 // readOnce reads as many arguments as there are targets.
@@ -214,6 +265,9 @@ func readModule(d *caddyfile.Dispenser, namespace, inlineKey string, dst *json.R
 		return d.ArgErr()
 	}
 	name := d.Val()
+	if err := checkModule(namespace, inlineKey, name); err != nil {
+		return d.WrapErr(err)
+	}
 	module, err := caddyfile.UnmarshalModule(d, namespace+"."+name)
 	if err != nil {
 		return err

@@ -2,9 +2,11 @@ package apikey
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -19,10 +21,13 @@ import (
 func init() {
 	caddycmd.RegisterCommand(caddycmd.Command{
 		Name:  "apikey",
-		Usage: "<command>",
+		Usage: "COMMAND",
 		Short: "Manages API keys",
 		Long: `
 Manages the API keys of a running Caddy through its admin endpoint.
+
+The address of the endpoint is the first of: --address; admin in the file of
+--config; the environment variable CADDY_ADMIN; localhost:2019.
 
 Exit status: 0 for success, 1 for a refusal or failure with the reason on standard
 error, 2 for wrong usage.`,
@@ -30,11 +35,16 @@ error, 2 for wrong usage.`,
 			cli.Setup(cmd, cli.Host{
 				Connect:       connect,
 				ParseDuration: caddy.ParseDuration,
+				Now:           time.Now,
+				Documentation: documentation,
 				WrongUsage:    exitWith(2),
 			})
 		},
 	})
 }
+
+// documentation is where the command line is documented.
+const documentation = "https://github.com/caddy-apikey/caddy-apikey/blob/main/docs/cli.md"
 
 // exitWith returns an error that makes Caddy exit with the status. Only Caddy can
 // create one, because its type is not exported.
@@ -52,17 +62,55 @@ func connect(address, config, adapter string) (*admin.Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("finding the address of the admin endpoint: %w", err)
 	}
-	addr, err := caddy.ParseNetworkAddress(found)
-	if err != nil || addr.PortRangeSize() > 1 || strings.Contains(found, "://") {
-		return nil, cli.WrongUsage("%q is not the address of an admin endpoint, such as localhost:2019 or unix//run/caddy.sock", found)
+	addr, err := adminAddress(found)
+	if err != nil {
+		return nil, cli.WrongUsage("the address of the admin endpoint %v", err)
 	}
-	client := &admin.Client{Base: "http://" + addr.JoinHostPort(0), HTTP: clientOf(addr)}
+	client := &admin.Client{Base: "http://" + addr.JoinHostPort(0), HTTP: clientOf(addr), Name: addr.JoinHostPort(0)}
 	if addr.IsUnixNetwork() || addr.IsFdNetwork() {
 		client.Base = "http://127.0.0.1" // not dialed, but a URL needs a host
+		client.Name = found
 	} else {
 		client.Origin = client.Base
 	}
 	return client, nil
+}
+
+var errAddress = errors.New("must be host:port such as localhost:2019, a URL such as http://localhost:2019, or a socket such as unix//run/caddy.sock")
+
+// adminAddress reads the address of an admin endpoint. Without a port it is Caddy's
+// default port.
+func adminAddress(s string) (caddy.NetworkAddress, error) {
+	network, rest, isURL := strings.Cut(s, "://")
+	switch network = strings.ToLower(network); {
+	case isURL && network == "unix":
+		s = "unix/" + rest
+	case isURL:
+		u, err := url.Parse(s)
+		switch {
+		case err != nil || u.Host == "":
+			return caddy.NetworkAddress{}, errAddress
+		case network == "https":
+			return caddy.NetworkAddress{}, errors.New("must not begin with https: the admin endpoint speaks HTTP")
+		case network != "http":
+			return caddy.NetworkAddress{}, errAddress
+		case strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil:
+			return caddy.NetworkAddress{}, errors.New("must be a URL of host and port only, such as http://localhost:2019")
+		}
+		s = u.Host
+	}
+	const defaultPort = 2019 // that of caddy.DefaultAdminListen, unless CADDY_ADMIN changes it
+	addr, err := caddy.ParseNetworkAddressWithDefaults(s, "tcp", defaultPort)
+	if err != nil || addr.PortRangeSize() > 1 || !addr.IsUnixNetwork() && strings.ContainsAny(addr.Host, " \t") {
+		return addr, errAddress
+	}
+	if addr.Host == "" {
+		addr.Host = "localhost"
+	}
+	if addr.StartPort == 0 && !addr.IsUnixNetwork() && !addr.IsFdNetwork() {
+		return addr, errAddress
+	}
+	return addr, nil
 }
 
 // clientOf returns an HTTP client that connects to one address, regardless of the URL.

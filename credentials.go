@@ -1,22 +1,31 @@
 package apikey
 
 import (
+	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/textproto"
-	"net/url"
 	"slices"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"golang.org/x/net/http/httpguts"
+
+	"github.com/caddy-apikey/caddy-apikey/keyring"
 )
 
 const (
 	defaultHeader = "X-API-Key"
 	secretHeader  = "X-Api-Secret"
+)
+
+// Schemes of Authorization with rules of their own.
+const (
+	bearerScheme = "Bearer"
+	basicScheme  = "Basic"
 )
 
 // Values of the option "secret".
@@ -30,28 +39,37 @@ var secretOptions = []string{"", secretCheck, secretRequired}
 
 // CredentialSources are the places of a request that may carry a key.
 type CredentialSources struct {
-	// Headers are the request headers that may carry a key. Default: those of the
-	// app.
-	Headers []string `json:"headers,omitempty"`
-	// Bearer also accepts a key in "Authorization: Bearer <key>". Default: as in
-	// the app.
-	Bearer *bool `json:"bearer,omitempty"`
+	// Headers are the request headers that may carry a key; an empty list is none.
+	// Default: those of the app.
+	Headers []string `json:"headers,omitzero"`
+	// Authorization lists the schemes of the header Authorization that may carry a
+	// key; an empty list is none. With "Basic", the key is the user name and the
+	// password is empty or the secret, or the key is the password. With any other
+	// scheme, such as "Bearer" or "ApiKey", the key follows the scheme. A 401 offers
+	// the schemes in this order. Default: those of the app.
+	Authorization []string `json:"authorization,omitzero"`
 	// Query is a query parameter that may carry a key. Default: none.
 	Query string `json:"query,omitempty"`
 	// From is a placeholder that holds the key, such as
-	// {http.request.cookie.key}. It replaces headers and bearer. Default: none.
+	// {http.request.cookie.key}. It replaces headers and authorization. Default: none.
 	From string `json:"from,omitempty"`
 }
 
 func (k *CredentialSources) check() error {
-	if err := checkSources(k.Headers, k.Query); err != nil {
+	if err := checkHeaders(k.Headers); err != nil {
 		return err
+	}
+	if err := checkSchemes(k.Authorization); err != nil {
+		return err
+	}
+	if strings.ContainsAny(k.Query, "&=#; {}") {
+		return errors.New("query: must be the name of a parameter")
 	}
 	if k.From == "" {
 		return nil
 	}
-	if k.Headers != nil || k.Bearer != nil || k.Query != "" {
-		return errors.New("from: cannot be combined with headers, bearer or query")
+	if k.Headers != nil || k.Authorization != nil || k.Query != "" {
+		return errors.New("from: cannot be combined with headers, authorization or query")
 	}
 	if !isPlaceholder(k.From) {
 		return errors.New("from: must be a placeholder such as {http.request.cookie.key}")
@@ -73,29 +91,32 @@ func checkSecret(option string) error {
 
 // errNoSource is the error for a configuration under which no request could carry
 // a key.
-var errNoSource = errors.New("requests could not carry a key: headers, bearer and query are all off")
+var errNoSource = errors.New("requests could not carry a key: headers, authorization and query are all off")
 
 // sources are the compiled CredentialSources.
 type sources struct {
 	headers []string // canonical
-	bearer  bool
+	schemes []string
 	query   string
 	cookie  string
 	from    string // a placeholder that reads something else
-	// hasShape tells a key from somebody else's token.
-	hasShape func(string) bool
 }
 
 func newSources(app *App, k *CredentialSources) sources {
 	if k.From != "" {
 		return sourceOf(k.From)
 	}
-	p := sources{query: k.Query, bearer: true}
-	override(&p.bearer, app.Bearer)
-	override(&p.bearer, k.Bearer)
-	names := k.Headers
-	if names == nil {
-		names = app.headers()
+	p := sources{query: k.Query, schemes: []string{bearerScheme}}
+	names := []string{defaultHeader}
+	for _, list := range [][]string{app.Headers, k.Headers} {
+		if list != nil {
+			names = list
+		}
+	}
+	for _, list := range [][]string{app.Authorization, k.Authorization} {
+		if list != nil {
+			p.schemes = list
+		}
 	}
 	for _, name := range names {
 		p.headers = append(p.headers, http.CanonicalHeaderKey(name))
@@ -120,24 +141,57 @@ func sourceOf(placeholder string) sources {
 	return sources{from: placeholder}
 }
 
-// none reports whether there is no place at all.
+// none reports whether there is no source at all.
 func (p *sources) none() bool {
-	return len(p.headers) == 0 && !p.bearer && p.query == "" && p.cookie == "" && p.from == ""
+	return len(p.headers) == 0 && len(p.schemes) == 0 && p.query == "" && p.cookie == "" && p.from == ""
 }
 
 // ambient reports whether browsers may send a key from here by themselves, as they
-// do with cookies, also for the page of somebody else.
-func (p *sources) ambient() bool { return p.cookie != "" || p.from != "" }
-
-func (a *App) headers() []string {
-	if a.Headers == nil {
-		return []string{defaultHeader}
-	}
-	return a.Headers
+// do with cookies and Basic credentials, also for the page of somebody else.
+func (p *sources) ambient() bool {
+	return p.cookie != "" || p.from != "" || slices.ContainsFunc(p.schemes, func(s string) bool { return strings.EqualFold(s, basicScheme) })
 }
 
-// checkSources checks the names of headers and of a query parameter.
-func checkSources(headers []string, query string) error {
+// checkServer returns an error for headers that never reach the handlers of a server:
+// Caddy drops those with "_" or "." in their names unless the server expects them, and
+// then drops the ones with "-" instead.
+func (p *sources) checkServer(server *caddyhttp.Server) error {
+	for _, name := range p.headers {
+		expected := server != nil && (expects(server.ExpectedUnderscoreHeaders, name, "_") || expects(server.ExpectedDotHeaders, name, "."))
+		alias := server != nil && (expectsAlias(server.ExpectedUnderscoreHeaders, name, "_") || expectsAlias(server.ExpectedDotHeaders, name, "."))
+		switch {
+		case strings.ContainsAny(name, "_.") && !expected:
+			return fmt.Errorf(`headers: %s can never match: Caddy drops headers whose name contains "_" or ".", unless the server expects them (expected_underscore_headers, expected_dot_headers)`, name)
+		case alias:
+			return fmt.Errorf(`headers: %s can never match: this server expects another spelling, and Caddy drops this one`, name)
+		}
+	}
+	return nil
+}
+
+// expects reports whether a server option lists the header, which has a separator in
+// its name.
+func expects(list []string, name, separator string) bool {
+	return strings.Contains(name, separator) && slices.ContainsFunc(list, func(entry string) bool { return matchesEntry(entry, name) })
+}
+
+// expectsAlias reports whether a server option lists the header under its spelling
+// with a separator in place of a hyphen.
+func expectsAlias(list []string, name, separator string) bool {
+	return !strings.ContainsAny(name, "_.") && slices.ContainsFunc(list, func(entry string) bool {
+		return matchesEntry(strings.ReplaceAll(entry, separator, "-"), name)
+	})
+}
+
+func matchesEntry(entry, name string) bool {
+	if prefix, ok := strings.CutSuffix(entry, "*"); ok {
+		return len(name) >= len(prefix) && strings.EqualFold(name[:len(prefix)], prefix)
+	}
+	return strings.EqualFold(entry, name)
+}
+
+// checkHeaders checks the names of headers that may carry a key.
+func checkHeaders(headers []string) error {
 	seen := map[string]bool{}
 	for _, name := range headers {
 		if err := checkHeaderName(name); err != nil {
@@ -145,29 +199,39 @@ func checkSources(headers []string, query string) error {
 		}
 		canonical := http.CanonicalHeaderKey(name)
 		switch {
+		case canonical == "Off" || canonical == "On":
+			return errors.New("headers: off cannot be combined with other values")
 		case seen[canonical]:
 			return fmt.Errorf("headers: %s already specified", canonical)
 		case canonical == "Authorization":
-			return errors.New("headers: use the option bearer for Authorization")
+			return errors.New("headers: use the option authorization for Authorization")
 		case canonical == secretHeader:
 			return errors.New("headers: X-API-Secret is reserved for the secret")
 		}
 		seen[canonical] = true
 	}
-	if strings.ContainsAny(query, "&=#; {}") {
-		return errors.New("query: must be the name of a parameter")
+	return nil
+}
+
+// checkSchemes checks schemes of Authorization (RFC 9110, section 11.1).
+func checkSchemes(schemes []string) error {
+	for i, scheme := range schemes {
+		if !httpguts.ValidHeaderFieldName(scheme) { // both are tokens
+			return fmt.Errorf("authorization: %q is not a scheme, such as Bearer, Basic or ApiKey", scheme)
+		}
+		if slices.ContainsFunc(schemes[:i], func(s string) bool { return strings.EqualFold(s, scheme) }) {
+			return fmt.Errorf("authorization: %s already specified", scheme)
+		}
 	}
 	return nil
 }
 
-// checkHeaderName returns an error for names that no request header can have when
-// it arrives here.
+// checkHeaderName returns an error for names that no header with a credential or an
+// identity can have.
 func checkHeaderName(name string) error {
 	switch {
 	case !httpguts.ValidHeaderFieldName(name):
 		return fmt.Errorf("%q is not a valid header name", name)
-	case strings.ContainsAny(name, "_."):
-		return fmt.Errorf(`%s can never match: Caddy drops headers whose name contains "_" or "."`, name)
 	case hopByHop[http.CanonicalHeaderKey(name)]:
 		return fmt.Errorf("%s cannot be used: it is a header of the connection or the message", name)
 	}
@@ -181,179 +245,161 @@ var hopByHop = map[string]bool{
 	"Upgrade": true, "Content-Type": true, "Content-Encoding": true, "Expect": true,
 }
 
-// candidates are what a request carries where a key may be.
+// candidate is one value that a request carries where a key may be.
+type candidate struct {
+	raw    string
+	secret string // the password beside it, with Basic
+	header bool   // from Authorization
+}
+
+// candidates are the different candidates of a request.
 type candidates struct {
-	count  int      // more than one is ambiguous
-	raw    string   // of the last one
-	bearer bool     // one of them is a Bearer token
-	others []string // the values of Authorization that are not candidates, if bearer
+	list  []candidate
+	first [2]candidate // memory of a short list
 }
 
-func (c *candidates) add(raw string) {
-	c.count++
-	c.raw = raw
-}
-
-// find finds the candidates in a request, which it does not change. admitted: an
-// earlier gate has found and removed the key. Spaces around a value, which HTTP/2 and
-// HTTP/3 leave there, are not part of it.
-func (p *sources) find(r *http.Request, repl *caddy.Replacer, admitted bool) (c candidates) {
-	if p.from != "" {
-		if raw := repl.ReplaceAll(p.from, ""); raw != "" {
-			c.add(raw)
+func (c *candidates) add(v candidate) {
+	if v.raw == "" {
+		return
+	}
+	for i := range c.list {
+		if o := &c.list[i]; o.raw == v.raw {
+			o.header = o.header && v.header
+			if o.secret == "" {
+				o.secret = v.secret
+			}
+			return
 		}
-		return c
+	}
+	if c.list == nil {
+		c.list = c.first[:0]
+	}
+	c.list = append(c.list, v)
+}
+
+// find adds the candidates of a request, which it does not change. Spaces around a
+// value, which HTTP/2 and HTTP/3 leave there, are not part of it.
+func (p *sources) find(r *http.Request, repl *caddy.Replacer, c *candidates) {
+	if p.from != "" {
+		c.add(candidate{raw: repl.ReplaceAll(p.from, "")})
+		return
 	}
 	for _, name := range p.headers {
 		for _, value := range r.Header[name] {
-			if value = textproto.TrimString(value); value != "" {
-				c.add(value)
-			}
+			c.add(candidate{raw: textproto.TrimString(value)})
 		}
 	}
 	if p.cookie != "" {
 		for _, cookie := range r.Cookies() {
-			if strings.EqualFold(cookie.Name, p.cookie) && cookie.Value != "" {
-				c.add(cookie.Value)
+			if strings.EqualFold(cookie.Name, p.cookie) {
+				c.add(candidate{raw: cookie.Value})
 			}
 		}
 	}
 	if p.query != "" {
 		eachParameter(r.URL.RawQuery, func(name, value, _ string) {
-			if name == p.query && value != "" {
-				c.add(value)
+			if name == p.query {
+				c.add(candidate{raw: value})
 			}
 		})
 	}
-	if p.bearer {
-		p.findBearer(r, &c, c.count > 0 || admitted)
-	}
-	return c
-}
-
-// findBearer adds Bearer tokens. Beside another candidate, a token counts only if it
-// has the shape of a key; else it is for somebody else.
-func (p *sources) findBearer(r *http.Request, c *candidates, beside bool) {
-	for _, value := range r.Header["Authorization"] {
-		token, ok := bearerToken(value)
-		if !ok || beside && !p.hasShape(token) {
-			c.others = append(c.others, value)
-			continue
-		}
-		c.add(token)
-		c.bearer = true
-	}
-}
-
-// bearerToken returns the token of an Authorization header with the scheme
-// Bearer, in any case.
-func bearerToken(value string) (string, bool) {
-	const scheme = "bearer "
-	value = textproto.TrimString(value)
-	if len(value) <= len(scheme) || !strings.EqualFold(value[:len(scheme)], scheme) {
-		return "", false
-	}
-	token := strings.TrimLeft(value[len(scheme):], " ")
-	return token, token != ""
-}
-
-// remove removes the candidates from the request.
-func (p *sources) remove(r *http.Request, c candidates) {
-	for _, name := range p.headers {
-		delete(r.Header, name)
-	}
-	switch {
-	case c.bearer && c.others != nil:
-		r.Header["Authorization"] = c.others
-	case c.bearer:
-		delete(r.Header, "Authorization")
-	}
-	if p.cookie != "" {
-		removeCookie(r, p.cookie)
-	}
-	if p.query != "" {
-		removeParameter(r, p.query)
-	}
-}
-
-// removeCookie removes a cookie and leaves the text of the others alone.
-func removeCookie(r *http.Request, name string) {
-	var lines []string
-	for _, line := range r.Header["Cookie"] {
-		var kept []string
-		for part := range strings.SplitSeq(line, ";") {
-			if n, _, _ := strings.Cut(part, "="); !strings.EqualFold(textproto.TrimString(n), name) {
-				kept = append(kept, part)
-			}
-		}
-		if kept != nil {
-			lines = append(lines, textproto.TrimString(strings.Join(kept, ";")))
+	if len(p.schemes) > 0 {
+		for _, value := range r.Header["Authorization"] {
+			p.findAuthorization(value, c)
 		}
 	}
-	r.Header["Cookie"] = lines
-	if lines == nil {
-		delete(r.Header, "Cookie")
-	}
 }
 
-// removeParameter removes a query parameter, also from the original request that
-// Caddy keeps (FastCGI sends that on as REQUEST_URI).
-func removeParameter(r *http.Request, name string) {
-	removeFromURL(r.URL, name)
-	r.RequestURI = withoutParameterURI(r.RequestURI, name)
-	ctx := r.Context()
-	orig, ok := ctx.Value(caddyhttp.OriginalRequestCtxKey).(http.Request)
-	if !ok || orig.URL == nil {
+func (p *sources) findAuthorization(value string, c *candidates) {
+	scheme, token := splitAuthorization(value)
+	if !slices.ContainsFunc(p.schemes, func(s string) bool { return strings.EqualFold(s, scheme) }) {
 		return
 	}
-	removeFromURL(orig.URL, name)
-	// This one is a copy; only a placeholder reads it.
-	if uri := withoutParameterURI(orig.RequestURI, name); uri != orig.RequestURI {
-		ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer).Set("http.request.orig_uri", uri)
+	if !strings.EqualFold(scheme, basicScheme) {
+		c.add(candidate{raw: token, header: true})
+		return
+	}
+	user, password, ok := decodeBasic(token)
+	switch {
+	case !ok:
+	case user == password:
+		c.add(candidate{raw: user, header: true})
+	default:
+		c.add(candidate{raw: user, secret: password, header: true})
+		c.add(candidate{raw: password, header: true})
 	}
 }
 
-func removeFromURL(u *url.URL, name string) {
-	if stripped, ok := withoutParameter(u.RawQuery, name); ok {
-		u.RawQuery = stripped
-	}
+// splitAuthorization splits a value of Authorization into its scheme and what follows.
+func splitAuthorization(value string) (scheme, rest string) {
+	scheme, rest, _ = strings.Cut(textproto.TrimString(value), " ")
+	return scheme, strings.TrimLeft(rest, " ")
 }
 
-func withoutParameterURI(uri, name string) string {
-	before, query, _ := strings.Cut(uri, "?")
-	if stripped, ok := withoutParameter(query, name); ok {
-		return strings.TrimSuffix(before+"?"+stripped, "?")
+// decodeBasic decodes what follows the scheme Basic (RFC 7617).
+func decodeBasic(token string) (user, password string, ok bool) {
+	text, err := base64.StdEncoding.DecodeString(token)
+	if err != nil {
+		return "", "", false
 	}
-	return uri
+	return strings.Cut(string(text), ":")
 }
 
-func withoutParameter(query, name string) (string, bool) {
-	var kept []string
-	removed := false
-	eachParameter(query, func(n, _, raw string) {
-		if n == name {
-			removed = true
-		} else {
-			kept = append(kept, raw)
+// choice is the result of choosing among candidates.
+type choice struct {
+	candidate
+	outcome keyring.Outcome // Allowed: the candidate, or the decision of an earlier gate, decides
+	present bool            // there was a credential, good or bad
+	err     error           // why the outcome is Unavailable
+	cost    string          // the value of the placeholder that holds the cost
+}
+
+// choose decides which candidate is the key: the only one that counts. Where an
+// earlier gate has admitted the request, none need be left. lenient: a value of
+// Authorization that does not look like a key is for somebody else.
+func (s *requestState) choose(ctx context.Context, keys *keyring.Service, c *candidates, lenient bool) (found choice) {
+	if len(c.list) == 0 {
+		if !s.admitted {
+			found.outcome = keyring.Missing
 		}
-	})
-	return strings.Join(kept, "&"), removed
+		return found
+	}
+	if len(c.list) == 1 && !s.admitted && !(lenient && c.list[0].header) {
+		return choice{candidate: c.list[0], present: true} // the keyring checks it
+	}
+	counting := 0
+	for i := range c.list {
+		v := &c.list[i]
+		recognizes := keys.Recognizes
+		if counting > 0 && found.secret == v.raw { // a secret ends in a checksum, like a key
+			recognizes = keys.Has
+		}
+		ok, err := recognizes(ctx, v.raw)
+		if err != nil {
+			found.err = err
+		}
+		if ok {
+			counting++
+			found.candidate = *v
+		}
+	}
+	found.present = true
+	switch {
+	case counting > 1 || counting == 1 && s.admitted && !s.decision.Opens(found.raw):
+		found.outcome = keyring.Ambiguous
+	case counting == 1 || s.admitted:
+		found.err = nil
+	case found.err != nil:
+		found.outcome = keyring.Unavailable
+	case lenient && !slices.ContainsFunc(c.list, func(v candidate) bool { return !v.header || hasPrefix(v.raw, keys.Prefixes()) }):
+		found.outcome, found.present = keyring.Missing, false
+	default:
+		found.outcome = keyring.Invalid
+	}
+	return found
 }
 
-// eachParameter calls f with the decoded name and value and the raw text of each
-// parameter. Text that cannot be decoded is taken as it is.
-func eachParameter(query string, f func(name, value, raw string)) {
-	for query != "" {
-		var raw string
-		raw, query, _ = strings.Cut(query, "&")
-		name, value, _ := strings.Cut(raw, "=")
-		f(unescape(name), unescape(value), raw)
-	}
-}
-
-func unescape(s string) string {
-	if u, err := url.QueryUnescape(s); err == nil {
-		return u
-	}
-	return s
+// hasPrefix reports whether a value begins with one of some prefixes.
+func hasPrefix(value string, prefixes []string) bool {
+	return slices.ContainsFunc(prefixes, func(p string) bool { return p != "" && strings.HasPrefix(value, p) })
 }

@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/caddy-apikey/caddy-apikey/internal/api"
+	"github.com/caddy-apikey/caddy-apikey/internal/near"
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 )
@@ -32,7 +33,8 @@ func init() {
 //
 // Placeholder | Description
 // ------------|------------
-// `{http.auth.user.id}` | The owner of the key
+// `{http.auth.user.id}` | The owner of the key, unless it is an organization
+// `{http.auth.user.organization}` | The ID of the organization that owns the key
 // `{http.auth.user.key_id}` | The ID of the key
 // `{http.auth.user.key_name}` | The name of the key
 // `{http.auth.user.tier}` | The owner's tier
@@ -54,7 +56,8 @@ type Gate struct {
 	RequireAny [][]string `json:"require_any,omitempty"`
 	// Cost is the number of credits, and of requests in rate limits, that a request
 	// takes: an integer from 0, or a placeholder that holds one. With 0 a key is
-	// verified and nothing is taken. Default: 1.
+	// verified and nothing is taken. Placeholders that hold what the client has sent,
+	// such as a header, are refused; those of map and vars are not. Default: 1.
 	Cost caddyhttp.WeakString `json:"cost,omitempty"`
 
 	// Secret is "check" to verify X-API-Secret for keys that have a secret, or
@@ -73,7 +76,8 @@ type Gate struct {
 	// the key has session off. Default: true.
 	Session *bool `json:"session,omitempty"`
 	// IdentityHeaders are set on the request. Headers of the same names that the
-	// client has sent are always removed. Default: none.
+	// client has sent are always removed from requests that meet the gate; apikey_clean
+	// removes them from others. Default: none.
 	IdentityHeaders []IdentityHeader `json:"identity_headers,omitempty"`
 	// RateHeaders selects the rate limit headers of the response: "draft",
 	// "legacy", "both" or "off". Default: "draft".
@@ -84,6 +88,7 @@ type Gate struct {
 
 	logger   *zap.Logger
 	alarms   *zap.Logger // logger with sampling, for messages that any request may cause
+	app      *App
 	keys     *keyring.Service
 	sources  sources
 	identity identity
@@ -110,11 +115,12 @@ func (g *Gate) Provision(ctx caddy.Context) error {
 		return err
 	}
 	g.sources, g.identity = newSources(app, &g.CredentialSources), newIdentity(g.IdentityHeaders)
-	g.keys, err = app.register(ctx, handler{kind: gateHandler, sources: g.sources, secret: g.Secret, configs: g.Configs})
-	if err != nil {
+	if err := g.sources.checkServer(serverOf(ctx)); err != nil {
 		return err
 	}
-	g.sources.hasShape = func(raw string) bool { return g.keys.HasShape(raw, g.Configs) }
+	g.app, g.keys = app, app.register(ctx, handler{
+		kind: gateHandler, sources: g.sources, secret: g.Secret, configs: g.Configs, identity: g.identity,
+	})
 	g.session = g.Session == nil || *g.Session
 	g.ownBody = inSubrouteWithErrors(ctx)
 	return nil
@@ -125,7 +131,10 @@ func (g *Gate) Validate() error {
 	if err := g.check(); err != nil {
 		return err
 	}
-	return errors.Join(g.checkSources(), checkKnown(g.keys, g.Configs))
+	if err := errors.Join(g.checkSources(), checkKnown(g.keys, g.Configs)); err != nil {
+		return err
+	}
+	return g.app.openOnReload()
 }
 
 // provisionRequest compiles what all requests have in common.
@@ -169,12 +178,12 @@ func (g *Gate) permissions() (all []key.Permission, anyOf [][]key.Permission, er
 }
 
 func parsePermissions(list []string) ([]key.Permission, error) {
-	if _, err := key.ParsePermissions(list); err != nil {
-		return nil, fmt.Errorf("permission: %w", err)
-	}
 	var ps []key.Permission
 	for _, s := range list {
-		p, _ := key.ParsePermission(s) // valid: ParsePermissions has accepted it
+		p, err := key.ParsePermission(s)
+		if err != nil {
+			return nil, fmt.Errorf("permission: %w", err)
+		}
 		ps = append(ps, p)
 	}
 	return ps, nil
@@ -187,7 +196,10 @@ func (g *Gate) costs() (n int64, placeholder string, err error) {
 	case cost == "":
 		return 1, "", nil
 	case isPlaceholder(cost):
-		return 0, cost, nil
+		if hasClientPlaceholder(cost) {
+			err = errors.New("cost: must not be a placeholder that holds what the client sends, such as a header, a cookie, a parameter or the path; use one that another handler sets, such as {vars.cost}")
+		}
+		return 0, cost, err
 	}
 	if n, err = parseCost(cost); err != nil {
 		err = fmt.Errorf("cost: %w, or a placeholder", err)
@@ -200,20 +212,25 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	g.identity.strip(r)
 	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	s := stateOf(r, repl)
-	c, secret := g.extract(r, repl, s)
+	s.clean(g.identity)
+	c := g.extract(r, repl, s)
 	if g.Preflight && api.IsPreflight(r) {
 		return next.ServeHTTP(w, r)
 	}
 	var d keyring.Decision
-	err := g.decide(r, repl, s, c, secret, &d)
+	err := g.decide(r, s, &c, &d)
 	switch {
 	case errors.Is(err, errCost):
+		g.app.identity.stripAll(r)
 		return g.fail(w, r, s, err)
 	case d.Outcome == keyring.Missing && g.Optional:
 		return next.ServeHTTP(w, r)
 	}
 	writeRateHeaders(w.Header(), g.RateHeaders, d.Limits, s.admitted)
 	if d.Outcome != keyring.Allowed {
+		// An error route must see neither what an earlier gate has set, nor what another
+		// one or its apikey_clean would have removed.
+		g.app.identity.stripAll(r)
 		return g.refuse(w, r, s, &d, err)
 	}
 	s.admit(repl, &d, g.session && d.Session(), g.sources.ambient())
@@ -225,43 +242,56 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 }
 
 // extract finds the key and the secret, and removes them from the request.
-func (g *Gate) extract(r *http.Request, repl *caddy.Replacer, s *requestState) (c candidates, secret string) {
-	c = g.sources.find(r, repl, s.admitted)
-	s.keyed = s.keyed || c.count > 0
-	if g.request.CheckSecret {
-		secret = s.findSecret(r)
+func (g *Gate) extract(r *http.Request, repl *caddy.Replacer, s *requestState) choice {
+	var found candidates
+	g.sources.find(r, repl, &found)
+	c := s.choose(r.Context(), g.keys, &found, g.Optional)
+	s.keyed = s.keyed || c.present
+	s.findSecret(r, c.secret)
+	if g.cost != "" { // it may depend on what is removed
+		c.cost = repl.ReplaceAll(g.cost, "")
 	}
 	if g.KeepKey {
-		return c, secret
+		filterTrailer(r, g.identity.stripTrailer)
+		return c
 	}
-	g.sources.remove(r, c)
-	if g.request.CheckSecret {
-		delete(r.Header, secretHeader)
-	}
-	return c, secret
+	m := remover{&g.sources, c.raw, g.keys.Prefixes()}
+	m.remove(r)
+	filterTrailer(r, func(trailer http.Header) {
+		g.identity.stripTrailer(trailer)
+		m.removeTrailer(trailer)
+	})
+	return c
 }
 
 // decide writes the decision about the request into d, which is zero.
-func (g *Gate) decide(r *http.Request, repl *caddy.Replacer, s *requestState, c candidates, secret string, d *keyring.Decision) error {
-	if d.Outcome = s.precheck(c); d.Outcome != keyring.Allowed {
-		return nil
+func (g *Gate) decide(r *http.Request, s *requestState, c *choice, d *keyring.Decision) error {
+	if c.outcome != keyring.Allowed {
+		*d = keyring.Refusal(c.outcome)
+		return c.err
 	}
 	q := g.request
-	q.Secret, q.ClientIP, q.Counted = secret, s.clientIP(), &s.counted
+	q.Secret, q.ClientIP, q.EarlyData, q.Counted = s.secret, s.clientIP(), isEarlyData(r), &s.counted
 	if g.cost == "" {
-		return s.verify(r.Context(), g.keys, c, &q, d)
+		return s.verify(r.Context(), g.keys, c.raw, &q, d)
 	}
 	var err error
-	if q.Cost, err = parseCost(repl.ReplaceAll(g.cost, "")); err == nil {
-		return s.verify(r.Context(), g.keys, c, &q, d)
+	if q.Cost, err = parseCost(c.cost); err == nil {
+		return s.verify(r.Context(), g.keys, c.raw, &q, d)
 	}
 	// The cost is not known. A caller without a valid key is refused for that, and
 	// must not be able to fill the log.
 	q.Cost, q.DryRun = 0, true
-	if err := s.verify(r.Context(), g.keys, c, &q, d); err != nil || d.Outcome != keyring.Allowed {
+	if err := s.verify(r.Context(), g.keys, c.raw, &q, d); err != nil || d.Outcome != keyring.Allowed {
 		return err
 	}
 	return fmt.Errorf("%w: the value of %s %w", errCost, g.cost, err)
+}
+
+// isEarlyData reports whether a request came in TLS early data (RFC 8446, section
+// 2.3; RFC 8470): anybody may have replayed it, and its source address is not proven.
+func isEarlyData(r *http.Request) bool {
+	return r.TLS != nil && !r.TLS.HandshakeComplete || r.Header.Get("Early-Data") == "1"
 }
 
 // errCost is the error for a cost that is not known. It names the placeholder, not
@@ -334,7 +364,7 @@ func (g *Gate) check() error {
 		return err
 	}
 	if !slices.Contains([]string{"", rateDraft, rateLegacy, rateBoth, rateOff}, g.RateHeaders) {
-		return fmt.Errorf("rate_headers: must be %s, %s, %s or %s", rateDraft, rateLegacy, rateBoth, rateOff)
+		return fmt.Errorf("rate_headers: %s", near.OneOf(g.RateHeaders, rateDraft, rateLegacy, rateBoth, rateOff))
 	}
 	for _, status := range g.RefundOn {
 		if status < 200 || status > 599 {

@@ -10,7 +10,8 @@ import (
 // UnmarshalCaddyfile sets up the gate from Caddyfile tokens. Syntax:
 //
 //	apikey [<matcher>] [<permission...>] {
-//		headers <name...>
+//		headers <name...>|off
+//		authorization <scheme...>|off
 //		bearer [on|off]
 //		query <name>
 //		from <placeholder>
@@ -70,7 +71,7 @@ func (g *Gate) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		case "refund_on":
 			err = g.unmarshalRefundOn(d)
 		default:
-			err = g.CredentialSources.unmarshalOption(d)
+			err = g.CredentialSources.unmarshalOption(d, inGate)
 		}
 		if err = cmp.Or(err, located(d, g.check())); err != nil {
 			return err
@@ -95,18 +96,17 @@ func (g *Gate) unmarshalRefundOn(d *caddyfile.Dispenser) error {
 }
 
 // unmarshalOption reads the options that the gate and the self-service API share.
-func (k *CredentialSources) unmarshalOption(d *caddyfile.Dispenser) error {
+// block is the one that d is in.
+func (k *CredentialSources) unmarshalOption(d *caddyfile.Dispenser, block place) error {
 	switch d.Val() {
-	case "headers":
-		return appendArgs(d, &k.Headers)
-	case "bearer":
-		return readOnOff(d, &k.Bearer)
+	case "headers", "authorization", "bearer":
+		return unmarshalSource(d, &k.Headers, &k.Authorization)
 	case "query":
 		return readNonEmpty(d, &k.Query)
 	case "from":
 		return readNonEmpty(d, &k.From)
 	}
-	return d.Errf("unknown option %q", d.Val())
+	return unknownOption(d, block)
 }
 
 // unmarshalSecret reads secret [required].

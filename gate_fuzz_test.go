@@ -2,6 +2,7 @@ package apikey
 
 import (
 	"context"
+	"encoding/base64"
 	"net/http"
 	"net/url"
 	"slices"
@@ -14,52 +15,48 @@ import (
 	"github.com/caddy-apikey/caddy-apikey/key"
 )
 
-// FuzzWithoutParameter checks that a removed parameter is gone, also for a reader
-// who decodes, and that the text of all others is as it was.
-func FuzzWithoutParameter(f *testing.F) {
+// FuzzRemoveParameters checks that a removed parameter is gone, also for a reader who
+// decodes, and that the text of all others is as it was.
+func FuzzRemoveParameters(f *testing.F) {
 	for _, query := range []string{
 		"", "key=1", "a=1&key=2&b=3", "key", "key=", "&&key=1&&", "%6bey=1", "k%65y=1&key=2", "a=%zz&key=1", "+key=1", "key=1;b=2", "a;key=1",
-		"key[]=1", "KEY=1", "=key", "key==", "a=key&key=a", "%", "%k=1&key=%",
+		"key[]=1", "KEY=1", "=key", "key==", "a=key&key=a", "%", "%k=1&key=%", "a=%31&b=1+", "key=ak_x&a=ak_x",
 	} {
-		f.Add(query, "key")
+		f.Add(query, "1")
 	}
-	f.Add("a+b=1&a%20b=2", "a b")
-	f.Fuzz(func(t *testing.T, query, name string) {
-		got, removed := withoutParameter(query, name)
+	f.Add("a+b=1&a%20b=2 3", "2 3")
+	f.Fuzz(func(t *testing.T, query, raw string) {
+		m := remover{&sources{query: "key"}, raw, []string{"ak_"}}
+		drop := func(name, value string) bool {
+			return raw != "" && value == raw || name == "key" && strings.HasPrefix(value, "ak_")
+		}
+		got, removed := m.without(query)
 		var kept []string
 		was := false
 		for part := range strings.SplitSeq(query, "&") {
-			n, _, _ := strings.Cut(part, "=")
-			if unescape(n) != name || query == "" {
+			n, v, _ := strings.Cut(part, "=")
+			if query == "" || !drop(unescape(n), unescape(v)) {
 				kept = append(kept, part)
 			} else {
 				was = true
 			}
 		}
 		if removed != was {
-			t.Fatalf("%q without %q: removed %v, want %v", query, name, removed, was)
-		}
-		if !removed {
-			return
+			t.Fatalf("%q without %q: removed %v, want %v", query, raw, removed, was)
 		}
 		// A "&" at the end stands for nothing and may go.
 		if trim := func(s string) string { return strings.TrimRight(s, "&") }; trim(got) != trim(strings.Join(kept, "&")) {
-			t.Fatalf("%q without %q is %q, want %q", query, name, got, strings.Join(kept, "&"))
+			t.Fatalf("%q without %q is %q, want %q", query, raw, got, strings.Join(kept, "&"))
 		}
-		if values, _ := url.ParseQuery(got); name != "" && values.Has(name) {
-			t.Fatalf("%q without %q is %q and still has it", query, name, got)
-		}
-		if again, more := withoutParameter(got, name); more && name != "" {
-			t.Fatalf("%q without %q twice is %q", query, name, again)
+		if again, more := m.without(got); more {
+			t.Fatalf("%q without %q twice is %q", query, raw, again)
 		}
 	})
 }
 
-// FuzzPlaces puts a key and anything else into a request: nothing panics, and
-// once removed no place holds a key any more.
-func hasShape(raw string) bool { return key.CheckShape(raw, true) == nil }
-
-func FuzzPlaces(f *testing.F) {
+// FuzzSources puts a key and anything else into a request: nothing panics, and once
+// removed no source holds a key any more, while the values of others stay.
+func FuzzSources(f *testing.F) {
 	raw, err := key.Random{}.Generate("ak_", 64, true)
 	if err != nil {
 		f.Fatal(err)
@@ -68,11 +65,12 @@ func FuzzPlaces(f *testing.F) {
 	f.Add("key="+raw, "Basic x", "", "key="+raw, "/p?key="+raw)
 	f.Add("a=1&key="+raw+"&b", "bearer "+raw, raw, `key="`+raw+`"; KEY=`+raw, "*")
 	f.Add("%6bey="+raw, " BEARER  "+raw+" ", " "+raw, ";;=;key", "http://h/?key="+raw+"&a")
+	f.Add("b="+raw, "Basic "+base64.StdEncoding.EncodeToString([]byte(raw+":x")), "y", "b="+raw, "/")
 	f.Fuzz(func(t *testing.T, query, authorization, header, cookie, uri string) {
-		all := sources{headers: []string{"X-Api-Key"}, bearer: true, query: "key", cookie: "key", hasShape: hasShape}
+		all := sources{headers: []string{"X-Api-Key"}, schemes: []string{"Bearer", "Basic"}, query: "key", cookie: "key"}
 		r := &http.Request{
 			Method: "GET", URL: &url.URL{Path: "/", RawQuery: query}, RequestURI: uri,
-			Header: http.Header{"Authorization": {authorization, "Basic x"}, "X-Api-Key": {header}, "Cookie": {cookie}, "X-Other": {"1"}},
+			Header: http.Header{"Authorization": {authorization, "Digest x"}, "X-Api-Key": {header}, "Cookie": {cookie}, "X-Other": {"1", raw}},
 		}
 		repl := caddy.NewEmptyReplacer()
 		ctx := context.WithValue(context.Background(), caddy.ReplacerCtxKey, repl)
@@ -80,42 +78,51 @@ func FuzzPlaces(f *testing.F) {
 		orig.URL = &url.URL{Path: "/", RawQuery: query}
 		r = r.WithContext(context.WithValue(ctx, caddyhttp.OriginalRequestCtxKey, orig))
 
-		found := all.find(r, repl, false)
-		if found.count == 1 && found.raw == "" {
-			t.Fatal("an empty key was found")
+		var found candidates
+		all.find(r, repl, &found)
+		for _, c := range found.list {
+			if c.raw == "" {
+				t.Fatal("an empty key was found")
+			}
 		}
-		all.remove(r, found)
-		if again := all.find(r, repl, true); again.count != 0 {
-			t.Fatalf("a key is left: %q in %v %v", again.raw, r.URL, r.Header)
+		m := remover{&all, raw, []string{"ak_"}}
+		m.remove(r)
+		var left candidates
+		all.find(r, repl, &left)
+		for _, c := range left.list {
+			if c.raw == raw || strings.HasPrefix(c.raw, "ak_") {
+				t.Fatalf("a key is left: %q in %v %v", c.raw, r.URL, r.Header)
+			}
 		}
 		for _, u := range []*url.URL{r.URL, orig.URL} {
-			if u.Query().Has("key") {
+			if slices.Contains(u.Query()["key"], raw) {
 				t.Fatalf("the parameter is left: %s", u.RawQuery)
 			}
 		}
-		if !slices.Contains(r.Header["Authorization"], "Basic x") || r.Header.Get("X-Other") != "1" {
-			t.Fatalf("something else was removed: %v", r.Header)
+		if !slices.Contains(r.Header["Authorization"], "Digest x") || !slices.Equal(r.Header["X-Other"], []string{"1"}) {
+			t.Fatalf("%v", r.Header)
 		}
 	})
 }
 
 // FuzzCookies checks that the other cookies keep their text.
 func FuzzCookies(f *testing.F) {
-	for _, line := range []string{"", "key=1", "a=1; key=2; b=3", `a="x;y"; key=1`, "key=1;key=2", " key = 1 ; a", ";;", "KEY=1; a=é"} {
+	for _, line := range []string{"", "key=1", "a=1; key=2; b=3", `a="x;y"; key=1`, "key=1;key=2", " key = 1 ; a", ";;", "KEY=1; a=é", "b=1", "key=ak_1; b=ak_1"} {
 		f.Add(line)
 	}
 	f.Fuzz(func(t *testing.T, line string) {
 		r := &http.Request{Header: http.Header{"Cookie": {line}}}
-		removeCookie(r, "key")
+		m := remover{&sources{cookie: "key"}, "1", []string{"ak_"}}
+		m.removeCookies(r)
 		for _, c := range r.Cookies() {
-			if strings.EqualFold(c.Name, "key") {
+			if c.Value == "1" || strings.EqualFold(c.Name, "key") && strings.HasPrefix(c.Value, "ak_") {
 				t.Fatalf("%q became %q", line, r.Header["Cookie"])
 			}
 		}
 		left := strings.Join(r.Header["Cookie"], "")
 		for part := range strings.SplitSeq(line, ";") {
-			n, _, _ := strings.Cut(part, "=")
-			if part = strings.Trim(part, " \t\r\n"); !strings.EqualFold(strings.Trim(n, " \t\r\n"), "key") && !strings.Contains(left, part) {
+			_, v, _ := strings.Cut(part, "=")
+			if part = strings.Trim(part, " \t\r\n"); strings.Trim(v, " \t\r\n\"") != "1" && !strings.Contains(v, "ak_") && !strings.Contains(left, part) {
 				t.Fatalf("%q became %q: %q is gone", line, left, part)
 			}
 		}

@@ -119,10 +119,7 @@ var (
 // writes keys to a log when it is copied as it is. Caddy logs the headers of a
 // request when the upstream is away, also without an access log.
 func TestPromises_examplesMaskKeys(t *testing.T) {
-	pages, err := filepath.Glob("docs/*.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	pages := docPages(t)
 	checked := 0
 	for _, page := range append(pages, "README.md") {
 		text, err := os.ReadFile(page)
@@ -160,10 +157,7 @@ var (
 // TestDocsLinks checks that every link within the documentation leads to a file and
 // a heading that exist.
 func TestDocsLinks(t *testing.T) {
-	pages, err := filepath.Glob("docs/*.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	pages := docPages(t)
 	for _, page := range append(pages, "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md") {
 		for _, m := range link.FindAllStringSubmatch(prose(t, page), -1) {
 			target, anchor := filepath.Join(filepath.Dir(page), m[1]), m[2]
@@ -198,4 +192,17 @@ func anchors(text string) (all []string) {
 		all = append(all, strings.ReplaceAll(noAnchor.ReplaceAllString(strings.ToLower(m[1]), ""), " ", "-"))
 	}
 	return all
+}
+
+// docPages returns the pages of the documentation.
+func docPages(t *testing.T) (pages []string) {
+	t.Helper()
+	for _, pattern := range []string{"docs/*.md", "docs/*/*.md"} {
+		found, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pages = append(pages, found...)
+	}
+	return pages
 }

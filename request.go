@@ -4,12 +4,14 @@ import (
 	"context"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
+	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 )
 
@@ -19,13 +21,14 @@ import (
 type requestState struct {
 	vars     map[string]any // the variables of the request
 	keyed    bool           // a gate has found a key, good or bad, and may have removed it
-	secret   string         // that a gate has found, and may have removed
+	secret   string         // the last that was found, and may have been removed
 	admitted bool           // decision has admitted the request
 	decision keyring.Decision
 	counted  keyring.Counted
 	session  bool            // http.auth.user.* is the identity of the key
 	ambient  bool            // the key came from a source that browsers fill by themselves
 	refusal  keyring.Outcome // why a gate has refused the request; Allowed: none has
+	cleaned  identity        // the headers that gates have removed before they set their own
 }
 
 // stateVar is the request variable that holds the state.
@@ -56,41 +59,41 @@ func (s *requestState) clientIP() netip.Addr {
 	return ip
 }
 
+// clean records that a gate has removed what the client sent as these headers.
+func (s *requestState) clean(id identity) {
+	if s.cleaned == nil {
+		s.cleaned = id
+		return
+	}
+	if more := id.without(s.cleaned); more != nil {
+		s.cleaned = append(slices.Clip(s.cleaned), more...)
+	}
+}
+
 // severalSecrets stands for more than one secret. It fits no key.
 const severalSecrets = "\x00"
 
-// findSecret returns the secret that the request carries, or that an earlier gate has
-// removed from it.
-func (s *requestState) findSecret(r *http.Request) string {
-	switch secrets := r.Header[secretHeader]; len(secrets) {
-	case 0:
-	case 1:
-		s.secret = secrets[0]
-	default:
-		return severalSecrets
-	}
-	return s.secret
-}
-
-// precheck returns what can be decided without the keyring: Missing, Ambiguous for
-// more than one key, else Allowed.
-func (s *requestState) precheck(c candidates) keyring.Outcome {
+// findSecret remembers the secret that the request carries in its header, or beside
+// the key: a gate removes it before a later one asks for it.
+func (s *requestState) findSecret(r *http.Request, beside string) {
+	found := r.Header[secretHeader]
 	switch {
-	case c.count > 1 || c.count == 1 && s.admitted && !s.decision.Opens(c.raw):
-		return keyring.Ambiguous
-	case c.count == 0 && !s.admitted:
-		return keyring.Missing
+	case len(found) > 1, len(found) == 1 && beside != "" && found[0] != beside:
+		s.secret = severalSecrets
+	case len(found) == 1:
+		s.secret = found[0]
+	case beside != "":
+		s.secret = beside
 	}
-	return keyring.Allowed
 }
 
-// verify decides about the candidate. Where an earlier gate has admitted the request,
-// its decision holds, and only what q adds to it is checked and taken.
-func (s *requestState) verify(ctx context.Context, keys *keyring.Service, c candidates, q *keyring.Request, d *keyring.Decision) error {
+// verify decides about a raw key. Where an earlier gate has admitted the request, its
+// decision holds, and only what q adds to it is checked and taken.
+func (s *requestState) verify(ctx context.Context, keys *keyring.Service, raw string, q *keyring.Request, d *keyring.Decision) error {
 	if s.admitted {
 		return keys.Again(ctx, &s.decision, q, d)
 	}
-	return keys.VerifyInto(ctx, c.raw, q, d)
+	return keys.VerifyInto(ctx, raw, q, d)
 }
 
 // admit records that a decision has admitted the request. ambient: see sources.
@@ -147,7 +150,19 @@ func (s *requestState) placeholder(name string) (any, bool) {
 
 // userFields are the placeholders below http.auth.user. A new one is a row.
 var userFields = map[string]func(*keyring.Decision) string{
-	"id":     func(d *keyring.Decision) string { return d.Key().UserID },
+	"id": func(d *keyring.Decision) string {
+		if _, ok := key.OrganizationOf(d.Key().UserID); ok {
+			return "" // no user
+		}
+		return d.Key().UserID
+	},
+	"organization": func(d *keyring.Decision) string {
+		id, ok := key.OrganizationOf(d.Key().UserID)
+		if !ok {
+			return ""
+		}
+		return id
+	},
 	"key_id": func(d *keyring.Decision) string { return d.Key().ID },
 	"key_name": func(d *keyring.Decision) string {
 		if name := d.Key().Name; name != nil {

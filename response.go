@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -69,7 +70,7 @@ func (g *Gate) refuse(w http.ResponseWriter, r *http.Request, s *requestState, d
 		h.set("Retry-After", strconv.FormatInt(retryAfter, 10))
 	}
 	if status == http.StatusUnauthorized {
-		h.set("Www-Authenticate", g.sources.challenge(d.Outcome))
+		h.Header["Www-Authenticate"] = g.sources.challenges(d.Outcome)
 	}
 	// An error of Caddy's costs as much as all the rest here, so it is only made where
 	// an error route may want it.
@@ -114,11 +115,22 @@ func logRefusal(r *http.Request, logger, alarms *zap.Logger, d *keyring.Decision
 	}
 }
 
-// challenge returns the value of WWW-Authenticate.
-func (p *sources) challenge(o keyring.Outcome) string {
-	scheme := "APIKey"
-	if p.bearer {
-		scheme = "Bearer"
+// challenges returns the values of WWW-Authenticate: one for each scheme, in the order
+// of the option.
+func (p *sources) challenges(o keyring.Outcome) []string {
+	if len(p.schemes) == 0 {
+		return []string{challenge("APIKey", o)}
+	}
+	list := make([]string, len(p.schemes))
+	for i, scheme := range p.schemes {
+		list[i] = challenge(scheme, o)
+	}
+	return list
+}
+
+func challenge(scheme string, o keyring.Outcome) string {
+	if strings.EqualFold(scheme, basicScheme) {
+		return scheme + ` realm="api"` // RFC 7617 has no error
 	}
 	if parameter := o.Challenge(); parameter != "" {
 		return scheme + " " + parameter

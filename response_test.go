@@ -15,7 +15,7 @@ import (
 
 // TestRefusalBodies checks the shape of every refusal there is.
 func TestRefusalBodies(t *testing.T) {
-	g := Gate{logger: zap.NewNop(), alarms: zap.NewNop(), sources: sources{bearer: true}}
+	g := Gate{logger: zap.NewNop(), alarms: zap.NewNop(), sources: sources{schemes: []string{"Bearer"}}}
 	for o := keyring.Missing; o < keyring.NumOutcomes; o++ {
 		for _, d := range []keyring.Decision{{Outcome: o}, {Outcome: o, Wait: 1001, Waitable: true}, {Outcome: o, Waitable: true}} {
 			w := httptest.NewRecorder()

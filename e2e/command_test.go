@@ -189,8 +189,8 @@ func TestCommandList(t *testing.T) {
 	} {
 		c.exits(0, append([]string{"create"}, args...)...)
 	}
-	table := c.exits(0, "list").stdout
-	for _, want := range []string{"ID ", "OWNER", "NAME", "START", "ENABLED", "REMAINING", "LIMIT", "EXPIRES", "LAST USED", "100/1m", " 12 ", "pk_"} {
+	table := c.exits(0, "list", "--wide").stdout
+	for _, want := range []string{"ID ", "OWNER", "NAME", "START", "STATUS", "disabled", "REMAINING", "LIMIT", "EXPIRES", "LAST USED", "100/1m", " 12 ", "pk_"} {
 		if !strings.Contains(table, want) {
 			t.Errorf("no %q in\n%s", want, table)
 		}
@@ -296,12 +296,12 @@ func TestCommandLifeOfAKey(t *testing.T) {
 		t.Errorf("show: %s", out)
 	}
 	c.wants("id", c.json("show", id)["id"], id)
-	c.wants("delete --json", c.exits(0, "delete", id, "--json").stdout, "")
+	c.wants("delete --json", c.exits(0, "delete", id, "--yes", "--json").stdout, "")
 	r = c.exits(1, "show", id, "--json")
 	c.wants("code", c.decode(r.stdout)["code"], "KEY_NOT_FOUND")
-	c.exits(1, "delete", id)
-	c.wants("deleted", c.json("delete-expired")["deleted"], 0)
-	c.exits(0, "delete-expired")
+	c.exits(1, "delete", id, "--yes")
+	c.wants("deleted", c.json("delete-expired", "--yes")["deleted"], 0)
+	c.exits(0, "delete-expired", "--yes")
 }
 
 func TestCommandVerify(t *testing.T) {
@@ -364,7 +364,7 @@ func TestCommandOwner(t *testing.T) {
 		t.Errorf("stderr: %s", r.stderr)
 	}
 	c.wants("owners", len(c.json("owner", "list", "--all")["owners"].([]any)), 2)
-	c.exits(0, "owner", "delete", "a/b ö")
+	c.exits(0, "owner", "delete", "a/b ö", "--yes")
 	c.wants("status of a deleted owner's key", c.status(raw, ""), 401)
 	c.exits(1, "owner", "show", "a/b ö")
 }
@@ -437,8 +437,19 @@ func TestCommandUsage(t *testing.T) {
 		{"create", "--owner", "a", "--remaining", "lots"},
 		{"create", "--owner", "a", "--disabled=perhaps"},
 		{"show"},
-		{"show", "a", "b"},
 		{"show", ""},
+		{"show", "a", ""},
+		{"show", "a", "-o", "xml"},
+		{"show", "a", "-o", "csv", "--json"},
+		{"show", "a", "--columns", "id,size"},
+		{"create", "--owner", "a", "-o", "name"},
+		{"health", "-o", "csv"},
+		{"delete", "a"},
+		{"revoke", "a", "b"},
+		{"update", "a", "b", "--disabled"},
+		{"update", "a", "--yes"},
+		{"delete-expired"},
+		{"owner", "delete", "a"},
 		{"update"},
 		{"update", "id"},
 		{"update", "id", "--name", "a", "--no-name"},

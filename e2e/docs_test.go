@@ -5,6 +5,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -31,7 +32,7 @@ var unmerged = regexp.MustCompile("(?m)^(<{7} |={7}$|>{7} )")
 func documents(t *testing.T) map[string][]block {
 	t.Helper()
 	blocks := map[string][]block{}
-	for _, file := range append(sources(t, "docs/*.md"), "README.md") {
+	for _, file := range slices.Concat(sources(t, "docs/*.md"), sources(t, "docs/*/*.md"), []string{"README.md"}) {
 		text, err := os.ReadFile(source(t, file))
 		if err != nil {
 			t.Fatal(err)
@@ -201,6 +202,9 @@ var varying = []struct {
 	{regexp.MustCompile(`\b\d{4}-\d\d-\d\d\b`), "DATE"},
 	{regexp.MustCompile(`(\bschema"?:? ?)\d+`), "${1}N"},
 	{regexp.MustCompile(`\bt=\d+`), "t=N"},
+	{regexp.MustCompile(`/\S+/apikey\.db\b`), "DATABASE"},
+	{regexp.MustCompile(`(?i)("pid":|\bprocess:? +)\d+`), "${1}N"},
+	{regexp.MustCompile(`\bjust now\b|\b\d+[smh] ago\b`), "AGO"},
 	{regexp.MustCompile(`(?m)^(Date|Server|Content-Length|Connection): .*\n`), ""},
 	{regexp.MustCompile(`127\.0\.0\.1:\d+|localhost:(8080|2019)`), "ADDRESS"},
 	{regexp.MustCompile(`\bv\d+\.\d+\.\d+[-+.\w]*|\(devel\)|\b3\.\d+\.\d+\b`), "VERSION"},

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -16,7 +17,7 @@ func TestDocsPasswords(t *testing.T) {
 	hashes := regexp.MustCompile(`\$2a\$14\$[./0-9A-Za-z]{53}`)
 	said := regexp.MustCompile("password of [a-z ]+\\s`([^`]+)`")
 	checked := map[string]string{}
-	for _, file := range append(sources(t, "docs/*.md"), "README.md") {
+	for _, file := range slices.Concat(sources(t, "docs/*.md"), sources(t, "docs/*/*.md"), []string{"README.md"}) {
 		text := readAll(t, source(t, file))
 		for _, hash := range hashes.FindAllString(text, -1) {
 			m := said.FindStringSubmatch(text)

@@ -288,8 +288,9 @@ func TestK5_RefusalsCostNothing(t *testing.T) {
 		respond ok
 	}
 	handle /badcost/* {
+		vars cost {header.X-Cost}
 		apikey {
-			cost {header.X-Cost}
+			cost {vars.cost}
 		}
 		respond ok
 	}

@@ -114,8 +114,9 @@ const optionsSite = `{
 		respond ok
 	}
 	handle /cost/* {
+		vars cost {header.X-Cost}
 		apikey {
-			cost {header.X-Cost}
+			cost {vars.cost}
 		}
 		respond ok
 	}
@@ -304,23 +305,24 @@ func TestOptions(t *testing.T) {
 		{"/optional/", []string{x(bare)}, 200, who(bare, "bob", ofBare)},
 		{"/optional/", nil, 200, nobody},
 		{"/optional/", []string{"X-API-Key: nonsense"}, 401, "INVALID_API_KEY"},
-		{"/optional/", []string{x(bare), x(bare)}, 400, "AMBIGUOUS_API_KEY"},
+		{"/optional/", []string{x(bare), x(full)}, 400, "AMBIGUOUS_API_KEY"},
 		{"/session-off/", []string{x(full)}, 200, nobody},
 		{"/headers/", []string{"x-one: " + full.Raw}, 200, "upstream"},
 		{"/headers/", []string{"X-Three: " + full.Raw}, 200, "upstream"},
 		{"/headers/", []string{"Authorization: Bearer " + full.Raw}, 200, "upstream"},
 		{"/headers/", []string{x(full)}, 401, "MISSING_API_KEY"},
-		{"/headers/", []string{"X-One: " + full.Raw, "X-Two: " + full.Raw}, 400, "AMBIGUOUS_API_KEY"},
+		{"/headers/", []string{"X-One: " + full.Raw, "X-Two: " + full.Raw}, 200, "upstream"},
+		{"/headers/", []string{"X-One: " + full.Raw, "X-Two: " + bare.Raw}, 400, "AMBIGUOUS_API_KEY"},
 		{"/bearer-off/", []string{x(full)}, 200, "upstream"},
 		{"/bearer-off/", []string{"Authorization: Bearer " + full.Raw}, 401, "MISSING_API_KEY"},
 		{"/from-header/", []string{"X-Token: " + full.Raw}, 200, "upstream"},
-		{"/from-header/", []string{"X-Token: " + full.Raw, "X-Token: " + full.Raw}, 400, "AMBIGUOUS_API_KEY"},
+		{"/from-header/", []string{"X-Token: " + full.Raw, "X-Token: " + bare.Raw}, 400, "AMBIGUOUS_API_KEY"},
 		{"/from-header/", []string{x(full)}, 401, "MISSING_API_KEY"},
 		{"/from-authorization/", []string{"Authorization: " + full.Raw}, 200, "upstream"},
 		{"/from-authorization/", []string{"Authorization: Bearer " + full.Raw}, 401, "INVALID_API_KEY"},
 		{"/from-cookie/", []string{"Cookie: key=" + full.Raw}, 200, "upstream"},
 		{"/from-query/?a=1&key=" + full.Raw, nil, 200, "upstream"},
-		{"/from-query/?key=" + full.Raw + "&key=" + full.Raw, nil, 400, "AMBIGUOUS_API_KEY"},
+		{"/from-query/?key=" + full.Raw + "&key=" + bare.Raw, nil, 400, "AMBIGUOUS_API_KEY"},
 		{"/from-path/" + full.Raw, nil, 200, "ok"},
 		{"/from-path/", nil, 401, "MISSING_API_KEY"},
 		{"/require/", []string{x(full)}, 200, "ok"},
@@ -401,8 +403,8 @@ func removal(t *testing.T, s *server, up *upstream, k made) {
 			map[string]string{"X-Orig": "/query/p?a=%20+1&b=%zz&c", "X-Orig-Query": "a=%20+1&b=%zz&c", "X-Uri": "/rewritten/query/p?a=%20+1&b=%zz&c"},
 		},
 		{"/query/p?key=" + k.Raw, nil, "/rewritten/query/p", map[string]string{"X-Orig": "/query/p"}},
-		{"/query/p?key=&%6Bey=" + k.Raw, nil, "/rewritten/query/p", nil},
-		{"/query/p?key=", []string{"X-API-Key: " + k.Raw}, "/rewritten/query/p", map[string]string{"X-Api-Key": ""}},
+		{"/query/p?key=&%6Bey=" + k.Raw, nil, "/rewritten/query/p?key=", nil},
+		{"/query/p?key=", []string{"X-API-Key: " + k.Raw}, "/rewritten/query/p?key", map[string]string{"X-Api-Key": ""}},
 		{"/query-error/p?key=" + k.Raw + "&z=1", nil, "/query-error/p?z=1", map[string]string{"X-Orig": "/query-error/p?z=1", "X-Uri": "/query-error/p?z=1"}},
 		{"/from-query/?a=1&key=" + k.Raw, nil, "/from-query/?a=1", nil},
 		{"/from-cookie/", []string{`Cookie: a="x y"; KEY=` + k.Raw + "; b=,1"}, "/from-cookie/", map[string]string{"Cookie": `a="x y"; b=,1`}},
@@ -414,7 +416,7 @@ func removal(t *testing.T, s *server, up *upstream, k made) {
 		{"/keep/", []string{"X-API-Key: " + k.Raw, "X-API-Secret: " + k.Secret}, "/keep/", map[string]string{"X-Api-Secret": k.Secret, "X-Api-Key": k.Raw}},
 		{"/keep/?key=" + k.Raw, []string{"X-API-Secret: " + k.Secret}, "/keep/?key=" + k.Raw, nil},
 		{"/identity/", []string{"X-API-Key: " + k.Raw, "X-User-Id: x"}, "/identity/", map[string]string{"X-User-Id": "alice", "X-All": "laptop;a  X-Evil: 1 é", "X-Evil": ""}},
-		{"/optional-proxy/?a=1&key=", nil, "/optional-proxy/?a=1", nil},
+		{"/optional-proxy/?a=1&key=", nil, "/optional-proxy/?a=1&key=", nil},
 	} {
 		mark := fmt.Sprint("removal", i)
 		r := s.get(row.target, append(row.lines, markHeader+": "+mark)...)
@@ -618,22 +620,15 @@ func TestS9_DataStaysData(t *testing.T) {
 			t.Errorf("%.30q: status %d, %d at the upstream", text, r.status, len(got))
 			continue
 		}
-		if v := got[0].Header.Values("X-Text"); len(v) != 1 || v[0] != strings.TrimSpace(withoutControls(text)) || got[0].has("leaked") || got[0].has(k.Raw) || got[0].Header.Get("Set-Cookie") != "" {
+		want := []string{text}
+		if strings.ContainsAny(text, "\r\n\x00") { // would not arrive as it is
+			want = nil
+		}
+		if v := got[0].Header.Values("X-Text"); !slices.Equal(v, want) || got[0].has("leaked") || got[0].has(k.Raw) || got[0].Header.Get("Set-Cookie") != "" {
 			t.Errorf("%.30q: the upstream has seen %.200q", text, fmt.Sprint(got[0].Header))
 		}
 	}
 	if strings.Contains(s.Log(), "leaked") {
 		t.Error("a placeholder in an owner's name was replaced in the log")
 	}
-}
-
-// withoutControls is a text as it is sent in a header: blanks replace what may not
-// stand there.
-func withoutControls(text string) string {
-	return strings.Map(func(c rune) rune {
-		if c < ' ' && c != '\t' || c == 0x7f {
-			return ' '
-		}
-		return c
-	}, text)
 }

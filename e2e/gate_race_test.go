@@ -66,8 +66,9 @@ const raceSite = `{
 	}
 }
 {$SITE} {
+	vars cost {query.cost}
 	apikey {
-		cost {query.cost}
+		cost {vars.cost}
 	}
 	respond ok
 }

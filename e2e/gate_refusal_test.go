@@ -170,7 +170,7 @@ func TestRefusals(t *testing.T) {
 		{"", "/", x(far), 403, "", "IP_NOT_ALLOWED"},
 		{"", "/perm/", x(good), 403, "", "INSUFFICIENT_PERMISSIONS"},
 		{"", "/secret/", x(secret), 401, "", "INVALID_SECRET"},
-		{"", "/", "Authorization: Bearer " + good.Raw + "\r\nX-API-Key: " + good.Raw, 400, "", "AMBIGUOUS_API_KEY"},
+		{"", "/", "Authorization: Bearer " + good.Raw + "\r\nX-API-Key: " + full.Raw, 400, "", "AMBIGUOUS_API_KEY"},
 		{"neighbour.test", "/", wrong, 401, "neighbour 401", ""},
 		{"neighbour.test", "/", x(full), 429, "neighbour 429", ""},
 		{"only404.test", "/", wrong, 401, "", "INVALID_API_KEY"},

@@ -413,8 +413,8 @@ func TestImportRestoresDeleted(t *testing.T) {
 	c.wants("status", c.status(raw, ""), 200)
 	c.wants("status", c.status(tiered, ""), 200)
 	text := c.exits(0, "export").stdout
-	c.exits(0, "delete", limited["id"].(string))
-	c.exits(0, "owner", "delete", "paula")
+	c.exits(0, "delete", "--yes", limited["id"].(string))
+	c.exits(0, "owner", "delete", "--yes", "paula")
 	c.wants("deleted", []int{c.status(raw, ""), c.status(tiered, "")}, []int{401, 401})
 	c.exitsWith(0, text, "import", "-")
 	c.wants("the same export", c.exits(0, "export").stdout, text)

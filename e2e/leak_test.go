@@ -392,9 +392,7 @@ func (l *leaker) commands() {
 		}
 	}
 	l.processes(r)
-	if out := l.run("apikey", "delete", k.ID, "--yes"); out.code > 1 {
-		l.run("apikey", "delete", k.ID)
-	}
+	l.run("apikey", "delete", k.ID, "--yes")
 }
 
 // processes looks at what others can see of a command that knows a key.

@@ -306,6 +306,14 @@ func TestFinding4_adminWithoutApp(t *testing.T) {
 	if _, err := os.Stat(filepath.Dir(s.db())); err == nil {
 		t.Fatal("a Caddy that does not use the plugin has a database")
 	}
+	for _, handler := range []string{`{"handler":"apikey","rate_headers":"bogus"}`, `{"handler":"apikey_api","base":"v1"}`} {
+		if a := s.load(fmt.Sprintf(`{"apps":{"http":{"servers":{"s":{"listen":[%q],"routes":[{"handle":[%s]}]}}}}}`, freeAddr(t), handler)); a.status == 200 {
+			t.Errorf("%s was not refused", handler)
+		}
+		if _, err := os.Stat(filepath.Dir(s.db())); err == nil {
+			t.Fatalf("%s was refused, and has left a database", handler)
+		}
+	}
 	s.loads(with)
 	k := s.create()
 	s.wants(k.Raw, 200, "")

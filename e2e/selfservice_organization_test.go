@@ -28,7 +28,7 @@ func TestOrganization_disabled(t *testing.T) {
 		{"POST", "/api-key/delete", change + "}", "KEY_NOT_FOUND"}, // the last: it works where it is enabled
 	}
 	for _, enabled := range []bool{false, true} {
-		s.admin("PUT", "/apikey/owners/acme", map[string]any{"enabled": enabled}, 200, nil)
+		s.admin("PUT", "/apikey/owners/org:acme", map[string]any{"enabled": enabled}, 200, nil)
 		for _, c := range calls {
 			want := c.code
 			if enabled {

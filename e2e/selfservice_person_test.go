@@ -103,14 +103,16 @@ const personSite = `{
 	}
 	route /dear/* {
 		apikey
+		vars cost {query.cost}
 		apikey {
-			cost {query.cost}
+			cost {vars.cost}
 		}
 		respond ok
 	}
 	route /alone/* {
+		vars cost {query.cost}
 		apikey {
-			cost {query.cost}
+			cost {vars.cost}
 		}
 		respond ok
 	}
@@ -118,8 +120,9 @@ const personSite = `{
 		apikey {
 			session off
 		}
+		vars cost {query.cost}
 		apikey {
-			cost {query.cost}
+			cost {vars.cost}
 		}
 		respond ok
 	}
@@ -296,7 +299,8 @@ func personErrorRoutes(t *testing.T, s *server) {
 		code         string
 	}{
 		{"a bad key", "/refused/usage", []string{bob, keyLine("x")}, 401, "INVALID_API_KEY"},
-		{"two keys", "/refused/usage", []string{bob, keyLine("x"), keyLine("y")}, 400, "AMBIGUOUS_API_KEY"},
+		{"two bad keys", "/refused/usage", []string{bob, keyLine("x"), keyLine("y")}, 401, "INVALID_API_KEY"},
+		{"two keys", "/refused/usage", []string{bob, keyLine(k.Raw), keyLine(testKey("ak_", 64))}, 400, "AMBIGUOUS_API_KEY"},
 		{"no key", "/refused/usage", []string{bob}, 200, ""},
 		{"a cost that cannot be told", "/dear/usage?cost=x", []string{bob, keyLine(k.Raw)}, 401, "MISSING_API_KEY"},
 		{"the same, at the first gate", "/alone/usage?cost=x", []string{bob, keyLine(k.Raw)}, 401, "MISSING_API_KEY"},

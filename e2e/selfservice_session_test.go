@@ -80,7 +80,7 @@ func TestSelfService_session(t *testing.T) {
 		{"a gate without a session", "/quiet/usage", "quinn", "default", 200, false},
 		{"a gate with one behind it", "/loud/usage", "louis", "default", 200, true},
 		{"no gate", "/team/api-key/list", "nora", "default", 200, true},
-		{"a key of an organization", "/team/api-key/list", "acme", "team", 401, false},
+		{"a key of an organization", "/team/api-key/list", "org:acme", "team", 401, false},
 	} {
 		k := s.create(with(readWrite, "userId", row.owner, "configId", row.configID))
 		if r := s.call("GET", row.target+"?mark="+row.owner, "", keyLine(k.Raw)); r.status != row.status {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -212,5 +213,28 @@ func TestAllowsIP(t *testing.T) {
 	}
 	if (&Key{AllowedIPs: []netip.Prefix{}}).AllowsIP(netip.MustParseAddr("192.0.2.1")) {
 		t.Error("an empty list allows an address")
+	}
+}
+
+// TestQ27_Permissions reads permissions that are typed as text.
+func TestQ27_Permissions(t *testing.T) {
+	for text, want := range map[string]string{
+		"read": "", "files:read": "", "files:*": "", "*:*": "", "a.b-c_d:e+f": "", "a:b:c": "",
+		"read,write": "files:read files:write", "read write": "files:read files:write", "read\twrite": "files:read files:write",
+		"a\u00a0b": "files:read files:write", "files/read": "files:read files:write", "{need}": "files:read files:write",
+		"{http.request.host}:call": "files:read files:write", "read}": "files:read files:write",
+		"{args[0]}": "imported without that argument", "files:{args[0]}": "imported without that argument", "*": "ambiguous", "": "bytes",
+	} {
+		_, err := ParsePermission(text)
+		_, listErr := UnmarshalPermissions([]byte(`[` + strconv.Quote(text) + `]`))
+		for _, err := range []error{err, listErr} {
+			if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+				t.Errorf("%q: %v, want %q", text, err, want)
+			}
+		}
+	}
+	// In the form of a map, every word stands alone and means itself.
+	if _, err := UnmarshalPermissions([]byte(`{"files/x":["a,b","{c}"]}`)); err != nil {
+		t.Error(err)
 	}
 }

@@ -29,8 +29,16 @@ const (
 // String returns "resource:action".
 func (p Permission) String() string { return p.Resource + ":" + p.Action }
 
-// ParsePermission reads "resource:action", or a bare action of DefaultResource.
+// ParsePermission reads "resource:action", or a bare action of DefaultResource. As
+// text, a permission has no character by which somebody may mean several.
 func ParsePermission(s string) (Permission, error) {
+	if strings.Contains(s, "{args[") {
+		return Permission{}, errors.New("must not contain {args[…]}: the snippet is imported without that argument")
+	}
+	if strings.ContainsFunc(s, func(r rune) bool { return unicode.IsSpace(r) || strings.ContainsRune(",/{}", r) }) {
+		return Permission{}, errors.New(`must not contain blanks, commas, slashes, braces or placeholders: write each of several on its own, such as files:read files:write in a Caddyfile, ` +
+			`--permission files:read --permission files:write on the command line, or ["files:read","files:write"] in JSON`)
+	}
 	resource, action, ok := strings.Cut(s, ":")
 	if !ok {
 		resource, action = DefaultResource, s
@@ -39,10 +47,11 @@ func ParsePermission(s string) (Permission, error) {
 		}
 	}
 	p := Permission{resource, action}
-	return p, p.check()
+	return p, p.Check()
 }
 
-func (p Permission) check() error {
+// Check reports why p cannot be a permission.
+func (p Permission) Check() error {
 	if err := checkWord(p.Resource); err != nil {
 		return fmt.Errorf("resource: %w", err)
 	}
@@ -100,7 +109,7 @@ func UnmarshalPermissions(raw json.RawMessage) (Permissions, error) {
 	for resource, actions := range m {
 		for _, action := range actions {
 			one := Permission{resource, action}
-			if err := one.check(); err != nil {
+			if err := one.Check(); err != nil {
 				return nil, err
 			}
 			p.add(one)

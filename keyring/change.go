@@ -114,14 +114,19 @@ func (s *Service) Update(ctx context.Context, id string, p Patch) (Info, error) 
 	if err != nil {
 		return Info{}, err
 	}
-	now := s.ring.clock().wall
 	e, err := s.ring.update(ctx, st, id, func(e *store.Entry) error {
+		now := s.ring.clock().wall
 		if err := known(e.Key, p.Only); err != nil {
 			return err
 		}
 		k := e.Key.Clone()
 		if err := s.rulesFor(k).patch(k, p, now); err != nil {
 			return err
+		}
+		if p.UserID.Set {
+			if err := s.checkOwner(k.UserID, k.ConfigID); err != nil {
+				return err
+			}
 		}
 		if err := s.patchBounds(p, &e.Owner).patch(e.Key, k, p); err != nil {
 			return err
@@ -203,11 +208,6 @@ func patchEnabled(k *key.Key, p Patch) error {
 func (r *Rules) patchWords(k *key.Key, p Patch) error {
 	if err := must(p.UserID, "userId", &k.UserID); err != nil {
 		return err
-	}
-	if p.UserID.Set {
-		if err := CheckUserID(k.UserID); err != nil {
-			return err
-		}
 	}
 	if p.Name.Set {
 		k.Name = p.Name.Value
@@ -368,13 +368,12 @@ func (s *Service) Rotate(ctx context.Context, id string, r Rotation) (Issued, er
 	if err != nil {
 		return Issued{}, err
 	}
-	now := s.ring.clock().wall
 	var issued Issued
 	e, err := s.ring.update(ctx, st, id, func(e *store.Entry) (err error) {
 		if err := known(e.Key, r.Only); err != nil {
 			return err
 		}
-		issued, err = s.rotate(e, r, now)
+		issued, err = s.rotate(e, r, s.ring.clock().wall)
 		return err
 	})
 	if err != nil {
@@ -442,13 +441,12 @@ func (s *Service) EndGrace(ctx context.Context, id string, within *Bounds, only 
 	if err != nil {
 		return Info{}, err
 	}
-	now := s.ring.clock().wall
 	e, err := s.ring.update(ctx, st, id, func(e *store.Entry) error {
 		if err := known(e.Key, only); err != nil || e.Key.Previous == nil {
 			return err
 		}
 		k := e.Key.Clone()
-		k.Previous, k.UpdatedAt = nil, max(now, k.UpdatedAt)
+		k.Previous, k.UpdatedAt = nil, max(s.ring.clock().wall, k.UpdatedAt)
 		e.Key = k
 		return nil
 	})
@@ -534,6 +532,9 @@ func (s *Service) PutOwner(ctx context.Context, userID string, p OwnerPatch) (st
 	if err != nil {
 		return store.OwnerInfo{}, err
 	}
+	if err := s.checkNewOwner(ctx, st, userID); err != nil {
+		return store.OwnerInfo{}, err
+	}
 	defer s.ring.changing.lock("owner " + userID)()
 	now := s.ring.clock().wall
 	o, err := st.PutOwner(context.WithoutCancel(ctx), userID, now, func(o *key.Owner) error {
@@ -547,6 +548,19 @@ func (s *Service) PutOwner(ctx context.Context, userID string, p OwnerPatch) (st
 	}
 	s.ring.owners.publish(o.Owner, s.ring.changes.Add(1), now)
 	return o, nil
+}
+
+// checkNewOwner checks whether there may be an owner of that name. An organization
+// that is here stays within reach where none can be made any more.
+func (s *Service) checkNewOwner(ctx context.Context, st store.Store, userID string) error {
+	if _, ok := key.OrganizationOf(userID); !ok || s.set.Organizations != nil {
+		return nil
+	}
+	_, err := st.Owner(ctx, userID)
+	if errors.Is(err, store.ErrNotFound) {
+		return errNoOrganization
+	}
+	return err
 }
 
 // DeleteOwner removes an owner and all its keys.

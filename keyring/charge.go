@@ -16,48 +16,49 @@ import (
 const chargeTimeout = 2 * time.Second
 
 // charge takes n rate slots and n credits, both or neither, of a key that has
-// limits or credits.
-func (s *Service) charge(ctx context.Context, st *opened, d *Decision, now instant, n int64, dry bool) error {
+// limits or credits. It returns when it did.
+func (s *Service) charge(ctx context.Context, st *opened, d *Decision, n int64, dry bool) (now instant, err error) {
 	l := d.live
 	slots := slotsPool.Get().(*slots)
 	defer slots.release()
 	if err := s.slotsFor(slots, st, d); err != nil {
 		d.refuse(Unavailable, unavailableWait, true)
-		return err
+		return now, err
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.dead.Load() {
-		return errDead
+		return now, errDead
 	}
-	if !slots.take(d, now, n, dry) {
-		return errDead
+	now, ok := slots.take(d, n, dry)
+	if !ok {
+		return now, errDead
 	}
+	d.at = now.wall
 	if d.Outcome != Allowed || n == 0 || dry || !l.credits.Limited {
-		l.look(d, n, now)
-		if d.Outcome != Allowed {
-			slots.undo(d, n)
-		}
-		return nil
+		s.look(d, n, now)
+	} else {
+		l.busy++
+		err = s.pay(ctx, st, d, now, n)
+		l.busy--
 	}
-	l.busy++
-	err := s.pay(ctx, st, d, now, n)
-	l.busy--
 	if d.Outcome != Allowed {
 		slots.undo(d, n)
 	}
-	return err
+	return now, err
 }
 
 // look decides about the credits without taking any. It is called with the key's
 // lock held.
-func (l *live) look(d *Decision, n int64, now instant) {
+func (s *Service) look(d *Decision, n int64, now instant) {
+	l := d.live
 	if !l.credits.Limited {
 		return
 	}
 	c, exact := l.view(now.wall)
 	for !exact {
 		l.await()
+		now = s.ring.clock()
 		c, exact = l.view(now.wall)
 	}
 	switch d.Outcome {
@@ -79,7 +80,7 @@ func (s *Service) pay(ctx context.Context, st *opened, d *Decision, now instant,
 	if most > 0 {
 		le.traffic.add(n, now.tick)
 	}
-	for refused := 0; ; {
+	for refused := 0; ; now = s.ring.clock() {
 		if l.spend(n, most, now) {
 			s.leased(st, d, now, n)
 			return nil
@@ -162,7 +163,7 @@ func (s *Service) debit(ctx context.Context, st *opened, d *Decision, m key.Move
 	l.mu.Unlock()
 	if f != nil {
 		taken, err = r.fly(st, l, f)
-	} else if taken, err = moveInTime(ctx, st, l.id, m, now.wall); err == nil {
+	} else if taken, err = r.moveInTime(ctx, st, l.id, m, now.wall); err == nil {
 		l.hearOf(era, taken.Credits)
 	}
 	l.mu.Lock()
@@ -245,8 +246,8 @@ func (s *Service) Refund(ctx context.Context, d *Decision) error {
 // moveInTime makes a movement of credits that a request waits for. One that has
 // begun is not undone by a client that goes away; a store that hangs must not
 // hold requests for ever.
-func moveInTime(ctx context.Context, st store.Store, id string, m key.Move, now int64) (store.Taken, error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), chargeTimeout)
+func (r *Ring) moveInTime(ctx context.Context, st store.Store, id string, m key.Move, now int64) (store.Taken, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.chargeTimeout)
 	defer cancel()
 	return st.MoveCredits(ctx, id, m, now)
 }

@@ -86,21 +86,6 @@ func (s *Service) sole(configIDs []string) *Rules {
 	return nil
 }
 
-// accepted reports whether the validators of one of some configurations let a raw
-// key pass. Nil: of any.
-func (s *Service) accepted(raw string, configIDs []string) bool {
-	if rules := s.sole(configIDs); rules != nil {
-		return rules.accepts(raw)
-	}
-	if configIDs == nil {
-		configIDs = s.Configs()
-	}
-	return slices.ContainsFunc(configIDs, func(id string) bool {
-		rules := s.set.rules(id)
-		return rules != nil && rules.accepts(raw)
-	})
-}
-
 // wants reports whether keys of a configuration are asked for.
 func (q *Request) wants(configID string) bool {
 	return q.ConfigIDs == nil || slices.Contains(q.ConfigIDs, configID)

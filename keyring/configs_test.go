@@ -186,20 +186,10 @@ func TestConfigValidators(t *testing.T) {
 	g.want(d.Raw, Allowed, Request{ConfigIDs: []string{"default"}})
 	g.want(d.Raw, Invalid, Request{ConfigIDs: []string{"odd"}}) // its validator likes it
 
-	for _, row := range []struct {
-		raw  string
-		ids  []string
-		want bool
-	}{
-		{e.Raw, nil, true}, // to "default" it looks well
-		{e.Raw, []string{"even"}, false},
-		{e.Raw, []string{"even", "odd"}, false},
-		{e.Raw, []string{"default"}, true},
-		{o.Raw, []string{"even", "odd"}, true},
-		{"odd_1", nil, false},
-	} {
-		if got := g.HasShape(row.raw, row.ids); got != row.want {
-			t.Errorf("%s of %q: %v", row.raw[:5], row.ids, got)
+	cut := e.Raw[:len(e.Raw)-1]
+	for raw, want := range map[string]bool{e.Raw: true, o.Raw: true, "odd_1": false, "": false, "not a key": false, cut: false} {
+		if got, err := g.Recognizes(t.Context(), raw); err != nil || got != want {
+			t.Errorf("%.5s: %v, %v", raw, got, err)
 		}
 	}
 }

@@ -29,6 +29,8 @@ const (
 	IPNotAllowed
 	// Forbidden: the key lacks a permission.
 	Forbidden
+	// TooEarly: the request came in TLS early data, and must not be decided on it.
+	TooEarly
 	// RateLimited: a rate limit is full.
 	RateLimited
 	// UsageExceeded: too few credits are left.
@@ -59,6 +61,7 @@ var outcomes = [NumOutcomes]struct {
 	InvalidSecret: {"INVALID_SECRET", "The secret of the API key is missing or wrong.", 401, denied, 16, invalidToken},
 	IPNotAllowed:  {"IP_NOT_ALLOWED", "The API key may not be used from this address.", 403, denied, 7, ""},
 	Forbidden:     {"INSUFFICIENT_PERMISSIONS", "The API key lacks a permission that is required here.", 403, denied, 7, ""},
+	TooEarly:      {"TOO_EARLY", "The request must be repeated after the TLS handshake.", 425, uncounted, 14, ""},
 	RateLimited:   {"RATE_LIMITED", "The rate limit of the API key is reached.", 429, limited, 8, ""},
 	UsageExceeded: {"USAGE_EXCEEDED", "The API key has too few credits left.", 429, limited, 8, ""},
 	Unavailable:   {"STORE_UNAVAILABLE", "API keys cannot be checked at the moment.", 503, uncounted, 14, ""},
@@ -98,6 +101,9 @@ type Request struct {
 	// not known (zero) is in no network.
 	CheckIP  bool
 	ClientIP netip.Addr
+	// EarlyData: the request may have been replayed, and ClientIP may be forged
+	// (RFC 8470). It is TooEarly where that matters.
+	EarlyData bool
 	// ConfigIDs are the configurations whose keys are asked for; a key of another
 	// one is Invalid. Nil: all.
 	ConfigIDs []string
@@ -138,7 +144,7 @@ type Decision struct {
 	// Cost is what was taken.
 	Cost int64
 
-	at    int64 // when it was made, in Unix milliseconds
+	at    int64 // when it was made, in Unix milliseconds; 0: a refusal for which the time did not matter
 	hash  key.Hash
 	live  *live
 	rec   *record

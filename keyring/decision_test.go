@@ -10,7 +10,7 @@ import (
 // TestOutcomes: each outcome has a complete row, and no two have the same code.
 func TestOutcomes(t *testing.T) {
 	codes := map[string]bool{}
-	grpc := map[int][]uint32{200: {0}, 400: {3}, 401: {16}, 403: {7}, 429: {8}, 503: {14}} // contract of the statuses
+	grpc := map[int][]uint32{200: {0}, 400: {3}, 401: {16}, 403: {7}, 425: {14}, 429: {8}, 503: {14}} // contract of the statuses
 	for o := Allowed; o < NumOutcomes; o++ {
 		row := outcomes[o]
 		if o != Allowed && !regexp.MustCompile(`^[A-Z][A-Z_]+$`).MatchString(row.code) || codes[row.code] {

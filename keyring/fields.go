@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"net/netip"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -18,17 +19,49 @@ const (
 	maxAllowedIPs = 100
 )
 
-// CheckUserID checks the name of an owner.
-func CheckUserID(id string) error { return checkID("userId", id) }
-
-// checkID checks what stands in paths.
-func checkID(field, id string) error {
-	n := utf8.RuneCountInString(id)
-	if n < 1 || n > maxUserID || !printable(id) || id == "." || id == ".." {
-		return invalid(field, "must be 1 to %d UTF-8 characters without control characters, and not \".\" or \"..\"", maxUserID)
+// CheckUserID checks the name of an owner, a user or an organization.
+func CheckUserID(id string) error {
+	if err := checkID("userId", id); err != nil {
+		return err
+	}
+	if organization, ok := key.OrganizationOf(id); ok {
+		return checkID("userId", organization)
 	}
 	return nil
 }
+
+// checkID checks what stands in paths and headers.
+func checkID(field, id string) error {
+	n := utf8.RuneCountInString(id)
+	if n < 1 || n > maxUserID || !printable(id) || strings.TrimFunc(id, isSpace) != id || id == "." || id == ".." {
+		return invalid(field, "must be 1 to %d UTF-8 characters without control characters, without white space at either end, and not \".\" or \"..\"", maxUserID)
+	}
+	return nil
+}
+
+// isSpace reports whether somebody may trim a character as white space, or show none
+// for it: then two owners would look like one.
+func isSpace(c rune) bool {
+	switch c {
+	case '\u180e', '\u200b', '\u2060', '\ufeff':
+		return true
+	}
+	return unicode.IsSpace(c)
+}
+
+// checkOwner checks the owner of a key. Only keys of configurations that belong to
+// organizations can have one of those as their owner: nobody else can be taken for one.
+func (s *Service) checkOwner(userID, configID string) error {
+	if err := CheckUserID(userID); err != nil {
+		return err
+	}
+	if _, ok := key.OrganizationOf(userID); ok && !slices.Contains(s.set.Organizations, configID) {
+		return errNoOrganization
+	}
+	return nil
+}
+
+var errNoOrganization = invalid("userId", `must not begin with "org:", except for keys of the configurations in an organization block`)
 
 // printable reports whether s is UTF-8 without control characters, so that it
 // can stand in a header, a log line and a terminal.

@@ -3,6 +3,7 @@ package keyring
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"sync"
 	"testing"
 
@@ -38,36 +39,42 @@ func TestFilter(t *testing.T) {
 // and replaced.
 func TestC3_FilterWhileBuilding(t *testing.T) {
 	g := newRig(t)
-	ctx := context.Background()
-	stop := make(chan struct{})
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-				if err := g.ring.members.build(ctx, g.spy); err != nil {
-					t.Error(err)
-				}
-			}
-		}
-	})
-	for i := range 300 {
+	store := func() (raws [2]string) {
 		k := g.create(Draft{})
-		g.want(k.Raw, Allowed)
-		if i%3 == 0 {
-			next, err := g.Rotate(ctx, k.Key.ID, Rotation{Grace: 60_000})
-			if err != nil {
-				t.Fatal(err)
-			}
-			g.want(next.Raw, Allowed)
-			g.ring.cache.Invalidate(k.Key.Hash)
-			g.want(k.Raw, Allowed)
+		next, err := g.Rotate(context.Background(), k.Key.ID, Rotation{Grace: 60_000})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return [2]string{k.Raw, next.Raw}
+	}
+	look := func(raws [2]string) {
+		g.ring.cache.InvalidateAll()
+		for _, raw := range raws {
+			g.want(raw, Allowed)
 		}
 	}
-	close(stop)
-	wg.Wait()
+	// The ring builds filters, because two must not be built at the same time.
+	members := &g.ring.members
+	for range 20 { // stored when all hashes have been read
+		old, hold := members.current.Load(), g.spy.stop("hashes")
+		release := sync.OnceFunc(func() { close(hold.release) })
+		t.Cleanup(release)
+		members.rebuild()
+		for hold.waiting.Load() == 0 {
+			runtime.Gosched()
+		}
+		raws := store()
+		look(raws)
+		release()
+		for members.current.Load() == old {
+			runtime.Gosched()
+		}
+		look(raws)
+	}
+	g.repeat(func() { members.wake <- struct{}{} }) // as rebuild does, but waits for its turn
+	for range 100 {                                 // stored at any moment
+		look(store())
+	}
 }
 
 // A filter that has grown full is replaced by a larger one.

@@ -30,9 +30,23 @@ func times(short, long int) int {
 }
 
 // fakeClock is a clock that tests set.
-type fakeClock struct{ ms atomic.Int64 }
+type fakeClock struct {
+	ms atomic.Int64
+	// later is a lock: who holds it finds the clock an hour ahead.
+	later atomic.Pointer[sync.Mutex]
+}
 
-func (c *fakeClock) now() time.Time          { return time.UnixMilli(c.ms.Load()) }
+func (c *fakeClock) now() time.Time {
+	t := time.UnixMilli(c.ms.Load())
+	if mu := c.later.Load(); mu != nil {
+		if !mu.TryLock() {
+			return t.Add(time.Hour)
+		}
+		mu.Unlock()
+	}
+	return t
+}
+
 func (c *fakeClock) advance(d time.Duration) { c.ms.Add(d.Milliseconds()) }
 
 // spy is a store that counts calls and can be stopped at one of them.
@@ -46,9 +60,10 @@ type spy struct {
 	stall               atomic.Pointer[stall]
 }
 
-// stall stops the writes of what is counted, of one kind.
+// stall stops the writes of what is counted, of one kind, or whoever has read all
+// hashes.
 type stall struct {
-	kind    string        // "counters", "owners" or "usage"
+	kind    string        // "counters", "owners", "usage" or "hashes"
 	release chan struct{} // closed when they go on
 	waiting atomic.Int64
 }
@@ -123,6 +138,12 @@ func (s *spy) SaveUsage(ctx context.Context, b store.UsageBatch) error {
 	return s.Store.SaveUsage(ctx, b)
 }
 
+func (s *spy) EachHash(ctx context.Context, f func(key.Hash)) error {
+	err := s.Store.EachHash(ctx, f)
+	s.wait("hashes")
+	return err
+}
+
 // spyOpener opens a spy.
 type spyOpener struct {
 	store.Opener
@@ -163,6 +184,7 @@ func (g *rig) start(change ...func(*Rules)) {
 	}
 	so := &spyOpener{Opener: opener}
 	g.ring = New(so, g.clock.now, func(err error) { g.t.Error(err) })
+	g.ring.lookupTimeout, g.ring.chargeTimeout = time.Minute, time.Minute // the machine may be busy
 	if err := g.ring.Open(context.Background()); err != nil {
 		g.t.Fatal(err)
 	}
@@ -189,6 +211,24 @@ func (g *rig) restart() {
 	g.t.Helper()
 	g.stop()
 	g.start()
+}
+
+// repeat calls f without a pause, until the function it returns is called or the
+// test ends, however it does.
+func (g *rig) repeat(f func()) (end func()) {
+	var stop atomic.Bool
+	var work sync.WaitGroup
+	work.Go(func() {
+		for !stop.Load() {
+			f()
+		}
+	})
+	end = func() {
+		stop.Store(true)
+		work.Wait()
+	}
+	g.t.Cleanup(end)
+	return end
 }
 
 func (g *rig) create(d Draft) Issued {

@@ -208,7 +208,7 @@ func (s *Service) checkEntry(e *store.Entry) error {
 	if err := checkID("id", k.ID); err != nil {
 		return err
 	}
-	if err := CheckUserID(k.UserID); err != nil {
+	if err := s.checkOwner(k.UserID, k.ConfigID); err != nil {
 		return err
 	}
 	if _, err := s.rulesOf(&k.ConfigID); err != nil {

@@ -26,7 +26,7 @@ func (s *Service) ImportOwners(ctx context.Context, batch []OwnerRecord, dryRun 
 		take = foreseeOwners
 	}
 	ctx = context.WithoutCancel(ctx)
-	return importGood(batch, checkOwner, func(good []OwnerRecord) ([]Imported, error) { return take(ctx, st, good) })
+	return importGood(batch, s.checkRecord, func(good []OwnerRecord) ([]Imported, error) { return take(ctx, st, good) })
 }
 
 // importOwners stores owners and makes them known.
@@ -97,9 +97,12 @@ func sameStanding(here, other *key.Owner) Imported {
 	}
 }
 
-func checkOwner(o *OwnerRecord) error {
+func (s *Service) checkRecord(o *OwnerRecord) error {
 	if err := CheckUserID(o.UserID); err != nil {
 		return err
+	}
+	if _, ok := key.OrganizationOf(o.UserID); ok && s.set.Organizations == nil {
+		return errNoOrganization
 	}
 	if o.Tier != nil && (*o.Tier == "" || utf8.RuneCountInString(*o.Tier) > maxUserID || !printable(*o.Tier)) {
 		return invalid("tier", "must be 1 to %d UTF-8 characters without control characters", maxUserID)

@@ -59,6 +59,8 @@ type Ring struct {
 	now    func() time.Time
 	report func(error) // failures that no caller waits for
 
+	lookupTimeout, chargeTimeout time.Duration // the constants; longer in tests
+
 	opening sync.Mutex
 	ready   chan struct{} // closed when store is set
 	store   atomic.Pointer[opened]
@@ -102,12 +104,15 @@ type opened struct {
 // New returns the ring of a store that is opened later. now is the clock;
 // report gets the failures of background work.
 func New(opener store.Opener, now func() time.Time, report func(error)) *Ring {
-	r := &Ring{opener: opener, now: now, report: report, ready: make(chan struct{})}
+	r := &Ring{
+		opener: opener, now: now, report: report, ready: make(chan struct{}),
+		lookupTimeout: lookupTimeout, chargeTimeout: chargeTimeout,
+	}
 	r.cache = otter.Must(&otter.Options[key.Hash, *live]{
 		MaximumSize: cachedKeys,
 		OnDeletion: func(e otter.DeletionEvent[key.Hash, *live]) {
 			if e.WasEvicted() {
-				r.lives.retire(e.Value, r.clock())
+				r.lives.retire(e.Value, r.clock)
 			}
 		},
 	})
@@ -177,7 +182,7 @@ func (r *Ring) open(ctx context.Context) (*opened, error) {
 	if r.closed.Load() {
 		return nil, store.ErrClosed
 	}
-	timer := time.NewTimer(lookupTimeout)
+	timer := time.NewTimer(r.lookupTimeout)
 	defer timer.Stop()
 	select {
 	case <-r.ready:

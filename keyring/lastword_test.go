@@ -119,6 +119,7 @@ func startBustle(g *rig) *bustle {
 			}
 		})
 	}
+	g.t.Cleanup(b.end)
 	return b
 }
 

@@ -602,29 +602,21 @@ func TestLeaseAndAdministration(t *testing.T) {
 			g := newRig(t).leasing(1000)
 			k := g.create(Draft{Remaining: ptr(int64(1_000_000))})
 			g.warm(k.Raw, k.Key.ID)
-			stop := make(chan struct{})
-			var wg sync.WaitGroup
+			var ends []func()
 			for range 8 {
-				wg.Go(func() {
-					for {
-						select {
-						case <-stop:
-							return
-						default:
-							if _, err := g.Verify(ctx, k.Raw, &Request{Cost: 1}); err != nil {
-								t.Error(err)
-								return
-							}
-						}
+				ends = append(ends, g.repeat(func() {
+					if _, err := g.Verify(ctx, k.Raw, &Request{Cost: 1}); err != nil {
+						t.Error(err)
 					}
-				})
+				}))
 			}
 			if err := c.change(g, k.Key.ID); err != nil {
 				t.Error(err)
 			}
 			g.want(k.Raw, c.want)
-			close(stop)
-			wg.Wait()
+			for _, end := range ends {
+				end()
+			}
 			g.land()
 			if out := g.out(k.Key.ID); out != 0 && (name == "delete" || name == "delete owner") {
 				t.Errorf("%d leased", out)
@@ -653,7 +645,7 @@ func TestLeaseKeepsKeyInMemory(t *testing.T) {
 	if err := g.ring.flush(context.Background(), g.spy); err != nil {
 		t.Fatal(err)
 	}
-	g.ring.lives.retire(l, g.ring.clock())
+	g.ring.lives.retire(l, g.ring.clock)
 	if l.dead.Load() || g.ring.lives.get(k.Key.ID) != l {
 		t.Fatal("a key with a lease was forgotten")
 	}
@@ -665,7 +657,7 @@ func TestLeaseKeepsKeyInMemory(t *testing.T) {
 	if err := errors.Join(g.ring.tendLeases(g.spy), g.ring.flush(context.Background(), g.spy)); err != nil {
 		t.Fatal(err)
 	}
-	g.ring.lives.retire(l, g.ring.clock())
+	g.ring.lives.retire(l, g.ring.clock)
 	if !l.dead.Load() {
 		t.Error("a key without a lease is kept")
 	}

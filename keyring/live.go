@@ -176,9 +176,14 @@ func (l *live) restore(c key.Counters) {
 }
 
 // die marks the key as dead if it can be forgotten without changing a decision.
-func (l *live) die(now instant) bool {
+// It is called with the shard of lives locked.
+func (l *live) die(clock func() instant) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	now := clock() // here, because to look at a window may move it
+	if now.wall-l.changedAt < remember {
+		return false
+	}
 	if l.busy > 0 || l.dirty.Load() || !l.lease.idle() {
 		return false
 	}
@@ -321,16 +326,16 @@ const remember = int64(time.Minute / time.Millisecond)
 
 // retire lets go of a key that the cache has evicted, if that loses nothing; if
 // it would, sweep tries again later.
-func (s *lives) retire(l *live, now instant) {
+func (s *lives) retire(l *live, clock func() instant) {
 	sh := s.shard(l.id)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	l.evicted = true
-	s.release(sh, l, now)
+	s.release(sh, l, clock)
 }
 
-func (s *lives) release(sh *shard, l *live, now instant) {
-	if sh.m[l.id] != l || now.wall-l.changedAt < remember || !l.die(now) {
+func (s *lives) release(sh *shard, l *live, clock func() instant) {
+	if sh.m[l.id] != l || !l.die(clock) {
 		return
 	}
 	delete(sh.m, l.id)
@@ -342,18 +347,18 @@ func (s *lives) release(sh *shard, l *live, now instant) {
 
 // sweep lets go of what nobody needs any more: evicted keys whose windows are
 // over, and traces of changes.
-func (s *lives) sweep(now instant) {
+func (s *lives) sweep(clock func() instant) {
 	for i := range s.shards {
 		sh := &s.shards[i]
 		sh.mu.Lock()
 		for _, l := range sh.m {
 			if l.evicted || l.rec.Load() == nil {
-				s.release(sh, l, now)
+				s.release(sh, l, clock)
 			}
 		}
 		sh.mu.Unlock()
 	}
-	s.owners.sweep(now.wall)
+	s.owners.sweep(clock().wall)
 }
 
 // get returns the key in memory, if it is there.

@@ -44,7 +44,7 @@ func (r *Ring) startLoops() {
 		r.keeping.look(r.clock())
 		return r.tendLeases(st)
 	})
-	r.every(ctx, sweepEvery, func() error { r.lives.sweep(r.clock()); return nil })
+	r.every(ctx, sweepEvery, func() error { r.lives.sweep(r.clock); return nil })
 	r.every(ctx, deleteEvery, func() error { return r.deleteKept(ctx, st) })
 }
 

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sync/singleflight"
 
@@ -34,14 +35,14 @@ type unitCount struct {
 }
 
 // load reads the counts from the store, if that has not been done.
-func (o *liveOwner) load(st store.Store) error {
+func (o *liveOwner) load(st store.Store, timeout time.Duration) error {
 	c := &o.counts
 	if c.loaded.Load() {
 		return nil
 	}
 	_, err, _ := c.loading.Do("", func() (any, error) {
 		// It serves all who wait for it, so it must not end with one of them.
-		ctx, cancel := context.WithTimeout(context.Background(), lookupTimeout)
+		ctx, cancel := context.WithTimeout(context.Background(), timeout)
 		defer cancel()
 		stored, err := st.OwnerCounters(ctx, o.id)
 		if err != nil {

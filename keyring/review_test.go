@@ -36,7 +36,7 @@ func TestC4_NoResurrectionAfterSweep(t *testing.T) {
 				t.Fatal(err)
 			}
 			g.clock.advance(time.Hour)
-			g.ring.lives.sweep(g.ring.clock())
+			g.ring.lives.sweep(g.ring.clock)
 			close(resume)
 			if d := <-late; d.Outcome == Allowed {
 				t.Error("the look-up brought the old state back")
@@ -56,7 +56,7 @@ func TestChangedKeysLeaveMemory(t *testing.T) {
 		g.update(k.Key.ID, Patch{Name: to("x")})
 	}
 	g.clock.advance(time.Hour)
-	g.ring.lives.sweep(g.ring.clock())
+	g.ring.lives.sweep(g.ring.clock)
 	for i := range g.ring.lives.shards {
 		if n := len(g.ring.lives.shards[i].m); n != 0 {
 			t.Errorf("shard %d keeps %d keys", i, n)

@@ -24,6 +24,9 @@ type Settings struct {
 	// of owners without one; empty: none.
 	Tiers       []Tier
 	DefaultTier string
+	// Organizations are the IDs of the configurations whose keys may belong to
+	// organizations.
+	Organizations []string
 }
 
 // Rules say how keys of one configuration are made and checked.

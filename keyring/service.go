@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/ratelimit"
@@ -18,16 +19,23 @@ type Service struct {
 	ring *Ring
 	set  *Settings
 	// strayed are the rules of keys whose configuration is gone.
-	strayed Rules
-	days    calendar // in the zone of the settings
-	plans   *plans
+	strayed  Rules
+	days     calendar // in the zone of the settings
+	plans    *plans
+	prefixes []string // of new keys, of all configurations
 }
 
 // NewService returns the service of a ring under s.
 func NewService(r *Ring, s *Settings) *Service {
 	strayed := s.Rules
 	strayed.Session = false
-	return &Service{ring: r, set: s, strayed: strayed, days: calendar{zone: s.Zone}, plans: newPlans(s)}
+	prefixes := []string{s.Rules.Prefix}
+	for i := range s.Configs {
+		if p := s.Configs[i].Prefix; !slices.Contains(prefixes, p) {
+			prefixes = append(prefixes, p)
+		}
+	}
+	return &Service{ring: r, set: s, strayed: strayed, days: calendar{zone: s.Zone}, plans: newPlans(s), prefixes: prefixes}
 }
 
 // Info is all that is known of one key at one moment.
@@ -38,6 +46,7 @@ type Info struct {
 	RequestCount int64       // in the current window
 	LastRequest  int64       // 0: never
 	Tier         *string     // the owner's; nil: none
+	State        State
 	// Start is what is shown of the raw key, or nil.
 	Start *string
 	// Previous are the previous raw keys that work, the oldest first. Start is what is
@@ -86,6 +95,9 @@ func (s *Service) Create(ctx context.Context, draft Draft) (Issued, error) {
 	}
 	rules, err := s.rulesOf(draft.ConfigID)
 	if err != nil {
+		return Issued{}, err
+	}
+	if err := s.checkOwner(draft.UserID, rules.ConfigID); err != nil {
 		return Issued{}, err
 	}
 	st, err := s.ring.open(ctx)
@@ -140,9 +152,6 @@ type sketch struct{ key.Key }
 
 // draw checks a draft and makes the record of it, still without a raw key.
 func (r *Rules) draw(d Draft, now int64) (*sketch, error) {
-	if err := CheckUserID(d.UserID); err != nil {
-		return nil, err
-	}
 	k := &sketch{key.Key{
 		ID: key.NewID(now), ConfigID: r.ConfigID, UserID: d.UserID, Name: d.Name,
 		Enabled: d.Enabled == nil || *d.Enabled, AllowedIPs: d.AllowedIPs,
@@ -293,7 +302,7 @@ func (s *Service) info(e store.Entry) Info {
 	var rate ratelimit.State
 	if l, rec := s.ring.lives.find(e.Key.ID); rec != nil {
 		i.LastRequest = max(i.LastRequest, l.last(rec))
-		i.RequestCount = l.count(e.Key, now.tick)
+		i.RequestCount = l.count(e.Key, s.ring.clock)
 		i.Credits = l.balance(e.Credits, now.wall)
 		over, previous = max(over, l.graceOver.Load()), rec.used(previous)
 	} else if len(e.Counters.Rate) > 0 && rate.UnmarshalBinary(e.Counters.Rate) == nil {
@@ -305,13 +314,37 @@ func (s *Service) info(e store.Entry) Info {
 			i.Previous = append(i.Previous, p)
 		}
 	}
+	i.State = stateOf(&i, now.wall)
 	return i
 }
 
-func (l *live) count(k *key.Key, tick int64) int64 {
+// State is what becomes of a key without any request.
+type State string
+
+const (
+	StateActive    State = "active"
+	StateDisabled  State = "disabled"  // the key or its owner
+	StateExpired   State = "expired"   // its time is over
+	StateExhausted State = "exhausted" // no credits are left, and no refill is due
+)
+
+// stateOf returns the state of a key, checked in the order of a gate.
+func stateOf(i *Info, now int64) State {
+	switch {
+	case !i.Key.Enabled || !i.Owner.Enabled:
+		return StateDisabled
+	case i.Key.Expired(now):
+		return StateExpired
+	case i.Credits.Limited && i.Credits.Remaining < 1:
+		return StateExhausted
+	}
+	return StateActive
+}
+
+func (l *live) count(k *key.Key, clock func() instant) int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return countOf(&l.rate, k, tick)
+	return countOf(&l.rate, k, clock().tick)
 }
 
 func countOf(s *ratelimit.State, k *key.Key, tick int64) int64 {
@@ -337,7 +370,7 @@ func (s *Service) Now() int64 { return s.ring.clock().wall }
 
 // Health asks the store now.
 func (s *Service) Health(ctx context.Context) (store.Status, error) {
-	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
+	ctx, cancel := context.WithTimeout(ctx, s.ring.lookupTimeout)
 	defer cancel()
 	st, err := s.ring.open(ctx)
 	if err != nil {

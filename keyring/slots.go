@@ -13,11 +13,11 @@ import (
 // slots are the places that a request takes in the rate limits that apply to it:
 // the key's own, and those that all keys of its owner share.
 type slots struct {
+	ring    *Ring
 	limited bool // one applies at all
 	rec     *record
 	keyed   bool       // the key's own limit is the first
 	owner   *liveOwner // nil: no tier limits anything
-	owned   *ownerList
 	plans   *plans
 	plan    *plan
 	taken   bool
@@ -34,41 +34,49 @@ func (s *slots) release() {
 	slotsPool.Put(s)
 }
 
-// limits reports whether a rate limit may apply to a decision, or has to be counted.
-func (s *Service) limits(d *Decision) bool {
-	return len(s.plans.units) > 0 || d.keyed()
+// limits reports whether a rate limit may apply to a key, or has to be counted.
+func (s *Service) limits(rec *record, rules *Rules) bool {
+	return len(s.plans.units) > 0 || keyed(rec, rules)
 }
 
 // keyed reports whether the key's own rate limit applies.
-func (d *Decision) keyed() bool { return d.rec.limited && d.rules.RateLimiting }
+func keyed(rec *record, rules *Rules) bool { return rec.limited && rules.RateLimiting }
 
 // slotsFor finds the rate limits that apply to a decision.
 func (s *Service) slotsFor(sl *slots, st store.Store, d *Decision) error {
-	if !s.limits(d) {
+	sl.ring = s.ring
+	if !s.limits(d.rec, d.rules) {
 		return nil
 	}
-	sl.limited, sl.rec, sl.keyed = true, d.rec, d.keyed()
+	sl.limited, sl.rec, sl.keyed = true, d.rec, keyed(d.rec, d.rules)
 	if len(s.plans.units) == 0 {
 		return nil
 	}
-	sl.owner, sl.owned, sl.plans, sl.plan = d.rec.owner, &s.ring.owned, s.plans, d.plan
-	return sl.owner.load(st)
+	sl.owner, sl.plans, sl.plan = d.rec.owner, s.plans, d.plan
+	return sl.owner.load(st, s.ring.lookupTimeout)
 }
 
 // take takes n slots of every limit or of none, and notes where the limits
-// stand. It is called with the key's lock held. It reports false where the owner
-// in memory is no longer the one that counts.
-func (s *slots) take(d *Decision, now instant, n int64, dry bool) bool {
-	if !s.limited {
-		return true
-	}
+// stand. It is called with the key's lock held, and returns when it took them: it
+// reads the clock under the locks, since times read before would come out of
+// order. It reports false where the owner in memory is no longer the one that
+// counts.
+func (s *slots) take(d *Decision, n int64, dry bool) (now instant, ok bool) {
 	if s.owner != nil {
 		s.owner.counts.mu.Lock()
 		defer s.owner.counts.mu.Unlock()
 		if s.owner.counts.dead {
-			return false
+			return now, false
 		}
 	}
+	now = s.ring.clock()
+	if s.limited {
+		s.takeAt(d, now, n, dry)
+	}
+	return now, true
+}
+
+func (s *slots) takeAt(d *Decision, now instant, n int64, dry bool) {
 	s.gather(d.live, now)
 	var refused int
 	var verdict ratelimit.Verdict
@@ -83,7 +91,6 @@ func (s *slots) take(d *Decision, now instant, n int64, dry bool) bool {
 		s.changed()
 	}
 	s.show(d)
-	return true
 }
 
 // gather collects the limits, with the locks of the key and the owner held.
@@ -110,7 +117,7 @@ func (s *slots) gather(l *live, now instant) {
 // changed notes that the owner's counts have to be written.
 func (s *slots) changed() {
 	if s.owner != nil {
-		s.owned.changed(s.owner)
+		s.ring.owned.changed(s.owner)
 	}
 }
 
@@ -137,7 +144,7 @@ func (s *slots) undo(d *Decision, n int64) {
 // returnSlots gives back what a request that was let in took of the limits, each
 // in the window that it was taken in.
 func (s *Service) returnSlots(d *Decision) error {
-	if d.taken.n == 0 || !s.limits(d) {
+	if d.taken.n == 0 || !s.limits(d.rec, d.rules) {
 		return nil
 	}
 	st, err := s.ring.open(context.Background())
@@ -153,7 +160,7 @@ func (s *Service) returnSlots(d *Decision) error {
 		// It may have left memory since, and come again.
 		slots.owner = s.ring.owners.hold(slots.owner.id)
 		defer s.ring.owners.drop(slots.owner)
-		if err := slots.owner.load(st); err != nil {
+		if err := slots.owner.load(st, s.ring.lookupTimeout); err != nil {
 			return err
 		}
 	}

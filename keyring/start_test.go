@@ -86,10 +86,10 @@ func TestF9_start(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	began, served := time.Now(), make(chan time.Duration)
+	began, served := time.Now(), make(chan time.Duration, 1)
 	var early atomic.Int64 // answers before the store was open
 	go func() {
-		for {
+		for t.Context().Err() == nil {
 			if d, _ := s.Verify(context.Background(), unknown, &Request{Cost: 1}); d.Outcome != Invalid && d.Outcome != Unavailable {
 				t.Errorf("an unknown key: %q", d.Outcome.Code())
 			}

@@ -97,7 +97,11 @@ func (s *Service) Recount(c *Counted, o Outcome) {
 }
 
 func (s *Service) countAs(d *Decision, as kind) *tally {
-	t := d.live.tallyOf(d.rec.key.UserID, s.days.dateAt(d.at))
+	at := d.at
+	if at == 0 {
+		at = s.ring.clock().wall
+	}
+	t := d.live.tallyOf(d.rec.key.UserID, s.days.dateAt(at))
 	t.n[as].Add(1)
 	s.ring.book.queue(t)
 	return t

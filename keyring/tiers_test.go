@@ -329,10 +329,7 @@ func TestT3_TierClocks(t *testing.T) {
 	take := func(wall, tick time.Duration) Decision {
 		now := g.ring.clock()
 		d := Decision{live: l, rec: l.rec.Load(), plan: g.planFor(l.rec.Load().owner)}
-		at := instant{now.wall + wall.Milliseconds(), now.tick + tick.Milliseconds()}
-		if err := g.charge(context.Background(), g.ring.store.Load(), &d, at, 1, false); err != nil {
-			t.Fatal(err)
-		}
+		g.takeAt(&d, instant{now.wall + wall.Milliseconds(), now.tick + tick.Milliseconds()}, 1)
 		return d
 	}
 	if d := take(time.Minute, time.Second); left(t, d, "minute") != 1 || left(t, d, "day") != 3 || d.Limits[1].Reset != 24*3600*1000 {
@@ -425,9 +422,9 @@ func TestTierSurvives(t *testing.T) {
 		g.ring.cache.InvalidateAll()
 		if l := g.ring.lives.get(k.Key.ID); l != nil {
 			l.dirty.Store(false) // of the key itself nothing counts
-			g.ring.lives.retire(l, instant{g.ring.clock().wall + remember, g.ring.clock().tick})
+			g.ring.lives.retire(l, g.later)
 		}
-		g.ring.owners.sweep(g.ring.clock().wall + remember)
+		g.ring.owners.sweep(g.later().wall)
 		return g.ring.owners.m["alice"] == nil
 	}
 	if forget() {
@@ -451,27 +448,18 @@ func TestTierForgetting(t *testing.T) {
 	g := newRig(t).with(tier("free", per(Day, 2000)))
 	keys := []Issued{g.create(Draft{}), g.create(Draft{}), g.create(Draft{})}
 	var passed atomic.Int64
-	var users, forgetter sync.WaitGroup
-	stop := make(chan struct{})
-	forgetter.Go(func() {
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-			}
-			if err := g.ring.flush(context.Background(), g.spy); err != nil {
-				t.Error(err)
-			}
-			later := instant{g.ring.clock().wall + remember, g.ring.clock().tick}
-			for _, k := range keys {
-				g.ring.cache.InvalidateAll()
-				if l := g.ring.lives.get(k.Key.ID); l != nil {
-					g.ring.lives.retire(l, later)
-				}
-			}
-			g.ring.owners.sweep(later.wall)
+	var users sync.WaitGroup
+	end := g.repeat(func() {
+		if err := g.ring.flush(context.Background(), g.spy); err != nil {
+			t.Error(err)
 		}
+		for _, k := range keys {
+			g.ring.cache.InvalidateAll()
+			if l := g.ring.lives.get(k.Key.ID); l != nil {
+				g.ring.lives.retire(l, g.later)
+			}
+		}
+		g.ring.owners.sweep(g.later().wall)
 	})
 	for w := range 8 {
 		users.Go(func() {
@@ -487,8 +475,7 @@ func TestTierForgetting(t *testing.T) {
 		})
 	}
 	users.Wait()
-	close(stop)
-	forgetter.Wait()
+	end()
 	if n := passed.Load(); n != 2000 {
 		t.Errorf("%d passed, want 2000", n)
 	}

@@ -91,18 +91,8 @@ func TestT4_day_of_use(t *testing.T) {
 	g.setClock(midnight.Add(-time.Millisecond))
 	k := g.create(Draft{})
 	late := g.want(k.Raw, Allowed)
-	stop := make(chan struct{})
-	var background, work sync.WaitGroup
-	background.Go(func() {
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-				g.flush()
-			}
-		}
-	})
+	var work sync.WaitGroup
+	end := g.repeat(g.flush)
 	g.setClock(midnight)
 	const n = 5000
 	for range 2 {
@@ -119,8 +109,7 @@ func TestT4_day_of_use(t *testing.T) {
 		})
 	}
 	work.Wait()
-	close(stop)
-	background.Wait()
+	end()
 	g.restart()
 	g.in(z)
 	u := g.keyUsage(k.Key.ID, 2)

@@ -81,6 +81,7 @@ func TestK11_outcomes(t *testing.T) {
 		{name: "dry run", q: Request{Cost: 1, DryRun: true}, want: Allowed},
 		{name: "refused dry run", q: Request{Require: files, DryRun: true}, want: Forbidden},
 		{name: "disabled", patch: &Patch{Enabled: to(false)}, want: Disabled, uses: store.Uses{Denied: 1}},
+		{name: "disabled, with a rate limit", draft: Draft{RateLimitMax: ptr(int64(1)), RateLimitTimeWindow: ptr(int64(60_000))}, patch: &Patch{Enabled: to(false)}, want: Disabled, uses: store.Uses{Denied: 1}},
 		{name: "expired", draft: Draft{ExpiresIn: to(int64(60))}, later: time.Minute, want: Expired, uses: store.Uses{Denied: 1}},
 		{name: "secret", q: Request{RequireSecret: true}, want: InvalidSecret, uses: store.Uses{Denied: 1}},
 		{name: "address", draft: Draft{AllowedIPs: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}, q: Request{CheckIP: true}, want: IPNotAllowed, uses: store.Uses{Denied: 1}},
@@ -204,18 +205,8 @@ func TestK11_clean_stop(t *testing.T) {
 	for i := range made {
 		made[i] = g.create(Draft{UserID: fmt.Sprint("owner ", i%10)})
 	}
-	stop := make(chan struct{})
-	var background, work sync.WaitGroup
-	background.Go(func() {
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-				g.flush()
-			}
-		}
-	})
+	var work sync.WaitGroup
+	end := g.repeat(g.flush)
 	var want [workers][keys]store.Uses
 	for w := range workers {
 		work.Go(func() {
@@ -236,8 +227,7 @@ func TestK11_clean_stop(t *testing.T) {
 		})
 	}
 	work.Wait()
-	close(stop)
-	background.Wait()
+	end()
 	g.restart()
 	owners := map[string]store.Uses{}
 	for i, k := range made {
@@ -303,24 +293,11 @@ func (s *lossy) SaveUsage(ctx context.Context, b store.UsageBatch) error {
 func TestK11_reading_while_writing(t *testing.T) {
 	g := newRig(t)
 	k := g.create(Draft{})
-	stop := make(chan struct{})
-	var background sync.WaitGroup
-	background.Go(func() {
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-				g.flush()
-			}
-		}
-	})
+	g.repeat(g.flush)
 	for i := range int64(2000) {
 		g.want(k.Raw, Allowed)
 		g.wantToday(k.Key.ID, i+1, 0, 0)
 	}
-	close(stop)
-	background.Wait()
 }
 
 // TestK11_allocations: counting a warm request costs no memory.
@@ -437,7 +414,10 @@ func TestK11_counted_while_taken(t *testing.T) {
 	}
 	const rounds = 20_000
 	var counted, begun atomic.Int64
-	go func() {
+	var work sync.WaitGroup
+	defer work.Wait()
+	defer begun.Store(rounds)
+	work.Go(func() {
 		for i := range int64(rounds) {
 			for begun.Load() <= i {
 				runtime.Gosched()
@@ -448,7 +428,7 @@ func TestK11_counted_while_taken(t *testing.T) {
 			count()
 			counted.Add(1)
 		}
-	}()
+	})
 	for i := range int64(rounds) {
 		count() // so that there is something to take
 		all := b.drain()

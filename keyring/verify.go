@@ -64,11 +64,32 @@ func (s *Service) Checksums() bool {
 	return !s.ring.plain.Load() && !without(s.set.Rules) && !slices.ContainsFunc(s.set.Configs, without)
 }
 
-// HasShape reports whether raw has the shape of a key of one of some
-// configurations, without looking it up. Nil: of any.
-func (s *Service) HasShape(raw string, configIDs []string) bool {
-	return key.CheckShape(raw, false) == nil && s.accepted(raw, configIDs) && s.checksumFits(raw)
+// Recognizes reports whether a value of a request may be a key of this server: its
+// checksum fits, or, where keys without a checksum are stored, one has it.
+func (s *Service) Recognizes(ctx context.Context, raw string) (bool, error) {
+	switch {
+	case key.CheckShape(raw, false) != nil:
+		return false, nil
+	case key.ChecksumFits(raw):
+		return true, nil
+	case !s.ring.plain.Load():
+		return false, nil
+	}
+	return s.Has(ctx, raw)
 }
+
+// Has reports whether a value is a key that is stored. Nothing is counted.
+func (s *Service) Has(ctx context.Context, raw string) (bool, error) {
+	st, err := s.ring.open(ctx)
+	if err != nil {
+		return false, err
+	}
+	l, err := s.ring.find(ctx, st, key.HashOf(raw))
+	return l != nil, err
+}
+
+// Prefixes returns the prefixes of new keys, of all configurations.
+func (s *Service) Prefixes() []string { return s.prefixes }
 
 // Again decides about a request that was already let in by before and meets
 // another gate: the standing of the key is checked for the new demands, and what
@@ -120,9 +141,12 @@ const (
 	unavailableWait = int64(time.Second / time.Millisecond)
 )
 
-// Unreachable is the decision where the store could not be asked.
-func Unreachable() (d Decision) {
-	d.refuse(Unavailable, unavailableWait, true)
+// Refusal is a decision that no key is behind.
+func Refusal(o Outcome) (d Decision) {
+	d.Outcome = o
+	if o == Unavailable {
+		d.refuse(o, unavailableWait, true)
+	}
 	return d
 }
 
@@ -163,7 +187,7 @@ func (r *Ring) load(st *opened, hash key.Hash) (*live, error) {
 	if l, ok := r.cache.GetIfPresent(hash); ok && !l.dead.Load() {
 		return l, nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), lookupTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), r.lookupTimeout)
 	defer cancel()
 	for {
 		began, additions := r.changes.Load(), r.additions.Load()
@@ -186,13 +210,18 @@ func (r *Ring) load(st *opened, hash key.Hash) (*live, error) {
 // admit checks a key's standing, then takes what the request costs beyond what
 // it has paid before.
 func (s *Service) admit(ctx context.Context, st *opened, l *live, c credential, before paid, q *Request, d *Decision) error {
-	now := s.ring.clock()
 	rec := l.rec.Load()
 	if rec == nil {
 		d.Outcome = Invalid
 		return nil
 	}
-	match, rules := l.match(rec.key, c.hash, now.wall), s.rulesFor(rec.key)
+	rules := s.rulesFor(rec.key)
+	counted := s.limits(rec, rules) || l.metered.Load()
+	var now instant
+	if !counted || rec.key.ExpiresAt != 0 || len(rec.key.Previous) > 0 {
+		now = s.ring.clock()
+	} // else only charge needs the time, which it reads under its locks
+	match := l.match(rec.key, c.hash, now.wall)
 	if !match.OK || c.unjudged != "" && !rules.accepts(c.unjudged) {
 		d.Outcome = Invalid
 		return nil
@@ -203,8 +232,13 @@ func (s *Service) admit(ctx context.Context, st *opened, l *live, c credential, 
 		return nil
 	}
 	more := max(0, q.Cost-before.cost)
-	if s.limits(d) || l.metered.Load() {
-		if err := s.charge(ctx, st, d, now, more, q.DryRun); err != nil || d.Outcome != Allowed {
+	if counted {
+		if q.EarlyData && q.Cost > 0 {
+			d.Outcome = TooEarly
+			return nil
+		}
+		var err error
+		if now, err = s.charge(ctx, st, d, more, q.DryRun); err != nil || d.Outcome != Allowed {
 			return err
 		}
 	}
@@ -222,6 +256,8 @@ func standing(l *live, rec *record, now int64, q *Request) Outcome {
 	switch {
 	case !q.wants(k.ConfigID):
 		return Invalid
+	case q.EarlyData && q.CheckIP && k.AllowedIPs != nil:
+		return TooEarly
 	case !k.Enabled || !rec.owner.cur.Load().Enabled:
 		return Disabled
 	case l.seenExpired(k, now):

@@ -145,13 +145,29 @@ func (g *rig) forget(id string) {
 	g.t.Helper()
 	g.flush()
 	l := g.ring.lives.get(id)
-	later := instant{g.ring.clock().wall + remember, g.ring.clock().tick}
 	g.ring.cache.InvalidateAll()
-	g.ring.lives.retire(l, later)
-	g.ring.owners.sweep(later.wall)
+	g.ring.lives.retire(l, g.later)
+	g.ring.owners.sweep(g.later().wall)
 	if !l.dead.Load() || !l.rec.Load().owner.counts.dead {
 		g.t.Fatal("they are still there")
 	}
+}
+
+// later is the clock of the ring, but no change is recent by it.
+func (g *rig) later() instant {
+	now := g.ring.clock()
+	return instant{now.wall + remember, now.tick}
+}
+
+// takeAt takes n slots at a time of which wall clock and monotonic clock may say
+// different things.
+func (g *rig) takeAt(d *Decision, at instant, n int64) {
+	g.t.Helper()
+	sl := new(slots)
+	if err := g.slotsFor(sl, g.ring.store.Load(), d); err != nil {
+		g.t.Fatal(err)
+	}
+	sl.takeAt(d, at, n, false)
 }
 
 // TestK5_WithdrawnWithClockSet: days follow the wall clock and durations do not, also
@@ -163,9 +179,7 @@ func TestK5_WithdrawnWithClockSet(t *testing.T) {
 	l, now := g.ring.lives.get(k.Key.ID), g.ring.clock()
 	take := func(n int64, at instant) Decision {
 		d := Decision{live: l, rec: l.rec.Load(), rules: g.rulesFor(l.rec.Load().key), plan: g.planFor(l.rec.Load().owner)}
-		if err := g.charge(context.Background(), g.ring.store.Load(), &d, at, n, false); err != nil {
-			t.Fatal(err)
-		}
+		g.takeAt(&d, at, n)
 		d.use(d.rec.uses[0], nil, n, at)
 		return d
 	}

@@ -30,8 +30,8 @@
 // then moves back with it, with all its counts, as if no time had passed. So a
 // leap ahead and back lets at most one more maximum through (the time leapt over
 // looks like time that passed) and locks a key for at most Window plus that
-// tolerance. Less than the tolerance is not corrected, for times read before a lock
-// was taken arrive out of order, and each correction would make time run faster.
+// tolerance. Less than the tolerance is not corrected: clocks are often set by a
+// little, and each correction would make time run faster.
 //
 // # Changes of policy
 //
@@ -43,7 +43,11 @@
 // been taken at that moment.
 package ratelimit
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
 
 // Algorithm is how a limit counts.
 type Algorithm uint8
@@ -80,8 +84,11 @@ func ParseAlgorithm(s string) (Algorithm, error) {
 			return Algorithm(i), nil
 		}
 	}
-	return 0, fmt.Errorf("must be one of %v", choosable)
+	return 0, fmt.Errorf("must be one of %s", strings.Join(choosable, ", "))
 }
+
+// Algorithms returns the names that ParseAlgorithm reads.
+func Algorithms() []string { return slices.Clone(choosable) }
 
 // Policy is a limit: at most Max requests per Window milliseconds. Both are from
 // 1 to 2^53-1; what lies outside is taken as the nearest that is sound, so that a
@@ -128,7 +135,7 @@ const (
 	// Times beyond this are cut, so that sums of times and windows stay in range.
 	maxTime = 1 << 60
 
-	// How far out of order the times of concurrent requests may come at least.
+	// How far a clock may be set back, at least, without a correction.
 	disorder = 1000
 )
 

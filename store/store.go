@@ -61,8 +61,8 @@ type Filter struct {
 
 // List asks for a page of keys. Pages follow a cursor, not an offset: a page is
 // as cheap at the end as at the start, and no key is seen twice. Ties are broken
-// by ID. Keys without a value (no name, never used) come last in ascending and
-// first in descending order.
+// by ID. Keys without a value (no name, never used) come last in ascending and in
+// descending order.
 type List struct {
 	Filter  Filter
 	Sort    Sort // default SortCreatedAt
@@ -126,11 +126,12 @@ type PreviousUse struct {
 
 // Status is what Health found.
 type Status struct {
-	Kind    string // "sqlite"
-	Version string // of the engine
-	Schema  int64  // of the tables
-	Keys    int64
-	Backlog int // writes that wait
+	Kind     string // "sqlite"
+	Version  string // of the engine
+	Schema   int64  // of the tables
+	Database string // which database it is, without a password: for SQLite the path of the file
+	Keys     int64
+	Backlog  int // writes that wait
 }
 
 // Store keeps keys. All methods are safe for concurrent use. Times are Unix

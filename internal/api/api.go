@@ -43,7 +43,8 @@ type Dialect struct {
 	// Body checks a body that has been read, and returns nil for one that counts as
 	// empty. Default: [JSONBody].
 	Body func(*http.Request, []byte) ([]byte, error)
-	// BodyFirst reports a body that cannot be read before the caller is identified.
+	// BodyFirst refuses a malformed body before it identifies the caller. By default a
+	// caller who may not make the call learns that first.
 	BodyFirst bool
 	// Anonymous lets requests without any identity reach the handlers, with a nil
 	// Caller. By default they are refused.
@@ -53,6 +54,9 @@ type Dialect struct {
 	ExtraParameters bool
 	// NoHead does not answer HEAD like GET.
 	NoHead bool
+	// DecodedPaths matches paths as they are decoded, where an escaped slash is one.
+	// By default a variable segment may hold a slash.
+	DecodedPaths bool
 	// Error returns the body of an error, which it may change before it is written.
 	// Nil is no body.
 	Error func(*Call, *Error) any
@@ -112,9 +116,13 @@ func (a *API) methodsAt(u *url.URL) (methods []string) {
 	return methods
 }
 
-// routable returns a URL as the multiplexer can match it: it takes a segment that is
-// nothing but an escaped slash, which may be the name of an owner, for a trailing one.
-func routable(u *url.URL) *url.URL {
+// routable returns a URL that the multiplexer matches as the dialect wants. Left alone,
+// the multiplexer takes a segment that is nothing but an escaped slash, which may be the
+// name of an owner, for a trailing slash.
+func (a *API) routable(u *url.URL) *url.URL {
+	if a.dialect.DecodedPaths {
+		return &url.URL{Path: u.Path}
+	}
 	escaped := u.EscapedPath()
 	if !strings.Contains(escaped, "/%2") {
 		return u
@@ -139,7 +147,7 @@ func (a *API) Methods(r *http.Request) []string {
 	if !strings.HasPrefix(r.URL.Path, a.Base+"/") || hasDotSegment(r.URL.EscapedPath()) {
 		return nil
 	}
-	return a.methodsAt(routable(r.URL))
+	return a.methodsAt(a.routable(r.URL))
 }
 
 // hasDotSegment reports whether a path has a segment that a server behind might
@@ -166,7 +174,7 @@ func (a *API) Handle(w http.ResponseWriter, r *http.Request) bool {
 
 // ServeHTTP answers every request: with an error where there is no route for it.
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	u := routable(r.URL)
+	u := a.routable(r.URL)
 	c := &Call{Request: r, Route: a.find(r.Method, u), api: a}
 	if c.Route == nil {
 		a.fail(w, c, noRoute(a.methodsAt(u)))
@@ -224,7 +232,7 @@ func (a *API) run(w http.ResponseWriter, c *Call) (any, error) {
 func (a *API) identify(w http.ResponseWriter, c *Call) (err error) {
 	c.Caller, err = a.Identify(w, c.Request, c.Route.Needs)
 	if refusal, ok := err.(*Refusal); ok && a.dialect.Anonymous && refusal.Outcome == keyring.Missing {
-		c.challenge = refusal.Challenge
+		c.challenges = refusal.Challenges
 		return nil
 	}
 	return err
@@ -245,11 +253,14 @@ func (a *API) fail(w http.ResponseWriter, c *Call, err error) {
 		h.Set("Allow", strings.Join(e.allow, ", "))
 	}
 	if e.Status == http.StatusUnauthorized {
-		challenge := c.challenge
+		challenges := c.challenges
 		if e.Refused != nil {
-			challenge = e.Refused.Challenge
+			challenges = e.Refused.Challenges
 		}
-		h.Set("WWW-Authenticate", cmp.Or(challenge, "Bearer"))
+		if challenges == nil {
+			challenges = []string{"Bearer"}
+		}
+		h["Www-Authenticate"] = challenges
 	}
 	if e.Wait > 0 {
 		h.Set("Retry-After", strconv.FormatInt(Seconds(e.Wait), 10))
@@ -269,6 +280,9 @@ func (a *API) write(w http.ResponseWriter, status int, body any) {
 		status, b = http.StatusInternalServerError, []byte(`{"error":"the answer cannot be written","code":"INTERNAL"}`)
 	}
 	h := w.Header()
+	if status != http.StatusUnauthorized { // an earlier handler may have set one
+		h.Del("WWW-Authenticate")
+	}
 	private(h, "application/json")
 	h.Set("Content-Length", strconv.Itoa(len(b)))
 	w.WriteHeader(status)

@@ -45,7 +45,7 @@ func TestFailures(t *testing.T) {
 			Identify: func(http.ResponseWriter, *http.Request, string) (*Caller, error) {
 				return &Caller{Withdraw: func(o keyring.Outcome) { withdrawn = append(withdrawn, o) }}, nil
 			},
-		}, plainErrors, []*Route{{Method: "GET", Path: "/keys/{id}", Status: 200, Endpoint: Plain(func(*Call) (None, error) { return None{}, row.err })}})
+		}, plainErrors, []*Route{{Method: "GET", Path: "/keys/{id}", Status: 200, Conflict: true, Endpoint: Plain(func(*Call) (None, error) { return None{}, row.err })}})
 		w := httptest.NewRecorder()
 		a.ServeHTTP(w, httptest.NewRequest("GET", "/base/keys/canary", nil))
 		if w.Code != row.status || strings.Contains(w.Body.String(), "inside") || w.Header().Get("Cache-Control") != "no-store" {

@@ -53,9 +53,9 @@ func TestRefusal_headers(t *testing.T) {
 		{keyring.Decision{Outcome: keyring.RateLimited, Waitable: true, Wait: 1000}, "", "1"},
 		{keyring.Decision{Outcome: keyring.RateLimited, Waitable: true, Wait: 1001}, "", "2"},
 		{keyring.Decision{Outcome: keyring.UsageExceeded, Wait: 1001}, "", ""},
-		{keyring.Unreachable(), "", "1"},
+		{keyring.Refusal(keyring.Unavailable), "", "1"},
 	} {
-		refusal := &Refusal{Decision: row.d, Challenge: `Bearer error="invalid_token"`}
+		refusal := &Refusal{Decision: row.d, Challenges: []string{`Bearer error="invalid_token"`}}
 		a := New(Mount{
 			Keys:     func() (*keyring.Service, error) { return nil, nil },
 			Identify: func(http.ResponseWriter, *http.Request, string) (*Caller, error) { return nil, refusal },

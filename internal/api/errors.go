@@ -47,8 +47,8 @@ func (e *Error) Unwrap() error { return e.Cause }
 // Refusal is why somebody may not make a call: what was decided about the key.
 type Refusal struct {
 	keyring.Decision
-	// Challenge is the value of WWW-Authenticate for a 401.
-	Challenge string
+	// Challenges are the values of WWW-Authenticate for a 401.
+	Challenges []string
 }
 
 func (r *Refusal) Error() string { return r.Outcome.Title() }
@@ -62,9 +62,6 @@ func (r *Refusal) Answer() *Error {
 	}
 	return e
 }
-
-// Refuse returns the refusal for an outcome that no key is behind.
-func Refuse(o keyring.Outcome) *Refusal { return &Refusal{Decision: keyring.Decision{Outcome: o}} }
 
 // noRoute is a request that no route takes, where the path takes some methods.
 func noRoute(allowed []string) *Error {
@@ -125,7 +122,7 @@ func errorOf(err error, rt *Route) *Error {
 		return &Error{Status: http.StatusNotFound, Code: CodeOwnerNotFound, Message: "owner not found"}
 	case errors.Is(err, store.ErrNotFound):
 		return &Error{Status: http.StatusNotFound, Code: CodeKeyNotFound, Message: "key not found"}
-	case errors.Is(err, store.ErrExists):
+	case errors.Is(err, store.ErrExists) && rt.Conflict:
 		return &Error{Status: http.StatusConflict, Code: CodeKeyExists, Message: "the generator created an existing key: try again"}
 	case errors.Is(err, store.ErrUnavailable), errors.Is(err, store.ErrClosed):
 		return Unavailable(err)

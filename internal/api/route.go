@@ -93,7 +93,7 @@ func Undecoded(f func(*Call) (any, error)) Endpoint { return Endpoint{serve: f} 
 func (rt *Route) takesBody() bool {
 	switch rt.body {
 	case nil: // undecoded
-		return rt.Method == http.MethodPost
+		return rt.Method == http.MethodPost && !rt.Public
 	case noneType:
 		return rt.OptionalBody
 	}
@@ -124,8 +124,8 @@ type Call struct {
 	// Body is what was sent, or nil.
 	Body []byte
 
-	api       *API
-	challenge string // for a 401 of a request without an identity
+	api        *API
+	challenges []string // for a 401 of a request without an identity
 }
 
 // Arg returns the variable segment of the path, which may hold anything, a slash too.

@@ -73,6 +73,9 @@ func (c *conversion) identity() {
 	if config == "" {
 		config = key.DefaultConfig
 	}
+	if slices.Contains(c.options.Organizations, config) {
+		rec.UserID = key.OrganizationOwner(rec.UserID)
+	}
 	if other, ok := c.options.Configs[config]; ok {
 		config = other
 	}
@@ -199,13 +202,12 @@ func (c *conversion) permissions() {
 	lost := false
 	for resource, actions := range all {
 		for _, action := range actions {
-			one, err := key.ParsePermissions([]string{resource + ":" + action})
-			if err != nil || resource == "*" || action == "*" || strings.Contains(resource, ":") {
+			if (key.Permission{Resource: resource, Action: action}).Check() != nil || resource == "*" || action == "*" {
 				lost = true
 				continue
 			}
 			if kept := c.Record.Permissions; !slices.Contains(kept[resource], action) {
-				kept[resource] = append(kept[resource], one[resource]...)
+				kept[resource] = append(kept[resource], action)
 			}
 		}
 	}

@@ -25,6 +25,9 @@ type Options struct {
 	PlainKeys bool
 	// Configs are new names for configurations, by the old name.
 	Configs map[string]string
+	// Organizations are the configurations, by the old name, whose keys belong to
+	// organizations.
+	Organizations []string
 }
 
 // DB is an open database.

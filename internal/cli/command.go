@@ -4,8 +4,8 @@
 // # Output
 //
 // Standard output holds only the result: with --json the response of the admin
-// API, unchanged; otherwise a table or a few lines; for a new key the raw key on a
-// line of its own. Everything else goes to standard error.
+// API, unchanged; otherwise a table or a few lines, or what --format says; for a new
+// key the raw key on a line of its own. Everything else goes to standard error.
 //
 // # Secrets
 //
@@ -32,8 +32,12 @@ type Host struct {
 	// WrongUsage returns an error that ends the process with status 2 and prints no
 	// message. Every other error ends it with status 1.
 	WrongUsage func(*cobra.Command) error
+	// Now returns the time, from which tables show distances.
+	Now func() time.Time
+	// Documentation is the address of the documentation.
+	Documentation string
 
-	json bool // --json
+	output
 }
 
 // Setup turns root into the command "apikey".
@@ -43,14 +47,18 @@ func Setup(root *cobra.Command, host Host) {
   caddy apikey list --owner alice
   caddy apikey revoke 6a1f0c2d9b3e4f5a6b7c8d9e`
 	flags := root.PersistentFlags()
-	flags.String("address", "", "`address` of Caddy's admin endpoint (default: the one that Caddy uses)")
-	flags.StringP("config", "c", "", "read the address from this configuration `file`")
-	flags.StringP("adapter", "a", "", "`name` of the config adapter for that file")
-	define(flags, "json", variable(&h.json, parseBool), "print the JSON of the admin API, and nothing else")
+	flags.String("address", "", "`ADDRESS` of Caddy's admin endpoint: host:port, a URL, or unix//PATH (default: that of --config, $CADDY_ADMIN, or localhost:2019)")
+	flags.StringP("config", "c", "", "read the address from this configuration `FILE`")
+	flags.StringP("adapter", "a", "", "`NAME` of the config adapter for that file")
+	h.defineOutput(root)
 	root.DisableFlagsInUseLine = true
+	root.SetHelpTemplate(helpTemplate + "\nDocumentation: " + h.Documentation + "\n")
 	h.group(root)
 	root.PersistentPreRunE = func(cmd *cobra.Command, args []string) error {
-		return h.finish(cmd, validate(cmd, args))
+		if err := validate(cmd, args); err != nil {
+			return h.finish(cmd, err)
+		}
+		return h.finish(cmd, h.finishFlags(cmd))
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return h.finish(cmd, flagError(err))
@@ -60,6 +68,11 @@ func Setup(root *cobra.Command, host Host) {
 		h.rotate(), h.endGrace(), h.deleteExpired(), h.verify(), h.usage(), h.owner(), h.tiers(), h.health(), h.export(), h.importKeys(),
 	)
 }
+
+// helpTemplate is cobra's own.
+const helpTemplate = `{{with (or .Long .Short)}}{{. | trimTrailingWhitespaces}}
+
+{{end}}{{if or .Runnable .HasSubCommands}}{{.UsageString}}{{end}}`
 
 // group sets cmd up as a command that only has subcommands.
 func (h *Host) group(cmd *cobra.Command) {

@@ -27,9 +27,10 @@ func (h *Host) export() *cobra.Command {
 another server, or as a backup. An export contains the hashes of the raw keys, so
 that the keys work where it is imported. It contains no raw keys, which are not
 stored, and no usage statistics.`
+	setFormats(cmd, []string{asTable, asJSON, asNDJSON})
 	cmd.Example = `  caddy apikey export --output keys.ndjson
   caddy apikey export | gzip > keys.ndjson.gz`
-	cmd.Flags().StringVarP(&output, "output", "o", "", "`file` to write, with mode 0600; it appears when it is complete; - is standard output")
+	cmd.Flags().StringVar(&output, "output", "", "`FILE` to write, with mode 0600; it appears when it is complete; - is standard output")
 	return cmd
 }
 

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/caddy-apikey/caddy-apikey/internal/api"
 )
 
 const exported = header + `{"end":{"owners":0,"keys":0}}` + "\n"
@@ -18,7 +20,10 @@ const exported = header + `{"end":{"owners":0,"keys":0}}` + "\n"
 // exporter is a peer that answers exports with f.
 func exporter(t *testing.T, f http.HandlerFunc) *peer {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /apikey/keys/export", f)
+	mux.HandleFunc("GET /apikey/keys/export", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", api.StreamType)
+		f(w, r)
+	})
 	p := &peer{Server: httptest.NewServer(mux)}
 	t.Cleanup(p.Close)
 	return p
@@ -47,7 +52,7 @@ func TestExportTarget(t *testing.T) {
 		"standard output": {"-", "-"},
 	} {
 		before := modes(t)
-		stdout, stderr, err := p.run("", "export", "-o", test.path)
+		stdout, stderr, err := p.run("", "export", "--output", test.path)
 		switch {
 		case (err == nil) != (test.file != ""):
 			t.Errorf("%s: %v", name, err)
@@ -100,7 +105,7 @@ func TestExportInterrupted(t *testing.T) {
 			}
 			<-r.Context().Done() // the command has let go
 		})
-		_, stderr, err := p.run("", "export", "-o", dir+"/keys")
+		_, stderr, err := p.run("", "export", "--output", dir+"/keys")
 		if err == nil || !strings.Contains(stderr, "interrupted") {
 			t.Errorf("%v: %v, %q", sig, err, stderr)
 		}

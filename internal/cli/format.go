@@ -51,6 +51,36 @@ func formatTime(t *api.Time, absent string) string {
 	return t.UTC().Format(time.RFC3339)
 }
 
+// formatRelative formats a time as the distance from now: "5m ago", "in 90d".
+func formatRelative(t, now time.Time) string {
+	const day = 24 * time.Hour
+	d := now.Sub(t)
+	past := d >= 0
+	if !past {
+		d = -d
+	}
+	if past && d < 10*time.Second {
+		return "just now"
+	}
+	var n string
+	switch {
+	case d < time.Minute:
+		n = fmt.Sprintf("%ds", int64(d.Round(time.Second)/time.Second))
+	case d < time.Hour:
+		n = fmt.Sprintf("%dm", int64(d.Round(time.Minute)/time.Minute))
+	case d < 2*day:
+		n = fmt.Sprintf("%dh", int64(d.Round(time.Hour)/time.Hour))
+	case d < 2*365*day:
+		n = fmt.Sprintf("%dd", int64(d.Round(day)/day))
+	default:
+		n = fmt.Sprintf("%dy", int64(d/(365*day)))
+	}
+	if past {
+		return n + " ago"
+	}
+	return "in " + n
+}
+
 func formatBool(b bool) string {
 	if b {
 		return "yes"
@@ -83,14 +113,6 @@ func trimDuration(d time.Duration) string {
 	return s
 }
 
-// formatEnabled also tells who disabled the key.
-func formatEnabled(k admin.Key) string {
-	if k.DisabledBy == nil {
-		return formatBool(k.Enabled)
-	}
-	return fmt.Sprintf("%s (%s)", formatBool(k.Enabled), printable(*k.DisabledBy))
-}
-
 // formatPrevious formats the replaced raw keys that still work, on one line.
 func formatPrevious(all []admin.PreviousKey) string {
 	texts := make([]string, len(all))
@@ -116,18 +138,21 @@ func formatStart(k admin.Key) string {
 	}
 }
 
-// formatRate formats a rate as flags accept it: 100/1m.
+// formatRate formats a rate as flags accept it: 100/1m. Without one it returns "".
 func formatRate(amount, millis *int64) string {
 	if amount == nil || millis == nil {
-		return noValue
+		return ""
 	}
 	return fmt.Sprintf("%d/%s", *amount, formatDuration(*millis))
 }
 
-func formatJSON(raw json.RawMessage) string {
+// textOfJSON returns JSON without blanks, or "" for null.
+func textOfJSON(raw json.RawMessage) string {
 	var b bytes.Buffer
 	if raw == nil || json.Compact(&b, raw) != nil || b.String() == "null" {
-		return noValue
+		return ""
 	}
-	return printable(b.String())
+	return b.String()
 }
+
+func formatJSON(raw json.RawMessage) string { return printable(cmp.Or(textOfJSON(raw), noValue)) }

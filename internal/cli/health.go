@@ -9,19 +9,21 @@ import (
 )
 
 func (h *Host) health() *cobra.Command {
-	cmd := h.command("health", "Checks the key store", noArgs, func(c *call) error {
+	cmd := h.command("health [flags]", "Checks the key store", noArgs, func(c *call) error {
 		a, err := c.client.Health(c.ctx)
-		return answer(c, a, err, healthDetails)
+		return answer(c, a, err, c.healthDetails)
 	})
-	cmd.Long = "Checks whether the key store works. Exit status: 0 if it works, 1 if not."
+	cmd.Long = "Checks whether the key store works, and says which database and which Caddy it is.\nExit status: 0 if it works, 1 if not."
 	return cmd
 }
 
-func healthDetails(h admin.Health) string {
+func (c *call) healthDetails(h admin.Health) string {
 	return properties([]property{
 		{"Status", printable(h.Status)},
 		{"Version", printable(h.Version)},
 		{"Store", fmt.Sprintf("%s %s, schema %d", printable(h.Store.Kind), printable(h.Store.Version), h.Store.Schema)},
+		{"Database", printable(h.Store.Database)},
+		{"Process", fmt.Sprintf("%d at %s, started %s", h.PID, printable(c.client.Name), c.timeText(&h.StartedAt))},
 		{"Keys", h.Keys},
 		{"Backlog", h.Backlog},
 	})

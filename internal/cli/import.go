@@ -16,7 +16,7 @@ import (
 
 func (h *Host) importKeys() *cobra.Command {
 	var dryRun bool
-	cmd := h.command("import <file|-> [flags]", "Imports owners and keys from an export or another system", oneArg("the file to import, or - for standard input"), func(c *call) error {
+	cmd := h.command("import FILE|- [flags]", "Imports owners and keys from an export or another system", oneArg("the file to import, or - for standard input"), func(c *call) error {
 		in, size, err := c.openInput(c.args[0])
 		if err != nil {
 			return err
@@ -37,9 +37,16 @@ what and why.`
 	cmd.Example = `  caddy apikey import keys.ndjson --dry-run
   gunzip < keys.ndjson.gz | caddy apikey import -
   caddy apikey import better-auth sqlite.db`
+	importFlags(cmd)
 	define(cmd.Flags(), "dry-run", variable(&dryRun, parseBool), dryRunUsage)
 	cmd.AddCommand(h.importBetterAuth())
 	return cmd
+}
+
+// importFlags sets up what all imports share: they read a file.
+func importFlags(cmd *cobra.Command) {
+	setFormats(cmd, []string{asTable, asJSON})
+	cmd.ValidArgsFunction = nil // the shell completes names of files
 }
 
 const dryRunUsage = "report what would happen, and write nothing; duplicates in the file may go unnoticed"

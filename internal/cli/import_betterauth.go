@@ -13,7 +13,7 @@ import (
 func (h *Host) importBetterAuth() *cobra.Command {
 	var dryRun bool
 	var o betterauthdb.Options
-	cmd := h.command("better-auth <file.db> [flags]", "Imports the keys of a Better Auth SQLite database", oneArg("the SQLite database of Better Auth"), func(c *call) error {
+	cmd := h.command("better-auth FILE [flags]", "Imports the keys of a Better Auth SQLite database", oneArg("the SQLite database of Better Auth"), func(c *call) error {
 		return c.importBetterAuth(o, dryRun)
 	})
 	cmd.Long = `Imports the API keys of a Better Auth SQLite database into a running server. The
@@ -27,9 +27,11 @@ status 1 means that a key was not imported, or lost something.`
 	cmd.Example = `  caddy apikey import better-auth sqlite.db --dry-run
   caddy apikey import better-auth sqlite.db --config-map public=pub`
 	f := cmd.Flags()
+	importFlags(cmd)
 	define(f, "dry-run", variable(&dryRun, parseBool), dryRunUsage)
 	configs, columns := pairs(false, "theirs=ours"), pairs(false, "field=name")
 	define(f, "config-map", variable(&o.Configs, configs), "`theirs=ours`: import the keys of a configuration into one of another name; repeatable")
+	define(f, "organizations", variable(&o.Organizations, texts()), "`config`, as named there: its keys belong to organizations (references: \"organization\"); repeatable")
 	define(f, "table", variable(&o.Table, parseText), "`name` of the table (default: apikey)")
 	define(f, "column", variable(&o.Columns, columns), "`field=name`: the column of a Better Auth field that was renamed; repeatable")
 	define(f, "plain-keys", variable(&o.PlainKeys, parseBool), "keys are stored without hashing (disableKeyHashing); only needed if they look like hashes")

@@ -41,7 +41,7 @@ const maxExamples = 3
 
 func newReport(c *call, dryRun bool) *report {
 	r := &report{c: c, dryRun: dryRun, totals: map[string]int64{}}
-	if c.json {
+	if c.format == asJSON {
 		r.json = bufio.NewWriter(c.OutOrStdout())
 		r.json.WriteString(`{"results":[`) //nolint:errcheck // Flush returns the error
 	}

@@ -77,6 +77,7 @@ func (p *peer) run(stdin string, args ...string) (stdout, stderr string, err err
 	Setup(root, Host{
 		Connect:       func(string, string, string) (*admin.Client, error) { return &admin.Client{Base: p.URL}, nil },
 		ParseDuration: time.ParseDuration,
+		Now:           time.Now,
 		WrongUsage:    func(*cobra.Command) error { return errors.New("wrong usage") },
 	})
 	var out, errOut bytes.Buffer

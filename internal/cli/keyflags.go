@@ -6,6 +6,9 @@ import (
 	"github.com/caddy-apikey/caddy-apikey/internal/api/admin"
 )
 
+// algorithms are the values of --rate-limit-algorithm.
+var algorithms = []string{"fixed_window", "sliding_window", "token_bucket"}
+
 // keyFlag is a flag of both create and update.
 type keyFlag struct {
 	name  string
@@ -43,7 +46,7 @@ func (h *Host) keyFlags(in *admin.PatchKey) []keyFlag {
 			usage: "at most `requests/window`, such as 100/1m", noUsage: "no rate limit",
 		},
 		{
-			name: "rate-limit-algorithm", value: optional(&in.RateLimitAlgorithm, oneOf("fixed_window", "sliding_window", "token_bucket")),
+			name: "rate-limit-algorithm", value: optional(&in.RateLimitAlgorithm, oneOf(algorithms...)),
 			usage: "`name`: fixed_window, sliding_window or token_bucket",
 		},
 		{
@@ -69,10 +72,12 @@ func (h *Host) keyFlags(in *admin.PatchKey) []keyFlag {
 	}
 }
 
-func defineKeyFlags(cmd *cobra.Command, flags []keyFlag) {
+func (h *Host) defineKeyFlags(cmd *cobra.Command, flags []keyFlag) {
 	for _, f := range flags {
 		define(cmd.Flags(), f.name, f.value, f.usage)
 	}
+	completeFlag(cmd, "owner", h.completeOwners())
+	completeFlag(cmd, "rate-limit-algorithm", completeWords(algorithms...))
 	cmd.MarkFlagsMutuallyExclusive("metadata", "metadata-json")
 }
 

@@ -86,8 +86,10 @@ func sent(t *testing.T, args ...string) string {
 // recorder is a peer that keeps the body of a request.
 func recorder(t *testing.T, body *json.RawMessage) *peer {
 	p := &peer{Server: httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if err := json.NewDecoder(r.Body).Decode(body); err != nil {
-			t.Error(err)
+		if r.Method != http.MethodGet { // where create asks for the database
+			if err := json.NewDecoder(r.Body).Decode(body); err != nil {
+				t.Error(err)
+			}
 		}
 		fmt.Fprint(w, "{}")
 	}))}

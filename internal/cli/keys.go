@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -9,53 +10,159 @@ import (
 	"github.com/caddy-apikey/caddy-apikey/internal/api/admin"
 )
 
+// keysCommand returns a subcommand that acts on one key or several.
+func (h *Host) keysCommand(use, short string, run func(*call) error) *cobra.Command {
+	cmd := h.command(use, short, someIDs, run)
+	cmd.ValidArgsFunction = h.completeIDs()
+	setFormats(cmd, listFormats)
+	return cmd
+}
+
 func (h *Host) show() *cobra.Command {
-	cmd := h.command("show <id>", "Shows a key", oneArg("the id of the key"), func(c *call) error {
-		a, err := c.client.Key(c.ctx, c.args[0])
-		return answer(c, a, err, details)
+	cmd := h.keysCommand("show ID... [flags]", "Shows keys", func(c *call) error {
+		first := true
+		return each(c, keyListing, func(id string) (admin.Answer[admin.Key], error) { return c.client.Key(c.ctx, id) },
+			func(a admin.Answer[admin.Key], err error) error {
+				return answerOne(c, a, err, keyListing, func(k admin.Key) string { return c.nextDetails(k, &first) })
+			})
 	})
-	cmd.Long = "Shows a key. The raw key is not stored and cannot be shown."
-	cmd.Example = `  caddy apikey show 6a1f0c2d9b3e4f5a6b7c8d9e`
+	cmd.Long = "Shows keys. The raw key is not stored and cannot be shown."
+	cmd.Example = `  caddy apikey show 6a1f0c2d9b3e4f5a6b7c8d9e
+  caddy apikey show -o csv 6a1f0c2d9b3e4f5a6b7c8d9e 6a1f0c2d9b3e4f5a6b7c8d9f`
+	h.defineTable(cmd, keyListing.names())
 	return cmd
 }
 
 // enable returns "enable" or "revoke".
 func (h *Host) enable(on bool) *cobra.Command {
-	use, short, message := "enable <id>", "Enables a revoked key", "Key %s is enabled."
+	use, short, message := "enable ID... [flags]", "Enables revoked keys", "Key %s is enabled."
 	if !on {
-		use, short, message = "revoke <id>", "Disables a key at once; enable reverts it", "Key %s is disabled."
+		use, short, message = "revoke ID... [flags]", "Disables keys at once; enable reverts it", "Key %s is disabled."
 	}
-	return h.command(use, short, oneArg("the id of the key"), func(c *call) error {
-		a, err := c.client.PatchKey(c.ctx, c.args[0], admin.PatchKey{Enabled: api.Some(on)})
-		return answer(c, a, err, func(k admin.Key) string { return fmt.Sprintf(message, printable(k.ID)) })
+	var y consent
+	cmd := h.keysCommand(use, short, func(c *call) error {
+		if !on && len(c.args) > 1 {
+			if err := y.askAboutKeys(c, "disables", ""); err != nil {
+				return err
+			}
+		}
+		patch := admin.PatchKey{Enabled: api.Some(on)}
+		return each(c, keyListing, func(id string) (admin.Answer[admin.Key], error) { return c.client.PatchKey(c.ctx, id, patch) },
+			func(a admin.Answer[admin.Key], err error) error {
+				return answerOne(c, a, err, keyListing, func(k admin.Key) string { return fmt.Sprintf(message, printable(k.ID)) })
+			})
 	})
+	cmd.Long = "Enables keys that are disabled. An expired key stays expired."
+	if !on {
+		cmd.Long = "Disables keys at once. The command enable reverts it. For more than one key, it\nnames the keys and asks first."
+		cmd.Example = `  caddy apikey revoke 6a1f0c2d9b3e4f5a6b7c8d9e
+  caddy apikey revoke --yes $(caddy apikey list --owner alice --all -o name)`
+		y.define(cmd)
+	}
+	return cmd
 }
 
 func (h *Host) endGrace() *cobra.Command {
-	cmd := h.command("end-grace <id>", "Ends the previous raw keys of a key", oneArg("the id of the key"), func(c *call) error {
-		a, err := c.client.EndGrace(c.ctx, c.args[0])
-		return answer(c, a, err, func(k admin.Key) string {
-			return fmt.Sprintf("No previous raw key of %s works any longer.", printable(k.ID))
-		})
+	cmd := h.keysCommand("end-grace ID... [flags]", "Ends the previous raw keys of keys", func(c *call) error {
+		return each(c, keyListing, func(id string) (admin.Answer[admin.Key], error) { return c.client.EndGrace(c.ctx, id) },
+			func(a admin.Answer[admin.Key], err error) error {
+				return answerOne(c, a, err, keyListing, func(k admin.Key) string {
+					return fmt.Sprintf("No previous raw key of %s works any longer.", printable(k.ID))
+				})
+			})
 	})
-	cmd.Long = `Ends every raw key that "rotate --grace" replaced and that still works. The raw
-key of the last rotation is not affected.`
+	cmd.Long = `Ends every raw key that "rotate --grace" replaced and that still works. The present
+raw key is not affected.`
 	cmd.Example = `  caddy apikey end-grace 6a1f0c2d9b3e4f5a6b7c8d9e`
 	return cmd
 }
 
 func (h *Host) delete() *cobra.Command {
-	cmd := h.command("delete <id>", "Deletes a key permanently", oneArg("the id of the key"), func(c *call) error {
-		err := c.client.DeleteKey(c.ctx, c.args[0])
-		return c.done(err, "Deleted key %s.", printable(c.args[0]))
+	var y consent
+	cmd := h.keysCommand("delete ID... [flags]", "Deletes keys permanently", func(c *call) error {
+		if err := y.askAboutKeys(c, "deletes", " permanently"); err != nil {
+			return err
+		}
+		// The answer is empty, so the id stands in for it.
+		remove := func(id string) (a admin.Answer[string], err error) {
+			a.Value = id
+			return a, c.client.DeleteKey(c.ctx, id)
+		}
+		return each(c, nil, remove, func(a admin.Answer[string], err error) error {
+			return c.done(err, a.Value, "Deleted key %s.", printable(a.Value))
+		})
 	})
-	cmd.Long = "Deletes a key permanently, without asking. To be able to revert it, use revoke."
+	cmd.Long = `Deletes keys permanently. It names the keys and asks first; without a terminal,
+--yes is required. To be able to revert it, use revoke.`
+	cmd.Example = `  caddy apikey delete 6a1f0c2d9b3e4f5a6b7c8d9e
+  caddy apikey delete --yes 6a1f0c2d9b3e4f5a6b7c8d9e`
+	setFormats(cmd, append([]string{asName}, plainFormats...))
+	y.define(cmd)
 	return cmd
 }
 
 func (h *Host) deleteExpired() *cobra.Command {
-	return h.command("delete-expired", "Deletes every expired key", noArgs, func(c *call) error {
+	var y consent
+	cmd := h.command("delete-expired [flags]", "Deletes every expired key", noArgs, func(c *call) error {
+		if err := y.possible(c, "deletes every expired key permanently"); err != nil {
+			return err
+		}
+		if !y.yes {
+			what, err := c.expiredKeys()
+			if err == nil {
+				err = y.ask(c, "This deletes "+what+" permanently.")
+			}
+			if err != nil {
+				return err
+			}
+		}
 		a, err := c.client.DeleteExpired(c.ctx)
-		return answer(c, a, err, func(d admin.Deleted) string { return fmt.Sprintf("Deleted %d expired keys.", d.Deleted) })
+		return answer(c, a, err, func(d admin.Deleted) string { return "Deleted " + countOf(d.Deleted, "expired key") + "." })
 	})
+	cmd.Long = "Deletes every expired key permanently, whatever the configuration keeps. It says\nhow many there are and asks first; without a terminal, --yes is required."
+	y.define(cmd)
+	return cmd
+}
+
+// maxCounted is how many keys are read to count the expired ones.
+const maxCounted = 10_000
+
+var errNoExpired = errors.New("there are no expired keys")
+
+// expiredKeys says how many keys are expired. Among very many keys, it does not
+// count them.
+func (c *call) expiredKeys() (string, error) {
+	limit, expired := maxPage, int64(0)
+	for in := (admin.ListKeys{Limit: &limit}); ; {
+		a, err := c.client.ListKeys(c.ctx, in)
+		if err != nil {
+			return "", err
+		}
+		if a.Value.Total > maxCounted {
+			return fmt.Sprintf("all expired keys among %d keys", a.Value.Total), nil
+		}
+		for _, k := range a.Value.Keys {
+			if k.ExpiresAt != nil && !k.ExpiresAt.After(c.now()) {
+				expired++
+			}
+		}
+		if in.Cursor = a.Value.NextCursor; in.Cursor == nil {
+			break
+		}
+	}
+	if expired == 0 {
+		return "", errNoExpired
+	}
+	return countOf(expired, "expired key"), nil
+}
+
+// nextDetails returns the details of a key, after an empty line unless it is the
+// first.
+func (c *call) nextDetails(k admin.Key, first *bool) string {
+	text := c.details(k)
+	if !*first {
+		text = "\n" + text
+	}
+	*first = false
+	return text
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/caddy-apikey/caddy-apikey/internal/api"
+	"github.com/caddy-apikey/caddy-apikey/internal/near"
 	"github.com/caddy-apikey/caddy-apikey/key"
 )
 
@@ -51,7 +52,7 @@ func parseCredits(s string) (int64, error) {
 func oneOf(words ...string) func(string) (string, error) {
 	return func(s string) (string, error) {
 		if !slices.Contains(words, s) {
-			return "", errors.New("must be one of " + strings.Join(words, ", "))
+			return "", errors.New(near.OneOf(s, words...))
 		}
 		return s, nil
 	}

@@ -23,7 +23,7 @@ const barWidth = 40
 // --json is given.
 func (c *call) progress(total int64) *progress {
 	f, ok := c.ErrOrStderr().(*os.File)
-	if !ok || c.json || total < 1 || !term.IsTerminal(int(f.Fd())) {
+	if !ok || c.machine() || total < 1 || !term.IsTerminal(int(f.Fd())) {
 		return nil
 	}
 	p := &progress{w: f, total: total, shown: -1}

@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -20,7 +22,8 @@ type call struct {
 	ctx    context.Context
 	client *admin.Client
 	args   []string
-	json   bool
+	now    func() time.Time
+	*output
 }
 
 // command returns a subcommand.
@@ -33,18 +36,26 @@ func (h *Host) command(use, short string, args argsRule, run func(*call) error) 
 		RunE: func(cmd *cobra.Command, got []string) error {
 			return h.finish(cmd, h.run(cmd, got, run))
 		},
+		ValidArgsFunction: cobra.NoFileCompletions,
 	}
+	setFormats(cmd, plainFormats)
 	cmd.Flags().SortFlags = false
 	return cmd
 }
 
 func (h *Host) run(cmd *cobra.Command, args []string, run func(*call) error) error {
-	flag := func(name string) string { return cmd.Flag(name).Value.String() }
-	client, err := h.Connect(flag("address"), flag("config"), flag("adapter"))
+	client, err := h.connect(cmd)
 	if err != nil {
 		return err
 	}
-	return run(&call{cmd, cmd.Context(), client, args, h.json})
+	c := &call{cmd, cmd.Context(), client, distinct(args), h.Now, &h.output}
+	return c.explain(run(c))
+}
+
+// connect returns a client for the flags of a command.
+func (h *Host) connect(cmd *cobra.Command) (*admin.Client, error) {
+	flag := func(name string) string { return cmd.Flag(name).Value.String() }
+	return h.Connect(flag("address"), flag("config"), flag("adapter"))
 }
 
 // finish prints an error and returns one that leads to the right exit status.
@@ -59,7 +70,7 @@ func (h *Host) finish(cmd *cobra.Command, err error) error {
 		return h.WrongUsage(cmd)
 	}
 	var refused *admin.APIError
-	if errors.As(err, &refused) && refused.Raw != nil && h.json {
+	if errors.As(err, &refused) && refused.Raw != nil && h.machine() {
 		write(cmd.OutOrStdout(), string(refused.Raw)) //nolint:errcheck // the command has failed already
 	}
 	fmt.Fprintf(stderr, "Error: %s\n", describe(err))
@@ -74,60 +85,49 @@ func describe(err error) string {
 	case errors.As(err, &refused):
 		return describeRefusal(refused)
 	case errors.As(err, &network):
+		switch {
+		case strings.Contains(network.Err.Error(), "malformed HTTP"):
+			return "what answers at this address does not speak HTTP, so it is not Caddy's admin endpoint.\n" + otherAddress
+		case errors.Is(network.Err, io.EOF) || errors.Is(network.Err, syscall.ECONNRESET) || errors.Is(network.Err, syscall.EPIPE):
+			return "the connection was closed without an answer: Caddy is stopping, or this is not its admin endpoint, but a server that speaks HTTPS, for example.\n" + otherAddress
+		}
 		return fmt.Sprintf("Caddy's admin endpoint does not answer: %v.\n"+
-			"Is Caddy running, without \"admin off\", and with its admin endpoint at this address?\n"+
-			"--address or --config names another one.", network.Err)
+			"Is Caddy running, without \"admin off\", and with its admin endpoint at this address?\n"+otherAddress, network.Err)
 	default:
 		return err.Error()
 	}
 }
 
-func describeRefusal(e *admin.APIError) string {
-	if e.Status == http.StatusNotFound && e.Code == "" {
-		return "the Caddy at this address was built without caddy-apikey"
+const otherAddress = "--address, --config or the environment variable CADDY_ADMIN names another one; the default is localhost:2019."
+
+// explain returns a better error where the one that answered is not the admin API.
+func (c *call) explain(err error) error {
+	var refused *admin.APIError
+	if !errors.As(err, &refused) || refused.Code != "" {
+		return err
 	}
+	switch isAdmin := c.client.IsAdminEndpoint(c.ctx); {
+	case isAdmin && refused.Status == http.StatusNotFound && refused.Raw == nil:
+		return errors.New("the Caddy at this address was built without caddy-apikey")
+	case isAdmin || refused.Status == http.StatusForbidden && refused.Raw != nil:
+		return err // Caddy itself refuses, such as a foreign origin
+	}
+	what := "a web server"
+	switch {
+	case strings.Contains(refused.Text, "HTTPS"):
+		what = "a server that speaks HTTPS"
+	case refused.Server == "Caddy":
+		what = "a site of Caddy"
+	case refused.Server != "":
+		what = "another web server (" + printable(refused.Server) + ")"
+	}
+	return fmt.Errorf("what answers at %s is not Caddy's admin endpoint, but %s.\n%s", c.client.Name, what, otherAddress)
+}
+
+func describeRefusal(e *admin.APIError) string {
 	message := printable(e.Message)
 	if e.Field == "" || strings.HasPrefix(e.Message, e.Field+":") {
 		return message
 	}
 	return fmt.Sprintf("%s (%s)", message, printable(e.Field))
-}
-
-// answer prints a response of the API: as JSON, or as text returned by format.
-func answer[T any](c *call, a admin.Answer[T], err error, format func(T) string) error {
-	switch {
-	case err != nil:
-		return err
-	case c.json:
-		return write(c.OutOrStdout(), string(a.Raw))
-	default:
-		return write(c.OutOrStdout(), format(a.Value))
-	}
-}
-
-// done prints a line where the response of the API is empty. With --json it prints
-// nothing.
-func (c *call) done(err error, format string, args ...any) error {
-	if err != nil || c.json {
-		return err
-	}
-	return write(c.OutOrStdout(), fmt.Sprintf(format, args...))
-}
-
-// note prints a line on standard error, unless --json is given.
-func (c *call) note(format string, args ...any) {
-	if !c.json {
-		fmt.Fprintf(c.ErrOrStderr(), format+"\n", args...)
-	}
-}
-
-// write writes text and adds a final newline if it is missing.
-func write(w io.Writer, text string) error {
-	if text != "" && !strings.HasSuffix(text, "\n") {
-		text += "\n"
-	}
-	if _, err := io.WriteString(w, text); err != nil {
-		return fmt.Errorf("writing the output: %w", err)
-	}
-	return nil
 }

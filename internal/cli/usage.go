@@ -1,14 +1,12 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
-	"io"
-	"os"
 	"strings"
 
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"github.com/caddy-apikey/caddy-apikey/internal/api/admin"
 )
@@ -16,7 +14,7 @@ import (
 func (h *Host) usage() *cobra.Command {
 	var in admin.UsageQuery
 	var owner *string
-	cmd := h.command("usage {<id> | --owner <userId>} [flags]", "Shows the requests of a key or an owner", atMostOneArg, func(c *call) error {
+	cmd := h.command("usage {ID | --owner USERID} [flags]", "Shows the requests of a key or an owner", atMostOneArg, func(c *call) error {
 		if (owner == nil) == (len(c.args) == 0) {
 			return WrongUsage("either the id of a key or --owner is required")
 		}
@@ -27,8 +25,15 @@ func (h *Host) usage() *cobra.Command {
 		} else {
 			a, err = c.client.KeyUsage(c.ctx, c.args[0], in)
 		}
-		return answer(c, a, err, func(u admin.Usage) string { return usageReport(u, columns(c.OutOrStdout())) })
+		return answer(c, a, err, func(u admin.Usage) string {
+			if c.format == asCSV {
+				return usageCSV(u)
+			}
+			return usageReport(u, cmp.Or(c.width(), defaultColumns))
+		})
 	})
+	cmd.ValidArgsFunction = completeFirst(h.completeIDs())
+	setFormats(cmd, append([]string{asCSV}, plainFormats...))
 	cmd.Long = `Shows the number of requests by calendar day: those of a key, or those of all keys
 of an owner, including deleted ones. A request is allowed, limited (refused because
 a limit was reached) or denied (refused for any other reason).`
@@ -36,6 +41,7 @@ a limit was reached) or denied (refused for any other reason).`
   caddy apikey usage --owner alice --days 7`
 	f := cmd.Flags()
 	define(f, "owner", pointer(&owner, parseText), "`userId` of an owner, instead of a key")
+	completeFlag(cmd, "owner", h.completeOwners())
 	define(f, "days", pointer(&in.Days, parseNumber), "`number` of days to list, 1 to 366 (default 30)")
 	return cmd
 }
@@ -76,14 +82,13 @@ const (
 	minBar         = 10
 )
 
-// columns returns the width of the terminal, or a default if out is not a terminal.
-func columns(out io.Writer) int {
-	if f, ok := out.(*os.File); ok {
-		if width, _, err := term.GetSize(int(f.Fd())); err == nil && width > 0 {
-			return width
-		}
+// usageCSV returns a row for each day.
+func usageCSV(u admin.Usage) string {
+	rows := [][]string{{"date", "allowed", "limited", "denied"}}
+	for _, d := range u.Days {
+		rows = append(rows, []string{printable(d.Date), fmt.Sprint(d.Allowed), fmt.Sprint(d.Limited), fmt.Sprint(d.Denied)})
 	}
-	return defaultColumns
+	return writeCSV(rows)
 }
 
 // chart formats a line for each day: the counts, and a bar in proportion to the

@@ -138,8 +138,7 @@ func (l *lister) read(ctx context.Context, tx *sql.Tx, stmts *statements) (page 
 	if err := tx.QueryRowContext(ctx, stmts.sql(l.count()), l.args...).Scan(&page.Total); err != nil {
 		return page, err
 	}
-	// Ascending: first those with a value. Descending: first those without.
-	for _, null := range []bool{l.reverse, !l.reverse} {
+	for _, null := range []bool{false, true} { // keys without a value come last in both directions
 		query, args, ok := l.part(null, l.limit+1-len(page.Entries))
 		if !ok {
 			continue
@@ -191,7 +190,7 @@ func (l *lister) part(null bool, limit int) (query string, args []any, ok bool) 
 	case l.from.null == null:
 		where = append(where, fmt.Sprintf("(%s, %s) %s (?, ?)", l.column, l.id, compare))
 		args = append(args, l.from.sql(l.order), l.from.id)
-	case null == l.reverse: // the part that comes first, and the cursor lies in the second
+	case !null: // the part that comes first, and the cursor lies in the second
 		return "", nil, false
 	}
 	by := l.column + direction + ", " + l.id + direction

@@ -139,6 +139,7 @@ func (o *Opener) start(ctx context.Context, lock *fileLock, w *writerConn) (*Sto
 		return nil, errors.Join(err, r.close())
 	}
 	s := &Store{
+		path:    o.path,
 		lock:    lock,
 		readers: r,
 		watch:   files,

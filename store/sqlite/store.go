@@ -10,6 +10,7 @@ import (
 
 // Store is an open database. It implements store.Store.
 type Store struct {
+	path    string // absolute, without symbolic links
 	lock    *fileLock
 	readers *readers
 	writer  *writer
@@ -57,7 +58,7 @@ func (s *Store) Close() error {
 // whether the files are still there; where the writer had lost trust in its
 // connection, it is here that it tries again if nobody else writes.
 func (s *Store) Health(ctx context.Context) (store.Status, error) {
-	st := store.Status{Kind: "sqlite", Backlog: len(s.writer.queue)}
+	st := store.Status{Kind: "sqlite", Database: s.path, Backlog: len(s.writer.queue)}
 	if err := s.write(ctx, func(*writerConn) error { return nil }); err != nil {
 		return store.Status{}, err
 	}

@@ -34,6 +34,8 @@ const introduction = `Keys and owners of caddy-apikey, on Caddy's admin endpoint
 type Info struct {
 	// Version is the version of the plugin.
 	Version string
+	// Process is the process that answers.
+	Process Process
 	// Report receives the errors behind answers from 500 on. Default: they are dropped.
 	Report func(error)
 }
@@ -42,12 +44,13 @@ type Info struct {
 type server struct {
 	service func() (*keyring.Service, error)
 	version string
+	process Process
 }
 
 // New returns the handler of all paths below [Base]. service is asked on each
 // request, so that the answer comes from the configuration that is then in use.
 func New(service func() (*keyring.Service, error), info Info) http.Handler {
-	s := &server{service, info.Version}
+	s := &server{service, info.Version, info.Process}
 	return api.New(api.Mount{Base: Base, Keys: service, Report: info.Report}, api.Dialect{
 		Title: "caddy-apikey admin API", Description: introduction, Version: info.Version,
 		Error: s.errorBody, ErrorBody: Error{},
@@ -60,9 +63,11 @@ func (s *server) errorBody(c *api.Call, e *api.Error) any {
 	if e.Status != http.StatusServiceUnavailable {
 		return body
 	}
-	body.Message = e.Cause.Error()
+	if e.Cause != nil {
+		body.Message = e.Cause.Error()
+	}
 	if c.Route.Unavailable != nil {
-		return Unhealthy{Status: "unavailable", Version: s.version, Error: body}
+		return Unhealthy{Status: "unavailable", Process: s.process, Version: s.version, Error: body}
 	}
 	return body
 }

@@ -24,6 +24,8 @@ type Client struct {
 	Base string
 	// Origin is sent along where it is not empty: Caddy checks it on some endpoints.
 	Origin string
+	// Name is the address as messages show it.
+	Name string
 }
 
 // Answer is an answer with the JSON that it was read from.
@@ -38,7 +40,9 @@ type APIError struct {
 	Code    string // empty where Caddy itself answered
 	Field   string // empty where none is to blame
 	Message string
-	Raw     json.RawMessage // the body; nil where it is not JSON
+	Raw     json.RawMessage // the body; nil where it is not an error of an API
+	Text    string          // the first bytes of the body, where Raw is nil
+	Server  string          // the header Server
 }
 
 func (e *APIError) Error() string { return e.Message }
@@ -99,7 +103,7 @@ func (c *Client) ExportKeys(ctx context.Context) (io.ReadCloser, error) {
 	if err != nil {
 		return nil, err
 	}
-	if resp.StatusCode < 300 {
+	if resp.StatusCode < 300 && resp.Header.Get("Content-Type") == api.StreamType {
 		return resp.Body, nil
 	}
 	defer resp.Body.Close()
@@ -107,7 +111,7 @@ func (c *Client) ExportKeys(ctx context.Context) (io.ReadCloser, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the answer: %w", err)
 	}
-	return nil, apiError(resp.StatusCode, raw)
+	return nil, apiError(resp, raw)
 }
 
 // Verify asks whether a raw key is valid. An invalid one is no error.
@@ -185,8 +189,8 @@ func (c *Client) do(ctx context.Context, method, path string, in any) (json.RawM
 		return nil, fmt.Errorf("reading the answer: %w", err)
 	case len(raw) > maxAnswer:
 		return nil, errors.New("reading the answer: it is too long")
-	case resp.StatusCode >= 300:
-		return nil, apiError(resp.StatusCode, raw)
+	case resp.StatusCode >= 300 || len(raw) > 0 && !json.Valid(raw):
+		return nil, apiError(resp, raw)
 	}
 	return raw, nil
 }
@@ -219,12 +223,28 @@ func (c *Client) call(ctx context.Context, method, path string, in any) (*http.R
 }
 
 // apiError reads an error of ours, or of whatever else answered.
-func apiError(status int, raw []byte) *APIError {
+func apiError(resp *http.Response, raw []byte) *APIError {
+	status, server := resp.StatusCode, resp.Header.Get("Server")
 	var e Error
 	if json.Unmarshal(raw, &e) != nil || e.Message == "" {
-		return &APIError{Status: status, Message: fmt.Sprintf("the admin endpoint answered %d %s", status, http.StatusText(status))}
+		message := fmt.Sprintf("the admin endpoint answered %d %s", status, http.StatusText(status))
+		return &APIError{Status: status, Message: message, Text: string(raw[:min(len(raw), maxText)]), Server: server}
 	}
-	return &APIError{Status: status, Code: e.Code, Field: e.Field, Message: e.Message, Raw: raw}
+	return &APIError{Status: status, Code: e.Code, Field: e.Field, Message: e.Message, Raw: raw, Server: server}
+}
+
+// maxText is how many bytes of a foreign answer are kept.
+const maxText = 256
+
+// IsAdminEndpoint reports whether Caddy's admin endpoint answers, with or without
+// this API.
+func (c *Client) IsAdminEndpoint(ctx context.Context) bool {
+	resp, err := c.call(ctx, http.MethodGet, "/config/", nil)
+	if err != nil {
+		return false
+	}
+	defer resp.Body.Close()
+	return resp.StatusCode == http.StatusOK && strings.HasPrefix(resp.Header.Get("Etag"), `"/config/`)
 }
 
 // segment escapes a path segment. Dots are escaped where servers would take

@@ -60,7 +60,7 @@ func TestWritesChangeOnlyTheirOwn(t *testing.T) {
 		{"PATCH", "/apikey/keys/ID", `{"expiresIn":null}`, "key ID", `{"expiresAt":null}`},
 		{"PATCH", "/apikey/keys/ID", `{"expiresIn":120}`, "key ID", `{"expiresAt":"2026-11-21T19:11:20.500Z"}`},
 		{"PATCH", "/apikey/keys/ID", `{"remaining":null}`, "key ID", `{"remaining":null}`},
-		{"PATCH", "/apikey/keys/ID", `{"remaining":0}`, "key ID", `{"remaining":0}`},
+		{"PATCH", "/apikey/keys/ID", `{"remaining":0}`, "key ID", `{"remaining":0,"state":"exhausted"}`},
 		{"PATCH", "/apikey/keys/ID", `{"remainingDelta":-2}`, "key ID", `{"remaining":3}`},
 		{"PATCH", "/apikey/keys/ID", `{"remainingDelta":2,"name":"m"}`, "key ID", `{"remaining":7,"name":"m"}`},
 		{"PATCH", "/apikey/keys/ID", `{"refillAmount":null,"refillInterval":null}`, "key ID", `{"refillAmount":null,"refillInterval":null}`},
@@ -75,7 +75,7 @@ func TestWritesChangeOnlyTheirOwn(t *testing.T) {
 		{"PATCH", "/apikey/keys/ID", `{"permissions":{"files":["*"]}}`, "key ID", `{"permissions":{"files":["*"]}}`},
 		{"PATCH", "/apikey/keys/ID", `{"allowedIps":null}`, "key ID", `{"allowedIps":null}`},
 		{"PATCH", "/apikey/keys/ID", `{"allowedIps":["::1"]}`, "key ID", `{"allowedIps":["::1/128"]}`},
-		{"PATCH", "/apikey/keys/ID", `{"enabled":false}`, "key ID", `{"enabled":false,"disabledBy":"operator"}`},
+		{"PATCH", "/apikey/keys/ID", `{"enabled":false}`, "key ID", `{"enabled":false,"disabledBy":"operator","state":"disabled"}`},
 		{"POST", "/apikey/keys/ID/rotate", ``, "key ID", `{"rotatedAt":"` + later + `"}`},
 		{
 			"POST", "/apikey/keys/ID/rotate", `{"grace":5,"withSecret":true}`, "key ID",
@@ -114,6 +114,11 @@ func TestWritesChangeOnlyTheirOwn(t *testing.T) {
 				object["updatedAt"] = later
 				if test.method == "POST" {
 					object["start"] = got["key "+id]["start"]
+				}
+				for _, other := range want {
+					if test.method == "PUT" && other["id"] != nil && other["userId"] == "u" {
+						other["state"] = "disabled" // because the owner is
+					}
 				}
 			}
 			sameAs(t, got, want)

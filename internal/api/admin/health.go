@@ -35,8 +35,8 @@ func (s *server) health(c *api.Call) (Health, error) {
 			return Health{}, api.Unavailable(st.err)
 		}
 		return Health{
-			Status: "ok", Version: s.version, Keys: st.Keys, Backlog: int64(st.Backlog),
-			Store: StoreHealth{Kind: st.Kind, Version: st.Version, Schema: st.Schema},
+			Status: "ok", Process: s.process, Version: s.version, Keys: st.Keys, Backlog: int64(st.Backlog),
+			Store: StoreHealth{Kind: st.Kind, Database: st.Database, Version: st.Version, Schema: st.Schema},
 		}, nil
 	case <-ctx.Done():
 		return Health{}, api.Unavailable(fmt.Errorf("%w: no answer within %v", store.ErrUnavailable, healthTimeout))

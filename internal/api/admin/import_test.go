@@ -64,6 +64,16 @@ func TestA6_import(t *testing.T) {
 	}
 }
 
+// TestImport_allowedEverywhere: an empty list of networks is none, as in an export of
+// other systems.
+func TestImport_allowedEverywhere(t *testing.T) {
+	a := newAPI(t)
+	a.send("POST", "/apikey/keys/import", `{"keys":[{"id":"everywhere","userId":"u","hash":"`+hashText("everywhere")+`","allowedIps":[]}]}`).want(t, 200)
+	if got := a.send("GET", "/apikey/keys/everywhere", "").want(t, 200)["allowedIps"]; got != nil {
+		t.Errorf("allowedIps: %v", got)
+	}
+}
+
 // TestRecordsComeBack: every field of a record is stored, and exported again.
 func TestRecordsComeBack(t *testing.T) {
 	a := newAPI(t)

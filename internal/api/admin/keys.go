@@ -146,9 +146,9 @@ func deleteExpired(c *api.Call) (Deleted, error) {
 	return Deleted{int64(n)}, err
 }
 
-// networks reads allowed networks; nil is everywhere.
+// networks reads allowed networks; none is everywhere.
 func networks(list []string) ([]netip.Prefix, error) {
-	if list == nil {
+	if len(list) == 0 {
 		return nil, nil
 	}
 	return keyring.ParseAllowedIPs(list)
@@ -167,7 +167,8 @@ func keyOf(i keyring.Info) Key {
 	}
 	out := Key{
 		ID: k.ID, ConfigID: k.ConfigID, Name: k.Name, Start: i.Start, Prefix: k.Prefix, Tier: i.Tier,
-		UserID: k.UserID, Enabled: k.Enabled, DisabledBy: api.MaybeText(string(k.DisabledBy)), Permissions: k.Permissions, Metadata: k.Metadata,
+		UserID: k.UserID, Enabled: k.Enabled, DisabledBy: api.MaybeText(string(k.DisabledBy)), State: string(i.State),
+		Permissions: k.Permissions, Metadata: k.Metadata,
 		RefillAmount:        api.MaybeCount(credits.RefillAmount),
 		RefillInterval:      api.MaybeCount(credits.RefillInterval),
 		LastRefillAt:        api.MaybeTime(credits.LastRefillAt),

@@ -21,7 +21,7 @@ func TestCreateSaysLittle(t *testing.T) {
 	m := r.want(t, 201)
 	raw := m["key"].(string)
 	want := fmt.Sprintf(`{"id":%q,"configId":"default","name":null,"start":%q,"prefix":"ak_","userId":"alice","enabled":true,`+
-		`"disabledBy":null,"permissions":null,"metadata":null,"tier":null,"remaining":null,"refillAmount":null,"refillInterval":null,"lastRefillAt":null,`+
+		`"disabledBy":null,"state":"active","permissions":null,"metadata":null,"tier":null,"remaining":null,"refillAmount":null,"refillInterval":null,"lastRefillAt":null,`+
 		`"rateLimitEnabled":true,"rateLimitMax":null,"rateLimitTimeWindow":null,"rateLimitAlgorithm":"fixed_window","requestCount":0,`+
 		`"lastRequest":null,"allowedIps":null,"expiresAt":null,"createdAt":"2026-11-21T19:09:19.500Z","updatedAt":"2026-11-21T19:09:19.500Z",`+
 		`"rotatedAt":null,"previousKeys":[],"key":%q}`+"\n", m["id"], raw[:6], raw)

@@ -54,7 +54,7 @@ func TestList(t *testing.T) {
 		{"all", ListKeys{}, "b a% c A_d -"},
 		{"reverse", ListKeys{Sort: ptr("-createdAt")}, "- A_d c a% b"},
 		{"by name", ListKeys{Sort: ptr("name")}, "A_d a% b c -"},
-		{"by name, reverse", ListKeys{Sort: ptr("-name")}, "- c b a% A_d"},
+		{"by name, reverse", ListKeys{Sort: ptr("-name")}, "c b a% A_d -"},
 		{"owner", ListKeys{UserID: ptr("u/1")}, "b a%"},
 		{"nobody", ListKeys{UserID: ptr("u")}, ""},
 		{"configuration", ListKeys{ConfigID: ptr("default")}, "b a% c A_d -"},

@@ -17,6 +17,7 @@ type Key struct {
 	UserID              string          `json:"userId" doc:"owner"`
 	Enabled             bool            `json:"enabled"`
 	DisabledBy          *string         `json:"disabledBy" enum:"owner|operator|leak" doc:"who disabled the key; null where it is enabled"`
+	State               string          `json:"state" enum:"active|disabled|expired|exhausted" doc:"what a gate would say: disabled (the key or its owner), expired, exhausted (no credits left, no refill due), or active"`
 	Permissions         key.Permissions `json:"permissions" doc:"actions by resource"`
 	Metadata            json.RawMessage `json:"metadata" doc:"object, returned as it was sent"`
 	Tier                *string         `json:"tier" doc:"the owner's tier, or null where none is configured"`
@@ -130,23 +131,32 @@ type UsageDay struct {
 
 // Health is what a healthy store says.
 type Health struct {
-	Status  string      `json:"status" enum:"ok"`
-	Store   StoreHealth `json:"store"`
-	Version string      `json:"version" doc:"of the plugin"`
-	Keys    int64       `json:"keys"`
-	Backlog int64       `json:"backlog" doc:"writes that wait"`
+	Status string      `json:"status" enum:"ok"`
+	Store  StoreHealth `json:"store"`
+	Process
+	Version string `json:"version" doc:"of the plugin"`
+	Keys    int64  `json:"keys"`
+	Backlog int64  `json:"backlog" doc:"writes that wait"`
+}
+
+// Process tells which process answers.
+type Process struct {
+	PID       int64    `json:"pid" doc:"number of the process on its machine"`
+	StartedAt api.Time `json:"startedAt" doc:"when the process started"`
 }
 
 // StoreHealth tells which store is used.
 type StoreHealth struct {
-	Kind    string `json:"kind"`
-	Version string `json:"version" doc:"of the engine"`
-	Schema  int64  `json:"schema" doc:"version of the tables"`
+	Kind     string `json:"kind"`
+	Database string `json:"database" doc:"which database it is: for SQLite the path of the file"`
+	Version  string `json:"version" doc:"of the engine"`
+	Schema   int64  `json:"schema" doc:"version of the tables"`
 }
 
 // Unhealthy is the answer where the store could not be asked.
 type Unhealthy struct {
-	Status  string `json:"status" enum:"unavailable"`
+	Status string `json:"status" enum:"unavailable"`
+	Process
 	Version string `json:"version" doc:"of the plugin"`
 	Error
 }

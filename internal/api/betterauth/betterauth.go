@@ -46,7 +46,7 @@ func New(m api.Mount, o Options) *api.API {
 			&api.Route{Method: rt.method, Path: rt.path + "/{$}", Public: true, Endpoint: api.Undecoded(notFound)})
 	}
 	return api.New(m, api.Dialect{
-		Body: body, BodyFirst: true, Anonymous: true, NoHead: true, Error: errorOf,
+		Body: body, BodyFirst: true, Anonymous: true, NoHead: true, DecodedPaths: true, Error: errorOf,
 	}, table)
 }
 
@@ -117,12 +117,11 @@ func (h *handler) endpoint(rt route) func(*api.Call) (any, error) {
 	}
 }
 
-// identify refuses keys of organizations. Such a key stands for no user: the two have
-// names of their own, which may be the same.
+// identify refuses keys of organizations. Such a key identifies no user.
 func (h *handler) identify(next api.Identify) api.Identify {
 	return func(w http.ResponseWriter, r *http.Request, need string) (*api.Caller, error) {
 		c, err := next(w, r, need)
-		if err == nil && c.Decision != nil && h.Organization.owns(c.Decision.Key()) {
+		if err == nil && c.Decision != nil && isOrganization(c.Decision.Key()) {
 			c.Refused(http.StatusUnauthorized)
 			return nil, errReference
 		}

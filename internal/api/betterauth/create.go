@@ -69,7 +69,7 @@ func (c *call) ownerOf(configID string) (string, error) {
 	case c.Caller == nil:
 		return "", errSession
 	}
-	return id, c.actFor(id, actionCreate)
+	return key.OrganizationOwner(id), c.actFor(id, actionCreate)
 }
 
 // seconds returns the life of a key that was asked for. Fractions of a second are

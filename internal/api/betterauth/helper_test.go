@@ -80,6 +80,9 @@ func newAPI(t testing.TB, settings ...setting) *rig {
 	for _, change := range settings {
 		change(set, &o)
 	}
+	if o.Organization != nil {
+		set.Organizations = o.Organization.Configs
+	}
 	a.ring, a.keys = ring, keyring.NewService(ring, set)
 	o.Keys = func() (*keyring.Service, error) { return a.keys, nil }
 	h := New(o.Mount, o.Options)
@@ -126,7 +129,7 @@ func (a *rig) identify(_ http.ResponseWriter, r *http.Request, need string) (*ap
 	}
 	name := r.Header.Get("X-Person")
 	if name == "" {
-		return nil, &api.Refusal{Decision: keyring.Decision{Outcome: keyring.Missing}, Challenge: "Bearer"}
+		return nil, &api.Refusal{Decision: keyring.Decision{Outcome: keyring.Missing}, Challenges: []string{"Bearer"}}
 	}
 	may := key.Permissions{"api": {"read", "write"}}
 	return &api.Caller{
@@ -142,7 +145,7 @@ func (a *rig) identifyKey(r *http.Request, raw, need string) (*api.Caller, error
 	}
 	d, err := a.keys.Verify(r.Context(), raw, q)
 	if err != nil || d.Outcome != keyring.Allowed {
-		return nil, &api.Refusal{Decision: d, Challenge: `Bearer error="invalid_token"`}
+		return nil, &api.Refusal{Decision: d, Challenges: []string{`Bearer error="invalid_token"`}}
 	}
 	return &api.Caller{
 		UserID: d.Key().UserID, Permissions: d.Key().Permissions, Decision: &d, Session: d.Session(), Bounds: a.keys.BoundsOf(&d),

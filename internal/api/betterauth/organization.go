@@ -29,13 +29,16 @@ type Organization struct {
 	CreatorRole string
 }
 
-// has reports whether keys of a configuration belong to organizations.
+// has reports whether new keys of a configuration belong to organizations.
 func (o *Organization) has(configID string) bool {
 	return o != nil && slices.Contains(o.Configs, configID)
 }
 
-// owns reports whether a key belongs to an organization.
-func (o *Organization) owns(k *key.Key) bool { return o.has(k.ConfigID) }
+// isOrganization reports whether a key belongs to an organization.
+func isOrganization(k *key.Key) bool {
+	_, ok := key.OrganizationOf(k.UserID)
+	return ok
+}
 
 // allows reports whether one of some roles, separated by commas or blanks, may do
 // something.

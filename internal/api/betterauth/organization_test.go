@@ -42,11 +42,13 @@ func TestBetterAuth_organizationId(t *testing.T) {
 	}
 }
 
-// A key of an organization and one of a user whose name is the same are kept apart.
-func TestBetterAuth_organization_is_no_user(t *testing.T) {
+// TestQ26_SameNames: a key of an organization and one of a user whose name is the same
+// are kept apart, also in the configuration of organizations.
+func TestQ26_SameNames(t *testing.T) {
 	a := teamAPI(t)
-	team := a.mint(keyring.Draft{UserID: "acme", ConfigID: ptr("team"), Name: ptr("team's"), Permissions: key.Permissions{"api": {"admin"}}})
+	team := a.mint(keyring.Draft{UserID: "org:acme", ConfigID: ptr("team"), Name: ptr("team's"), Permissions: key.Permissions{"api": {"admin"}}})
 	user := a.mint(keyring.Draft{UserID: "acme", Name: ptr("user's")})
+	among := a.mint(keyring.Draft{UserID: "acme", ConfigID: ptr("team"), Name: ptr("user's in team")})
 
 	for _, header := range [][]string{as(user), person("acme"), member("olga", "other", "owner")} {
 		a.get("/api-key/get?configId=team&id="+team.Key.ID, header...).refuses(404, "KEY_NOT_FOUND")
@@ -54,7 +56,7 @@ func TestBetterAuth_organization_is_no_user(t *testing.T) {
 		a.post("/api-key/delete", `{"configId":"team","keyId":"`+team.Key.ID+`"}`, header...).refuses(404, "KEY_NOT_FOUND")
 		a.get("/api-key/list?organizationId=acme", header...).refuses(403, "USER_NOT_MEMBER_OF_ORGANIZATION")
 	}
-	if names := a.get("/api-key/list", as(user)...).names(); !same(names, []any{"user's"}) {
+	if names := a.get("/api-key/list", as(user)...).names(); !same(names, []any{"user's", "user's in team"}) {
 		t.Errorf("the user sees %v", names)
 	}
 	owner := member("olga", "acme", "owner")
@@ -62,6 +64,10 @@ func TestBetterAuth_organization_is_no_user(t *testing.T) {
 		t.Errorf("the organization sees %v", names)
 	}
 	a.get("/api-key/get?id="+user.Key.ID, owner...).refuses(404, "KEY_NOT_FOUND")
+	a.get("/api-key/get?configId=team&id="+among.Key.ID, owner...).refuses(404, "KEY_NOT_FOUND")
+	if owner := a.get("/api-key/get?configId=team&id="+team.Key.ID, owner...).object()["referenceId"]; owner != "acme" {
+		t.Errorf("the key of the organization belongs to %v", owner)
+	}
 
 	before := a.withdrew
 	for _, path := range []string{"/get-session", "/api-key/list", "/api-key/list?limit=x"} {
@@ -77,7 +83,7 @@ func TestBetterAuth_organization_is_no_user(t *testing.T) {
 // Each role may do what it is allowed, and nothing else.
 func TestBetterAuth_organization_roles(t *testing.T) {
 	a := teamAPI(t)
-	mine := a.mint(keyring.Draft{UserID: "acme", ConfigID: ptr("team")})
+	mine := a.mint(keyring.Draft{UserID: "org:acme", ConfigID: ptr("team")})
 	calls := map[string]func(...string) reply{
 		actionCreate: func(h ...string) reply {
 			return a.post("/api-key/create", `{"configId":"team","organizationId":"acme"}`, h...)

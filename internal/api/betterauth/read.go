@@ -40,18 +40,18 @@ func (c *call) visible(k *key.Key) bool {
 	if !c.covers(k.ConfigID) || k.ConfigID != c.config() && k.ConfigID != c.in.text("configId") {
 		return false
 	}
-	if c.Organization.owns(k) {
-		return c.isMember(k.UserID)
+	if id, ok := key.OrganizationOf(k.UserID); ok {
+		return c.Organization.has(k.ConfigID) && c.isMember(id)
 	}
 	return k.UserID == c.Caller.UserID
 }
 
 // allowed reports why the caller may not do something with a key that is visible.
 func (c *call) allowed(k *key.Key, action string) error {
-	if !c.Organization.owns(k) {
-		return nil
+	if id, ok := key.OrganizationOf(k.UserID); ok {
+		return c.actFor(id, action)
 	}
-	return c.actFor(k.UserID, action)
+	return nil
 }
 
 // listing is the answer to list.
@@ -65,14 +65,14 @@ type listing struct {
 func (c *call) list() (any, error) {
 	owner, organization := c.Caller.UserID, c.in.text("organizationId")
 	if organization != "" {
-		owner = organization
+		owner = key.OrganizationOwner(organization)
 		if err := c.actFor(organization, actionRead); err != nil {
 			return nil, err
 		}
 	}
 	keys, err := c.keysOf(owner, func(k *key.Key) bool {
 		id := c.in.text("configId")
-		return c.covers(k.ConfigID) && c.Organization.owns(k) == (organization != "") && (id == "" || id == k.ConfigID)
+		return c.covers(k.ConfigID) && (organization == "" || c.Organization.has(k.ConfigID)) && (id == "" || id == k.ConfigID)
 	})
 	if err != nil {
 		return nil, err

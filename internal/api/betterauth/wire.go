@@ -36,8 +36,12 @@ type keyObject struct {
 
 func objectOf(i keyring.Info) *keyObject {
 	k, credits := i.Key, i.Credits
+	reference, ok := key.OrganizationOf(k.UserID)
+	if !ok {
+		reference = k.UserID
+	}
 	o := &keyObject{
-		ConfigID: k.ConfigID, Name: k.Name, Start: i.Start, ReferenceID: k.UserID, Prefix: k.Prefix,
+		ConfigID: k.ConfigID, Name: k.Name, Start: i.Start, ReferenceID: reference, Prefix: k.Prefix,
 		RefillInterval: api.MaybeCount(credits.RefillInterval), RefillAmount: api.MaybeCount(credits.RefillAmount),
 		LastRefillAt: dateOf(credits.LastRefillAt), Enabled: k.Enabled, RateLimitEnabled: k.RateLimitEnabled,
 		RateLimitTimeWindow: api.MaybeCount(k.RateLimitTimeWindow), RateLimitMax: api.MaybeCount(k.RateLimitMax),

@@ -23,8 +23,12 @@ func TestBetterAuth_routes(t *testing.T) {
 				t.Errorf("%s %s: %d %q %v", method, rt.path, r.status, r.body, r.header)
 			}
 		}
-		if r := a.send(rt.method, rt.path+"/", "", as(k)...); r.status != 404 || r.body != "" {
-			t.Errorf("%s/: %d %q", rt.path, r.status, r.body)
+		for _, path := range []string{rt.path + "/", rt.path + "%2F"} {
+			for _, body := range []string{"", "{bad", strings.Repeat("x", api.MaxBody+1)} {
+				if r := a.send(rt.method, path, body, append(as(k), "Content-Type", "text/plain")...); r.status != 404 || r.body != "" {
+					t.Errorf("%s, %.5q: %d %q", path, body, r.status, r.body)
+				}
+			}
 		}
 	}
 	for _, path := range []string{"", "/", "/ok", "/api-key", "/api-key/", "/API-KEY/list", "/api-key/lists", "/api-key/list//"} {
@@ -61,6 +65,16 @@ func TestBetterAuth_body(t *testing.T) {
 	}
 	for _, types := range []string{"application/json; charset=utf-8", "Application/JSON"} {
 		a.send("POST", "/api-key/create", "{}", append(as(k), "Content-Type", types)...).object()
+	}
+}
+
+// A path that is a route once it is decoded is a route: it reaches nobody else with the
+// key in it.
+func TestBetterAuth_escapedPath(t *testing.T) {
+	a := newAPI(t)
+	k := a.mint(keyring.Draft{})
+	for _, path := range []string{"/api-key%2Flist", "/api-key/%6cist"} {
+		a.get(path, as(k)...).object()
 	}
 }
 

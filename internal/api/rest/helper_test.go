@@ -142,7 +142,7 @@ func (a *rig) identify(_ http.ResponseWriter, _ *http.Request, need string) (*ap
 		return nil, a.refused
 	}
 	if need != "" && !a.caller.May(need) {
-		return nil, api.Refuse(keyring.Forbidden)
+		return nil, &api.Refusal{Decision: keyring.Decision{Outcome: keyring.Forbidden}}
 	}
 	return a.caller, nil
 }

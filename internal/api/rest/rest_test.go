@@ -483,7 +483,7 @@ func TestRest_configGone(t *testing.T) {
 // TestRest_openAPI reads the document, which needs no key: it holds every route.
 func TestRest_openAPI(t *testing.T) {
 	a := newAPI(t)
-	a.refused = api.Refuse(keyring.Missing)
+	a.refused = &api.Refusal{Decision: keyring.Decision{Outcome: keyring.Missing}}
 	r := a.send("GET", "/v1/auth/api-keys/openapi.json", "")
 	var doc struct {
 		OpenAPI string
@@ -590,7 +590,7 @@ func TestRest_status500(t *testing.T) {
 func TestRest_refusals(t *testing.T) {
 	a := newAPI(t)
 	for o := keyring.Missing; o < keyring.NumOutcomes; o++ {
-		a.refused = &api.Refusal{Decision: keyring.Decision{Outcome: o, Wait: 1001, Waitable: o.Status() == 429}, Challenge: "Bearer"}
+		a.refused = &api.Refusal{Decision: keyring.Decision{Outcome: o, Wait: 1001, Waitable: o.Status() == 429}, Challenges: []string{"Bearer"}}
 		w := httptest.NewRecorder()
 		a.Handle(w, httptest.NewRequest("GET", "/v1/auth/usage", nil))
 		reply{w.Code, w.Header(), w.Body.String()}.refused(t, o.Status(), o.Code(), "")

@@ -1,0 +1,151 @@
+package apikey
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+
+	_ "github.com/caddyserver/caddy/v2/modules/caddyhttp/fileserver"           // the directive file_server
+	_ "github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy/fastcgi" // the directive php_fastcgi
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+)
+
+// serverWarnings returns what the app says at start about the servers of a Caddyfile.
+func serverWarnings(t *testing.T, source string) []observer.LoggedEntry {
+	t.Helper()
+	config, _, err := adapt([]byte(source))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return warningsOfJSON(t, config)
+}
+
+// TestQ20_Branches: where requests of a site meet no gate, the app warns at start,
+// until the remedy is there.
+func TestQ20_Branches(t *testing.T) {
+	const (
+		gate     = "apikey {\nidentity_header X-User-Id {http.auth.user.id}\n}\n"
+		optional = "apikey {\noptional\nidentity_header X-User-Id {http.auth.user.id}\n}\n"
+		remove   = "request_header -X-User-Id\n"
+		proxy    = "reverse_proxy localhost:1\n"
+	)
+	for _, row := range []struct {
+		name, site string
+		warn       bool
+	}{
+		{"one gate", gate + proxy, false},
+		{"a gate with a matcher", "@p not path /health\napikey @p {\nidentity_header X-User-Id {http.auth.user.id}\n}\n" + proxy, false},
+		{"a redirect before the gate", "redir /old /new\n" + gate + proxy, false},
+		{"handle", "handle /a/* {\n" + gate + proxy + "}\nhandle {\n" + proxy + "}\n", true},
+		{"handle, the rest unhandled", "handle /a/* {\n" + gate + proxy + "}\n" + proxy, true},
+		{"handle_path", "handle_path /a/* {\n" + gate + proxy + "}\nhandle {\n" + proxy + "}\n", true},
+		{"handle, an answer with text", "handle /a/* {\n" + gate + "respond ok\n}\nhandle {\nrespond ok\n}\n", true},
+		{"handle, no application", "handle /a/* {\n" + gate + proxy + "}\nhandle /b/* {\nfile_server\n}\nhandle {\nrespond 404\n}\n", false},
+		{"handle, the only branch", "handle /a/* {\n" + gate + proxy + "}\n", false},
+		{"handle, optional gate", "handle /a/* {\n" + gate + proxy + "}\nhandle {\n" + optional + proxy + "}\n", false},
+		{"handle, request_header", "handle /a/* {\n" + gate + proxy + "}\nhandle {\n" + remove + proxy + "}\n", false},
+		{"handle, request_header with a pattern", "handle /a/* {\n" + gate + proxy + "}\nhandle {\nrequest_header -x-user-*\n" + proxy + "}\n", false},
+		{"handle, request_header that sets", "handle /a/* {\n" + gate + proxy + "}\nhandle {\nrequest_header X-User-Id nobody\n" + proxy + "}\n", false},
+		{"handle, request_header for all", remove + "handle /a/* {\n" + gate + proxy + "}\nhandle {\n" + proxy + "}\n", false},
+		{"handle, header_up", "handle /a/* {\n" + gate + proxy + "}\nhandle {\nreverse_proxy localhost:1 {\nheader_up -X-User-Id\n}\n}\n", false},
+		{"handle, another header", "handle /a/* {\n" + gate + proxy + "}\nhandle {\nrequest_header -X-User\n" + proxy + "}\n", true},
+		{"handle, remedy in one of two", "handle /a/* {\n" + gate + proxy + "}\nhandle /b/* {\n" + remove + proxy + "}\nhandle {\n" + proxy + "}\n", true},
+		{"handle in handle", "handle /a/* {\nhandle /a/b/* {\n" + gate + proxy + "}\nhandle {\n" + proxy + "}\n}\nhandle {\n" + remove + proxy + "}\n", true},
+		{"route with a matcher", "route /a/* {\n" + gate + proxy + "}\n" + proxy, true},
+		{"route around all", "route {\n" + gate + proxy + "}\n", false},
+		{"route, forwarded before the gate", "route {\nreverse_proxy /health localhost:1\n" + gate + proxy + "}\n", true},
+		{"FastCGI", "handle /a/* {\n" + gate + proxy + "}\nhandle {\nphp_fastcgi localhost:1\n}\n", true},
+		{"matcher in a branch", "handle /a/* {\napikey /a/b/* {\nidentity_header X-User-Id {http.auth.user.id}\n}\n" + proxy + "}\nhandle {\n" + proxy + "}\n", true},
+		{"no identity header", "handle /a/* {\napikey\n" + proxy + "}\nhandle {\n" + proxy + "}\n", false},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			for _, address := range []string{":8001", "a.example:8001"} {
+				got := serverWarnings(t, "{\nauto_https off\n}\n"+address+" {\n"+row.site+"}\nb.example:8001 {\n"+proxy+"}\n")
+				if (len(got) == 1) != row.warn || len(got) > 1 {
+					t.Errorf("%s: %v", address, got)
+				}
+				if len(got) == 1 && fmt.Sprint(got[0].ContextMap()["headers"]) != "[X-User-Id]" {
+					t.Errorf("%s: %v", address, got[0].ContextMap())
+				}
+			}
+		})
+	}
+	for _, row := range []struct {
+		name, config string
+		warn         bool
+	}{
+		{"invoke with a matcher", "&(gate) {\n" + gate + "}\n:8001 {\ninvoke /a/* gate\n" + proxy + "}\n", true},
+		{"invoke for all", "&(gate) {\n" + gate + "}\n:8001 {\ninvoke gate\n" + proxy + "}\n", false},
+		{"invoke beside handle", "&(gate) {\n" + gate + proxy + "}\n:8001 {\nhandle /a/* {\ninvoke gate\n}\nhandle {\n" + proxy + "}\n}\n", true},
+		{"invoke itself", "&(again) {\n" + gate + "invoke again\n}\n:8001 {\ninvoke /a/* again\n" + proxy + "}\n", true},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			if got := serverWarnings(t, row.config); (len(got) == 1) != row.warn {
+				t.Errorf("%v", got)
+			}
+		})
+	}
+	for _, row := range []struct {
+		name, routes string
+		warn         bool
+	}{
+		{"match", `{"match":[{"path":["/a/*"]}],"handle":[GATE]},{"handle":[PROXY]}`, true},
+		{"match and clean", `{"match":[{"path":["/a/*"]}],"handle":[GATE]},{"handle":[{"handler":"apikey_clean","headers":["x-user-id"]},PROXY]}`, false},
+		{"match and clean of another header", `{"match":[{"path":["/a/*"]}],"handle":[GATE]},{"handle":[{"handler":"apikey_clean","headers":["X-User"]},PROXY]}`, true},
+		{"two hosts", `{"match":[{"host":["a.example"]}],"handle":[GATE,PROXY],"terminal":true},{"match":[{"host":["b.example"]}],"handle":[PROXY],"terminal":true}`, false},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			routes := strings.NewReplacer("GATE", `{"handler":"apikey","identity_headers":[{"name":"X-User-Id","value":"{http.auth.user.id}"}]}`,
+				"PROXY", `{"handler":"reverse_proxy","upstreams":[{"dial":"localhost:1"}]}`).Replace(row.routes)
+			got := warningsOfJSON(t, []byte(`{"apps":{"http":{"servers":{"s":{"listen":["127.0.0.1:8001"],"routes":[`+routes+`]}}}}}`))
+			if (len(got) == 1) != row.warn {
+				t.Errorf("%v", got)
+			}
+		})
+	}
+}
+
+// TestQ22_TrustedProxies: the app warns where a client can choose the address that
+// allowedIps is compared with.
+func TestQ22_TrustedProxies(t *testing.T) {
+	for _, row := range []struct {
+		name, servers, site string
+		warn                bool
+	}{
+		{"no proxies", "", "apikey", false},
+		{"strict", "trusted_proxies static private_ranges\ntrusted_proxies_strict", "apikey", false},
+		{"not strict", "trusted_proxies static private_ranges", "apikey", true},
+		{"not strict, an API", "trusted_proxies static private_ranges", "apikey_api", true},
+		{"not strict, in a branch", "trusted_proxies static private_ranges", "handle /a/* {\napikey\n}", true},
+		{"not strict, no gate", "trusted_proxies static private_ranges", "respond ok", false},
+		{"another header", "trusted_proxies static private_ranges\nclient_ip_headers X-Real-IP", "apikey", false},
+		{"two headers", "trusted_proxies static private_ranges\nclient_ip_headers X-Real-IP x-forwarded-for", "apikey", true},
+		{"unix", "trusted_proxies_unix", "apikey", true},
+		{"strict only", "trusted_proxies_strict", "apikey", false},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			got := serverWarnings(t, "{\nservers {\n"+row.servers+"\n}\n}\n:8001 {\n"+row.site+"\n}\n")
+			if (len(got) == 1) != row.warn {
+				t.Errorf("%v", got)
+			}
+		})
+	}
+}
+
+// warningsOfJSON is serverWarnings for a configuration in JSON.
+func warningsOfJSON(t *testing.T, config []byte) []observer.LoggedEntry {
+	t.Helper()
+	var conf struct {
+		Apps struct{ HTTP json.RawMessage }
+	}
+	if err := json.Unmarshal(config, &conf); err != nil {
+		t.Fatal(err)
+	}
+	app, _ := provisioned(t, `"http":`+string(conf.Apps.HTTP))
+	core, observed := observer.New(zap.WarnLevel)
+	app.logger = zap.New(core)
+	app.warnServers()
+	return observed.All()
+}
