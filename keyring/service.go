@@ -291,6 +291,26 @@ func (s *Service) Describe(ctx context.Context, d *Decision) (Info, error) {
 	return s.Get(ctx, d.Key().ID)
 }
 
+// Lookup returns the key that raw opens, also one that every gate refuses, and takes
+// and counts nothing. The error is store.ErrNotFound where raw opens none.
+func (s *Service) Lookup(ctx context.Context, raw string) (Info, error) {
+	if key.CheckShape(raw, false) != nil {
+		return Info{}, store.ErrNotFound
+	}
+	st, err := s.ring.open(ctx)
+	if err != nil {
+		return Info{}, err
+	}
+	var d Decision
+	if err := s.decide(ctx, st, credential{hash: key.HashOf(raw)}, paid{}, &Request{DryRun: true}, &d); err != nil {
+		return Info{}, err
+	}
+	if d.Key() == nil {
+		return Info{}, store.ErrNotFound
+	}
+	return s.Describe(ctx, &d)
+}
+
 // info joins an entry of the store with what is counted in memory.
 func (s *Service) info(e store.Entry) Info {
 	now := s.ring.clock()

@@ -69,7 +69,7 @@ type Deleted struct {
 type Verification struct {
 	Valid bool         `json:"valid"`
 	Error *VerifyError `json:"error"`
-	Key   *Key         `json:"key"`
+	Key   *Key         `json:"key" doc:"the key, also where it is refused; null only for an unknown one"`
 }
 
 // VerifyError says why a key is refused.
