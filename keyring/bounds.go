@@ -20,6 +20,8 @@ type Bounds struct {
 	// Metered: their credits are limited. A further key would have credits of its
 	// own, so they can make none.
 	Metered bool
+	// KeyID is that of their own key; empty: they have none.
+	KeyID string
 }
 
 // ScopeError is a wish that goes beyond somebody's bounds.
@@ -35,7 +37,7 @@ func (s *Service) BoundsOf(d *Decision) *Bounds {
 	k := d.Key()
 	b := &Bounds{
 		ConfigID: k.ConfigID, Permissions: k.Permissions, ExpiresAt: k.ExpiresAt, AllowedIPs: k.AllowedIPs,
-		Metered: d.live.metered.Load(),
+		Metered: d.live.metered.Load(), KeyID: k.ID,
 	}
 	if p, ok := k.RatePolicy(); ok {
 		b.RateLimit = &p
@@ -95,6 +97,18 @@ func (b *Bounds) patch(old, k *key.Key, p Patch) error {
 		permissions: p.Permissions.Set, end: p.ExpiresIn.Set, networks: p.AllowedIPs.Set,
 		rate: p.RateLimitEnabled.Set || p.RateLimitMax.Set || p.RateLimitTimeWindow.Set || p.RateLimitAlgorithm.Set,
 	})
+}
+
+// rotate checks the rotation of a key, which gives the caller a raw key that opens
+// all that the key opens.
+func (b *Bounds) rotate(k *key.Key) error {
+	if b == nil {
+		return nil
+	}
+	if b.Metered && k.ID != b.KeyID {
+		return &ScopeError{"remaining", "a key with limited credits cannot rotate other keys"}
+	}
+	return b.check(k, all)
 }
 
 // revived returns the field by which a changed key works when it did not before.

@@ -304,10 +304,22 @@ func valueOr[T any](f Field[T], otherwise T) T {
 	return *f.Value
 }
 
-// Rotate gives a key a new raw key. The old one works for grace more
-// milliseconds; of those that are in their grace, the latest key.MaxFormer do.
-func (s *Service) Rotate(ctx context.Context, id string, grace int64, withSecret bool) (Issued, error) {
-	if grace < 0 || grace > (key.MaxTime-s.ring.clock().wall) {
+// Rotation is how a key gets a new raw key.
+type Rotation struct {
+	// Grace is for how many milliseconds the replaced raw key goes on working. 0: not
+	// at all.
+	Grace int64
+	// WithSecret makes a new secret.
+	WithSecret bool
+	// Within and Only are as in Patch.
+	Within *Bounds
+	Only   func(*key.Key) bool
+}
+
+// Rotate gives a key a new raw key. Of those that are in their grace, the latest
+// key.MaxFormer work.
+func (s *Service) Rotate(ctx context.Context, id string, r Rotation) (Issued, error) {
+	if r.Grace < 0 || r.Grace > (key.MaxTime-s.ring.clock().wall) {
 		return Issued{}, invalid("grace", "must be an integer from 0, and end before the year 10000")
 	}
 	st, err := s.ring.open(ctx)
@@ -316,31 +328,42 @@ func (s *Service) Rotate(ctx context.Context, id string, grace int64, withSecret
 	}
 	var issued Issued
 	e, err := s.ring.update(ctx, st, id, func(e *store.Entry) (err error) {
-		now := s.ring.clock().wall
-		k, rules := &sketch{*e.Key}, s.rulesFor(e.Key)
-		prefix := ""
-		if k.Prefix != nil {
-			prefix = *k.Prefix
+		if r.Only != nil && !r.Only(e.Key) {
+			return fmt.Errorf("key: %w", store.ErrNotFound)
 		}
-		if issued.Raw, err = rules.generateFor(prefix); err != nil {
-			return err
-		}
-		k.retire(grace, now)
-		k.open(issued.Raw)
-		if withSecret {
-			if issued.Secret, err = k.lock(rules); err != nil {
-				return err
-			}
-		}
-		k.UpdatedAt = max(now, k.UpdatedAt)
-		e.Key = &k.Key
-		return nil
+		issued, err = s.rotate(e, r, s.ring.clock().wall)
+		return err
 	})
 	if err != nil {
 		return Issued{}, err
 	}
 	s.ring.added(e.Key)
 	issued.Info = s.info(e)
+	return issued, nil
+}
+
+// rotate replaces the raw key of an entry.
+func (s *Service) rotate(e *store.Entry, r Rotation, now int64) (issued Issued, err error) {
+	k, rules := &sketch{*e.Key}, s.rulesFor(e.Key)
+	if err := r.Within.rotate(&k.Key); err != nil {
+		return issued, err
+	}
+	prefix := ""
+	if k.Prefix != nil {
+		prefix = *k.Prefix
+	}
+	if issued.Raw, err = rules.generateFor(prefix); err != nil {
+		return issued, err
+	}
+	k.retire(r.Grace, now)
+	k.open(issued.Raw)
+	if r.WithSecret {
+		if issued.Secret, err = k.lock(rules); err != nil {
+			return issued, err
+		}
+	}
+	k.UpdatedAt = max(now, k.UpdatedAt)
+	e.Key = &k.Key
 	return issued, nil
 }
 

@@ -45,7 +45,7 @@ func TestC2_RevokeThenUse(t *testing.T) {
 		case 1:
 			err = g.Delete(context.Background(), issued[i].Key.ID, nil)
 		case 2:
-			_, err = g.Rotate(context.Background(), issued[i].Key.ID, 0, false)
+			_, err = g.Rotate(context.Background(), issued[i].Key.ID, Rotation{})
 		}
 		if err != nil {
 			t.Error(err)
@@ -94,7 +94,7 @@ func TestC4_NoResurrection(t *testing.T) {
 	}{
 		"revoke": {func(g *rig, id string) error { _, err := g.Update(ctx, id, Patch{Enabled: to(false)}); return err }, Disabled},
 		"delete": {func(g *rig, id string) error { return g.Delete(ctx, id, nil) }, Invalid},
-		"rotate": {func(g *rig, id string) error { _, err := g.Rotate(ctx, id, 0, false); return err }, Invalid},
+		"rotate": {func(g *rig, id string) error { _, err := g.Rotate(ctx, id, Rotation{}); return err }, Invalid},
 		"disable owner": {func(g *rig, _ string) error {
 			_, err := g.PutOwner(ctx, "alice", OwnerPatch{Enabled: to(false)})
 			return err
@@ -200,7 +200,7 @@ func TestRotate(t *testing.T) {
 	g.want(k.Raw, Allowed)
 	raws := []string{k.Raw}
 	for range key.MaxFormer + 2 {
-		next, err := g.Rotate(ctx, k.Key.ID, 60_000, false)
+		next, err := g.Rotate(ctx, k.Key.ID, Rotation{Grace: 60_000})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -232,12 +232,12 @@ func TestRotate(t *testing.T) {
 func TestRotateSecret(t *testing.T) {
 	g := newRig(t)
 	k := g.create(Draft{WithSecret: true})
-	kept, err := g.Rotate(context.Background(), k.Key.ID, 0, false)
+	kept, err := g.Rotate(context.Background(), k.Key.ID, Rotation{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	g.want(kept.Raw, Allowed, Request{CheckSecret: true, RequireSecret: true, Secret: k.Secret})
-	changed, err := g.Rotate(context.Background(), k.Key.ID, 0, true)
+	changed, err := g.Rotate(context.Background(), k.Key.ID, Rotation{WithSecret: true})
 	if err != nil {
 		t.Fatal(err)
 	}

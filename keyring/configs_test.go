@@ -74,7 +74,7 @@ func TestConfigRules(t *testing.T) {
 	if len(p.Raw) != 40 || p.Key.Prefix != nil || p.Start != nil || p.Key.RateLimitEnabled || p.Key.Checksummed || p.Key.ExpiresAt != 0 {
 		t.Errorf("plain: %q %+v", p.Raw, p.Info)
 	}
-	if next, err := g.Rotate(ctx, p.Key.ID, 0, false); err != nil || len(next.Raw) != 40 || next.Start != nil {
+	if next, err := g.Rotate(ctx, p.Key.ID, Rotation{}); err != nil || len(next.Raw) != 40 || next.Start != nil {
 		t.Errorf("rotated: %q, %v", next.Raw, err)
 	}
 	g.update(p.Key.ID, Patch{Name: to("longer name"), Metadata: to(json.RawMessage(`{"b":1}`)), ExpiresIn: to(int64(5))})

@@ -119,6 +119,9 @@ type Request struct {
 	ConfigIDs []string
 	// DryRun decides without taking or counting anything.
 	DryRun bool
+	// RecordOnly checks the record alone: limits and credits are not looked at, and
+	// nothing is taken or counted.
+	RecordOnly bool
 	// Counted is what statistics know of the request, where it may meet several
 	// gates. Nil: this is its only decision.
 	Counted *Counted

@@ -146,7 +146,7 @@ func TestImport_rotated(t *testing.T) {
 	g := newRig(t)
 	e, raw := g.foreign(1)
 	g.imports(false, []store.Entry{e}, "created")
-	if _, err := g.Rotate(context.Background(), e.Key.ID, 1000, false); err != nil {
+	if _, err := g.Rotate(context.Background(), e.Key.ID, Rotation{Grace: 1000}); err != nil {
 		t.Fatal(err)
 	}
 	g.want(raw, Allowed)

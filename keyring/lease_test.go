@@ -595,7 +595,7 @@ func TestLeaseAndAdministration(t *testing.T) {
 	}{
 		"disable":      {func(g *rig, id string) error { _, err := g.Update(ctx, id, Patch{Enabled: to(false)}); return err }, Disabled},
 		"delete":       {func(g *rig, id string) error { return g.Delete(ctx, id, nil) }, Invalid},
-		"rotate":       {func(g *rig, id string) error { _, err := g.Rotate(ctx, id, 0, false); return err }, Invalid},
+		"rotate":       {func(g *rig, id string) error { _, err := g.Rotate(ctx, id, Rotation{}); return err }, Invalid},
 		"delete owner": {func(g *rig, _ string) error { return g.DeleteOwner(ctx, "alice") }, Invalid},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -68,7 +68,7 @@ func TestChangedKeysLeaveMemory(t *testing.T) {
 func TestT3_GraceStaysOver(t *testing.T) {
 	g := newRig(t)
 	k := g.create(Draft{})
-	if _, err := g.Rotate(context.Background(), k.Key.ID, 60_000, false); err != nil {
+	if _, err := g.Rotate(context.Background(), k.Key.ID, Rotation{Grace: 60_000}); err != nil {
 		t.Fatal(err)
 	}
 	g.want(k.Raw, Allowed)
@@ -82,7 +82,7 @@ func TestT3_GraceStaysOver(t *testing.T) {
 func TestRotateKeepsOldSecret(t *testing.T) {
 	g := newRig(t)
 	k := g.create(Draft{WithSecret: true})
-	next, err := g.Rotate(context.Background(), k.Key.ID, 60_000, true)
+	next, err := g.Rotate(context.Background(), k.Key.ID, Rotation{Grace: 60_000, WithSecret: true})
 	if err != nil {
 		t.Fatal(err)
 	}

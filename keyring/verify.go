@@ -128,7 +128,7 @@ func (s *Service) decide(ctx context.Context, st *opened, c credential, before p
 			*d = Decision{}
 			continue // the key was let go of between finding and counting: find it again
 		}
-		if !q.DryRun {
+		if !q.DryRun && !q.RecordOnly {
 			s.tell(d, q.Counted)
 		}
 		return err
@@ -229,6 +229,12 @@ func (s *Service) admit(ctx context.Context, st *opened, l *live, c credential, 
 	d.at, d.hash, d.live, d.rec, d.rules, d.plan = now.wall, c.hash, l, rec, rules, s.planFor(rec.owner)
 	d.Cost, d.debt = before.cost, before.debt
 	if d.Outcome = standing(l, rec, opening.SecretHash, now.wall, q); d.Outcome != Allowed {
+		return nil
+	}
+	if q.RecordOnly {
+		if before.uses != nil {
+			d.uses = *before.uses
+		}
 		return nil
 	}
 	more := max(0, q.Cost-before.cost)

@@ -299,7 +299,7 @@ add("getSession: a key", async (w) => {
 	const { data } = await w.holder(w.key).getSession();
 	delete data.user.banned; // a field that only this server has been given
 	return data;
-}, "user data is not stored here, and a session does not repeat the key");
+}, "user data is not stored here, a session does not repeat the key, and it has the address that Caddy takes for the client's");
 add("getSession: a key that expires", async (w) => {
 	const k = await w.mint({ expiresIn: 90000 });
 	const { data } = await w.holder(k).getSession();

@@ -126,7 +126,9 @@ func rotateKey(c *api.Call, in RotateKey) (IssuedKey, error) {
 		return IssuedKey{}, err
 	}
 	// 2^53-1 seconds are less than 2^63 milliseconds.
-	issued, err := c.Keys.Rotate(c.Context(), id, api.Or(in.Grace, 0)*1000, api.Or(in.WithSecret, false))
+	issued, err := c.Keys.Rotate(c.Context(), id, keyring.Rotation{
+		Grace: api.Or(in.Grace, 0) * 1000, WithSecret: api.Or(in.WithSecret, false),
+	})
 	return issuedOf(issued), err
 }
 
