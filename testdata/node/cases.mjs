@@ -100,26 +100,40 @@ add("list: a disabled key", own(async (w, k) => {
 	await as(w).update({ keyId: k.id, enabled: false });
 	return w.holder(k).apiKey.list();
 }));
+const writer = { permissions: { api: ["write"] } };
+const renamed = (w, k) => w.holder(k).apiKey.update({ keyId: k.id, name: "renamed" });
+add("update: a key over its rate limit", async (w) => {
+	const k = await w.mint({ ...writer, rateLimitMax: 1, rateLimitTimeWindow: 60000 });
+	await renamed(w, k);
+	return renamed(w, k);
+});
+add("update: a key without credits", async (w) => {
+	const k = await w.mint({ ...writer, remaining: 1 });
+	await renamed(w, k);
+	return renamed(w, k);
+});
+add("update: a key without credits, once more", async (w) => {
+	const k = await w.mint({ ...writer, remaining: 1 });
+	for (let i = 0; i < 2; i++) await renamed(w, k);
+	return renamed(w, k);
+}, "an exhausted key is kept, so that later answers still give the reason");
+add("update: a key that waits for its refill", async (w) => {
+	const k = await w.mint({ ...writer, remaining: 1, refillAmount: 1, refillInterval: 86400000 });
+	await renamed(w, k);
+	return renamed(w, k);
+}, "the answer also says how long to wait");
 add("list: a key over its rate limit", async (w) => {
 	const k = await w.mint({ rateLimitMax: 1, rateLimitTimeWindow: 60000 });
 	await w.holder(k).apiKey.list();
-	return w.holder(k).apiKey.list();
-});
-add("list: a key without credits", async (w) => {
-	const k = await w.mint({ remaining: 1 });
-	await w.holder(k).apiKey.list();
-	return w.holder(k).apiKey.list();
-});
-add("list: a key without credits, once more", async (w) => {
-	const k = await w.mint({ remaining: 1 });
-	for (let i = 0; i < 2; i++) await w.holder(k).apiKey.list();
-	return w.holder(k).apiKey.list();
-}, "an exhausted key is kept, so that later answers still give the reason");
-add("list: a key that waits for its refill", async (w) => {
-	const k = await w.mint({ remaining: 1, refillAmount: 1, refillInterval: 86400000 });
-	await w.holder(k).apiKey.list();
-	return w.holder(k).apiKey.list();
-}, "the answer also says how long to wait");
+	const { error } = await w.holder(k).apiKey.list();
+	return error ? error.code : "the keys";
+}, "who drains a key must not keep its owner from finding and deleting it");
+add("delete: a key over its rate limit", async (w) => {
+	const k = await w.mint({ ...writer, rateLimitMax: 1, rateLimitTimeWindow: 60000 });
+	await renamed(w, k);
+	const { error } = await w.holder(k).apiKey.delete({ keyId: k.id });
+	return error ? error.code : "deleted";
+}, "who drains a key must not keep its owner from finding and deleting it");
 add("create: a key without the permission write", async (w) => {
 	const k = await w.mint({ permissions: { api: ["read"] } });
 	return w.holder(k).apiKey.create({});
@@ -183,7 +197,7 @@ async function shelf(w) {
 	return w.holder(w.shelf).apiKey;
 }
 const names = ({ data, error }) => (error ? { error } : { ...data, apiKeys: data.apiKeys.map((k) => k.name) });
-add("list", async (w) => (await shelf(w)).list());
+add("list", async (w) => (await shelf(w)).list(), "listing keys is no use of a key");
 const queries = [
 	{ limit: 2 }, { limit: 0 }, { limit: "" }, { offset: 1 }, { limit: 1, offset: 1 }, { offset: 99 }, { limit: 1e3 },
 	{ limit: "x" }, { limit: -1 }, { limit: -1.5 }, { limit: 1.5 }, { limit: "1e1" }, { limit: "0x2" }, { limit: " 2 " }, { limit: "0b1" }, { limit: "1_0" }, { limit: "Infinity" },
