@@ -298,7 +298,8 @@ func TestS8_SubrouteErrors(t *testing.T) {
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s.runJSON(file)
+	s.launch(file)
+	s.settled()
 	k := s.create(nil).Raw
 	check := func(site, target string, lines []string, status int, want string) {
 		t.Helper()
@@ -334,29 +335,6 @@ func TestS8_SubrouteErrors(t *testing.T) {
 	check("http://"+other, "/", nil, 401, "MISSING_API_KEY")
 	check("http://"+other, "/", []string{"X-API-Key: " + k, "X-Cost: x"}, 500, "")
 	check("http://"+other, "/", []string{"X-API-Key: " + k, "X-Cost: 1"}, 200, "behind")
-}
-
-// runJSON starts a server from a JSON file.
-func (s *server) runJSON(file string) {
-	s.t.Helper()
-	s.cmd = s.command("run", "--config", file)
-	s.cmd.Stdout, s.cmd.Stderr = &s.log, &s.log
-	if err := s.cmd.Start(); err != nil {
-		s.t.Fatal(err)
-	}
-	cmd, done := s.cmd, make(chan struct{})
-	s.done = done
-	go func() {
-		cmd.Wait() //nolint:errcheck // the state is in cmd.ProcessState
-		close(done)
-	}()
-	s.t.Cleanup(func() {
-		s.kill()
-		if s.t.Failed() {
-			s.t.Logf("log of the server:\n%s", s.Log())
-		}
-	})
-	s.settled()
 }
 
 // TestS8_RouteBypass asks for odd paths of a site that protects everything but

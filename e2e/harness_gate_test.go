@@ -49,8 +49,11 @@ func (s *server) settled() {
 				return
 			}
 		}
+		if s.ended() {
+			s.t.Fatalf("caddy ended: %v", s.cmd.ProcessState)
+		}
 		if time.Now().After(deadline) {
-			s.t.Fatalf("the keys are not there: %v\n%s", err, s.Log())
+			s.t.Fatalf("the keys are not there: %v", err)
 		}
 		<-time.After(pollEvery)
 	}

@@ -198,14 +198,14 @@ func startCaddy(t testing.TB, caddyfile string, options ...option) *server {
 // start starts the server, for the first time or again on the same files.
 func (s *server) start() {
 	s.t.Helper()
-	s.launch()
+	s.launch(s.file())
 	s.wait()
 }
 
-// launch starts the server without waiting for it.
-func (s *server) launch() {
+// launch starts the server with a configuration, without waiting for it.
+func (s *server) launch(file string) {
 	s.t.Helper()
-	s.cmd = s.command("run", "--config", s.file())
+	s.cmd = s.command("run", "--config", file)
 	s.cmd.Stdout, s.cmd.Stderr = &s.log, &s.log
 	if err := s.cmd.Start(); err != nil {
 		s.t.Fatalf("starting caddy: %v", err)
@@ -230,11 +230,11 @@ func (s *server) wait() {
 		site = site || answers(http.DefaultClient, s.URL) != 0
 		select {
 		case <-s.done:
-			s.t.Fatalf("caddy ended: %v\n%s", s.cmd.ProcessState, s.Log())
+			s.t.Fatalf("caddy ended: %v", s.cmd.ProcessState)
 		case <-time.After(pollEvery):
 		}
 		if time.Now().After(deadline) {
-			s.t.Fatalf("caddy does not answer (site: %v, admin: %v)\n%s", site, admin, s.Log())
+			s.t.Fatalf("caddy does not answer (site: %v, admin: %v)", site, admin)
 		}
 	}
 }

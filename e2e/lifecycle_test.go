@@ -623,7 +623,7 @@ func handOver(t *testing.T, s *spent, second life, db string) bool {
 		t.Fatal(err)
 	}
 	asked, started := time.Now(), strings.Count(second.Log(), "admin endpoint started")
-	second.launch()
+	second.launch(second.file())
 	eventually(t, "the second is about to open the database", func() bool { return strings.Count(second.Log(), "admin endpoint started") > started })
 	up.release()
 	await(t, "the first ends", s.done)

@@ -286,7 +286,7 @@ func TestT2_KeepByConfig(t *testing.T) {
 	g := newRig(t).configured(config("hour", keep(time.Hour)), config("none", keep(0)), forever, config("gone", keep(0)))
 	ids := map[string]string{}
 	for _, id := range g.Configs() {
-		ids[id] = g.create(Draft{ConfigID: ptr(id), ExpiresIn: ptr(int64(1))}).Key.ID
+		ids[id] = g.create(Draft{ConfigID: ptr(id), ExpiresIn: to(int64(1))}).Key.ID
 	}
 	last := g.create(Draft{ConfigID: ptr("none")}).Key.ID
 	settings := func(configs ...Rules) *Settings {
@@ -311,9 +311,11 @@ func TestT2_KeepByConfig(t *testing.T) {
 			t.Errorf("%q are left, want %q", left, want)
 		}
 	}
-	step(time.Second, "default", "forever", "gone", "hour", "none") // to the millisecond
-	step(time.Millisecond, "default", "forever", "gone", "hour")
-	step(time.Hour, "default", "forever", "gone", "hour")
+	all := []string{"default", "forever", "gone", "hour", "none"}
+	step(time.Second, all...) // not yet expired
+	step(10*time.Second, all...)
+	step(time.Hour-10*time.Second, all...)
+	step(10*time.Second, "default", "forever", "gone", "hour") // seen expired for an hour
 	detach()
 	step(0, "default", "forever", "gone")
 	step(23*time.Hour, "forever")

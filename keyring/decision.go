@@ -173,6 +173,8 @@ type Decision struct {
 	rec   *record
 	rules *Rules // of the key's configuration
 	plan  *plan  // of the owner; nil: none
+	// previous: it was a previous raw key, in its grace, that opened the key.
+	previous bool
 	uses
 
 	debt *atomic.Int64 // credits that a refund would give back; shared by all gates of a request
@@ -183,6 +185,7 @@ type Decision struct {
 type uses struct {
 	taken            taking
 	earlier          []taking
+	last             *atomic.Int64 // holds used
 	used, usedBefore int64
 }
 
@@ -222,6 +225,10 @@ func (d *Decision) Detail() string {
 
 // Opens reports whether raw is the raw key that the decision is about.
 func (d *Decision) Opens(raw string) bool { return d.hash.Equal(key.HashOf(raw)) }
+
+// Previous reports whether the raw key is one that rotation has replaced, and that
+// works until the end of its grace.
+func (d *Decision) Previous() bool { return d.previous }
 
 // Permissions returns the key's permissions, separated by blanks.
 func (d *Decision) Permissions() string {

@@ -10,9 +10,9 @@ import (
 
 // The actions on the resource "api" that the self-service APIs know.
 const (
-	Read  = "read"
-	Write = "write"
-	Admin = "admin"
+	Read  = keyring.Read
+	Write = keyring.Write
+	Admin = keyring.Admin
 )
 
 // Caller makes a call: the holder of a key, or a person whom another handler has
@@ -87,11 +87,5 @@ func Needs(action string) []key.Permission {
 	}
 }
 
-// Grantable returns what somebody with these permissions may grant: the same, and
-// with Admin every action that is known here.
-func Grantable(p key.Permissions) key.Permissions {
-	if !May(p, Admin) {
-		return p
-	}
-	return p.Union(key.Permissions{key.DefaultResource: {Read, Write, Admin}})
-}
+// Grantable returns what somebody with these permissions may grant.
+func Grantable(p key.Permissions) key.Permissions { return keyring.Grantable(p) }

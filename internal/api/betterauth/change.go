@@ -73,7 +73,7 @@ func (c *call) delete() (any, error) {
 	if _, err := c.find(id, actionDelete); err != nil {
 		return nil, err
 	}
-	if err := c.Keys.Delete(c.Context(), id, c.only(actionDelete)); err != nil {
+	if err := c.Keys.Delete(c.Context(), id, c.Caller.Bounds, c.only(actionDelete)); err != nil {
 		return nil, err
 	}
 	return success{true}, nil
@@ -84,7 +84,7 @@ func (c *call) deleteAllExpired() (any, error) {
 	if err := c.adminKey(); err != nil {
 		return nil, err
 	}
-	if _, err := c.Keys.DeleteExpired(c.Context()); err != nil {
+	if _, err := c.Keys.DeleteExpired(c.Context(), c.Caller.Bounds); err != nil {
 		return nil, err
 	}
 	return struct {

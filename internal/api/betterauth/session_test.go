@@ -20,7 +20,7 @@ func TestBetterAuth_getSession(t *testing.T) {
 	if r.header.Get("Cache-Control") != "no-store" || r.header.Get("Pragma") != "no-cache" {
 		t.Errorf("headers %v", r.header)
 	}
-	mortal := a.mint(keyring.Draft{ExpiresIn: ptr(int64(10))})
+	mortal := a.mint(keyring.Draft{ExpiresIn: keyring.Field[int64]{Set: true, Value: ptr(int64(10))}})
 	if r := a.get("/get-session", as(mortal)...); !strings.Contains(r.body, `"expiresAt":"2026-11-21T19:09:29.500Z"`) {
 		t.Errorf("the session outlives its key: %s", r.body)
 	}

@@ -60,11 +60,12 @@ func (h *handler) create(c *api.Call, in CreateKey) (Created, error) {
 func (h *handler) createExtended(c *api.Call, in CreateExtendedKey) (Created, error) {
 	draft := keyring.Draft{
 		UserID: c.Caller.UserID, ConfigID: h.configID(c), Name: in.Name, DefaultName: defaultName,
-		Permissions: key.Permissions{key.DefaultResource: unique(in.Permissions)},
-		ExpiresIn:   in.ExpiresIn, WithSecret: true, Within: c.Caller.Bounds,
+		DefaultPermissions: key.Permissions{key.DefaultResource: {api.Read, api.Write}},
+		ExpiresIn:          keyring.Field[int64]{Set: in.ExpiresIn != nil, Value: in.ExpiresIn},
+		WithSecret:         true, Within: c.Caller.Bounds,
 	}
-	if in.Permissions == nil {
-		draft.Permissions = c.Caller.Bounds.Permissions.Part(key.Permissions{key.DefaultResource: {api.Read, api.Write}})
+	if in.Permissions != nil {
+		draft.Permissions = key.Permissions{key.DefaultResource: unique(in.Permissions)}
 	}
 	made, err := c.Keys.Create(c.Context(), draft)
 	if err != nil {
