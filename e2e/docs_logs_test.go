@@ -623,7 +623,7 @@ func TestQ46_LogsExist(t *testing.T) {
 	for i, name := range named {
 		fmt.Fprintf(&logs, "\tlog l%d {\n\t\tlevel DEBUG\n\t\toutput file %s.%s\n\t\tinclude %s\n\t}\n", i, file, name, name)
 	}
-	s = startGate(t, "{\n"+logs.String()+"\tapikey {\n\t\tstore sqlite "+file+".db\n\t}\n}\n{$SITE} {\n\tlog\n\tapikey_api\n\tapikey\n\treverse_proxy "+freeAddr(t)+"\n}\n")
+	s = startGate(t, "{\n"+logs.String()+"\tapikey {\n\t\tstore sqlite "+file+".db\n\t}\n}\n{$SITE} {\n\tlog\n\thandle /v1/auth/* {\n\t\tapikey_api\n\t}\n\thandle {\n\t\tapikey\n\t\treverse_proxy "+freeAddr(t)+"\n\t}\n}\n")
 	k := s.create(map[string]any{"permissions": []string{"*:*"}})
 	for _, raw := range []string{k.Raw, "nothing"} {
 		for _, path := range []string{"/", "/v1/auth/keys"} {
