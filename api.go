@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -56,6 +57,9 @@ type SelfService struct {
 	// Message is the message in the response that creates a key. Only for rest.
 	// Default: a sentence saying that the secret is shown only once.
 	Message string `json:"message,omitempty"`
+	// Extended serves more than the plain dialect: expiry, last use and credits of keys,
+	// pages of lists, and calls that change and rotate a key. Only for rest. Default: off.
+	Extended bool `json:"extended,omitempty"`
 	// Configs are the configurations whose keys may call, and are listed and
 	// created. A key creates keys in its own configuration, a person in the first
 	// of these. Default: all, and "default" for people.
@@ -82,13 +86,18 @@ var dialects = map[string]struct {
 	base string
 	open func(*SelfService, api.Mount) *api.API
 }{
-	"rest": {"/v1/auth", func(s *SelfService, m api.Mount) *api.API { return rest.New(m, s.Message) }},
+	"rest": {"/v1/auth", func(s *SelfService, m api.Mount) *api.API {
+		return rest.New(m, rest.Options{Message: s.Message, Extended: s.Extended})
+	}},
 	"better_auth": {"/api/auth", func(s *SelfService, m api.Mount) *api.API {
 		return betterauth.New(m, betterauth.Options{Organization: s.Organization.rules(), Now: now})
 	}},
 }
 
 const defaultDialect = "rest"
+
+// bodyTimeout is how long the body of a call may take.
+const bodyTimeout = 30 * time.Second
 
 // CaddyModule returns the Caddy module information.
 func (*SelfService) CaddyModule() caddy.ModuleInfo {
@@ -122,7 +131,7 @@ func (s *SelfService) Provision(ctx caddy.Context) error {
 		base = strings.TrimSuffix(s.Base, "/")
 	}
 	s.api = d.open(s, api.Mount{
-		Base: base, Configs: s.Configs, Identify: s.identify, Origins: s.origins,
+		Base: base, Configs: s.Configs, Identify: s.identify, Origins: s.origins, BodyTimeout: bodyTimeout,
 		Keys:   func() (*keyring.Service, error) { return s.keys, nil },
 		Report: func(err error) { s.alarms.Error("a call failed", zap.Error(err)) },
 	})
@@ -227,6 +236,8 @@ func (s *SelfService) checkTogether() error {
 		return errors.New("grant: requires user, because it grants permissions to people")
 	case s.Message != "" && s.dialectName() != "rest":
 		return errors.New("message: only available with dialect rest")
+	case s.Extended && s.dialectName() != "rest":
+		return errors.New("extended: only available with dialect rest")
 	}
 	return s.Organization.checkTogether(s)
 }

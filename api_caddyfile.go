@@ -20,6 +20,7 @@ import (
 //		user <placeholder>
 //		grant <permission...>
 //		message <text>
+//		extended
 //		config <id...>
 //		trusted_origins <origin...>
 //		organization <placeholder> {
@@ -50,6 +51,8 @@ func (s *SelfService) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			err = appendArgs(d, &s.Grant)
 		case "message":
 			err = readNonEmpty(d, &s.Message)
+		case "extended":
+			err = readFlag(d, &s.Extended)
 		case "config":
 			err = appendArgs(d, &s.Configs)
 		case "trusted_origins":

@@ -16,7 +16,7 @@ import (
 
 // identify implements api.Identify: a key decides alone where one was presented, else
 // the person whom another handler has identified.
-func (s *SelfService) identify(w http.ResponseWriter, r *http.Request, need string) (*api.Caller, error) {
+func (s *SelfService) identify(w http.ResponseWriter, r *http.Request, ask api.Ask) (*api.Caller, error) {
 	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	state := stateOf(r, repl)
 	var found candidates
@@ -25,7 +25,7 @@ func (s *SelfService) identify(w http.ResponseWriter, r *http.Request, need stri
 	c := state.choose(r.Context(), s.keys, &found, s.person(r, repl) != "")
 	state.findSecret(r, c.secret)
 	if c.outcome != keyring.Missing {
-		return s.identifyKey(w, r, repl, state, &c, need)
+		return s.identifyKey(w, r, repl, state, &c, ask)
 	}
 	// In an error route, a gate may have refused and removed a key. The caller is then
 	// neither the holder of that key nor the person beside it.
@@ -35,7 +35,7 @@ func (s *SelfService) identify(w http.ResponseWriter, r *http.Request, need stri
 	if state.keyed {
 		return nil, s.refuse(r, keyring.Missing)
 	}
-	return s.identifyPerson(r, repl, need)
+	return s.identifyPerson(w, r, repl, ask)
 }
 
 // person returns the identity that another handler has set.
@@ -59,7 +59,7 @@ func (s *SelfService) trusted(r *http.Request, repl *caddy.Replacer, placeholder
 	return ""
 }
 
-func (s *SelfService) identifyKey(w http.ResponseWriter, r *http.Request, repl *caddy.Replacer, state *requestState, c *choice, need string) (*api.Caller, error) {
+func (s *SelfService) identifyKey(w http.ResponseWriter, r *http.Request, repl *caddy.Replacer, state *requestState, c *choice, ask api.Ask) (*api.Caller, error) {
 	cancel := func(o keyring.Outcome) { state.cancel(r, s.keys, s.alarms, o) }
 	if c.outcome != keyring.Allowed {
 		cancel(c.outcome)
@@ -71,33 +71,64 @@ func (s *SelfService) identifyKey(w http.ResponseWriter, r *http.Request, repl *
 			return nil, err
 		}
 	}
-	q := keyring.Request{Cost: 1, CheckIP: true, ClientIP: state.clientIP(), EarlyData: isEarlyData(r), Counted: &state.counted, ConfigIDs: s.Configs}
-	if s.Secret != "" {
-		q.CheckSecret, q.RequireSecret, q.Secret = true, s.Secret == secretRequired, state.secret
-	}
-	if need != "" {
-		q.RequireAny = [][]key.Permission{api.Needs(need)}
-	}
-	early := isEarlyChange(r)
-	if early {
-		q.Cost, q.DryRun = 0, true // nothing is charged for a call that is not made
-	}
 	var d keyring.Decision
-	err := state.verify(r.Context(), s.keys, c.raw, &q, &d)
-	if early && d.Outcome == keyring.Allowed {
-		d = keyring.Refusal(keyring.TooEarly)
+	err := s.judge(r, state, c.raw, ask, &d)
+	if ask.Look && d.Outcome != keyring.Allowed && d.Outcome != keyring.TooEarly {
+		// The call ends here, so that its refusal is counted.
+		ask.Look, d = false, keyring.Decision{}
+		err = s.judge(r, state, c.raw, ask, &d)
 	}
-	writeRateHeaders(w.Header(), rateDraft, d.Limits, state.admitted)
+	writeRateHeaders(w.Header(), rateDraft, &d, state.admitted)
 	if d.Outcome != keyring.Allowed {
 		cancel(d.Outcome)
 		return nil, s.refused(r, d, err)
+	}
+	if ask.Look {
+		return new(api.Caller), nil
 	}
 	state.admit(repl, &d, s.hasSession(state, &d), s.sources.ambient())
 	k, bounds := d.Key(), s.keys.BoundsOf(&d)
 	bounds.Permissions = api.Grantable(bounds.Permissions)
 	return &api.Caller{
-		UserID: k.UserID, Permissions: k.Permissions, Decision: &state.decision, Session: state.session, Bounds: bounds, Withdraw: cancel,
+		UserID: k.UserID, ClientIP: state.clientIP(), Permissions: k.Permissions, Decision: &state.decision, Session: state.session, Bounds: bounds, Withdraw: cancel,
+		Spend: func() error { return s.spend(w, r, &state.decision, "", cancel) },
 	}, nil
+}
+
+// judge decides about a key.
+func (s *SelfService) judge(r *http.Request, state *requestState, raw string, ask api.Ask, d *keyring.Decision) error {
+	early := isEarlyChange(r)
+	q := keyring.Request{
+		Cost: 1, CheckIP: true, ClientIP: state.clientIP(), EarlyData: isEarlyData(r), Counted: &state.counted, ConfigIDs: s.Configs,
+		RecordOnly: ask.Free, DryRun: ask.Look,
+	}
+	if s.Secret != "" {
+		q.CheckSecret, q.RequireSecret, q.Secret = true, s.Secret == secretRequired, state.secret
+	}
+	if ask.Needs != "" {
+		q.RequireAny = [][]key.Permission{api.Needs(ask.Needs)}
+	}
+	if early {
+		q.Cost, q.DryRun = 0, true // nothing is charged for a call that is not made
+	}
+	err := state.verify(r.Context(), s.keys, raw, &q, d)
+	if early && d.Outcome == keyring.Allowed {
+		*d = keyring.Refusal(keyring.TooEarly)
+	}
+	return err
+}
+
+// spend takes a free call from the budget of a key or a person.
+func (s *SelfService) spend(w http.ResponseWriter, r *http.Request, before *keyring.Decision, person string, cancel func(keyring.Outcome)) error {
+	d := s.keys.Spend(before, person)
+	if h := w.Header(); d.Outcome != keyring.Allowed || h["Ratelimit"] == nil { // a gate in front has said what it took
+		writeRateHeaders(h, rateDraft, &d, true)
+	}
+	if d.Outcome == keyring.Allowed {
+		return nil
+	}
+	cancel(d.Outcome)
+	return s.refused(r, d, nil)
 }
 
 // isEarlyChange reports whether a request came in TLS early data and may change
@@ -113,8 +144,8 @@ func (s *SelfService) hasSession(state *requestState, d *keyring.Decision) bool 
 	return d.Session() && (state.session || !state.admitted) && !organization
 }
 
-// identifyPerson finds the person. Nothing is counted for people.
-func (s *SelfService) identifyPerson(r *http.Request, repl *caddy.Replacer, need string) (*api.Caller, error) {
+// identifyPerson finds the person, who has no key that would be charged.
+func (s *SelfService) identifyPerson(w http.ResponseWriter, r *http.Request, repl *caddy.Replacer, ask api.Ask) (*api.Caller, error) {
 	userID := s.person(r, repl)
 	if userID == "" {
 		return nil, s.refuse(r, keyring.Missing)
@@ -134,14 +165,15 @@ func (s *SelfService) identifyPerson(r *http.Request, repl *caddy.Replacer, need
 	case !owner.Enabled:
 		return nil, s.refuse(r, keyring.Disabled)
 	}
-	if need != "" && !api.May(s.grant, need) {
+	if ask.Needs != "" && !api.May(s.grant, ask.Needs) {
 		return nil, s.refuse(r, keyring.Forbidden)
 	}
 	if isEarlyChange(r) {
 		return nil, s.refuse(r, keyring.TooEarly)
 	}
 	c := &api.Caller{
-		UserID: userID, Permissions: s.grant, Bounds: &keyring.Bounds{Permissions: s.grant}, Withdraw: func(keyring.Outcome) {},
+		UserID: userID, ClientIP: stateOf(r, repl).clientIP(), Permissions: s.grant, Bounds: &keyring.Bounds{Permissions: s.grant}, Withdraw: func(keyring.Outcome) {},
+		Spend: func() error { return s.spend(w, r, nil, userID, func(keyring.Outcome) {}) },
 	}
 	value := func(placeholder string) string { return s.trusted(r, repl, placeholder) }
 	if err := s.actFor(r.Context(), c, value); err != nil {

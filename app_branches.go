@@ -38,6 +38,7 @@ func (a *App) warnServers() {
 		if used && forgeableAddress(srv) {
 			log.Warn("a client can forge its address, which allowedIps of keys is compared with: trusted_proxies takes the first address of X-Forwarded-For, which the client writes, unless the servers option trusted_proxies_strict is set")
 		}
+		warnErrorContent(log, srv)
 	}
 }
 

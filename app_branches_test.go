@@ -3,11 +3,13 @@ package apikey
 import (
 	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
-	_ "github.com/caddyserver/caddy/v2/modules/caddyhttp/fileserver"           // the directive file_server
-	_ "github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy/fastcgi" // the directive php_fastcgi
+	"github.com/caddyserver/caddy/v2"
+	_ "github.com/caddyserver/caddy/v2/modules/standard" // all directives
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 )
@@ -148,4 +150,63 @@ func warningsOfJSON(t *testing.T, config []byte) []observer.LoggedEntry {
 	app.logger = zap.New(core)
 	app.warnServers()
 	return observed.All()
+}
+
+// TestQ20_Examples: nothing that the documentation shows lets a client forge an
+// identity header or its address.
+func TestQ20_Examples(t *testing.T) {
+	t.Setenv("XDG_DATA_HOME", t.TempDir())
+	sources := map[string]string{}
+	for _, pattern := range []string{"*.md", "docs/*.md", "docs/how-to/*.md"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i, part := range strings.Split(string(text), "```caddyfile\n")[1:] {
+				config, _, _ := strings.Cut(part, "\n```")
+				sources[fmt.Sprintf("%s, block %d", file, i+1)] = config
+			}
+		}
+	}
+	if len(sources) < 10 {
+		t.Fatalf("only %d examples", len(sources))
+	}
+	for name, source := range sources {
+		t.Run(name, func(t *testing.T) {
+			config, _, err := adapt([]byte(source))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var conf caddy.Config
+			if err := json.Unmarshal(config, &conf); err != nil {
+				t.Fatal(err)
+			}
+			conf.Logging = nil
+			conf.Admin = &caddy.AdminConfig{Disabled: true}
+			if conf.AppsRaw["http"] == nil {
+				return
+			}
+			ctx, err := caddy.ProvisionContext(&conf)
+			if err != nil {
+				t.Fatal(err)
+			}
+			mod, err := ctx.App("apikey")
+			if err != nil {
+				t.Fatal(err)
+			}
+			app := mod.(*App)
+			t.Cleanup(func() { _ = app.Cleanup() })
+			core, observed := observer.New(zap.WarnLevel)
+			app.logger = zap.New(core)
+			app.warnServers()
+			for _, entry := range observed.All() {
+				t.Errorf("%s %v", entry.Message, entry.ContextMap())
+			}
+		})
+	}
 }

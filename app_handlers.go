@@ -3,6 +3,7 @@ package apikey
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"slices"
 
 	"github.com/caddyserver/caddy/v2"
@@ -50,8 +51,8 @@ func serverOf(ctx caddy.Context) *caddyhttp.Server {
 	return server
 }
 
-// register adds a handler that is being provisioned with ctx, and returns the keyring
-// for it.
+// register adds a handler that is being provisioned with ctx, has logs mask the values
+// in the places that it reads, and returns the keyring for it.
 func (a *App) register(ctx caddy.Context, h handler) *keyring.Service {
 	if server := serverOf(ctx); server != nil && server.Logs != nil {
 		h.logCredentials = server.Logs.ShouldLogCredentials
@@ -60,6 +61,11 @@ func (a *App) register(ctx caddy.Context, h handler) *keyring.Service {
 	a.identity = append(a.identity, h.identity.without(a.identity)...)
 	// Nothing uses the settings before all handlers are provisioned.
 	a.settings.Organizations = append(a.settings.Organizations, h.organizations...)
+	// Requests that have begun under a configuration are logged after it has been
+	// replaced. Their handlers lead to the app, so what it reads is masked until the app
+	// is unreachable.
+	withdraw := redact.Publish(h.requests().Places)
+	runtime.AddCleanup(a, func(f func()) { f() }, withdraw)
 	return a.service
 }
 
@@ -123,8 +129,8 @@ func warnUncovered(logger *zap.Logger, logs []redact.Log, err error) {
 		logger.Warn(`cannot tell which logs would print API keys: make sure that each has "format apikey_redact"`, zap.Error(err))
 	}
 	for _, log := range logs {
-		logger.Warn(`API keys would be printed in a log: give it "format apikey_redact", with these headers and query parameters in its block, `+
-			`and the header Cookie for cookies; what "from" reads is masked only in keys with a checksum`,
+		logger.Warn(`API keys would be printed in a log: give it "format apikey_redact"; with that format, only keys with a checksum are masked `+
+			`where "from" reads anything but a header, a cookie, a query parameter or a segment of the path`,
 			zap.String("log", log.Name), zap.Strings("headers", log.Headers), zap.Strings("query", log.Query),
 			zap.Strings("cookies", log.Cookies), zap.Strings("from", log.From))
 	}

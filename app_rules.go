@@ -22,7 +22,7 @@ type KeyRules struct {
 	Prefix *string `json:"prefix,omitempty"`
 
 	// Length is the number of characters after the prefix, checksum included,
-	// from 32 to 480. Default: 64.
+	// from 33 to 480. With 33 it has 160 random bits. Default: 64.
 	Length int `json:"length,omitempty"`
 
 	// Checksum ends new keys with a checksum of six characters, by which mistyped
@@ -84,16 +84,19 @@ type Expiration struct {
 	// Default is the lifetime of new keys that are created without one; 0 means
 	// that they do not expire. Default: 0.
 	Default *caddy.Duration `json:"default,omitempty"`
-	// Min is the shortest lifetime that a caller may choose. Default: 1s.
+	// Min is the shortest lifetime that can be chosen. Default: 1s.
 	Min *caddy.Duration `json:"min,omitempty"`
-	// Max is the longest lifetime that a caller may choose; 0 means no maximum.
-	// Default: 0.
+	// Max is the longest lifetime that can be chosen, by operators too; 0 means no
+	// maximum. In self-service, a key that is created without a lifetime has that of
+	// Default, else of Max, and a lifetime of null is Max. Only operators can leave a
+	// key without an expiry. Default: 0.
 	Max *caddy.Duration `json:"max,omitempty"`
-	// Fixed prevents callers from choosing a lifetime. Default: false.
+	// Fixed prevents everybody from choosing a lifetime. Default: false.
 	Fixed *bool `json:"fixed,omitempty"`
 	// Keep is how long an expired key is kept, a duration or "forever". While it is
-	// kept, it is refused with KEY_EXPIRED. Older ones are deleted in the
-	// background, at most every ten seconds. Default: "30d".
+	// kept, it is refused with KEY_EXPIRED. Older ones are deleted in the background,
+	// at most every ten seconds, once this process has seen them expired for an hour.
+	// Default: "30d".
 	Keep *Keep `json:"keep,omitempty"`
 }
 

@@ -41,7 +41,13 @@ func init() {
 // `{http.auth.user.config}` | The configuration of the key
 // `{http.auth.user.permissions}` | The permissions of the key, as "resource:action" separated by spaces
 // `{http.auth.user.metadata.*}` | A top-level field of the key's metadata
+// `{http.auth.candidate.id}` | After a refusal of a known key, its owner
+// `{http.auth.candidate.key_id}` | The ID of that key
+// `{http.auth.candidate.key_name}` | The name of that key
+// `{http.auth.candidate.tier}` | The tier of its owner
+// `{http.auth.candidate.config}` | The configuration of that key
 // `{http.apikey.error.code}` | After a refusal, its code
+// `{http.apikey.error.limit}` | After a refusal by a limit, its name, as in the rate headers
 type Gate struct {
 	CredentialSources
 
@@ -79,8 +85,10 @@ type Gate struct {
 	// client has sent are always removed from requests that meet the gate; apikey_clean
 	// removes them from others. Default: none.
 	IdentityHeaders []IdentityHeader `json:"identity_headers,omitempty"`
-	// RateHeaders selects the rate limit headers of the response: "draft",
-	// "legacy", "both" or "off". Default: "draft".
+	// RateHeaders selects the rate limit headers of the response: "draft" is the
+	// newest version of draft-ietf-httpapi-ratelimit-headers that is known here,
+	// "draft-11" always version 11, "legacy" the headers X-RateLimit-*, "both"
+	// means draft and legacy, and "off" none. Default: "draft".
 	RateHeaders string `json:"rate_headers,omitempty"`
 	// RefundOn lists status codes of the next handlers for which the credits of the
 	// request are refunded. Default: none.
@@ -96,6 +104,7 @@ type Gate struct {
 	cost     string          // a placeholder; empty: request.Cost holds
 	session  bool
 	ownBody  bool // no error route may see a refusal
+	logged   bool // the server has access logs
 }
 
 // CaddyModule returns the Caddy module information.
@@ -123,6 +132,8 @@ func (g *Gate) Provision(ctx caddy.Context) error {
 	})
 	g.session = g.Session == nil || *g.Session
 	g.ownBody = inSubrouteWithErrors(ctx)
+	server := serverOf(ctx)
+	g.logged = server != nil && server.Logs != nil
 	return nil
 }
 
@@ -213,6 +224,9 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	s := stateOf(r, repl)
 	s.clean(g.identity)
+	if g.logged {
+		s.log(r)
+	}
 	c := g.extract(r, repl, s)
 	if g.Preflight && api.IsPreflight(r) {
 		return next.ServeHTTP(w, r)
@@ -222,11 +236,11 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	switch {
 	case errors.Is(err, errCost):
 		g.app.identity.stripAll(r)
-		return g.fail(w, r, s, err)
+		return g.fail(w, r, s, &d, err)
 	case d.Outcome == keyring.Missing && g.Optional:
 		return next.ServeHTTP(w, r)
 	}
-	writeRateHeaders(w.Header(), g.RateHeaders, d.Limits, s.admitted)
+	writeRateHeaders(w.Header(), g.RateHeaders, &d, s.admitted)
 	if d.Outcome != keyring.Allowed {
 		// An error route must see neither what an earlier gate has set, nor what another
 		// one or its apikey_clean would have removed.
@@ -363,8 +377,8 @@ func (g *Gate) check() error {
 	if err := checkSecret(g.Secret); err != nil {
 		return err
 	}
-	if !slices.Contains([]string{"", rateDraft, rateLegacy, rateBoth, rateOff}, g.RateHeaders) {
-		return fmt.Errorf("rate_headers: %s", near.OneOf(g.RateHeaders, rateDraft, rateLegacy, rateBoth, rateOff))
+	if names := []string{rateDraft, rateDraft11, rateLegacy, rateBoth, rateOff}; g.RateHeaders != "" && !slices.Contains(names, g.RateHeaders) {
+		return fmt.Errorf("rate_headers: %s", near.OneOf(g.RateHeaders, names...))
 	}
 	for _, status := range g.RefundOn {
 		if status < 200 || status > 599 {

@@ -25,7 +25,7 @@ import (
 //		keep_key
 //		session [on|off]
 //		identity_header <name> <value>
-//		rate_headers draft|legacy|both|off
+//		rate_headers draft|draft-11|legacy|both|off
 //		refund_on <status...>
 //	}
 func (g *Gate) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {

@@ -47,6 +47,7 @@ var optionPlaces = []struct {
 	{"default_tier", []place{inApp}},
 	{"dialect", []place{inAPI}},
 	{"expiration", []place{inApp, inConfig}},
+	{"extended", []place{inAPI}},
 	{"fixed", []place{inExpiration}},
 	{"from", []place{inGate, inAPI}},
 	{"generator", []place{inApp, inConfig}},

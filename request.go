@@ -23,21 +23,27 @@ type requestState struct {
 	keyed    bool           // a gate has found a key, good or bad, and may have removed it
 	secret   string         // the last that was found, and may have been removed
 	admitted bool           // decision has admitted the request
-	decision keyring.Decision
-	counted  keyring.Counted
-	session  bool            // http.auth.user.* is the identity of the key
-	ambient  bool            // the key came from a source that browsers fill by themselves
-	refusal  keyring.Outcome // why a gate has refused the request; Allowed: none has
-	cleaned  identity        // the headers that gates have removed before they set their own
+	// candidate: the request was refused, and decision tells with which key.
+	candidate bool
+	decision  keyring.Decision
+	counted   keyring.Counted
+	session   bool            // http.auth.user.* is the identity of the key
+	ambient   bool            // the key came from a source that browsers fill by themselves
+	refusal   keyring.Outcome // why a gate has refused the request; Allowed: none has
+	failed    bool            // a gate could not decide, because its configuration is wrong
+	logged    bool            // the access log will show the state
+	cleaned   identity        // the headers that gates have removed before they set their own
 }
 
 // stateVar is the request variable that holds the state.
 const stateVar = "apikey.state"
 
 const (
-	userPrefix     = "http.auth.user."
-	metadataPrefix = "metadata."
-	codeName       = "http.apikey.error.code"
+	userPrefix      = "http.auth.user."
+	candidatePrefix = "http.auth.candidate."
+	metadataPrefix  = "metadata."
+	codeName        = "http.apikey.error.code"
+	limitName       = "http.apikey.error.limit"
 )
 
 // stateOf returns the state of a request, and creates it for the first handler.
@@ -99,6 +105,7 @@ func (s *requestState) verify(ctx context.Context, keys *keyring.Service, raw st
 // admit records that a decision has admitted the request. ambient: see sources.
 func (s *requestState) admit(repl *caddy.Replacer, d *keyring.Decision, session, ambient bool) {
 	s.admitted, s.decision, s.refusal = true, *d, keyring.Allowed
+	s.candidate, s.failed = false, false
 	s.ambient = s.ambient || ambient
 	if !session || s.session {
 		return
@@ -109,13 +116,33 @@ func (s *requestState) admit(repl *caddy.Replacer, d *keyring.Decision, session,
 	repl.DeleteByPrefix(userPrefix)
 }
 
+// reject records that a gate refuses the request, and takes back what earlier gates
+// have charged and counted. Nobody is identified any more: if the key is known, it is
+// the candidate, and the identity that another authenticator has set is removed too.
+func (s *requestState) reject(r *http.Request, keys *keyring.Service, log *zap.Logger, d *keyring.Decision) {
+	admitted := s.admitted
+	s.cancel(r, keys, log, d.Outcome)
+	s.refusal, s.failed = d.Outcome, false
+	switch {
+	case d.Key() != nil:
+		s.decision, s.candidate = *d, true
+	case !admitted && d.Outcome != keyring.Missing && d.Outcome != keyring.Ambiguous:
+		s.candidate = false // this is another key, and an unknown one
+	}
+	if s.candidate {
+		repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+		repl.DeleteByPrefix(userPrefix)
+		repl.DeleteByPrefix(candidatePrefix)
+	}
+}
+
 // cancel takes back what was charged and counted for a request that is refused after
 // all, with the outcome o.
 func (s *requestState) cancel(r *http.Request, keys *keyring.Service, log *zap.Logger, o keyring.Outcome) {
 	if !s.admitted {
 		return
 	}
-	s.admitted = false
+	s.admitted, s.session, s.candidate, s.refusal = false, false, true, o
 	keys.Recount(&s.counted, o)
 	if err := keys.Withdraw(context.WithoutCancel(r.Context()), &s.decision); err != nil {
 		log.Error("credits were not given back", zap.Error(err), zap.String("key_id", s.decision.Key().ID))
@@ -125,8 +152,14 @@ func (s *requestState) cancel(r *http.Request, keys *keyring.Service, log *zap.L
 // placeholder provides the placeholders of the gate. What another authenticator has
 // set takes precedence.
 func (s *requestState) placeholder(name string) (any, bool) {
-	if name == codeName {
+	switch name {
+	case codeName:
 		return s.refusal.Code(), true
+	case limitName:
+		return s.limit(), true
+	}
+	if field, ok := strings.CutPrefix(name, candidatePrefix); ok {
+		return s.candidateField(field)
 	}
 	field, ok := strings.CutPrefix(name, userPrefix)
 	if !ok {
@@ -146,6 +179,27 @@ func (s *requestState) placeholder(name string) (any, bool) {
 		return "", true
 	}
 	return read(&s.decision), true
+}
+
+// limit returns the name of the limit that has refused the request, if one has.
+func (s *requestState) limit() string {
+	if s.candidate && s.decision.Outcome == s.refusal {
+		return s.decision.Limit
+	}
+	return ""
+}
+
+// candidateFields are the userFields that are also below http.auth.candidate.
+var candidateFields = []string{"id", "organization", "key_id", "key_name", "tier", "config"}
+
+func (s *requestState) candidateField(field string) (any, bool) {
+	switch {
+	case !slices.Contains(candidateFields, field):
+		return nil, false
+	case !s.candidate:
+		return "", true
+	}
+	return userFields[field](&s.decision), true
 }
 
 // userFields are the placeholders below http.auth.user. A new one is a row.

@@ -16,33 +16,57 @@ import (
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 )
 
-// problem is the body of a refusal (RFC 9457), but for its last member,
-// retryAfter.
+// problem is the body of a refusal (RFC 9457), but for the members that depend on
+// the request. Those follow in bodyOf.
 type problem struct {
 	Status int    `json:"status"`
 	Title  string `json:"title"`
-	Detail string `json:"detail"`
-	Code   string `json:"code"`
 }
 
-// problems are the bodies of all refusals, without the end that depends on the
-// request.
+// quotaExceeded is the type of problem of a 429 (draft-ietf-httpapi-ratelimit-headers).
+const quotaExceeded = "https://iana.org/assignments/http-problem-types#quota-exceeded"
+
+// problems are the beginnings of the bodies of all refusals.
 var problems = sync.OnceValue(func() (all [keyring.NumOutcomes][]byte) {
 	for i := range all {
-		o := keyring.Outcome(i)
-		body, _ := json.Marshal(problem{o.Status(), http.StatusText(o.Status()), o.Title(), o.Code()}) // strings and numbers
+		status := keyring.Outcome(i).Status()
+		body, _ := json.Marshal(problem{status, http.StatusText(status)}) // a number and a string
 		all[i] = bytes.TrimSuffix(body, []byte("}"))
 	}
 	return all
 })
 
-// bodyOf returns the body of a refusal. retryAfter 0 is none.
-func bodyOf(o keyring.Outcome, retryAfter int64) []byte {
-	body := append(make([]byte, 0, 192), problems()[o]...)
+// bodyOf returns the body of a refusal. retryAfter 0 is none. Neither details nor the
+// names of limits need escaping.
+func bodyOf(d *keyring.Decision, retryAfter int64) []byte {
+	body := append(make([]byte, 0, 512), problems()[d.Outcome]...)
+	body = appendMember(body, "detail", d.Detail())
+	body = appendMember(body, "code", d.Outcome.Code())
+	if d.Outcome.Status() == http.StatusTooManyRequests {
+		body = appendMember(body, "type", quotaExceeded)
+	}
+	if l := d.Refuser(); l != nil {
+		body = appendMember(body, "limit", l.Name)
+		body = appendMember(body, "scope", string(l.Scope))
+		body = append(body, `,"violated-policies":`...)
+		separator := byte('[')
+		for i := range d.Limits {
+			if d.Limits[i].Full {
+				body = append(append(append(body, separator, '"'), d.Limits[i].Name...), '"')
+				separator = ','
+			}
+		}
+		body = append(body, ']')
+	}
 	if retryAfter > 0 {
 		body = strconv.AppendInt(append(body, `,"retryAfter":`...), retryAfter, 10)
 	}
 	return append(body, '}')
+}
+
+func appendMember(body []byte, name, value string) []byte {
+	body = append(append(body, `,"`...), name...)
+	return append(append(append(body, `":"`...), value...), '"')
 }
 
 // headers sets response headers whose values share one piece of memory. Each has
@@ -61,8 +85,7 @@ func (h *headers) set(name, value string) {
 // refuse answers a request that is not admitted. Where an error route handles it, the
 // error goes there; else the body is ours.
 func (g *Gate) refuse(w http.ResponseWriter, r *http.Request, s *requestState, d *keyring.Decision, err error) error {
-	s.cancel(r, g.keys, g.alarms, d.Outcome)
-	s.refusal = d.Outcome
+	s.reject(r, g.keys, g.alarms, d)
 	logRefusal(r, g.logger, g.alarms, d, err)
 	h, status, retryAfter := headers{w.Header(), make([]string, 0, 5)}, d.Outcome.Status(), int64(0)
 	if d.Waitable {
@@ -79,9 +102,13 @@ func (g *Gate) refuse(w http.ResponseWriter, r *http.Request, s *requestState, d
 			return refusal
 		}
 	}
-	body := bodyOf(d.Outcome, retryAfter)
-	h.set("Content-Type", "application/problem+json")
 	h.set("Cache-Control", "no-store")
+	if media := grpcType(r); media != "" {
+		refuseGRPC(w, media, d.Outcome.GRPCStatus(), d.Outcome.Code())
+		return nil
+	}
+	body := bodyOf(d, retryAfter)
+	h.set("Content-Type", "application/problem+json")
 	h.set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(status)
 	w.Write(body) // the client may be gone
@@ -90,14 +117,21 @@ func (g *Gate) refuse(w http.ResponseWriter, r *http.Request, s *requestState, d
 
 // fail answers a request that cannot be decided about because the configuration is
 // wrong. The caller pays nothing for that.
-func (g *Gate) fail(w http.ResponseWriter, r *http.Request, s *requestState, err error) error {
-	s.cancel(r, g.keys, g.alarms, keyring.Unavailable)
+func (g *Gate) fail(w http.ResponseWriter, r *http.Request, s *requestState, d *keyring.Decision, err error) error {
+	d.Outcome = keyring.Unavailable
+	s.reject(r, g.keys, g.alarms, d)
+	s.refusal, s.failed = keyring.Allowed, true
 	g.alarms.Error("the request was refused", zap.Error(err))
-	if g.mustAnswer(r) {
+	herr, own := caddyhttp.Error(http.StatusInternalServerError, err), g.mustAnswer(r)
+	if media := grpcType(r); media != "" && (own || !hasErrorRoutes(r) || !errorRouteMatches(r, herr)) {
+		refuseGRPC(w, media, grpcInternal, api.CodeInternal)
+		return nil
+	}
+	if own {
 		w.WriteHeader(http.StatusInternalServerError)
 		return nil
 	}
-	return caddyhttp.Error(http.StatusInternalServerError, err)
+	return herr
 }
 
 // logRefusal logs why a request was refused: as an error where the server is to blame.
@@ -140,32 +174,41 @@ func challenge(scheme string, o keyring.Outcome) string {
 
 // The choices of rate_headers.
 const (
-	rateDraft  = "draft"
-	rateLegacy = "legacy"
-	rateBoth   = "both"
-	rateOff    = "off"
+	rateDraft   = "draft"    // the newest version of the draft that is known here
+	rateDraft11 = "draft-11" // version 11 of the draft
+	rateLegacy  = "legacy"
+	rateBoth    = "both"
+	rateOff     = "off"
 )
+
+// rateHeaderNames are all rate headers, in canonical form.
+var rateHeaderNames = []string{"Ratelimit-Policy", "Ratelimit", "X-Ratelimit-Limit", "X-Ratelimit-Remaining", "X-Ratelimit-Reset"}
 
 // maxInteger is the largest integer of a structured field (RFC 9651, 3.3.1).
 const maxInteger = 999_999_999_999_999
 
 // writeRateHeaders tells the client where it stands. again: an earlier gate may
-// have said so before this one took more; what it wrote must not stay.
-func writeRateHeaders(h http.Header, which string, limits []keyring.Limit, again bool) {
-	if len(limits) == 0 {
+// have said so before this one took more, or gave all of it back; what it wrote must
+// not stay.
+func writeRateHeaders(h http.Header, which string, d *keyring.Decision, again bool) {
+	if len(d.Limits) == 0 {
+		if again && d.Outcome != keyring.Allowed {
+			for _, name := range rateHeaderNames {
+				delete(h, name)
+			}
+		}
 		return
 	}
-	if which == "" || which == rateDraft || which == rateBoth || again && h["Ratelimit"] != nil {
-		writeDraft(h, limits)
+	if which == "" || which == rateDraft || which == rateDraft11 || which == rateBoth || again && h["Ratelimit"] != nil {
+		writeDraft(h, d.Limits)
 	}
 	if which == rateLegacy || which == rateBoth || again && h["X-Ratelimit-Limit"] != nil {
-		writeLegacy(h, limits)
+		writeLegacy(h, d)
 	}
 }
 
 // writeDraft writes draft-ietf-httpapi-ratelimit-headers in the form it has had
-// since version 08: two lists, an item for each limit. A client may go by any one
-// of them, so none shows more as remaining than all of them let pass.
+// since version 08: two lists, an item for each limit.
 func writeDraft(h http.Header, limits []keyring.Limit) {
 	buf := make([]byte, 0, 512)
 	for i := range limits {
@@ -175,10 +218,10 @@ func writeDraft(h http.Header, limits []keyring.Limit) {
 			buf = appendInt(append(buf, ";w="...), seconds(l.Window))
 		}
 	}
-	policies, least := len(buf), keyring.Least(limits)
+	policies := len(buf)
 	for i := range limits {
 		l := &limits[i]
-		buf = appendItem(buf, i, l.Name, ";r=", least)
+		buf = appendItem(buf, i, l.Name, ";r=", l.Remaining)
 		if l.Reset > 0 {
 			buf = appendInt(append(buf, ";t="...), seconds(l.Reset))
 		}
@@ -205,20 +248,33 @@ func appendInt(buf []byte, n int64) []byte {
 }
 
 // writeLegacy writes the headers that many clients know, for the limit with the
-// least left; of several, the one that takes longest to come back.
-func writeLegacy(h http.Header, limits []keyring.Limit) {
-	tightest := &limits[0]
-	for i := range limits {
-		l := &limits[i]
-		if l.Remaining < tightest.Remaining || l.Remaining == tightest.Remaining && l.Reset > tightest.Reset {
+// least left; of several, the one that takes longest to come back. A reset would
+// promise too much where waiting never helps.
+func writeLegacy(h http.Header, d *keyring.Decision) {
+	tightest := &d.Limits[0]
+	for i := range d.Limits {
+		if l := &d.Limits[i]; tighter(l, tightest) {
 			tightest = l
 		}
 	}
-	for name, n := range map[string]int64{
-		"X-Ratelimit-Limit": tightest.Quota, "X-Ratelimit-Remaining": tightest.Remaining, "X-Ratelimit-Reset": seconds(tightest.Reset),
-	} {
-		h[name] = []string{strconv.FormatInt(min(n, maxInteger), 10)}
+	set := func(name string, n int64) { h[name] = []string{strconv.FormatInt(min(n, maxInteger), 10)} }
+	set("X-Ratelimit-Limit", tightest.Quota)
+	set("X-Ratelimit-Remaining", tightest.Remaining)
+	if tightest.Final || d.Limit != "" && !d.Waitable {
+		delete(h, "X-Ratelimit-Reset")
+	} else {
+		set("X-Ratelimit-Reset", seconds(tightest.Reset))
 	}
+}
+
+func tighter(a, b *keyring.Limit) bool {
+	switch {
+	case a.Remaining != b.Remaining:
+		return a.Remaining < b.Remaining
+	case a.Final != b.Final:
+		return a.Final
+	}
+	return a.Reset > b.Reset
 }
 
 // seconds rounds milliseconds up, so that who waits that long has waited enough.

@@ -33,7 +33,10 @@ func TestRefusalBodies(t *testing.T) {
 			body := w.Body.String()
 			var p struct {
 				problem
-				RetryAfter int64 `json:"retryAfter"`
+				Detail     string `json:"detail"`
+				Code       string `json:"code"`
+				Type       string `json:"type"`
+				RetryAfter int64  `json:"retryAfter"`
 			}
 			dec := json.NewDecoder(strings.NewReader(body))
 			dec.DisallowUnknownFields()
@@ -44,7 +47,7 @@ func TestRefusalBodies(t *testing.T) {
 			if d.Waitable {
 				want = max(1, (d.Wait+999)/1000)
 			}
-			if p.Code != o.Code() || p.Status != o.Status() || r.StatusCode != o.Status() || p.RetryAfter != want || strings.Contains(body, "canary") {
+			if p.Code != o.Code() || p.Status != o.Status() || p.Detail != o.Title() || (p.Type == quotaExceeded) != (o.Status() == 429) || r.StatusCode != o.Status() || p.RetryAfter != want || strings.Contains(body, "canary") {
 				t.Errorf("%s: %d %s", o.Code(), r.StatusCode, body)
 			}
 			if got := r.Header.Get("Retry-After"); want == 0 && got != "" || want != 0 && got != fmt.Sprint(want) {

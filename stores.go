@@ -6,6 +6,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"go.uber.org/zap"
 
 	"github.com/caddy-apikey/caddy-apikey/store"
 	"github.com/caddy-apikey/caddy-apikey/store/sqlite"
@@ -43,11 +44,24 @@ func (s *SQLite) Opener(tablePrefix string) (store.Opener, error) {
 			return nil, fmt.Errorf("path of the SQLite file: %w", err)
 		}
 	}
-	o, err := sqlite.New(sqlite.Options{Path: path, TablePrefix: tablePrefix})
+	o, err := sqlite.New(sqlite.Options{Path: path, TablePrefix: tablePrefix, Notice: warnFile})
 	if err != nil {
 		return nil, fmt.Errorf("SQLite file %s: %w", path, err)
 	}
 	return o, nil
+}
+
+// warnFile logs that other users could read or write a file of the database. It asks
+// for the logger each time, because the store outlives the configuration that opened it.
+func warnFile(n sqlite.FileNotice) {
+	logger := caddy.Log().Named("apikey")
+	fields := []zap.Field{zap.String("file", n.Path), zap.String("mode", fmt.Sprintf("%04o", n.Mode))}
+	if n.Tightened {
+		logger.Warn("other users could read a file of the database; its mode is now 0600", fields...)
+		return
+	}
+	logger.Warn("other users can read or change a file of the database; give it to the user that runs this server, with mode 0600",
+		append(fields, zap.String("reason", n.Reason))...)
 }
 
 // UnmarshalCaddyfile sets up the store from Caddyfile tokens. Syntax:

@@ -46,8 +46,8 @@ func inBody(id string) (string, string) {
 // of an ID.
 func TestA1_betterAuth(t *testing.T) {
 	full(t)
-	site := strings.NewReplacer("apikey_api {\n", "apikey_api {\n\t\t\tdialect better_auth\n",
-		"apikey_api\n", "apikey_api {\n\t\t\tdialect better_auth\n\t\t\tbase /v1/auth\n\t\t}\n").Replace(matrixSite)
+	site := strings.NewReplacer("apikey_api {\n\t\t\textended\n", "apikey_api {\n\t\t\tdialect better_auth\n\t\t\tbase /v1/auth\n",
+		"apikey_api {\n", "apikey_api {\n\t\t\tdialect better_auth\n", "\t\t\textended\n", "").Replace(matrixSite)
 	s := startGate(t, site, withTestClock(), withEnv("HASH="+passwordHash))
 	m := &matrix{server: s}
 	callers := matrixCallers(s)
@@ -116,7 +116,7 @@ func (m *matrix) callHere(rt betterauth.Route, c *matrixCaller, id string, own b
 		}
 	case c.name == "a disabled person":
 		status, code = http.StatusUnauthorized, "USER_BANNED"
-	case c.status != 0:
+	case c.refused(rt.Free):
 		status, code = c.status, c.code
 	case !c.may(entry.needs):
 		status, code = http.StatusForbidden, "INSUFFICIENT_PERMISSIONS"

@@ -27,7 +27,11 @@ const betterAuthSite = `{
 		rate_limit 100000/1m
 		expiration {
 			min 1d
-			max 365d
+		}
+		config limited {
+			expiration {
+				max 365d
+			}
 		}
 		config second {
 			session off

@@ -442,6 +442,8 @@ func TestCommandUsage(t *testing.T) {
 		{"show", "a", "-o", "xml"},
 		{"show", "a", "-o", "csv", "--json"},
 		{"show", "a", "--columns", "id,size"},
+		{"list", "--columns", "id", "--json"},
+		{"list", "--columns", "id", "-o", "name"},
 		{"create", "--owner", "a", "-o", "name"},
 		{"health", "-o", "csv"},
 		{"delete", "a"},

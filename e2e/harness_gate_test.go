@@ -238,11 +238,15 @@ type reply struct {
 
 // problem is the body of a refusal (RFC 9457).
 type problem struct {
-	Status     int    `json:"status"`
-	Title      string `json:"title"`
-	Detail     string `json:"detail"`
-	Code       string `json:"code"`
-	RetryAfter int64  `json:"retryAfter"`
+	Type       string   `json:"type"`
+	Status     int      `json:"status"`
+	Title      string   `json:"title"`
+	Detail     string   `json:"detail"`
+	Code       string   `json:"code"`
+	Limit      string   `json:"limit"`
+	Scope      string   `json:"scope"`
+	Violated   []string `json:"violated-policies"`
+	RetryAfter int64    `json:"retryAfter"`
 }
 
 // problem reads the body of a refusal, which must have no other member.

@@ -146,7 +146,7 @@ func leakConfig(t *testing.T, dir, upstream string, format func(wrapped string) 
 }
 
 func redactFormat(wrapped string) string {
-	return "format apikey_redact " + wrapped + " {\n\t\t\tquery api_key\n\t\t}"
+	return strings.TrimSpace("format apikey_redact " + wrapped)
 }
 
 func plainFormat(wrapped string) string {

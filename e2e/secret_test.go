@@ -100,7 +100,7 @@ func TestSelfService_secret(t *testing.T) {
 			t.Errorf("%s: %d %s, want %d %s", row.name, r.status, r.body, row.status, row.code)
 		}
 	}
-	if left := s.left(full.ID); left != 94 {
+	if left := s.left(full.ID); left != 99 {
 		t.Errorf("%d are left: refused calls are charged", left)
 	}
 	secretMakes(t, s)

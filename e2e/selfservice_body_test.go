@@ -2,7 +2,11 @@ package e2e
 
 import (
 	"bufio"
+	"context"
+	"crypto/tls"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"strings"
@@ -127,6 +131,132 @@ func TestRest_order(t *testing.T) {
 		m := &message{method: "POST", target: "/v1/auth/api-keys", body: row.body, fields: []field{{"X-API-Key", row.raw}, {"Content-Type", row.contentType}}}
 		if r := m.plain(t, s.URL); r.status != row.status {
 			t.Errorf("%.9s, %.9s as %s: %d %s, want %d", row.raw, row.body, row.contentType, r.status, r.body, row.status)
+		}
+	}
+}
+
+// stall sends a POST over a version of HTTP, whose body never comes, and returns the
+// answer and how long it took.
+func (p *protocols) stall(t *testing.T, version, target, raw string) (*reply, time.Duration) {
+	t.Helper()
+	began := time.Now()
+	if version == "h1" {
+		conn, err := tls.Dial("tcp", p.host, &tls.Config{InsecureSkipVerify: true, ServerName: "localhost", NextProtos: []string{"http/1.1"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		conn.SetDeadline(began.Add(testTimeout))
+		fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: %s\r\n%s\r\nContent-Type: application/json\r\nContent-Length: 20\r\n\r\n{", target, p.host, keyLine(raw))
+		in := bufio.NewReader(conn)
+		resp, err := http.ReadResponse(in, &http.Request{Method: http.MethodPost})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := read(resp)
+		if err != nil {
+			t.Fatal(err)
+		}
+		took := time.Since(began)
+		if _, err := in.ReadByte(); !errors.Is(err, io.EOF) {
+			t.Errorf("%s: the connection is kept: %v", target, err)
+		}
+		return r, took
+	}
+	body, hold := io.Pipe()
+	defer hold.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+p.host+target, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("X-API-Key", raw)
+	req.Header.Set("Content-Type", "application/json")
+	transport := p.h2
+	if version == "h3" {
+		transport = p.h3
+	}
+	resp, err := transport.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := read(resp)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r, time.Since(began)
+}
+
+// TestQ38_stalled begins calls whose bodies never come. Who may not call learns that at
+// once, and who may call is let go of after 30 seconds.
+func TestQ38_stalled(t *testing.T) {
+	full(t)
+	tlsPort := port(t, freeAddr(t))
+	s := startGate(t, `{
+	log default {
+		format apikey_redact
+	}
+}
+
+https://localhost:{$TLS_PORT} {
+	bind 127.0.0.1
+	tls internal
+	log {
+		format apikey_redact
+	}
+	apikey_api {
+		extended
+	}
+	apikey_api {
+		dialect better_auth
+	}
+}
+`, withEnv("TLS_PORT="+tlsPort))
+	p := newProtocols(t, "localhost:"+tlsPort)
+	p.ready(t)
+	good, reader := s.create(readWrite), s.create(map[string]any{"permissions": []string{"read"}})
+	poor := s.create(with(readWrite, "remaining", 0))
+	const keys, create = "/v1/auth/api-keys", "/api/auth/api-key/create"
+	for _, version := range versions {
+		for _, row := range []struct {
+			target, raw string
+			status      int
+		}{
+			{keys, "", 401},
+			{keys, "x", 401},
+			{keys, reader.Raw, 403},
+			{keys, poor.Raw, 429},
+			{keys + "/self/rotate", reader.Raw, 403},
+			{keys + "/none", good.Raw, 405},
+			{keys + "/", good.Raw, 404},
+			{create, "", 401},
+			{create, "x", 401},
+			{create, reader.Raw, 403},
+			{create, poor.Raw, 429},
+		} {
+			if r, took := p.stall(t, version, row.target, row.raw); r.status != row.status || took > 20*time.Second {
+				t.Errorf("%s %s with %.8q: %d %s after %s, want %d", version, row.target, row.raw, r.status, r.body, took, row.status)
+			}
+		}
+	}
+	t.Run("deadline", func(t *testing.T) {
+		for _, version := range versions {
+			for _, target := range []string{keys, create} {
+				t.Run(version+target, func(t *testing.T) {
+					t.Parallel()
+					r, took := p.stall(t, version, target, good.Raw)
+					if r.status != 408 || r.code != "REQUEST_TIMEOUT" || took < 29*time.Second {
+						t.Errorf("%d %s after %s", r.status, r.body, took)
+					}
+				})
+			}
+		}
+	})
+	// The next calls are as good as ever, on the same connections where there are some.
+	for _, version := range versions {
+		if r := p.send(t, version, &message{method: "POST", target: keys, body: "{}", fields: fieldsOf([]string{keyLine(good.Raw)})}); r.status != 201 {
+			t.Errorf("%s: %d %s", version, r.status, r.body)
 		}
 	}
 }

@@ -43,6 +43,7 @@ const matrixSite = `{
 		apikey_api {
 			base /person/v1/auth
 			user {http.auth.user.id}
+			extended
 		}
 	}
 	handle /reader/* {
@@ -51,10 +52,13 @@ const matrixSite = `{
 			base /reader/v1/auth
 			user {http.auth.user.id}
 			grant read
+			extended
 		}
 	}
 	handle {
-		apikey_api
+		apikey_api {
+			extended
+		}
 		respond "next handler"
 	}
 }
@@ -70,7 +74,11 @@ type matrixCaller struct {
 	// status and code of the refusal, whatever is called; 0: none.
 	status int
 	code   string
+	poor   bool // refused for want of credits only: what is free can be called
 }
+
+// refused reports whether the caller may not make a call at all.
+func (c *matrixCaller) refused(free bool) bool { return c.status != 0 && !(c.poor && free) }
 
 func (c *matrixCaller) may(action string) bool {
 	return action == "" || slices.Contains(strings.Fields(c.acts), action) || strings.Contains(c.acts, "admin")
@@ -109,42 +117,42 @@ func matrixCallers(s *server) []matrixCaller {
 	}
 	const rest, person, reader = "/v1/auth", "/person/v1/auth", "/reader/v1/auth"
 	return []matrixCaller{
-		{"nobody", rest, nil, "", "", 401, "MISSING_API_KEY"},
-		{"an empty key", rest, header(""), "", "", 401, "MISSING_API_KEY"},
-		{"a secret alone", rest, []string{"X-API-Secret: clsk_x"}, "", "", 401, "MISSING_API_KEY"},
-		{"an unknown key", rest, header(unknown), "", "", 401, "INVALID_API_KEY"},
-		{"no key at all", rest, header("x y"), "", "", 401, "INVALID_API_KEY"},
-		{"a mistyped key", rest, header(mistyped), "", "", 401, "INVALID_API_KEY"},
-		{"a truncated key", rest, header(good.Raw[:len(good.Raw)-1]), "", "", 401, "INVALID_API_KEY"},
-		{"a deleted key", rest, header(deleted.Raw), "", "", 401, "INVALID_API_KEY"},
-		{"a revoked key", rest, header(revoked.Raw), "", "", 401, "KEY_DISABLED"},
-		{"an expired key", rest, header(expired.Raw), "", "", 401, "KEY_EXPIRED"},
-		{"a key of a disabled owner", rest, header(disabled.Raw), "", "", 401, "KEY_DISABLED"},
-		{"a key from elsewhere", rest, header(elsewhere.Raw), "", "", 403, "IP_NOT_ALLOWED"},
-		{"a key without credits", rest, header(poor.Raw), "", "", 429, "USAGE_EXCEEDED"},
-		{"two keys", rest, append(header(good.Raw), "Authorization: Bearer "+create("alice", "admin").Raw), "", "", 400, "AMBIGUOUS_API_KEY"},
-		{"a person, where none is known", rest, []string{signedIn("bob")}, "", "", 401, "MISSING_API_KEY"},
-		{"a header that says who calls", rest, []string{"X-User-Id: alice", "Remote-User: alice"}, "", "", 401, "MISSING_API_KEY"},
-		{"a person without a good password", person, []string{signedIn("bob") + "x"}, "", "", 401, ""},
-		{"a disabled person", person, []string{signedIn("blocked")}, "", "", 401, "KEY_DISABLED"},
-		{"a person with a bad key", person, append(header(unknown), signedIn("bob")), "", "", 401, "INVALID_API_KEY"},
-		{"a person with a revoked key", person, append(header(revoked.Raw), signedIn("bob")), "", "", 401, "KEY_DISABLED"},
+		{"nobody", rest, nil, "", "", 401, "MISSING_API_KEY", false},
+		{"an empty key", rest, header(""), "", "", 401, "MISSING_API_KEY", false},
+		{"a secret alone", rest, []string{"X-API-Secret: clsk_x"}, "", "", 401, "MISSING_API_KEY", false},
+		{"an unknown key", rest, header(unknown), "", "", 401, "INVALID_API_KEY", false},
+		{"no key at all", rest, header("x y"), "", "", 401, "INVALID_API_KEY", false},
+		{"a mistyped key", rest, header(mistyped), "", "", 401, "INVALID_API_KEY", false},
+		{"a truncated key", rest, header(good.Raw[:len(good.Raw)-1]), "", "", 401, "INVALID_API_KEY", false},
+		{"a deleted key", rest, header(deleted.Raw), "", "", 401, "INVALID_API_KEY", false},
+		{"a revoked key", rest, header(revoked.Raw), "", "", 401, "KEY_DISABLED", false},
+		{"an expired key", rest, header(expired.Raw), "", "", 401, "KEY_EXPIRED", false},
+		{"a key of a disabled owner", rest, header(disabled.Raw), "", "", 401, "KEY_DISABLED", false},
+		{"a key from elsewhere", rest, header(elsewhere.Raw), "", "", 403, "IP_NOT_ALLOWED", false},
+		{"a key without credits", rest, header(poor.Raw), "alice", "admin", 429, "USAGE_EXCEEDED", true},
+		{"two keys", rest, append(header(good.Raw), "Authorization: Bearer "+create("alice", "admin").Raw), "", "", 400, "AMBIGUOUS_API_KEY", false},
+		{"a person, where none is known", rest, []string{signedIn("bob")}, "", "", 401, "MISSING_API_KEY", false},
+		{"a header that says who calls", rest, []string{"X-User-Id: alice", "Remote-User: alice"}, "", "", 401, "MISSING_API_KEY", false},
+		{"a person without a good password", person, []string{signedIn("bob") + "x"}, "", "", 401, "", false},
+		{"a disabled person", person, []string{signedIn("blocked")}, "", "", 401, "KEY_DISABLED", false},
+		{"a person with a bad key", person, append(header(unknown), signedIn("bob")), "", "", 401, "INVALID_API_KEY", false},
+		{"a person with a revoked key", person, append(header(revoked.Raw), signedIn("bob")), "", "", 401, "KEY_DISABLED", false},
 
-		{"a key that may do nothing", rest, header(create("alice").Raw), "alice", "", 0, ""},
-		{"a key for files", rest, header(create("alice", "files:write", "files:admin").Raw), "alice", "", 0, ""},
-		{"a read key", rest, header(create("alice", "read").Raw), "alice", "read", 0, ""},
-		{"a write key", rest, header(create("alice", "write").Raw), "alice", "write", 0, ""},
-		{"a read and write key", rest, header(good.Raw), "alice", "read write", 0, ""},
-		{"an admin key", rest, header(create("alice", "admin").Raw), "alice", "admin", 0, ""},
-		{"a key for all of api", rest, header(create("alice", "api:*").Raw), "alice", "admin", 0, ""},
-		{"a key for everything", rest, header(create("alice", "*:*").Raw), "alice", "admin", 0, ""},
-		{"another owner's key", rest, header(create("mallory", "admin").Raw), "mallory", "admin", 0, ""},
-		{"a Bearer key", rest, []string{"Authorization: bearer " + good.Raw}, "alice", "read write", 0, ""},
-		{"a person", person, []string{signedIn("bob")}, "bob", "read write", 0, ""},
-		{"a person without keys", person, []string{signedIn("newcomer")}, "newcomer", "read write", 0, ""},
-		{"a person who may read", reader, []string{signedIn("bob")}, "bob", "read", 0, ""},
-		{"a person with a read key", person, append(header(create("alice", "read").Raw), signedIn("bob")), "alice", "read", 0, ""},
-		{"a reader with a write key", reader, append(header(good.Raw), signedIn("bob")), "alice", "read write", 0, ""},
+		{"a key that may do nothing", rest, header(create("alice").Raw), "alice", "", 0, "", false},
+		{"a key for files", rest, header(create("alice", "files:write", "files:admin").Raw), "alice", "", 0, "", false},
+		{"a read key", rest, header(create("alice", "read").Raw), "alice", "read", 0, "", false},
+		{"a write key", rest, header(create("alice", "write").Raw), "alice", "write", 0, "", false},
+		{"a read and write key", rest, header(good.Raw), "alice", "read write", 0, "", false},
+		{"an admin key", rest, header(create("alice", "admin").Raw), "alice", "admin", 0, "", false},
+		{"a key for all of api", rest, header(create("alice", "api:*").Raw), "alice", "admin", 0, "", false},
+		{"a key for everything", rest, header(create("alice", "*:*").Raw), "alice", "admin", 0, "", false},
+		{"another owner's key", rest, header(create("mallory", "admin").Raw), "mallory", "admin", 0, "", false},
+		{"a Bearer key", rest, []string{"Authorization: bearer " + good.Raw}, "alice", "read write", 0, "", false},
+		{"a person", person, []string{signedIn("bob")}, "bob", "read write", 0, "", false},
+		{"a person without keys", person, []string{signedIn("newcomer")}, "newcomer", "read write", 0, "", false},
+		{"a person who may read", reader, []string{signedIn("bob")}, "bob", "read", 0, "", false},
+		{"a person with a read key", person, append(header(create("alice", "read").Raw), signedIn("bob")), "alice", "read", 0, "", false},
+		{"a reader with a write key", reader, append(header(good.Raw), signedIn("bob")), "alice", "read write", 0, "", false},
 	}
 }
 
@@ -180,6 +188,9 @@ var matrixRoutes = map[string]struct {
 	"GET /api-keys":         {"", (*matrix).listed},
 	"DELETE /api-keys/{id}": {"write", (*matrix).revoked},
 	"GET /usage":            {"", (*matrix).used},
+	"PATCH /api-keys/{id}":  {"write", (*matrix).updated},
+
+	"POST /api-keys/{id}/rotate": {"write", (*matrix).rotated},
 }
 
 // matrix is the state of a run.
@@ -199,10 +210,11 @@ func TestA1_rest(t *testing.T) {
 	owners := map[string]string{}
 	for _, owner := range []string{"alice", "bob", "mallory", "newcomer", "victim", "blocked"} {
 		if owner != "newcomer" {
-			owners[owner] = s.create(map[string]any{"userId": owner}).ID
+			// Its limit is as tight as those of its owner's other keys, which may rotate it.
+			owners[owner] = s.create(map[string]any{"userId": owner, "rateLimitMax": 1, "rateLimitTimeWindow": 3_600_000}).ID
 		}
 	}
-	for _, rt := range rest.Routes() {
+	for _, rt := range rest.Routes(true) {
 		if rt.Public {
 			continue // TestRest_openAPI
 		}
@@ -243,12 +255,16 @@ func (m *matrix) cell(rt *api.Route, c *matrixCaller, id string, own bool) {
 	entry := matrixRoutes[name]
 	before := m.all()
 	target := c.base + strings.ReplaceAll(rt.Path, "{id}", id)
-	r := (&message{method: rt.Method, target: target, fields: fieldsOf(append(c.lines, "Content-Type: application/json"))}).plain(m.t, m.URL)
+	body := ""
+	if rt.Method == "PATCH" {
+		body = `{"name":"renamed"}`
+	}
+	r := (&message{method: rt.Method, target: target, body: body, fields: fieldsOf(append(c.lines, "Content-Type: application/json"))}).plain(m.t, m.URL)
 	at := fmt.Sprintf("%s %s as %s", rt.Method, target, c.name)
 
 	status, code := rt.Status, ""
 	switch {
-	case c.status != 0:
+	case c.refused(rt.Free):
 		status, code = c.status, c.code
 	case !c.may(entry.needs):
 		status, code = http.StatusForbidden, "INSUFFICIENT_PERMISSIONS"
@@ -375,6 +391,22 @@ func (m *matrix) revoked(c *matrixCaller, _ *reply, id string) {
 		m.t.Errorf("%s has revoked %+v", c.name, k)
 	}
 	m.admin("PATCH", "/apikey/keys/"+id, map[string]any{"enabled": true}, 200, nil)
+}
+
+func (m *matrix) updated(c *matrixCaller, r *reply, id string) {
+	m.t.Helper()
+	if k := m.find(id); k.UserID != c.owner || !strings.Contains(r.body, `"_id":"`+k.ID+`"`) || !strings.Contains(r.body, `"name":"renamed"`) {
+		m.t.Errorf("%s has renamed %+v: %s", c.name, k, r.body)
+	}
+}
+
+func (m *matrix) rotated(c *matrixCaller, r *reply, id string) {
+	m.t.Helper()
+	var made rest.Rotated
+	r.into(m.t, &made)
+	if k := m.find(id); k.UserID != c.owner || made.ID != k.ID || !key.ChecksumFits(made.Key) {
+		m.t.Errorf("%s has rotated %+v: %s", c.name, k, r.body)
+	}
 }
 
 func (m *matrix) used(c *matrixCaller, r *reply, _ string) {

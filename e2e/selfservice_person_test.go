@@ -202,7 +202,8 @@ func personFirstKey(t *testing.T, s *server) {
 	if len(list.Keys) != 1 || list.Keys[0].ID != made.ID {
 		t.Errorf("%+v", list)
 	}
-	// What people do is not counted; what their keys do is.
+	// What people do is not counted; what their keys do is, unless it is free.
+	s.call("POST", "/vars/api-keys", `{"name":5}`, keyLine(made.Key)).is(t, 400, "INVALID_FIELD")
 	var u rest.Usage
 	s.call("GET", "/basic/usage", "", fay).into(t, &u)
 	if u.Usage.Today != 1 {
@@ -485,7 +486,6 @@ func TestF5_selfService(t *testing.T) {
 	for _, row := range []struct{ method, target, line string }{
 		{"POST", "/v1/auth/api-keys", keyLine(plain.Raw)},
 		{"DELETE", "/v1/auth/api-keys/" + counted.ID, keyLine(plain.Raw)},
-		{"GET", "/v1/auth/usage", keyLine(counted.Raw)},
 		{"POST", "/person/api-keys", signedIn("bob")},
 	} {
 		r := s.call(row.method, row.target, "", row.line)

@@ -19,8 +19,8 @@ const MaxCount int64 = 1<<53 - 1
 // RFC 3339 can write.
 const MaxTime int64 = 253402300799999
 
-// MaxFormer is how many rotated-away raw keys of one key work at a time.
-const MaxFormer = 5
+// MaxPrevious is how many previous raw keys of one key work at a time.
+const MaxPrevious = 5
 
 // DisplayLen is how many leading characters of a raw key are stored for display.
 const DisplayLen = 12
@@ -41,19 +41,21 @@ type Key struct {
 	Start *string
 
 	Hash       Hash
-	SecretHash *Hash
-	Former     []Former // rotated-away raw keys that may still be in their grace
+	SecretHash *Hash         // goes with every raw key of the key; nil: none
+	Previous   []PreviousKey // raw keys that rotation replaced, the oldest first
 	// Checksummed is false for raw keys without the checksum of this package
 	// (another generator, an import, "checksum off").
 	Checksummed bool
 
 	Enabled     bool
+	DisabledBy  DisabledBy      // empty for an enabled key
 	Permissions Permissions     // nil: none
 	Metadata    json.RawMessage // a JSON object as it was sent; nil: none
 	AllowedIPs  []netip.Prefix  // nil: everywhere
 	ExpiresAt   int64           // 0: never
 	CreatedAt   int64
 	UpdatedAt   int64
+	RotatedAt   int64 // 0: never
 
 	RateLimitEnabled    bool
 	RateLimitMax        int64 // 0: none
@@ -65,14 +67,39 @@ type Key struct {
 	Generation int64
 }
 
-// Former is a raw key that rotation replaced, with the secret it had. It works
-// while now < Until.
-type Former struct {
-	Hash       Hash
-	SecretHash *Hash
-	Until      int64
+// PreviousKey is a raw key that rotation replaced. It works while now < Until.
+type PreviousKey struct {
+	Hash  Hash
+	Start string // as that of the key; empty: none
+	Until int64
 	// Checksummed is that of the key when this was its raw key.
 	Checksummed bool
+	// LastRequest is written behind the requests, like Counters; 0: never.
+	LastRequest int64
+}
+
+// DisabledBy is who disabled a key.
+type DisabledBy string
+
+const (
+	// DisabledByOwner: somebody who may enable the key again in self-service.
+	DisabledByOwner DisabledBy = "owner"
+	// DisabledByOperator: the operator of the server, who alone enables it again.
+	DisabledByOperator DisabledBy = "operator"
+	// DisabledByLeak: the raw key was reported as leaked. The operator alone
+	// enables it again.
+	DisabledByLeak DisabledBy = "leak"
+)
+
+// Valid reports whether d may be that of a key which is enabled or not.
+func (d DisabledBy) Valid(enabled bool) bool {
+	switch d {
+	case "":
+		return true
+	case DisabledByOwner, DisabledByOperator, DisabledByLeak:
+		return !enabled
+	}
+	return false
 }
 
 // Counters is what use changes of a key, apart from its credits. Counters are
@@ -99,9 +126,9 @@ func (k *Key) Clone() *Key {
 	return &c
 }
 
-// Plain reports whether one of the raw keys of k, current or former, has no checksum.
+// Plain reports whether one of the raw keys of k, present or previous, has no checksum.
 func (k *Key) Plain() bool {
-	return !k.Checksummed || slices.ContainsFunc(k.Former, func(f Former) bool { return !f.Checksummed })
+	return !k.Checksummed || slices.ContainsFunc(k.Previous, func(p PreviousKey) bool { return !p.Checksummed })
 }
 
 // Expired reports whether the key's time is over at now.
@@ -109,25 +136,53 @@ func (k *Key) Expired(now int64) bool {
 	return k.ExpiresAt != 0 && now >= k.ExpiresAt
 }
 
-// Opening is what a raw key with a certain hash opens.
-type Opening struct {
-	OK         bool
-	Over       bool  // it is a former raw key whose grace has ended
-	SecretHash *Hash // the secret that goes with it
+// Match is how a raw key matches a record.
+type Match struct {
+	OK       bool // it opens the key
+	Previous int  // its index in Key.Previous; -1 for the present raw key
+	// GraceExpired: it is a previous raw key that works no longer.
+	GraceExpired bool
 }
 
-// OpenedBy tells what a raw key with hash h opens at now: this record, where it
-// is the current raw key or a former one in its grace.
-func (k *Key) OpenedBy(h Hash, now int64) Opening {
+// Match tells whether a raw key with hash h opens the key at now: as the present
+// raw key, or as a previous one in its grace.
+func (k *Key) Match(h Hash, now int64) Match {
 	if k.Hash.Equal(h) {
-		return Opening{OK: true, SecretHash: k.SecretHash}
+		return Match{OK: true, Previous: -1}
 	}
-	for i := range k.Former {
-		if f := &k.Former[i]; f.Hash.Equal(h) {
-			return Opening{OK: now < f.Until, Over: now >= f.Until, SecretHash: f.SecretHash}
+	for i := range k.Previous {
+		if p := &k.Previous[i]; p.Hash.Equal(h) {
+			return Match{OK: now < p.Until, Previous: i, GraceExpired: now >= p.Until}
 		}
 	}
-	return Opening{}
+	return Match{Previous: -1}
+}
+
+// Working returns the previous raw keys that work at now.
+func (k *Key) Working(now int64) []PreviousKey {
+	return slices.DeleteFunc(slices.Clone(k.Previous), func(p PreviousKey) bool { return now >= p.Until })
+}
+
+// Rotate replaces the raw key by one that Hash, Start and Checksummed are set to
+// after that. The replaced one works for grace more milliseconds, and no previous
+// one longer than it: a grace of 0 ends them all. At most MaxPrevious go on
+// working; the oldest end first. lastRequest is that of the replaced raw key.
+func (k *Key) Rotate(grace, lastRequest, now int64) {
+	k.RotatedAt = now
+	k.Previous = k.Working(now)
+	if grace == 0 {
+		k.Previous = nil
+		return
+	}
+	replaced := PreviousKey{Hash: k.Hash, Until: now + grace, Checksummed: k.Checksummed, LastRequest: lastRequest}
+	if k.Start != nil {
+		replaced.Start = *k.Start
+	}
+	for i := range k.Previous {
+		k.Previous[i].Until = min(k.Previous[i].Until, replaced.Until)
+	}
+	k.Previous = append(k.Previous, replaced)
+	k.Previous = k.Previous[max(0, len(k.Previous)-MaxPrevious):]
 }
 
 // RatePolicy returns the key's rate limit; ok is false where it has none.

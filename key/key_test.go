@@ -131,22 +131,68 @@ func TestT1_ExpiryEdge(t *testing.T) {
 	}
 }
 
-func TestOpenedByFormer(t *testing.T) {
-	secret, old := HashOf("secret"), HashOf("old secret")
-	k := Key{Hash: HashOf("new"), SecretHash: &secret, Former: []Former{{Hash: HashOf("old"), SecretHash: &old, Until: epoch}}}
+func TestMatch(t *testing.T) {
+	k := Key{Hash: HashOf("new"), Previous: []PreviousKey{{Hash: HashOf("older"), Until: epoch}, {Hash: HashOf("old"), Until: epoch}}}
 	for _, c := range []struct {
 		raw  string
 		now  int64
-		want Opening
+		want Match
 	}{
-		{"new", epoch, Opening{OK: true, SecretHash: &secret}},
-		{"other", epoch, Opening{}},
-		{"old", epoch - 1, Opening{OK: true, SecretHash: &old}},
-		{"old", epoch, Opening{Over: true, SecretHash: &old}},
+		{"new", epoch, Match{OK: true, Previous: -1}},
+		{"other", epoch, Match{Previous: -1}},
+		{"older", epoch - 1, Match{OK: true}},
+		{"old", epoch - 1, Match{OK: true, Previous: 1}},
+		{"old", epoch, Match{Previous: 1, GraceExpired: true}},
 	} {
-		if got := k.OpenedBy(HashOf(c.raw), c.now); got != c.want {
+		if got := k.Match(HashOf(c.raw), c.now); got != c.want {
 			t.Errorf("%s at %d: %+v", c.raw, c.now-epoch, got)
 		}
+	}
+}
+
+// TestQ28_Rotate: no previous raw key outlives the last rotation, and no rotation
+// prolongs one.
+func TestQ28_Rotate(t *testing.T) {
+	const hour = int64(3_600_000)
+	type rotation struct{ at, grace int64 }
+	for _, c := range []struct {
+		name      string
+		rotations []rotation
+		want      []int64 // until when each of the raw keys works, the oldest first
+	}{
+		{"once", []rotation{{0, hour}}, []int64{hour}},
+		{"without a grace", []rotation{{0, 0}}, nil},
+		{"a shorter grace ends all of them", []rotation{{0, 7 * hour}, {hour, hour}}, []int64{2 * hour, 2 * hour}},
+		{"a longer grace prolongs none", []rotation{{0, 2 * hour}, {hour, 7 * hour}}, []int64{2 * hour, 8 * hour}},
+		{"none ends all of them", []rotation{{0, 7 * hour}, {hour, 7 * hour}, {2 * hour, 0}}, nil},
+		{"over before", []rotation{{0, hour}, {hour, hour}}, []int64{2 * hour}},
+		{
+			"a sixth ends the oldest",
+			[]rotation{{0, hour}, {1, hour}, {2, hour}, {3, hour}, {4, hour}, {5, hour}},
+			[]int64{1 + hour, 2 + hour, 3 + hour, 4 + hour, 5 + hour},
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			k := Key{Hash: HashOf("first")}
+			for i, r := range c.rotations {
+				before := k.Clone()
+				k.Rotate(r.grace, epoch+r.at-1, epoch+r.at)
+				k.Hash = HashOf(string(rune('a' + i)))
+				if n := len(k.Previous); n > 0 && (k.Previous[n-1].Hash != before.Hash || k.Previous[n-1].LastRequest != epoch+r.at-1) {
+					t.Errorf("the replaced raw key is %+v", k.Previous[n-1])
+				}
+				if k.RotatedAt != epoch+r.at {
+					t.Errorf("rotated at %d", k.RotatedAt-epoch)
+				}
+			}
+			var got []int64
+			for _, p := range k.Previous {
+				got = append(got, p.Until-epoch)
+			}
+			if !slices.Equal(got, c.want) {
+				t.Errorf("%v, want %v", got, c.want)
+			}
+		})
 	}
 }
 

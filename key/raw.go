@@ -23,8 +23,9 @@ const (
 
 	// MaxRawLen is the longest raw key that is looked at.
 	MaxRawLen = 512
-	// MinLength is the smallest length of the part after the prefix.
-	MinLength = 32
+	// MinLength is the smallest length of the part after the prefix: 27 random
+	// characters, at least 160 bits (OWASP ASVS 5.0 asks for 128), and the checksum.
+	MinLength = 33
 	// DefaultLength is the usual length of the part after the prefix: 58 random
 	// characters, about 345 bits, and the checksum.
 	DefaultLength = 64

@@ -82,7 +82,7 @@ func TestRawRefusesSettings(t *testing.T) {
 	for _, c := range []struct {
 		prefix string
 		length int
-	}{{"ak_", 31}, {"ak_", MaxLength + 1}, {strings.Repeat("p", 33), 64}, {"a b", 64}, {"é", 64}, {"a.b", 64}} {
+	}{{"ak_", 32}, {"ak_", MaxLength + 1}, {strings.Repeat("p", 33), 64}, {"a b", 64}, {"é", 64}, {"a.b", 64}} {
 		if raw, err := (Random{}).Generate(c.prefix, c.length, true); err == nil {
 			t.Errorf("%q, %d made %q", c.prefix, c.length, raw)
 		}

@@ -8,6 +8,22 @@ import (
 	"github.com/caddy-apikey/caddy-apikey/ratelimit"
 )
 
+// The actions on the resource "api" that self-service knows.
+const (
+	Read  = "read"
+	Write = "write"
+	Admin = "admin"
+)
+
+// Grantable returns what somebody with these permissions may grant: the same, and
+// with Admin every action that self-service knows.
+func Grantable(p key.Permissions) key.Permissions {
+	if !p.Allows(key.Permission{Resource: key.DefaultResource, Action: Admin}) {
+		return p
+	}
+	return p.Union(key.Permissions{key.DefaultResource: {Read, Write, Admin}})
+}
+
 // Bounds are what somebody who is no operator has and may pass on: what is made
 // or changed within them opens no door, lasts no longer and takes no more than
 // they could themselves.
@@ -20,27 +36,67 @@ type Bounds struct {
 	// Metered: their credits are limited. A further key would have credits of its
 	// own, so they can make none.
 	Metered bool
+	// KeyID is that of their own key; empty: they have none.
+	KeyID string
+	// Previous: they hold a previous raw key, in its grace. It opens what it did, and
+	// changes nothing: whoever has it besides the owner could make a key that stays.
+	Previous bool
+
+	tiered bool // the tier of the owner has cut down Permissions
 }
 
 // ScopeError is a wish that goes beyond somebody's bounds.
 type ScopeError struct {
-	Field   string
+	Field   string // empty: no field is to blame
 	Message string
 }
 
-func (e *ScopeError) Error() string { return e.Field + ": " + e.Message }
+func (e *ScopeError) Error() string {
+	if e.Field == "" {
+		return e.Message
+	}
+	return e.Field + ": " + e.Message
+}
 
 // BoundsOf returns the bounds of who holds the key of a decision.
 func (s *Service) BoundsOf(d *Decision) *Bounds {
 	k := d.Key()
 	b := &Bounds{
 		ConfigID: k.ConfigID, Permissions: k.Permissions, ExpiresAt: k.ExpiresAt, AllowedIPs: k.AllowedIPs,
-		Metered: d.live.metered.Load(),
+		Metered: d.live.metered.Load(), KeyID: k.ID, Previous: d.previous,
 	}
 	if p, ok := k.RatePolicy(); ok {
 		b.RateLimit = &p
 	}
 	return b
+}
+
+// mayChange refuses those who may change nothing at all.
+func (b *Bounds) mayChange() error {
+	if b != nil && b.Previous {
+		return &ScopeError{"", "this raw key was replaced: it can change nothing until it ends"}
+	}
+	return nil
+}
+
+// under returns the bounds of what may be granted where the tier of the owner has
+// permissions: those, and with Admin what that may grant. Nil: it has none. Operators
+// are not bound.
+func (b *Bounds) under(tier key.Permissions) *Bounds {
+	if b == nil || tier == nil {
+		return b
+	}
+	c := *b
+	c.Permissions, c.tiered = Grantable(tier).Part(b.Permissions), true
+	return &c
+}
+
+// disables returns who disables a key within these bounds.
+func (b *Bounds) disables() key.DisabledBy {
+	if b == nil {
+		return key.DisabledByOperator
+	}
+	return key.DisabledByOwner
 }
 
 // draw brings a key that is being made within the bounds: what its maker chose
@@ -55,7 +111,7 @@ func (b *Bounds) draw(k *sketch, d Draft) error {
 	if d.Permissions == nil {
 		k.Permissions = b.Permissions.Part(k.Permissions)
 	}
-	if d.ExpiresIn == nil && b.endsBefore(k.ExpiresAt) {
+	if d.ExpiresIn.Value == nil && b.endsBefore(k.ExpiresAt) {
 		k.ExpiresAt = b.ExpiresAt
 	}
 	if d.AllowedIPs == nil {
@@ -82,6 +138,8 @@ func (b *Bounds) patch(old, k *key.Key, p Patch) error {
 		return nil
 	case p.UserID.Set:
 		return &ScopeError{"userId", "a caller cannot move a key to another owner"}
+	case k.Enabled && !old.Enabled && old.DisabledBy != key.DisabledByOwner:
+		return &ScopeError{"enabled", "only an operator can enable this key again"}
 	case b.Metered && (p.Remaining.Set || p.RemainingDelta.Set || p.RefillAmount.Set || p.RefillInterval.Set):
 		return &ScopeError{"remaining", "a key with limited credits cannot grant credits"}
 	}
@@ -95,6 +153,18 @@ func (b *Bounds) patch(old, k *key.Key, p Patch) error {
 		permissions: p.Permissions.Set, end: p.ExpiresIn.Set, networks: p.AllowedIPs.Set,
 		rate: p.RateLimitEnabled.Set || p.RateLimitMax.Set || p.RateLimitTimeWindow.Set || p.RateLimitAlgorithm.Set,
 	})
+}
+
+// rotate checks the rotation of a key, which gives the caller a raw key that opens
+// all that the key opens.
+func (b *Bounds) rotate(k *key.Key) error {
+	if b == nil {
+		return nil
+	}
+	if b.Metered && k.ID != b.KeyID {
+		return &ScopeError{"", "a key with limited credits cannot rotate other keys"}
+	}
+	return b.check(k, all)
 }
 
 // revived returns the field by which a changed key works when it did not before.
@@ -119,6 +189,9 @@ func (b *Bounds) check(k *key.Key, p parts) error {
 	case p.config && b.ConfigID != "" && k.ConfigID != b.ConfigID:
 		return &ScopeError{"configId", "must be the configuration of the caller's key"}
 	case p.permissions && !b.Permissions.Covers(k.Permissions):
+		if b.tiered {
+			return &ScopeError{"permissions", "must be within those of the caller and of the owner's tier"}
+		}
 		return &ScopeError{"permissions", "must be within those of the caller"}
 	case p.end && b.endsBefore(k.ExpiresAt):
 		return &ScopeError{"expiresIn", "must not end after the key of the caller"}

@@ -168,11 +168,11 @@ var bounded = []struct {
 	change Patch
 	field  string // empty: it is granted
 }{
-	{"no end at all", Draft{}, nil, func(d *Draft) { d.ExpiresIn = ptr(int64(1e9)) }, Patch{ExpiresIn: to(int64(1e9))}, ""},
-	{"before the end", Draft{ExpiresIn: ptr(int64(60))}, nil, func(d *Draft) { d.ExpiresIn = ptr(int64(59)) }, Patch{ExpiresIn: to(int64(59))}, ""},
-	{"at the end", Draft{ExpiresIn: ptr(int64(60))}, nil, func(d *Draft) { d.ExpiresIn = ptr(int64(60)) }, Patch{ExpiresIn: to(int64(60))}, ""},
-	{"after the end", Draft{ExpiresIn: ptr(int64(60))}, nil, func(d *Draft) { d.ExpiresIn = ptr(int64(61)) }, Patch{ExpiresIn: to(int64(61))}, "expiresIn"},
-	{"never ending", Draft{ExpiresIn: ptr(int64(60))}, nil, nil, Patch{ExpiresIn: cleared[int64]()}, "expiresIn"},
+	{"no end at all", Draft{}, nil, func(d *Draft) { d.ExpiresIn = to(int64(1e9)) }, Patch{ExpiresIn: to(int64(1e9))}, ""},
+	{"before the end", Draft{ExpiresIn: to(int64(60))}, nil, func(d *Draft) { d.ExpiresIn = to(int64(59)) }, Patch{ExpiresIn: to(int64(59))}, ""},
+	{"at the end", Draft{ExpiresIn: to(int64(60))}, nil, func(d *Draft) { d.ExpiresIn = to(int64(60)) }, Patch{ExpiresIn: to(int64(60))}, ""},
+	{"after the end", Draft{ExpiresIn: to(int64(60))}, nil, func(d *Draft) { d.ExpiresIn = to(int64(61)) }, Patch{ExpiresIn: to(int64(61))}, "expiresIn"},
+	{"never ending", Draft{ExpiresIn: to(int64(60))}, nil, nil, Patch{ExpiresIn: cleared[int64]()}, "expiresIn"},
 
 	{"everywhere", Draft{}, nil, func(d *Draft) { d.AllowedIPs = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")} }, Patch{AllowedIPs: cleared[[]netip.Prefix]()}, ""},
 	{
@@ -218,7 +218,7 @@ var bounded = []struct {
 	{"added credits", Draft{Remaining: ptr(int64(5))}, nil, nil, Patch{RemainingDelta: to(int64(1))}, "remaining"},
 	{"refills", Draft{Remaining: ptr(int64(5))}, nil, nil, Patch{RefillAmount: to(int64(1)), RefillInterval: to(int64(1))}, "remaining"},
 	{"another owner", Draft{}, nil, nil, Patch{UserID: to("bob")}, "userId"},
-	{"a name", Draft{Remaining: ptr(int64(5)), ExpiresIn: ptr(int64(60))}, &limit{10, 1000, "fixed_window"}, nil, Patch{Name: to("new"), Enabled: to(false)}, ""},
+	{"a name", Draft{Remaining: ptr(int64(5)), ExpiresIn: to(int64(60))}, &limit{10, 1000, "fixed_window"}, nil, Patch{Name: to("new"), Enabled: to(false)}, ""},
 }
 
 func (l *limit) patch() Patch {
@@ -276,7 +276,7 @@ func TestA4_bounds(t *testing.T) {
 // the caller may rename and stop them, but not have them work again, or longer.
 func TestA4_stronger(t *testing.T) {
 	read, write := key.Permissions{"api": {"read"}}, key.Permissions{"api": {"write"}}
-	hour := ptr(int64(3600))
+	hour := to(int64(3600))
 	changes := []struct {
 		name   string
 		change Patch
@@ -312,7 +312,7 @@ func TestA4_stronger(t *testing.T) {
 				row.target.ExpiresIn = hour
 				k := g.create(row.target).Key
 				if c.field == "enabled" {
-					if _, err := g.Update(context.Background(), k.ID, Patch{Enabled: to(false)}); err != nil {
+					if _, err := g.Update(context.Background(), k.ID, Patch{Enabled: to(false), Within: &Bounds{}}); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -339,8 +339,9 @@ func TestA4_stronger(t *testing.T) {
 // TestA4_end enables a key that ends later than the caller's.
 func TestA4_end(t *testing.T) {
 	g := newRig(t)
-	within := g.parent(Draft{ExpiresIn: ptr(int64(60))}, nil)
-	k := g.create(Draft{ExpiresIn: ptr(int64(3600)), Enabled: ptr(false)}).Key
+	within := g.parent(Draft{ExpiresIn: to(int64(60))}, nil)
+	k := g.create(Draft{ExpiresIn: to(int64(3600))}).Key
+	g.update(k.ID, Patch{Enabled: to(false), Within: &Bounds{}}) // as its owner does
 	if _, err := g.Update(context.Background(), k.ID, Patch{Enabled: to(true), Within: within}); beyond(err) != "expiresIn" {
 		t.Errorf("a key that ends later is enabled: %v", err)
 	}

@@ -107,14 +107,17 @@ var ErrTooFewCredits = errors.New("remainingDelta: the key has too few credits l
 
 // Update changes a key.
 func (s *Service) Update(ctx context.Context, id string, p Patch) (Info, error) {
+	if err := p.Within.mayChange(); err != nil {
+		return Info{}, err
+	}
 	st, err := s.ring.open(ctx)
 	if err != nil {
 		return Info{}, err
 	}
 	e, err := s.ring.update(ctx, st, id, func(e *store.Entry) error {
 		now := s.ring.clock().wall
-		if p.Only != nil && !p.Only(e.Key) {
-			return fmt.Errorf("key: %w", store.ErrNotFound)
+		if err := known(e.Key, p.Only); err != nil {
+			return err
 		}
 		k := e.Key.Clone()
 		if err := s.rulesFor(k).patch(k, p, now); err != nil {
@@ -125,7 +128,7 @@ func (s *Service) Update(ctx context.Context, id string, p Patch) (Info, error) 
 				return err
 			}
 		}
-		if err := p.Within.patch(e.Key, k, p); err != nil {
+		if err := s.patchBounds(p, &e.Owner).patch(e.Key, k, p); err != nil {
 			return err
 		}
 		credits, err := p.credits(e.Credits.At(now), now)
@@ -140,6 +143,23 @@ func (s *Service) Update(ctx context.Context, id string, p Patch) (Info, error) 
 		return Info{}, err
 	}
 	return s.info(e), nil
+}
+
+// patchBounds returns the bounds of a change. Permissions are granted where they are
+// set; what a key has had before, the tier does not take.
+func (s *Service) patchBounds(p Patch, o *key.Owner) *Bounds {
+	if pl, _ := s.plans.of(o); pl != nil && p.Permissions.Set {
+		return p.Within.under(pl.Permissions)
+	}
+	return p.Within
+}
+
+// known returns an error for a key that whoever asks may not know of.
+func known(k *key.Key, only func(*key.Key) bool) error {
+	if only != nil && !only(k) {
+		return fmt.Errorf("key: %w", store.ErrNotFound)
+	}
+	return nil
 }
 
 // patch changes the record.
@@ -162,10 +182,26 @@ func (r *Rules) patch(k *key.Key, p Patch, now int64) error {
 	if p.AllowedIPs.Set {
 		k.AllowedIPs = valueOr(p.AllowedIPs, nil)
 	}
-	if err := must(p.Enabled, "enabled", &k.Enabled); err != nil {
+	if err := patchEnabled(k, p); err != nil {
 		return err
 	}
 	return patchRateLimit(k, p)
+}
+
+// patchEnabled also notes who disables a key. An owner who disables it once more
+// cannot take that over from an operator.
+func patchEnabled(k *key.Key, p Patch) error {
+	was := k.Enabled
+	if err := must(p.Enabled, "enabled", &k.Enabled); err != nil {
+		return err
+	}
+	switch {
+	case k.Enabled:
+		k.DisabledBy = ""
+	case p.Enabled.Set && (was || p.Within == nil):
+		k.DisabledBy = p.Within.disables()
+	}
+	return nil
 }
 
 // patchWords changes who the key belongs to and what it is called.
@@ -186,15 +222,17 @@ func (r *Rules) patchExpiry(k *key.Key, p Patch, now int64) error {
 	if !p.ExpiresIn.Set {
 		return nil
 	}
-	if p.ExpiresIn.Value == nil {
-		if r.Expiration.Fixed {
-			return &FieldError{"expiresIn", KeyDisabledExpiration, "cannot be chosen in this configuration"}
-		}
-		k.ExpiresAt = 0
-		return nil
-	}
 	var err error
-	k.ExpiresAt, err = r.expiresAt(p.ExpiresIn.Value, now)
+	switch {
+	case p.ExpiresIn.Value != nil:
+		k.ExpiresAt, err = r.expiry(*p.ExpiresIn.Value, now)
+	case r.Expiration.Fixed:
+		err = &FieldError{"expiresIn", KeyDisabledExpiration, "cannot be chosen in this configuration"}
+	case p.Within == nil: // operators alone may leave a key without an end
+		k.ExpiresAt = 0
+	default:
+		k.ExpiresAt = endAfter(r.Expiration.Max, now)
+	}
 	return err
 }
 
@@ -304,10 +342,26 @@ func valueOr[T any](f Field[T], otherwise T) T {
 	return *f.Value
 }
 
-// Rotate gives a key a new raw key. The old one works for grace more
-// milliseconds; of those that are in their grace, the latest key.MaxFormer do.
-func (s *Service) Rotate(ctx context.Context, id string, grace int64, withSecret bool) (Issued, error) {
-	if grace < 0 || grace > (key.MaxTime-s.ring.clock().wall) {
+// Rotation says how the raw key of a key is replaced.
+type Rotation struct {
+	// Grace is for how many milliseconds the replaced raw key, and at most those
+	// before it, go on working. 0: not at all.
+	Grace int64
+	// WithSecret makes a new secret, which goes with all raw keys of the key.
+	WithSecret bool
+	// ExpiresIn, in seconds from now, gives the key another end. Nil: it keeps its own.
+	ExpiresIn *int64
+	// Within and Only are as in Patch.
+	Within *Bounds
+	Only   func(*key.Key) bool
+}
+
+// Rotate gives a key a new raw key.
+func (s *Service) Rotate(ctx context.Context, id string, r Rotation) (Issued, error) {
+	if err := r.Within.mayChange(); err != nil {
+		return Issued{}, err
+	}
+	if r.Grace < 0 || r.Grace > key.MaxTime-s.ring.clock().wall {
 		return Issued{}, invalid("grace", "must be an integer from 0, and end before the year 10000")
 	}
 	st, err := s.ring.open(ctx)
@@ -316,25 +370,11 @@ func (s *Service) Rotate(ctx context.Context, id string, grace int64, withSecret
 	}
 	var issued Issued
 	e, err := s.ring.update(ctx, st, id, func(e *store.Entry) (err error) {
-		now := s.ring.clock().wall
-		k, rules := &sketch{*e.Key}, s.rulesFor(e.Key)
-		prefix := ""
-		if k.Prefix != nil {
-			prefix = *k.Prefix
-		}
-		if issued.Raw, err = rules.generateFor(prefix); err != nil {
+		if err := known(e.Key, r.Only); err != nil {
 			return err
 		}
-		k.retire(grace, now)
-		k.open(issued.Raw)
-		if withSecret {
-			if issued.Secret, err = k.lock(rules); err != nil {
-				return err
-			}
-		}
-		k.UpdatedAt = max(now, k.UpdatedAt)
-		e.Key = &k.Key
-		return nil
+		issued, err = s.rotate(e, r, s.ring.clock().wall)
+		return err
 	})
 	if err != nil {
 		return Issued{}, err
@@ -344,18 +384,83 @@ func (s *Service) Rotate(ctx context.Context, id string, grace int64, withSecret
 	return issued, nil
 }
 
-// retire makes the current raw key a former one, and drops those that ended.
-func (k *sketch) retire(grace, now int64) {
-	former := slices.DeleteFunc(slices.Clone(k.Former), func(f key.Former) bool { return now >= f.Until })
-	if grace > 0 {
-		former = append(former, key.Former{Hash: k.Hash, SecretHash: k.SecretHash, Until: now + grace, Checksummed: k.Checksummed})
+// rotate replaces the raw key of an entry.
+func (s *Service) rotate(e *store.Entry, r Rotation, now int64) (issued Issued, err error) {
+	k, rules := &sketch{*e.Key}, s.rulesFor(e.Key)
+	if r.ExpiresIn != nil {
+		if k.ExpiresAt, err = rules.expiry(*r.ExpiresIn, now); err != nil {
+			return issued, err
+		}
 	}
-	k.Former = former[max(0, len(former)-key.MaxFormer):]
+	if err := r.Within.rotate(&k.Key); err != nil {
+		return issued, err
+	}
+	prefix := ""
+	if k.Prefix != nil {
+		prefix = *k.Prefix
+	}
+	if issued.Raw, err = rules.generateFor(prefix); err != nil {
+		return issued, err
+	}
+	l, rec := s.ring.lives.find(k.ID)
+	k.Rotate(r.Grace, lastOfPresent(e, l, rec), now)
+	k.open(issued.Raw)
+	if r.WithSecret {
+		if issued.Secret, err = k.lock(rules); err != nil {
+			return issued, err
+		}
+	}
+	k.UpdatedAt = max(now, k.UpdatedAt)
+	e.Key = &k.Key
+	return issued, nil
 }
 
-// Delete removes a key. only tells the keys that whoever asks may know of, as in
-// Patch; nil: all.
-func (s *Service) Delete(ctx context.Context, id string, only func(*key.Key) bool) error {
+// lastOfPresent returns when the present raw key of a key was last used. The store
+// knows that of the key as a whole: it is the present one's unless another was used
+// then, or it was before there was the present one.
+func lastOfPresent(e *store.Entry, l *live, rec *record) int64 {
+	last, others := e.Counters.LastRequest, e.Key.Previous
+	if rec != nil {
+		if own := rec.usesOf(e.Key.Hash).Load(); own != 0 {
+			return own
+		}
+		last, others = max(last, l.last(rec)), rec.used(others)
+	}
+	if last < e.Key.RotatedAt || slices.ContainsFunc(others, func(p key.PreviousKey) bool { return p.LastRequest >= last }) {
+		return 0
+	}
+	return last
+}
+
+// EndGrace ends all previous raw keys of a key. within and only are as in Patch.
+func (s *Service) EndGrace(ctx context.Context, id string, within *Bounds, only func(*key.Key) bool) (Info, error) {
+	if err := within.mayChange(); err != nil {
+		return Info{}, err
+	}
+	st, err := s.ring.open(ctx)
+	if err != nil {
+		return Info{}, err
+	}
+	e, err := s.ring.update(ctx, st, id, func(e *store.Entry) error {
+		if err := known(e.Key, only); err != nil || e.Key.Previous == nil {
+			return err
+		}
+		k := e.Key.Clone()
+		k.Previous, k.UpdatedAt = nil, max(s.ring.clock().wall, k.UpdatedAt)
+		e.Key = k
+		return nil
+	})
+	if err != nil {
+		return Info{}, err
+	}
+	return s.info(e), nil
+}
+
+// Delete removes a key. within and only are as in Patch.
+func (s *Service) Delete(ctx context.Context, id string, within *Bounds, only func(*key.Key) bool) error {
+	if err := within.mayChange(); err != nil {
+		return err
+	}
 	st, err := s.ring.open(ctx)
 	if err != nil {
 		return err
@@ -366,8 +471,8 @@ func (s *Service) Delete(ctx context.Context, id string, only func(*key.Key) boo
 		if err != nil {
 			return err
 		}
-		if !only(e.Key) {
-			return fmt.Errorf("key: %w", store.ErrNotFound)
+		if err := known(e.Key, only); err != nil {
+			return err
 		}
 	}
 	if err := st.Delete(context.WithoutCancel(ctx), id); err != nil {
@@ -377,14 +482,18 @@ func (s *Service) Delete(ctx context.Context, id string, only func(*key.Key) boo
 	return nil
 }
 
-// DeleteExpired removes every key whose time is over, whatever Keep says.
-func (s *Service) DeleteExpired(ctx context.Context) (int, error) {
+// DeleteExpired removes every key whose time is over, whatever Keep says. within are
+// the bounds of whoever asks.
+func (s *Service) DeleteExpired(ctx context.Context, within *Bounds) (int, error) {
+	if err := within.mayChange(); err != nil {
+		return 0, err
+	}
 	st, err := s.ring.open(ctx)
 	if err != nil {
 		return 0, err
 	}
 	end := s.ring.clock().wall + 1
-	return s.ring.deleteExpired(ctx, st, store.Expired{Before: func(string) int64 { return end }, Former: end})
+	return s.ring.deleteExpired(ctx, st, store.Expired{Before: func(string) int64 { return end }, Previous: end})
 }
 
 // Owner returns an owner.

@@ -43,9 +43,9 @@ func TestC2_RevokeThenUse(t *testing.T) {
 		case 0:
 			_, err = g.Update(context.Background(), issued[i].Key.ID, Patch{Enabled: to(false)})
 		case 1:
-			err = g.Delete(context.Background(), issued[i].Key.ID, nil)
+			err = g.Delete(context.Background(), issued[i].Key.ID, nil, nil)
 		case 2:
-			_, err = g.Rotate(context.Background(), issued[i].Key.ID, 0, false)
+			_, err = g.Rotate(context.Background(), issued[i].Key.ID, Rotation{})
 		}
 		if err != nil {
 			t.Error(err)
@@ -93,8 +93,8 @@ func TestC4_NoResurrection(t *testing.T) {
 		want   Outcome
 	}{
 		"revoke": {func(g *rig, id string) error { _, err := g.Update(ctx, id, Patch{Enabled: to(false)}); return err }, Disabled},
-		"delete": {func(g *rig, id string) error { return g.Delete(ctx, id, nil) }, Invalid},
-		"rotate": {func(g *rig, id string) error { _, err := g.Rotate(ctx, id, 0, false); return err }, Invalid},
+		"delete": {func(g *rig, id string) error { return g.Delete(ctx, id, nil, nil) }, Invalid},
+		"rotate": {func(g *rig, id string) error { _, err := g.Rotate(ctx, id, Rotation{}); return err }, Invalid},
 		"disable owner": {func(g *rig, _ string) error {
 			_, err := g.PutOwner(ctx, "alice", OwnerPatch{Enabled: to(false)})
 			return err
@@ -102,13 +102,13 @@ func TestC4_NoResurrection(t *testing.T) {
 		"delete owner": {func(g *rig, _ string) error { return g.DeleteOwner(ctx, "alice") }, Invalid},
 		"expire": {func(g *rig, id string) error {
 			g.clock.advance(time.Hour)
-			_, err := g.DeleteExpired(ctx)
+			_, err := g.DeleteExpired(ctx, nil)
 			return err
 		}, Invalid},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := newRig(t)
-			k := g.create(Draft{ExpiresIn: ptr(int64(60))})
+			k := g.create(Draft{ExpiresIn: to(int64(60))})
 			read, resume := make(chan struct{}), make(chan struct{})
 			var once sync.Once
 			g.spy.onFind(func() { once.Do(func() { close(read); <-resume }) })
@@ -148,7 +148,7 @@ func TestC4_FlushKeepsChanges(t *testing.T) {
 			t.Fatalf("%q, want %q", *got.Key.Name, name)
 		}
 	}
-	if err := g.Delete(ctx, k.Key.ID, nil); err != nil {
+	if err := g.Delete(ctx, k.Key.ID, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	end()
@@ -199,8 +199,8 @@ func TestRotate(t *testing.T) {
 	k := g.create(Draft{Remaining: ptr(int64(100)), RateLimitMax: ptr(int64(50)), RateLimitTimeWindow: ptr(int64(600_000))})
 	g.want(k.Raw, Allowed)
 	raws := []string{k.Raw}
-	for range key.MaxFormer + 2 {
-		next, err := g.Rotate(ctx, k.Key.ID, 60_000, false)
+	for range key.MaxPrevious + 2 {
+		next, err := g.Rotate(ctx, k.Key.ID, Rotation{Grace: 60_000})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -232,12 +232,12 @@ func TestRotate(t *testing.T) {
 func TestRotateSecret(t *testing.T) {
 	g := newRig(t)
 	k := g.create(Draft{WithSecret: true})
-	kept, err := g.Rotate(context.Background(), k.Key.ID, 0, false)
+	kept, err := g.Rotate(context.Background(), k.Key.ID, Rotation{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	g.want(kept.Raw, Allowed, Request{CheckSecret: true, RequireSecret: true, Secret: k.Secret})
-	changed, err := g.Rotate(context.Background(), k.Key.ID, 0, true)
+	changed, err := g.Rotate(context.Background(), k.Key.ID, Rotation{WithSecret: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -283,7 +283,7 @@ func TestSweep(t *testing.T) {
 	gone := g.create(Draft{UserID: "bob"})
 	g.want(k.Raw, Allowed)
 	g.want(gone.Raw, Allowed)
-	if err := g.Delete(ctx, gone.Key.ID, nil); err != nil {
+	if err := g.Delete(ctx, gone.Key.ID, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	l := g.ring.lives.get(k.Key.ID)
@@ -312,7 +312,7 @@ func TestSweep(t *testing.T) {
 func TestT2_DeleteKept(t *testing.T) {
 	g := newRig(t)
 	ctx := context.Background()
-	k := g.create(Draft{ExpiresIn: ptr(int64(60))})
+	k := g.create(Draft{ExpiresIn: to(int64(60))})
 	forever := g.create(Draft{})
 	keep := func(ms int64) func() {
 		return g.ring.Attach(&Settings{Rules: Rules{Expiration: Expiration{Keep: ms}}})
@@ -320,8 +320,12 @@ func TestT2_DeleteKept(t *testing.T) {
 	g.want(k.Raw, Allowed)
 	g.clock.advance(time.Hour)
 	detachForever := keep(KeepForever)
+	if err := g.ring.deleteKept(ctx, g.spy); err != nil {
+		t.Fatal(err)
+	}
+	g.clock.advance(time.Hour)
 	detachShort := keep(0)
-	detachLong := keep(2 * 3600_000)
+	detachLong := keep(3 * 3600_000)
 	step := func(name string, gone bool) {
 		t.Helper()
 		if err := g.ring.deleteKept(ctx, g.spy); err != nil {
@@ -369,11 +373,11 @@ func TestCreateChecks(t *testing.T) {
 		{"metadata off", Draft{UserID: "a", Metadata: json.RawMessage(`{}`)}, "metadata", MetadataDisabled, func(r *Rules) { r.Metadata = false }},
 		{"metadata list", Draft{UserID: "a", Metadata: json.RawMessage(`[1]`)}, "metadata", InvalidMetadataType, nil},
 		{"metadata big", Draft{UserID: "a", Metadata: json.RawMessage(`{"a":"` + long(16<<10) + `"}`)}, "metadata", InvalidField, nil},
-		{"expires in 0", Draft{UserID: "a", ExpiresIn: ptr(int64(0))}, "expiresIn", InvalidField, nil},
-		{"expires early", Draft{UserID: "a", ExpiresIn: ptr(int64(59))}, "expiresIn", ExpiresInTooSmall, func(r *Rules) { r.Expiration.Min = 60_000 }},
-		{"expires late", Draft{UserID: "a", ExpiresIn: ptr(int64(61))}, "expiresIn", ExpiresInTooLarge, func(r *Rules) { r.Expiration.Max = 60_000 }},
-		{"expires after 9999", Draft{UserID: "a", ExpiresIn: ptr(key.MaxCount)}, "expiresIn", ExpiresInTooLarge, nil},
-		{"expiry fixed", Draft{UserID: "a", ExpiresIn: ptr(int64(60))}, "expiresIn", KeyDisabledExpiration, func(r *Rules) { r.Expiration.Fixed = true }},
+		{"expires in 0", Draft{UserID: "a", ExpiresIn: to(int64(0))}, "expiresIn", InvalidField, nil},
+		{"expires early", Draft{UserID: "a", ExpiresIn: to(int64(59))}, "expiresIn", ExpiresInTooSmall, func(r *Rules) { r.Expiration.Min = 60_000 }},
+		{"expires late", Draft{UserID: "a", ExpiresIn: to(int64(61))}, "expiresIn", ExpiresInTooLarge, func(r *Rules) { r.Expiration.Max = 60_000 }},
+		{"expires after 9999", Draft{UserID: "a", ExpiresIn: to(key.MaxCount)}, "expiresIn", ExpiresInTooLarge, nil},
+		{"expiry fixed", Draft{UserID: "a", ExpiresIn: to(int64(60))}, "expiresIn", KeyDisabledExpiration, func(r *Rules) { r.Expiration.Fixed = true }},
 		{"remaining", Draft{UserID: "a", Remaining: ptr(int64(-1))}, "remaining", InvalidField, nil},
 		{"remaining big", Draft{UserID: "a", Remaining: ptr(key.MaxCount + 1)}, "remaining", InvalidField, nil},
 		{"refill amount alone", Draft{UserID: "a", RefillAmount: ptr(int64(1))}, "refillInterval", RefillAmountAndInterval, nil},
@@ -418,7 +422,7 @@ func TestCreateDefaults(t *testing.T) {
 		*k.Key.Prefix != "ak_" || k.Key.Name != nil || !k.Key.RateLimitEnabled || k.Secret != "" {
 		t.Errorf("%+v", k)
 	}
-	k = g.create(Draft{Prefix: ptr("x_"), Permissions: key.Permissions{}, ExpiresIn: ptr(int64(5))})
+	k = g.create(Draft{Prefix: ptr("x_"), Permissions: key.Permissions{}, ExpiresIn: to(int64(5))})
 	if *k.Key.Prefix != "x_" || k.Raw[:2] != "x_" || len(k.Key.Permissions) != 0 || k.Key.ExpiresAt != k.Key.CreatedAt+5000 {
 		t.Errorf("%+v", k)
 	}
@@ -511,7 +515,7 @@ func TestDelete_only(t *testing.T) {
 			_, err := g.Update(ctx, id, Patch{UserID: to("bob")})
 			given <- err
 		}()
-		deleted, gave := g.Delete(ctx, id, mine), <-given
+		deleted, gave := g.Delete(ctx, id, nil, mine), <-given
 		if (deleted == nil) == (gave == nil) {
 			t.Fatalf("delete: %v, update: %v", deleted, gave)
 		}
@@ -522,7 +526,7 @@ func TestDelete_only(t *testing.T) {
 		}
 	}
 	id := g.create(Draft{UserID: "bob"}).Key.ID
-	if err := g.Delete(ctx, id, mine); !errors.Is(err, store.ErrNotFound) || g.get(id).Key.UserID != "bob" {
+	if err := g.Delete(ctx, id, nil, mine); !errors.Is(err, store.ErrNotFound) || g.get(id).Key.UserID != "bob" {
 		t.Errorf("error %v", err)
 	}
 }

@@ -43,7 +43,7 @@ func (s *Service) charge(ctx context.Context, st *opened, d *Decision, n int64, 
 		l.busy--
 	}
 	if d.Outcome != Allowed {
-		slots.undo(d, n)
+		slots.undo(d, now, n)
 	}
 	return now, err
 }
@@ -69,7 +69,7 @@ func (s *Service) look(d *Decision, n int64, now instant) {
 	case RateLimited:
 		d.waitFor(c, n, now.wall)
 	}
-	d.addCredits(c, now.wall)
+	d.addCredits(c, n, now.wall)
 }
 
 // pay takes n credits: from the lease if there are enough, else from the store.
@@ -90,7 +90,7 @@ func (s *Service) pay(ctx context.Context, st *opened, d *Decision, now instant,
 		// enough to refuse without asking it.
 		if _, ok := c.Take(n, now.wall); exact && !ok {
 			d.exceed(c, n, now.wall)
-			d.addCredits(c, now.wall)
+			d.addCredits(c, n, now.wall)
 			return nil
 		}
 		m, aboard := l.fare(n, most, &c, now), true
@@ -108,7 +108,7 @@ func (s *Service) pay(ctx context.Context, st *opened, d *Decision, now instant,
 		}
 		if refused++; refused == payTries {
 			d.exceed(taken.Credits, n, now.wall)
-			d.addCredits(taken.Credits, now.wall)
+			d.addCredits(taken.Credits, n, now.wall)
 			return nil
 		}
 	}
@@ -147,7 +147,7 @@ func (s *Service) leased(st *opened, d *Decision, now instant, n int64) {
 	l := d.live
 	d.owes(n)
 	c, _ := l.view(now.wall)
-	d.addCredits(c, now.wall)
+	d.addCredits(c, n, now.wall)
 	s.ring.renew(st, l, l.block(s.set.Lease, &c, now.tick), now)
 }
 
@@ -184,7 +184,7 @@ func (s *Service) debit(ctx context.Context, st *opened, d *Decision, m key.Move
 		d.owes(m.Take)
 	}
 	c, _ := l.view(now.wall)
-	d.addCredits(c, now.wall)
+	d.addCredits(c, m.Take, now.wall)
 	return taken, true, nil
 }
 
@@ -201,17 +201,22 @@ func (d *Decision) waitFor(c key.Credits, n, now int64) {
 func (d *Decision) exceed(c key.Credits, n, now int64) {
 	wait, ok := c.Wait(n, now)
 	d.refuse(UsageExceeded, wait, ok)
+	d.Limit = creditsLimit
 }
 
-func (d *Decision) addCredits(c key.Credits, now int64) {
+// addCredits shows the credits of a key among the limits of a request that costs n.
+func (d *Decision) addCredits(c key.Credits, n, now int64) {
 	if !c.Limited {
 		return
 	}
-	reset := int64(0)
-	if c.RefillAmount > 0 {
-		reset = max(c.LastRefillAt, c.RefillFrom) + c.RefillInterval - now
+	l := Limit{
+		Name: creditsLimit, Scope: ScopeKey, Quota: max(c.Peak, c.Remaining), Remaining: c.Remaining,
+		Final: c.RefillAmount == 0, Full: d.Outcome != Allowed && c.Remaining < n,
 	}
-	d.Limits = append(d.Limits, Limit{Name: "credits", Quota: max(c.Peak, c.Remaining), Remaining: c.Remaining, Reset: reset})
+	if !l.Final {
+		l.Reset = max(c.LastRefillAt, c.RefillFrom) + c.RefillInterval - now
+	}
+	d.Limits = append(d.Limits, l)
 }
 
 // owes notes credits that a refund would give back.
@@ -257,7 +262,7 @@ func (r *Ring) moveInTime(ctx context.Context, st store.Store, id string, m key.
 func (s *Service) Withdraw(ctx context.Context, d *Decision) error {
 	err := s.returnSlots(d)
 	d.Cost, d.taken, d.earlier = 0, taking{}, nil
-	d.live.lastRequest.CompareAndSwap(d.used, d.usedBefore) // unless it was used again
+	d.last.CompareAndSwap(d.used, d.usedBefore) // unless it was used again
 	s.ring.rewrite(d.live)
 	return errors.Join(err, s.Refund(ctx, d))
 }

@@ -17,7 +17,7 @@ func TestT3_StepsUnderLoad(t *testing.T) {
 		g := newRig(t).leasing(lease)
 		counted := g.create(Draft{Remaining: ptr(int64(amount)), RefillAmount: ptr(int64(amount)), RefillInterval: ptr(int64(3_600_000))})
 		limited := g.create(Draft{RateLimitMax: ptr(int64(limit)), RateLimitTimeWindow: ptr(int64(3_600_000))})
-		expired := g.create(Draft{ExpiresIn: ptr(int64(60))})
+		expired := g.create(Draft{ExpiresIn: to(int64(60))})
 		g.clock.advance(time.Minute)
 		g.want(expired.Raw, Expired)
 

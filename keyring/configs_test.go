@@ -74,7 +74,7 @@ func TestConfigRules(t *testing.T) {
 	if len(p.Raw) != 40 || p.Key.Prefix != nil || p.Start != nil || p.Key.RateLimitEnabled || p.Key.Checksummed || p.Key.ExpiresAt != 0 {
 		t.Errorf("plain: %q %+v", p.Raw, p.Info)
 	}
-	if next, err := g.Rotate(ctx, p.Key.ID, 0, false); err != nil || len(next.Raw) != 40 || next.Start != nil {
+	if next, err := g.Rotate(ctx, p.Key.ID, Rotation{}); err != nil || len(next.Raw) != 40 || next.Start != nil {
 		t.Errorf("rotated: %q, %v", next.Raw, err)
 	}
 	g.update(p.Key.ID, Patch{Name: to("longer name"), Metadata: to(json.RawMessage(`{"b":1}`)), ExpiresIn: to(int64(5))})
@@ -286,7 +286,7 @@ func TestT2_KeepByConfig(t *testing.T) {
 	g := newRig(t).configured(config("hour", keep(time.Hour)), config("none", keep(0)), forever, config("gone", keep(0)))
 	ids := map[string]string{}
 	for _, id := range g.Configs() {
-		ids[id] = g.create(Draft{ConfigID: ptr(id), ExpiresIn: ptr(int64(1))}).Key.ID
+		ids[id] = g.create(Draft{ConfigID: ptr(id), ExpiresIn: to(int64(1))}).Key.ID
 	}
 	last := g.create(Draft{ConfigID: ptr("none")}).Key.ID
 	settings := func(configs ...Rules) *Settings {
@@ -311,9 +311,11 @@ func TestT2_KeepByConfig(t *testing.T) {
 			t.Errorf("%q are left, want %q", left, want)
 		}
 	}
-	step(time.Second, "default", "forever", "gone", "hour", "none") // to the millisecond
-	step(time.Millisecond, "default", "forever", "gone", "hour")
-	step(time.Hour, "default", "forever", "gone", "hour")
+	all := []string{"default", "forever", "gone", "hour", "none"}
+	step(time.Second, all...) // not yet expired
+	step(10*time.Second, all...)
+	step(time.Hour-10*time.Second, all...)
+	step(10*time.Second, "default", "forever", "gone", "hour") // seen expired for an hour
 	detach()
 	step(0, "default", "forever", "gone")
 	step(23*time.Hour, "forever")

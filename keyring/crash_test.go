@@ -103,7 +103,7 @@ func administerForever(s *Service, id string, n int, topUp bool) error {
 			fmt.Println("revoked", k.Key.ID)
 		case 1:
 			fmt.Println("deleting", k.Key.ID)
-			if err := s.Delete(ctx, k.Key.ID, nil); err != nil {
+			if err := s.Delete(ctx, k.Key.ID, nil, nil); err != nil {
 				return err
 			}
 			fmt.Println("deleted", k.Key.ID)

@@ -2,6 +2,7 @@ package keyring
 
 import (
 	"net/netip"
+	"strings"
 	"sync/atomic"
 
 	"github.com/caddy-apikey/caddy-apikey/key"
@@ -72,6 +73,15 @@ const invalidToken = `error="invalid_token"`
 // Code returns the code that every API of ours uses for the outcome.
 func (o Outcome) Code() string { return outcomes[o].code }
 
+// Label returns the outcome as logs and metrics name it: "allowed", or the code in
+// lower case.
+func (o Outcome) Label() string {
+	if o == Allowed {
+		return "allowed"
+	}
+	return strings.ToLower(o.Code())
+}
+
 // Title returns a short sentence for people.
 func (o Outcome) Title() string { return outcomes[o].title }
 
@@ -109,6 +119,9 @@ type Request struct {
 	ConfigIDs []string
 	// DryRun decides without taking or counting anything.
 	DryRun bool
+	// RecordOnly checks the record alone: limits and credits are not looked at, and
+	// nothing is taken or counted.
+	RecordOnly bool
 	// Counted is what statistics know of the request, where it may meet several
 	// gates. Nil: this is its only decision.
 	Counted *Counted
@@ -117,27 +130,37 @@ type Request struct {
 // Limit is one limit that applied to a request, as rate headers show it.
 type Limit struct {
 	Name      string
+	Scope     Scope
 	Quota     int64
 	Window    int64 // milliseconds; 0: none
-	Remaining int64 // by this limit alone; see Least
-	Reset     int64 // milliseconds; 0: none
+	Remaining int64 // by this limit alone
+	Reset     int64 // milliseconds until the whole quota is there again; 0: it is there, or see Final
+	// Final: what is gone never comes back.
+	Final bool
+	// Full: the limit does not admit the request.
+	Full bool
 }
 
-// Least returns what remains by all limits together: so much passes now, at a
-// cost of 1 each, and no more. Without limits it has no meaning.
-func Least(limits []Limit) int64 {
-	least := int64(key.MaxCount)
-	for i := range limits {
-		least = min(least, limits[i].Remaining)
-	}
-	return least
-}
+// Scope is whose requests a limit counts.
+type Scope string
+
+const (
+	// ScopeKey limits count the requests of one key.
+	ScopeKey Scope = "key"
+	// ScopeOwner limits count the requests of all keys of an owner.
+	ScopeOwner Scope = "owner"
+)
+
+// creditsLimit is the name of a key's credits among the limits.
+const creditsLimit = "credits"
 
 // Decision is the answer to a Request.
 type Decision struct {
 	Outcome Outcome
 	// Limits are those that apply to the key, where the decision got as far.
 	Limits []Limit
+	// Limit is the name of the limit that refused the request, empty where none did.
+	Limit string
 	// Wait is how many milliseconds later the request would pass, where Waitable.
 	Wait     int64
 	Waitable bool
@@ -150,6 +173,8 @@ type Decision struct {
 	rec   *record
 	rules *Rules // of the key's configuration
 	plan  *plan  // of the owner; nil: none
+	// previous: it was a previous raw key, in its grace, that opened the key.
+	previous bool
 	uses
 
 	debt *atomic.Int64 // credits that a refund would give back; shared by all gates of a request
@@ -160,6 +185,7 @@ type Decision struct {
 type uses struct {
 	taken            taking
 	earlier          []taking
+	last             *atomic.Int64 // holds used
 	used, usedBefore int64
 }
 
@@ -178,8 +204,31 @@ func (d *Decision) Key() *key.Key {
 	return d.rec.key
 }
 
+// Refuser returns the limit that refused the request, or nil.
+func (d *Decision) Refuser() *Limit {
+	for i := range d.Limits {
+		if d.Limit != "" && d.Limits[i].Name == d.Limit {
+			return &d.Limits[i]
+		}
+	}
+	return nil
+}
+
+// Detail returns a sentence for people that explains the outcome. It needs no
+// escaping in JSON.
+func (d *Decision) Detail() string {
+	if l := d.Refuser(); l != nil && l.Scope == ScopeOwner {
+		return "The limit per " + l.Name + " of the owner's tier is reached."
+	}
+	return d.Outcome.Title()
+}
+
 // Opens reports whether raw is the raw key that the decision is about.
 func (d *Decision) Opens(raw string) bool { return d.hash.Equal(key.HashOf(raw)) }
+
+// Previous reports whether the raw key is one that rotation has replaced, and that
+// works until the end of its grace.
+func (d *Decision) Previous() bool { return d.previous }
 
 // Permissions returns the key's permissions, separated by blanks.
 func (d *Decision) Permissions() string {

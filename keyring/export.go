@@ -67,8 +67,10 @@ func exportOwners(ctx context.Context, st store.Store, owner func(OwnerRecord) e
 // current is an entry with what is counted in memory.
 func (s *Service) current(e store.Entry) store.Entry {
 	now := s.ring.clock().wall
-	if l := s.ring.lives.get(e.Key.ID); l != nil && l.rec.Load() != nil {
-		e.Counters, e.Credits = l.counters(), l.balance(e.Credits, now)
+	if l, rec := s.ring.lives.find(e.Key.ID); rec != nil {
+		e.Counters, e.Credits = l.counters(rec), l.balance(e.Credits, now)
+		e.Key = e.Key.Clone()
+		e.Key.Previous = rec.used(e.Key.Previous)
 	} else {
 		e.Credits = e.Credits.At(now)
 	}

@@ -121,16 +121,31 @@ func compactObject(raw json.RawMessage) (json.RawMessage, error) {
 	return compact.Bytes(), nil
 }
 
-// expiresAt returns when a key made or changed now ends. seconds is nil where
-// the caller did not say.
-func (r *Rules) expiresAt(seconds *int64, now int64) (int64, error) {
+// firstExpiry returns when a key that is made now ends; 0 is never. Only operators
+// may leave a key without an end where there is a maximum.
+func (r *Rules) firstExpiry(d *Draft, now int64) (int64, error) {
 	e := r.Expiration
-	if seconds == nil {
-		if e.Default == 0 {
-			return 0, nil
-		}
-		return min(now+e.Default, key.MaxTime), nil
+	if d.ExpiresIn.Value != nil {
+		return r.expiry(*d.ExpiresIn.Value, now)
 	}
+	longest := d.ExpiresIn.Set && !e.Fixed && e.Max != 0
+	if d.Within != nil && (longest || e.Default == 0) {
+		return endAfter(e.Max, now), nil
+	}
+	return endAfter(e.Default, now), nil
+}
+
+// endAfter returns the end of a life that begins now; 0 is never.
+func endAfter(life, now int64) int64 {
+	if life == 0 {
+		return 0
+	}
+	return min(now+life, key.MaxTime)
+}
+
+// expiry returns when a key ends that somebody gives so many seconds from now.
+func (r *Rules) expiry(seconds, now int64) (int64, error) {
+	e := r.Expiration
 	if e.Fixed {
 		return 0, &FieldError{"expiresIn", KeyDisabledExpiration, "cannot be chosen in this configuration"}
 	}
@@ -139,14 +154,14 @@ func (r *Rules) expiresAt(seconds *int64, now int64) (int64, error) {
 		longest = min(longest, e.Max/1000)
 	}
 	switch shortest := max(1, e.Min/1000); {
-	case *seconds < 1:
+	case seconds < 1:
 		return 0, invalid("expiresIn", "must be an integer from 1 to %d", key.MaxCount)
-	case *seconds < shortest:
+	case seconds < shortest:
 		return 0, &FieldError{"expiresIn", ExpiresInTooSmall, sprintf("must be at least %d seconds", shortest)}
-	case *seconds > longest:
+	case seconds > longest:
 		return 0, &FieldError{"expiresIn", ExpiresInTooLarge, sprintf("must be at most %d seconds", longest)}
 	}
-	return now + *seconds*1000, nil
+	return now + seconds*1000, nil
 }
 
 // checkCount checks an optional count.

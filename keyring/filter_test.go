@@ -41,7 +41,7 @@ func TestC3_FilterWhileBuilding(t *testing.T) {
 	g := newRig(t)
 	store := func() (raws [2]string) {
 		k := g.create(Draft{})
-		next, err := g.Rotate(context.Background(), k.Key.ID, 60_000, false)
+		next, err := g.Rotate(context.Background(), k.Key.ID, Rotation{Grace: 60_000})
 		if err != nil {
 			t.Fatal(err)
 		}

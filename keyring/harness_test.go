@@ -252,6 +252,15 @@ func (g *rig) update(id string, p Patch) Info {
 	return i
 }
 
+func (g *rig) rotate(id string, r Rotation) Issued {
+	g.t.Helper()
+	issued, err := g.Rotate(context.Background(), id, r)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	return issued
+}
+
 func (g *rig) get(id string) Info {
 	g.t.Helper()
 	i, err := g.Get(context.Background(), id)

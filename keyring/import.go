@@ -112,7 +112,7 @@ func (r *Ring) importKeys(ctx context.Context, st *opened, batch []store.Entry) 
 // allAdded makes all raw keys of a key known.
 func (r *Ring) allAdded(k *key.Key) {
 	r.added(k)
-	for _, f := range k.Former {
+	for _, f := range k.Previous {
 		r.addedHash(f.Hash)
 	}
 }
@@ -193,7 +193,7 @@ func foreseeOne(ctx context.Context, st store.Store, k *key.Key, ids map[string]
 // hashesOf returns the hashes of all raw keys of a key.
 func hashesOf(k *key.Key) []key.Hash {
 	list := []key.Hash{k.Hash}
-	for _, f := range k.Former {
+	for _, f := range k.Previous {
 		list = append(list, f.Hash)
 	}
 	return list
@@ -220,10 +220,16 @@ func (s *Service) checkEntry(e *store.Entry) error {
 	if err := checkRateCounts(orNil(k.RateLimitMax), orNil(k.RateLimitTimeWindow)); err != nil {
 		return err
 	}
+	if !k.DisabledBy.Valid(k.Enabled) {
+		return invalid("disabledBy", "must be owner, operator or leak, and only beside enabled false")
+	}
+	if !k.Enabled && k.DisabledBy == "" {
+		k.DisabledBy = key.DisabledByOperator
+	}
 	if err := checkTimes(k, &e.Counters); err != nil {
 		return err
 	}
-	if err := checkFormer(k); err != nil {
+	if err := checkPrevious(k); err != nil {
 		return err
 	}
 	if rate := new(ratelimit.State); len(e.Counters.Rate) > 0 && rate.UnmarshalBinary(e.Counters.Rate) != nil {
@@ -239,8 +245,10 @@ func checkWords(k *key.Key) error {
 	if k.Prefix != nil && !key.ValidPrefix(*k.Prefix) {
 		return invalid("prefix", "must be at most %d of a-z A-Z 0-9 _ -", key.MaxPrefixLen)
 	}
-	if k.Start != nil && (len(*k.Start) > key.DisplayLen || *k.Start != "" && key.CheckShape(*k.Start, false) != nil) {
-		return invalid("start", "must be at most %d of a-z A-Z 0-9 _ -", key.DisplayLen)
+	if k.Start != nil {
+		if err := checkStart("start", *k.Start); err != nil {
+			return err
+		}
 	}
 	if k.Metadata == nil {
 		return nil
@@ -252,6 +260,13 @@ func checkWords(k *key.Key) error {
 	return err
 }
 
+func checkStart(field, start string) error {
+	if len(start) > key.DisplayLen || start != "" && key.CheckShape(start, false) != nil {
+		return invalid(field, "must be at most %d of a-z A-Z 0-9 _ -", key.DisplayLen)
+	}
+	return nil
+}
+
 func checkTimes(k *key.Key, c *key.Counters) error {
 	for _, t := range []struct {
 		field string
@@ -260,6 +275,7 @@ func checkTimes(k *key.Key, c *key.Counters) error {
 		{"expiresAt", k.ExpiresAt},
 		{"createdAt", k.CreatedAt},
 		{"updatedAt", k.UpdatedAt},
+		{"rotatedAt", k.RotatedAt},
 		{"lastRequest", c.LastRequest},
 	} {
 		if t.at < 0 || t.at > key.MaxTime {
@@ -269,20 +285,26 @@ func checkTimes(k *key.Key, c *key.Counters) error {
 	return nil
 }
 
-// checkFormer also keeps one raw key from standing twice in a record.
-func checkFormer(k *key.Key) error {
-	if len(k.Former) > key.MaxFormer {
-		return invalid("former", "must be at most %d", key.MaxFormer)
+// checkPrevious also keeps one raw key from being in a record twice.
+func checkPrevious(k *key.Key) error {
+	if len(k.Previous) > key.MaxPrevious {
+		return invalid("previousKeys", "must be at most %d", key.MaxPrevious)
 	}
 	seen := []key.Hash{k.Hash}
-	for _, f := range k.Former {
-		if slices.Contains(seen, f.Hash) {
-			return invalid("former", "must hold no hash twice, nor the current one")
+	for _, p := range k.Previous {
+		if slices.Contains(seen, p.Hash) {
+			return invalid("previousKeys.hash", "must be there only once, and not be that of the key")
 		}
-		if f.Until < 0 || f.Until > key.MaxTime {
-			return invalid("former", "must end in the years 1970 to 9999")
+		if p.Until < 0 || p.Until > key.MaxTime {
+			return invalid("previousKeys.until", "must lie in the years 1970 to 9999")
 		}
-		seen = append(seen, f.Hash)
+		if p.LastRequest < 0 || p.LastRequest > key.MaxTime {
+			return invalid("previousKeys.lastRequest", "must lie in the years 1970 to 9999")
+		}
+		if err := checkStart("previousKeys.start", p.Start); err != nil {
+			return err
+		}
+		seen = append(seen, p.Hash)
 	}
 	return nil
 }

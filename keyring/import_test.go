@@ -48,7 +48,7 @@ func TestImport_knownAtOnce(t *testing.T) {
 	g := newRig(t)
 	e, raw := g.foreign(1)
 	_, former := g.foreign(2)
-	e.Key.Former = []key.Former{{Hash: key.HashOf(former), Until: g.clock.ms.Load() + 1000}}
+	e.Key.Previous = []key.PreviousKey{{Hash: key.HashOf(former), Until: g.clock.ms.Load() + 1000}}
 	issued := g.create(Draft{})
 	for _, r := range []string{raw, former, issued.Raw} {
 		g.verify(r)
@@ -101,12 +101,12 @@ func TestImport_breaksOff(t *testing.T) {
 	deleted, deletedRaw := g.foreign(2)
 	g.imports(false, []store.Entry{there, deleted}, "created", "created")
 	g.want(deletedRaw, Allowed)
-	if err := g.Delete(context.Background(), deleted.Key.ID, nil); err != nil {
+	if err := g.Delete(context.Background(), deleted.Key.ID, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	fresh, freshRaw := g.foreign(3)
 	_, former := g.foreign(4)
-	fresh.Key.Former = []key.Former{{Hash: key.HashOf(former), Until: g.clock.ms.Load() + 1000}}
+	fresh.Key.Previous = []key.PreviousKey{{Hash: key.HashOf(former), Until: g.clock.ms.Load() + 1000}}
 	g.want(freshRaw, Invalid)
 	batch := []store.Entry{there, deleted, fresh}
 
@@ -129,7 +129,7 @@ func TestImport_answerLost(t *testing.T) {
 	g := newRig(t)
 	e, raw := g.foreign(1)
 	_, former := g.foreign(2)
-	e.Key.Former = []key.Former{{Hash: key.HashOf(former), Until: g.clock.ms.Load() + 1000}}
+	e.Key.Previous = []key.PreviousKey{{Hash: key.HashOf(former), Until: g.clock.ms.Load() + 1000}}
 	g.want(raw, Invalid)
 	if _, err := g.spy.Import(context.Background(), []store.Entry{e}); err != nil {
 		t.Fatal(err)
@@ -146,7 +146,7 @@ func TestImport_rotated(t *testing.T) {
 	g := newRig(t)
 	e, raw := g.foreign(1)
 	g.imports(false, []store.Entry{e}, "created")
-	if _, err := g.Rotate(context.Background(), e.Key.ID, 1000, false); err != nil {
+	if _, err := g.Rotate(context.Background(), e.Key.ID, Rotation{Grace: 1000}); err != nil {
 		t.Fatal(err)
 	}
 	g.want(raw, Allowed)
@@ -171,9 +171,9 @@ func TestImport_conflicts(t *testing.T) {
 	there, thereRaw := g.foreign(1)
 	there.Credits = key.Credits{Limited: true, Remaining: 5}
 	formerRaw := ""
-	there.Key.Former = make([]key.Former, 1)
+	there.Key.Previous = make([]key.PreviousKey, 1)
 	_, formerRaw = g.foreign(10)
-	there.Key.Former[0] = key.Former{Hash: key.HashOf(formerRaw), Until: g.clock.ms.Load() + 9999}
+	there.Key.Previous[0] = key.PreviousKey{Hash: key.HashOf(formerRaw), Until: g.clock.ms.Load() + 9999}
 	g.imports(false, []store.Entry{there}, "created")
 	g.want(thereRaw, Allowed)
 	before := g.get(there.Key.ID)
@@ -185,9 +185,9 @@ func TestImport_conflicts(t *testing.T) {
 	otherID, _ := g.foreign(3)
 	otherID.Key.Hash = there.Key.Hash
 	itsFormer, _ := g.foreign(4)
-	itsFormer.Key.Hash = there.Key.Former[0].Hash
+	itsFormer.Key.Hash = there.Key.Previous[0].Hash
 	hasFormer, _ := g.foreign(5)
-	hasFormer.Key.Former = []key.Former{{Hash: there.Key.Hash}}
+	hasFormer.Key.Previous = []key.PreviousKey{{Hash: there.Key.Hash}}
 	fresh, _ := g.foreign(6)
 	freshAgain, _ := g.foreign(6)
 	freshOtherID, _ := g.foreign(6)
@@ -223,11 +223,18 @@ func TestImport_refused(t *testing.T) {
 		"rateLimitTimeWindow": func(e *store.Entry) { e.Key.RateLimitTimeWindow = -1 },
 		"expiresAt":           func(e *store.Entry) { e.Key.ExpiresAt = key.MaxTime + 1 },
 		"lastRequest":         func(e *store.Entry) { e.Counters.LastRequest = -1 },
-		"former":              func(e *store.Entry) { e.Key.Former = []key.Former{{Hash: e.Key.Hash}} },
-		"rateState":           func(e *store.Entry) { e.Counters.Rate = []byte("x") },
-		"refillInterval":      func(e *store.Entry) { e.Credits.RefillAmount = 5 },
-		"remaining":           func(e *store.Entry) { e.Credits.Limited, e.Credits.Remaining = true, -1 },
-		"spent":               func(e *store.Entry) { e.Credits.Spent = key.MaxCount + 1 },
+		"rotatedAt":           func(e *store.Entry) { e.Key.RotatedAt = -1 },
+		"disabledBy":          func(e *store.Entry) { e.Key.DisabledBy = key.DisabledByOwner },
+		"previousKeys.hash":   func(e *store.Entry) { e.Key.Previous = []key.PreviousKey{{Hash: e.Key.Hash}} },
+		"previousKeys.start":  func(e *store.Entry) { e.Key.Previous = []key.PreviousKey{{Start: "a b"}} },
+		"previousKeys.until":  func(e *store.Entry) { e.Key.Previous = []key.PreviousKey{{Until: -1}} },
+		"previousKeys.lastRequest": func(e *store.Entry) {
+			e.Key.Previous = []key.PreviousKey{{LastRequest: -1}}
+		},
+		"rateState":      func(e *store.Entry) { e.Counters.Rate = []byte("x") },
+		"refillInterval": func(e *store.Entry) { e.Credits.RefillAmount = 5 },
+		"remaining":      func(e *store.Entry) { e.Credits.Limited, e.Credits.Remaining = true, -1 },
+		"spent":          func(e *store.Entry) { e.Credits.Spent = key.MaxCount + 1 },
 	}
 	for field, change := range bad {
 		g := newRig(t)
@@ -253,7 +260,7 @@ func TestImport_restsInMemory(t *testing.T) {
 	if err != nil || len(records) != 1 {
 		t.Fatalf("%v, %d records", err, len(records))
 	}
-	if err := g.Delete(context.Background(), issued.Key.ID, nil); err != nil {
+	if err := g.Delete(context.Background(), issued.Key.ID, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	g.want(issued.Raw, Invalid)

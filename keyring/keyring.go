@@ -74,6 +74,7 @@ type Ring struct {
 	owners  owners
 	owned   ownerList
 	strays  strays
+	budgets budgets
 
 	// plain tells that a raw key without checksum may exist.
 	plain atomic.Bool

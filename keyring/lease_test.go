@@ -543,7 +543,7 @@ func TestLeaseOfDeletedKey(t *testing.T) {
 	g := newRig(t).leasing(1000)
 	quiet := g.create(Draft{Remaining: ptr(int64(1000))})
 	g.warm(quiet.Raw, quiet.Key.ID)
-	if err := g.Delete(ctx, quiet.Key.ID, nil); err != nil || g.out(quiet.Key.ID) != 0 {
+	if err := g.Delete(ctx, quiet.Key.ID, nil, nil); err != nil || g.out(quiet.Key.ID) != 0 {
 		t.Errorf("%v, %d are leased of a key that is gone", err, g.out(quiet.Key.ID))
 	}
 	k := g.create(Draft{Remaining: ptr(int64(1000))})
@@ -563,7 +563,7 @@ func TestLeaseOfDeletedKey(t *testing.T) {
 		}
 	})
 	<-held
-	if err := g.Delete(ctx, k.Key.ID, nil); err != nil {
+	if err := g.Delete(ctx, k.Key.ID, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	if out := g.out(k.Key.ID); out != 0 {
@@ -594,8 +594,8 @@ func TestLeaseAndAdministration(t *testing.T) {
 		want   Outcome
 	}{
 		"disable":      {func(g *rig, id string) error { _, err := g.Update(ctx, id, Patch{Enabled: to(false)}); return err }, Disabled},
-		"delete":       {func(g *rig, id string) error { return g.Delete(ctx, id, nil) }, Invalid},
-		"rotate":       {func(g *rig, id string) error { _, err := g.Rotate(ctx, id, 0, false); return err }, Invalid},
+		"delete":       {func(g *rig, id string) error { return g.Delete(ctx, id, nil, nil) }, Invalid},
+		"rotate":       {func(g *rig, id string) error { _, err := g.Rotate(ctx, id, Rotation{}); return err }, Invalid},
 		"delete owner": {func(g *rig, _ string) error { return g.DeleteOwner(ctx, "alice") }, Invalid},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -3,6 +3,7 @@ package keyring
 import (
 	"encoding/json"
 	"hash/maphash"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -25,8 +26,10 @@ type live struct {
 	// expired is the expiry that was once seen to be over: a clock that steps
 	// back does not revive a key.
 	expired atomic.Int64
-	// graceOver is the latest time at which a former raw key was seen to be over.
-	graceOver   atomic.Int64
+	// graceOver is the latest time at which the grace of a previous raw key was seen
+	// to be over.
+	graceOver atomic.Int64
+	// lastRequest is that of raw keys whose uses the record does not hold.
 	lastRequest atomic.Int64
 	tally       atomic.Pointer[tally] // of the day of the last request
 	dirty       atomic.Bool           // waits to be written
@@ -53,13 +56,66 @@ type record struct {
 	limited     bool // policy holds
 	permissions string
 	metadata    func() map[string]string
+	// uses are the last requests of the raw keys: that of the present one, then those
+	// of key.Previous. A raw key takes its own along from record to record.
+	uses []*atomic.Int64
 }
 
-func newRecord(k *key.Key, o *liveOwner) *record {
-	rec := &record{key: k, owner: o, permissions: strings.Join(k.Permissions.List(), " ")}
+// newRecord returns the record of k, which follows old, if that is not nil.
+func newRecord(k *key.Key, o *liveOwner, old *record) *record {
+	rec := &record{key: k, owner: o, permissions: strings.Join(k.Permissions.List(), " "), uses: []*atomic.Int64{old.usesOf(k.Hash)}}
+	for _, p := range k.Previous {
+		uses := old.usesOf(p.Hash)
+		uses.CompareAndSwap(0, p.LastRequest)
+		rec.uses = append(rec.uses, uses)
+	}
 	rec.policy, rec.limited = k.RatePolicy()
 	rec.metadata = sync.OnceValue(func() map[string]string { return flatten(k.Metadata) })
 	return rec
+}
+
+// usesOf returns what holds the last request of a raw key; for one that is not of
+// this record, a new one.
+func (rec *record) usesOf(h key.Hash) *atomic.Int64 {
+	if rec != nil {
+		if m := rec.key.Match(h, 0); m.OK {
+			return rec.uses[m.Previous+1]
+		}
+	}
+	return new(atomic.Int64)
+}
+
+// used returns previous raw keys with their last requests.
+func (rec *record) used(previous []key.PreviousKey) []key.PreviousKey {
+	previous = slices.Clone(previous)
+	for i := range previous {
+		p := &previous[i]
+		p.LastRequest = max(p.LastRequest, rec.usesOf(p.Hash).Load())
+	}
+	return previous
+}
+
+// replace makes rec the record of the key, and returns the one before.
+func (l *live) replace(rec *record) (old *record) {
+	old = l.rec.Swap(rec)
+	if old == nil {
+		return nil
+	}
+	for _, uses := range old.uses {
+		if !slices.Contains(rec.uses, uses) { // of a raw key that is gone
+			raise(&l.lastRequest, uses.Load())
+		}
+	}
+	return old
+}
+
+// last returns the time of the last request with any raw key.
+func (l *live) last(rec *record) int64 {
+	last := l.lastRequest.Load()
+	for _, uses := range rec.uses {
+		last = max(last, uses.Load())
+	}
+	return last
 }
 
 // flatten returns the top-level fields of a JSON object as text: strings as they
@@ -216,7 +272,6 @@ func (s *lives) put(sh *shard, l *live, e store.Entry, began uint64) *live {
 	if owner == nil {
 		return nil
 	}
-	rec := newRecord(e.Key, owner)
 	fresh := l == nil
 	if fresh {
 		// Until the cache holds it, nothing but its windows keeps it.
@@ -224,7 +279,7 @@ func (s *lives) put(sh *shard, l *live, e store.Entry, began uint64) *live {
 		l.restore(e.Counters)
 		sh.m[l.id] = l
 	}
-	if old := l.rec.Swap(rec); old != nil {
+	if old := l.replace(newRecord(e.Key, owner, l.rec.Load())); old != nil {
 		s.owners.drop(old.owner)
 	} else if !fresh {
 		l.begin(e.Counters) // a new key under the ID of a deleted one
@@ -312,6 +367,14 @@ func (s *lives) get(id string) *live {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	return sh.m[id]
+}
+
+// find returns the key in memory and its record, or a nil record.
+func (s *lives) find(id string) (*live, *record) {
+	if l := s.get(id); l != nil {
+		return l, l.rec.Load()
+	}
+	return nil, nil
 }
 
 // stripes are locks by name.

@@ -21,6 +21,12 @@ const (
 	deleteEvery = 10 * time.Second
 	flushBatch  = 500
 	deleteBatch = 1000
+
+	// seenFor is for how long the wall clock must have shown, at every look, that a
+	// key has expired before it is deleted in the background.
+	seenFor = int64(time.Hour / time.Millisecond)
+	// lookApart is how far apart looks are kept; those between count as the one before.
+	lookApart = int64(10 * time.Second / time.Millisecond)
 )
 
 // KeepForever is the Keep of keys that are never deleted for being expired.
@@ -33,7 +39,11 @@ func (r *Ring) startLoops() {
 	st := r.store.Load()
 	r.keepMembership(ctx, st)
 	r.every(ctx, flushEvery, func() error { return r.flush(ctx, st) })
-	r.every(ctx, tendEvery, func() error { return r.tendLeases(st) })
+	r.keeping.look(r.clock())
+	r.every(ctx, tendEvery, func() error {
+		r.keeping.look(r.clock())
+		return r.tendLeases(st)
+	})
 	r.every(ctx, sweepEvery, func() error { r.lives.sweep(r.clock); return nil })
 	r.every(ctx, deleteEvery, func() error { return r.deleteKept(ctx, st) })
 }
@@ -118,15 +128,26 @@ func flushSome(ctx context.Context, st store.Store, some []*live) error {
 	for _, l := range some {
 		// Before the values are read: what is counted after that is written next time.
 		l.dirty.Store(false)
-		if l.rec.Load() != nil {
-			batch = append(batch, store.Counted{ID: l.id, Counters: l.counters()})
+		if rec := l.rec.Load(); rec != nil {
+			batch = append(batch, store.Counted{ID: l.id, Counters: l.counters(rec), Previous: rec.previousUses()})
 		}
 	}
 	return st.SaveCounters(ctx, batch)
 }
 
-func (l *live) counters() key.Counters {
-	c := key.Counters{LastRequest: l.lastRequest.Load()}
+// previousUses returns the last requests of previous raw keys that the store does
+// not have.
+func (rec *record) previousUses() (list []store.PreviousUse) {
+	for i, p := range rec.key.Previous {
+		if last := rec.uses[i+1].Load(); last != p.LastRequest {
+			list = append(list, store.PreviousUse{Hash: p.Hash, LastRequest: last})
+		}
+	}
+	return list
+}
+
+func (l *live) counters(rec *record) key.Counters {
+	c := key.Counters{LastRequest: l.last(rec)}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	c.Rate, _ = l.rate.AppendBinary(nil) // never fails
@@ -137,8 +158,9 @@ func (l *live) counters() key.Counters {
 // configuration is being loaded there are two, and either may be the one that
 // stays: the longer one counts, because what is deleted is gone.
 type keeping struct {
-	mu   sync.Mutex
-	keep map[*Settings]struct{}
+	mu    sync.Mutex
+	keep  map[*Settings]struct{}
+	looks looks
 }
 
 // Attach lets the settings of a configuration govern the background work, until
@@ -157,25 +179,67 @@ func (r *Ring) Attach(s *Settings) (detach func()) {
 	}
 }
 
-// cutoffs returns which expired keys are kept for long enough, and false where
-// nobody says, or all are kept for ever. A key whose configuration is not
-// configured any more is kept as those of "default" are.
-func (k *keeping) cutoffs(now int64) (x store.Expired, ok bool) {
+// looks are readings of the clock in the past hour, by the monotonic clock, and the
+// last one before that. A wall clock may be wrong for a while, and what is deleted is
+// gone.
+type looks []instant
+
+// add adds a reading. Of several that are close together the earliest wall time counts.
+func (s *looks) add(now instant) {
+	list := slices.DeleteFunc(*s, func(at instant) bool { return at.tick > now.tick }) // only the clock of a test runs back
+	if n := len(list); n > 0 && now.tick-list[n-1].tick < lookApart {
+		list[n-1].wall = min(list[n-1].wall, now.wall)
+	} else {
+		list = append(list, now)
+	}
+	for len(list) > 1 && now.tick-list[1].tick >= seenFor {
+		list = list[1:]
+	}
+	*s = list
+}
+
+// earliest returns the earliest wall time of the readings, and false while the first
+// of them was less than an hour ago.
+func (s looks) earliest(now instant) (wall int64, ok bool) {
+	wall = now.wall
+	for _, at := range s {
+		wall = min(wall, at.wall)
+	}
+	return wall, len(s) > 0 && now.tick-s[0].tick >= seenFor
+}
+
+// look notes what the clock shows.
+func (k *keeping) look(now instant) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	k.looks.add(now)
+}
+
+// cutoffs looks at the clock, and returns which expired keys are kept for long
+// enough; false where nobody says, all are kept for ever, or none was seen expired for
+// so long. A key whose configuration is not configured any more is kept as those of
+// "default" are.
+func (k *keeping) cutoffs(now instant) (x store.Expired, ok bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.looks.add(now)
+	seen, long := k.looks.earliest(now)
+	if !long {
+		return x, false
+	}
 	all := slices.Collect(maps.Keys(k.keep))
 	x.Before = func(configID string) int64 {
-		before := now
+		before := seen
 		for _, s := range all {
-			before = min(before, s.cutoff(configID, now))
+			before = min(before, s.cutoff(configID, now.wall))
 		}
 		return before
 	}
-	x.Former = now
+	x.Previous = seen
 	for _, s := range all {
 		for _, id := range s.configIDs() {
 			before := x.Before(id)
-			x.Former, ok = min(x.Former, before), ok || before > 0
+			x.Previous, ok = min(x.Previous, before), ok || before > 0
 		}
 	}
 	return x, ok
@@ -194,9 +258,10 @@ func (s *Settings) cutoff(configID string, now int64) int64 {
 	return max(0, now-rules.Expiration.Keep)
 }
 
-// deleteKept deletes keys that have been expired for longer than they are kept.
+// deleteKept deletes keys that have been expired for longer than they are kept, and
+// that this process has seen expired for an hour.
 func (r *Ring) deleteKept(ctx context.Context, st store.Store) error {
-	x, ok := r.keeping.cutoffs(r.clock().wall)
+	x, ok := r.keeping.cutoffs(r.clock())
 	if !ok {
 		return nil
 	}

@@ -14,7 +14,7 @@ import (
 func TestC4_NoResurrectionAfterSweep(t *testing.T) {
 	ctx := context.Background()
 	for name, change := range map[string]func(*rig, string) error{
-		"key": func(g *rig, id string) error { return g.Delete(ctx, id, nil) },
+		"key": func(g *rig, id string) error { return g.Delete(ctx, id, nil, nil) },
 		"owner": func(g *rig, _ string) error {
 			_, err := g.PutOwner(ctx, "alice", OwnerPatch{Enabled: to(false)})
 			return err
@@ -68,7 +68,7 @@ func TestChangedKeysLeaveMemory(t *testing.T) {
 func TestT3_GraceStaysOver(t *testing.T) {
 	g := newRig(t)
 	k := g.create(Draft{})
-	if _, err := g.Rotate(context.Background(), k.Key.ID, 60_000, false); err != nil {
+	if _, err := g.Rotate(context.Background(), k.Key.ID, Rotation{Grace: 60_000}); err != nil {
 		t.Fatal(err)
 	}
 	g.want(k.Raw, Allowed)
@@ -78,20 +78,22 @@ func TestT3_GraceStaysOver(t *testing.T) {
 	g.want(k.Raw, Invalid)
 }
 
-// A rotated-away key goes on with the secret it had.
-func TestRotateKeepsOldSecret(t *testing.T) {
+// TestQ28_OneSecret: a new secret is that of all raw keys of the key; without one
+// they keep theirs.
+func TestQ28_OneSecret(t *testing.T) {
 	g := newRig(t)
 	k := g.create(Draft{WithSecret: true})
-	next, err := g.Rotate(context.Background(), k.Key.ID, 60_000, true)
-	if err != nil {
-		t.Fatal(err)
-	}
 	with := func(secret string) Request { return Request{Cost: 1, CheckSecret: true, Secret: secret} }
+	kept := g.rotate(k.Key.ID, Rotation{Grace: 60_000})
+	for _, raw := range []string{k.Raw, kept.Raw} {
+		g.want(raw, Allowed, with(k.Secret))
+	}
+	next := g.rotate(k.Key.ID, Rotation{Grace: 60_000, WithSecret: true})
 	for range 2 { // from memory, then from the store
-		g.want(k.Raw, Allowed, with(k.Secret))
-		g.want(k.Raw, InvalidSecret, with(next.Secret))
-		g.want(next.Raw, Allowed, with(next.Secret))
-		g.want(next.Raw, InvalidSecret, with(k.Secret))
+		for _, raw := range []string{k.Raw, kept.Raw, next.Raw} {
+			g.want(raw, Allowed, with(next.Secret))
+			g.want(raw, InvalidSecret, with(k.Secret))
+		}
 		g.restart()
 	}
 }

@@ -57,9 +57,11 @@ type Range struct{ Min, Max int }
 
 func (r Range) has(n int) bool { return r.Min <= n && n <= r.Max }
 
-// Expiration says how long new keys live. Durations are milliseconds, 0 is none.
+// Expiration says how long keys live. Durations are milliseconds, 0 is none.
 type Expiration struct {
-	Default, Min, Max int64
+	Default, Min int64
+	// Max binds everybody who chooses; who is no operator leaves no key without an end.
+	Max int64
 	// Fixed: callers may not choose.
 	Fixed bool
 	// Keep is how long an expired key stays before it is deleted, or KeepForever.

@@ -49,6 +49,9 @@ type Info struct {
 	State        State
 	// Start is what is shown of the raw key, or nil.
 	Start *string
+	// Previous are the previous raw keys that work, the oldest first. Start is what is
+	// shown of each, or empty.
+	Previous []key.PreviousKey
 }
 
 // Issued is an Info with what is shown only once.
@@ -58,14 +61,16 @@ type Issued struct {
 	Secret string // empty: none was asked for
 }
 
-// Draft is a key that somebody asks for. Nil is "does not say".
+// Draft is a key that somebody asks for. Nil is "does not say". An ExpiresIn that
+// is set to nil is the same for an operator, and the longest that there is for
+// everybody else.
 type Draft struct {
 	UserID              string
 	ConfigID            *string
 	Name                *string
 	DefaultName         string // where Name is nil, unless the rules forbid it
 	Prefix              *string
-	ExpiresIn           *int64 // seconds
+	ExpiresIn           Field[int64] // seconds
 	Metadata            json.RawMessage
 	Remaining           *int64
 	RefillAmount        *int64
@@ -75,6 +80,7 @@ type Draft struct {
 	RateLimitTimeWindow *int64 // milliseconds
 	RateLimitAlgorithm  *string
 	Permissions         key.Permissions
+	DefaultPermissions  key.Permissions // where Permissions is nil, as far as Within and the tier allow; nil: those of the tier, else of the rules
 	AllowedIPs          []netip.Prefix
 	Enabled             *bool
 	WithSecret          bool
@@ -84,6 +90,9 @@ type Draft struct {
 
 // Create makes a key.
 func (s *Service) Create(ctx context.Context, draft Draft) (Issued, error) {
+	if err := draft.Within.mayChange(); err != nil {
+		return Issued{}, err
+	}
 	rules, err := s.rulesOf(draft.ConfigID)
 	if err != nil {
 		return Issued{}, err
@@ -100,16 +109,19 @@ func (s *Service) Create(ctx context.Context, draft Draft) (Issued, error) {
 	if err != nil {
 		return Issued{}, err
 	}
+	tier, err := s.tierPermissions(ctx, st, draft.UserID)
+	if err != nil {
+		return Issued{}, err
+	}
 	if draft.Permissions == nil {
-		granted, err := s.tierPermissions(ctx, st, draft.UserID)
-		if err != nil {
-			return Issued{}, err
-		}
-		if granted != nil {
-			k.Permissions = granted
+		switch {
+		case draft.DefaultPermissions != nil:
+			k.Permissions = draft.DefaultPermissions
+		case tier != nil:
+			k.Permissions = tier
 		}
 	}
-	if err := draft.Within.draw(k, draft); err != nil {
+	if err := draft.Within.under(tier).draw(k, draft); err != nil {
 		return Issued{}, err
 	}
 	issued := Issued{}
@@ -145,6 +157,9 @@ func (r *Rules) draw(d Draft, now int64) (*sketch, error) {
 		Enabled: d.Enabled == nil || *d.Enabled, AllowedIPs: d.AllowedIPs,
 		Permissions: d.Permissions, CreatedAt: now, UpdatedAt: now,
 	}}
+	if !k.Enabled {
+		k.DisabledBy = d.Within.disables()
+	}
 	if k.Permissions == nil {
 		k.Permissions = r.Permissions
 	}
@@ -159,7 +174,7 @@ func (r *Rules) draw(d Draft, now int64) (*sketch, error) {
 	if err := checkRefill(d.RefillAmount, d.RefillInterval); err != nil {
 		return nil, err
 	}
-	if k.ExpiresAt, err = r.expiresAt(d.ExpiresIn, now); err != nil {
+	if k.ExpiresAt, err = r.firstExpiry(&d, now); err != nil {
 		return nil, err
 	}
 	if err := r.drawPrefix(k, d.Prefix); err != nil {
@@ -276,6 +291,26 @@ func (s *Service) Describe(ctx context.Context, d *Decision) (Info, error) {
 	return s.Get(ctx, d.Key().ID)
 }
 
+// Lookup returns the key that raw opens, also one that every gate refuses, and takes
+// and counts nothing. The error is store.ErrNotFound where raw opens none.
+func (s *Service) Lookup(ctx context.Context, raw string) (Info, error) {
+	if key.CheckShape(raw, false) != nil {
+		return Info{}, store.ErrNotFound
+	}
+	st, err := s.ring.open(ctx)
+	if err != nil {
+		return Info{}, err
+	}
+	var d Decision
+	if err := s.decide(ctx, st, credential{hash: key.HashOf(raw)}, paid{}, &Request{DryRun: true}, &d); err != nil {
+		return Info{}, err
+	}
+	if d.Key() == nil {
+		return Info{}, store.ErrNotFound
+	}
+	return s.Describe(ctx, &d)
+}
+
 // info joins an entry of the store with what is counted in memory.
 func (s *Service) info(e store.Entry) Info {
 	now := s.ring.clock()
@@ -283,13 +318,21 @@ func (s *Service) info(e store.Entry) Info {
 		Key: e.Key, Owner: e.Owner, Credits: e.Credits.At(now.wall),
 		LastRequest: e.Counters.LastRequest, Start: s.shown(e.Key), Tier: s.TierOf(&e.Owner),
 	}
+	over, previous := now.wall, e.Key.Previous
 	var rate ratelimit.State
-	if l := s.ring.lives.get(e.Key.ID); l != nil && l.rec.Load() != nil {
-		i.LastRequest = max(i.LastRequest, l.lastRequest.Load())
+	if l, rec := s.ring.lives.find(e.Key.ID); rec != nil {
+		i.LastRequest = max(i.LastRequest, l.last(rec))
 		i.RequestCount = l.count(e.Key, s.ring.clock)
 		i.Credits = l.balance(e.Credits, now.wall)
+		over, previous = max(over, l.graceOver.Load()), rec.used(previous)
 	} else if len(e.Counters.Rate) > 0 && rate.UnmarshalBinary(e.Counters.Rate) == nil {
 		i.RequestCount = countOf(&rate, e.Key, now.tick)
+	}
+	for _, p := range previous {
+		if over < p.Until {
+			p.Start = p.Start[:min(s.rulesFor(e.Key).Start, len(p.Start))]
+			i.Previous = append(i.Previous, p)
+		}
 	}
 	i.State = stateOf(&i, now.wall)
 	return i

@@ -87,6 +87,7 @@ func (s *slots) takeAt(d *Decision, now instant, n int64, dry bool) {
 	}
 	if refused >= 0 {
 		d.refuse(RateLimited, verdict.Wait, !verdict.Never)
+		d.Limit = s.name(refused)
 	} else if s.taken = !dry && n > 0; s.taken {
 		s.changed()
 	}
@@ -123,14 +124,9 @@ func (s *slots) changed() {
 
 // undo gives slots back, also in what the decision shows. It is called with the
 // key's lock held.
-func (s *slots) undo(d *Decision, n int64) {
+func (s *slots) undo(d *Decision, now instant, n int64) {
 	if !s.taken {
 		return
-	}
-	for i := range d.Limits {
-		if l := &d.Limits[i]; l.Window > 0 { // not the credits
-			l.Remaining = min(l.Remaining+n, l.Quota)
-		}
 	}
 	s.taken = false
 	if s.owner != nil {
@@ -139,6 +135,13 @@ func (s *slots) undo(d *Decision, n int64) {
 		s.changed()
 	}
 	ratelimit.UndoAll(s.all, n)
+	if before := d.Limits; before != nil {
+		ratelimit.PeekAll(s.all, now.tick, 0)
+		s.show(d)
+		if rates := len(d.Limits); rates < len(before) {
+			d.Limits = append(d.Limits, before[rates:]...) // the credits
+		}
+	}
 }
 
 // returnSlots gives back what a request that was let in took of the limits, each
@@ -200,23 +203,30 @@ func (s *slots) show(d *Decision) {
 		return
 	}
 	d.Limits = make([]Limit, 0, shown)
-	if s.keyed {
-		d.addRate("key", s.rec.policy.Window, &all[0])
-		all = all[1:]
-	}
-	if s.plan == nil {
-		return
-	}
 	for i := range all {
-		if q := &s.plan.quotas[i]; q.label != "" {
-			d.addRate(q.label, all[i].Policy.Window, &all[i])
+		name, scope, window := s.name(i), ScopeOwner, all[i].Policy.Window
+		if s.keyed && i == 0 {
+			scope, window = ScopeKey, s.rec.policy.Window
+		}
+		if name != "" {
+			d.Limits = append(d.Limits, Limit{
+				Name: name, Scope: scope, Quota: all[i].Policy.Max, Window: window,
+				Remaining: all[i].Verdict.Remaining, Reset: all[i].Verdict.Reset, Full: !all[i].Verdict.OK,
+			})
 		}
 	}
 }
 
-func (d *Decision) addRate(name string, window int64, l *ratelimit.Limit) {
-	d.Limits = append(d.Limits, Limit{
-		Name: name, Quota: l.Policy.Max, Window: window,
-		Remaining: l.Verdict.Remaining, Reset: l.Verdict.Reset,
-	})
+// name returns the name of a limit, or an empty string where it is only counted.
+func (s *slots) name(i int) string {
+	if s.keyed {
+		if i == 0 {
+			return "key"
+		}
+		i--
+	}
+	if s.plan == nil {
+		return ""
+	}
+	return s.plan.quotas[i].label
 }

@@ -21,7 +21,7 @@ CREATE TEMP TABLE more AS
 	SELECT lower(hex(randomblob(12))) AS id FROM c;
 INSERT INTO keys SELECT more.id, config_id, user_id, name, prefix, start, randomblob(32), secret_hash, checksummed, enabled,
 		permissions, metadata, allowed_ips, expires_at, created_at, updated_at, rate_limit_enabled, rate_limit_max,
-		rate_limit_time_window, rate_limit_algorithm, generation
+		rate_limit_time_window, rate_limit_algorithm, generation, disabled_by, rotated_at
 	FROM more, (SELECT * FROM keys LIMIT 1);
 INSERT INTO credits (key_id, peak, version) SELECT id, 0, 1 FROM more;
 INSERT INTO counters (key_id) SELECT id FROM more;

@@ -11,10 +11,12 @@ import (
 type Usage struct {
 	Tier         *string
 	Today, Month int64 // requests let in on this calendar day and in this month
-	// PerDay and PerMinute are limits of the tier; nil where it has none.
-	PerDay, PerMinute *int64
-	Days              []DayUsage // without a gap, the oldest first, ending today
+	UsageLimits
+	Days []DayUsage // without a gap, the oldest first, ending today
 }
+
+// UsageLimits are limits of a tier; nil where it has none.
+type UsageLimits struct{ PerDay, PerMinute, PerMonth *int64 }
 
 // DayUsage is one day of Usage.
 type DayUsage struct {
@@ -68,7 +70,7 @@ func (s *Service) OwnerUsage(ctx context.Context, userID string, days int) (Usag
 // NewcomerUsage returns the usage of an owner that does not exist yet.
 func (s *Service) NewcomerUsage() Usage {
 	u := Usage{}
-	u.Tier, u.PerDay, u.PerMinute = s.plan(key.Owner{})
+	u.Tier, u.UsageLimits = s.plan(key.Owner{})
 	return u
 }
 
@@ -99,15 +101,15 @@ func (s *Service) usage(ctx context.Context, st *opened, days int, of used) (Usa
 		day := today.plus(i)
 		u.Days = append(u.Days, DayUsage{day.String(), sums[day]})
 	}
-	u.Tier, u.PerDay, u.PerMinute = s.plan(of.owner)
+	u.Tier, u.UsageLimits = s.plan(of.owner)
 	return u, nil
 }
 
 // plan returns the tier of an owner and those of its limits that usage shows.
-func (s *Service) plan(o key.Owner) (tier *string, perDay, perMinute *int64) {
+func (s *Service) plan(o key.Owner) (tier *string, limits UsageLimits) {
 	pl, _ := s.plans.of(&o)
 	if pl == nil {
-		return nil, nil, nil
+		return nil, limits
 	}
-	return &pl.Name, pl.max(Day), pl.max(minute)
+	return &pl.Name, UsageLimits{PerDay: pl.max(Day), PerMinute: pl.max(minute), PerMonth: pl.max(Month)}
 }

@@ -82,7 +82,7 @@ func TestK11_outcomes(t *testing.T) {
 		{name: "refused dry run", q: Request{Require: files, DryRun: true}, want: Forbidden},
 		{name: "disabled", patch: &Patch{Enabled: to(false)}, want: Disabled, uses: store.Uses{Denied: 1}},
 		{name: "disabled, with a rate limit", draft: Draft{RateLimitMax: ptr(int64(1)), RateLimitTimeWindow: ptr(int64(60_000))}, patch: &Patch{Enabled: to(false)}, want: Disabled, uses: store.Uses{Denied: 1}},
-		{name: "expired", draft: Draft{ExpiresIn: ptr(int64(60))}, later: time.Minute, want: Expired, uses: store.Uses{Denied: 1}},
+		{name: "expired", draft: Draft{ExpiresIn: to(int64(60))}, later: time.Minute, want: Expired, uses: store.Uses{Denied: 1}},
 		{name: "secret", q: Request{RequireSecret: true}, want: InvalidSecret, uses: store.Uses{Denied: 1}},
 		{name: "address", draft: Draft{AllowedIPs: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}, q: Request{CheckIP: true}, want: IPNotAllowed, uses: store.Uses{Denied: 1}},
 		{name: "permission", q: Request{Require: files}, want: Forbidden, uses: store.Uses{Denied: 1}},
@@ -183,7 +183,7 @@ func TestK11_unknown(t *testing.T) {
 	g := newRig(t)
 	k := g.create(Draft{})
 	other := g.create(Draft{})
-	if err := g.Delete(context.Background(), other.Key.ID, nil); err != nil {
+	if err := g.Delete(context.Background(), other.Key.ID, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	for _, raw := range []string{"", "x", k.Raw[:60], other.Raw} {
@@ -319,16 +319,16 @@ func TestK11_allocations(t *testing.T) {
 func TestT2_history(t *testing.T) {
 	g := newRig(t)
 	ctx := context.Background()
-	short := g.create(Draft{ExpiresIn: ptr(int64(60))})
+	short := g.create(Draft{ExpiresIn: to(int64(60))})
 	gone, stays := g.create(Draft{}), g.create(Draft{})
 	for _, k := range []Issued{short, gone, gone, stays, stays, stays} {
 		g.want(k.Raw, Allowed)
 	}
-	if err := g.Delete(ctx, gone.Key.ID, nil); err != nil { // before anything was written
+	if err := g.Delete(ctx, gone.Key.ID, nil, nil); err != nil { // before anything was written
 		t.Fatal(err)
 	}
 	g.clock.advance(time.Hour)
-	if n, err := g.DeleteExpired(ctx); n != 1 || err != nil {
+	if n, err := g.DeleteExpired(ctx, nil); n != 1 || err != nil {
 		t.Fatal(n, err)
 	}
 	if _, err := g.KeyUsage(ctx, gone.Key.ID, 1); !errors.Is(err, store.ErrNotFound) {

@@ -128,7 +128,7 @@ func (s *Service) decide(ctx context.Context, st *opened, c credential, before p
 			*d = Decision{}
 			continue // the key was let go of between finding and counting: find it again
 		}
-		if !q.DryRun {
+		if !q.DryRun && !q.RecordOnly {
 			s.tell(d, q.Counted)
 		}
 		return err
@@ -218,17 +218,23 @@ func (s *Service) admit(ctx context.Context, st *opened, l *live, c credential, 
 	rules := s.rulesFor(rec.key)
 	counted := s.limits(rec, rules) || l.metered.Load()
 	var now instant
-	if !counted || rec.key.ExpiresAt != 0 || len(rec.key.Former) > 0 {
+	if !counted || rec.key.ExpiresAt != 0 || len(rec.key.Previous) > 0 {
 		now = s.ring.clock()
 	} // else only charge needs the time, which it reads under its locks
-	opening := l.openedBy(rec.key, c.hash, now.wall)
-	if !opening.OK || c.unjudged != "" && !rules.accepts(c.unjudged) {
+	match := l.match(rec.key, c.hash, now.wall)
+	if !match.OK || c.unjudged != "" && !rules.accepts(c.unjudged) {
 		d.Outcome = Invalid
 		return nil
 	}
 	d.at, d.hash, d.live, d.rec, d.rules, d.plan = now.wall, c.hash, l, rec, rules, s.planFor(rec.owner)
-	d.Cost, d.debt = before.cost, before.debt
-	if d.Outcome = standing(l, rec, opening.SecretHash, now.wall, q); d.Outcome != Allowed {
+	d.Cost, d.debt, d.previous = before.cost, before.debt, match.Previous >= 0
+	if d.Outcome = standing(l, rec, now.wall, q); d.Outcome != Allowed {
+		return nil
+	}
+	if q.RecordOnly {
+		if before.uses != nil {
+			d.uses = *before.uses
+		}
 		return nil
 	}
 	more := max(0, q.Cost-before.cost)
@@ -244,14 +250,14 @@ func (s *Service) admit(ctx context.Context, st *opened, l *live, c credential, 
 	}
 	if !q.DryRun {
 		d.Cost += more
-		d.use(before.uses, more, now)
+		d.use(rec.uses[match.Previous+1], before.uses, more, now)
 		s.ring.dirty.add(l)
 	}
 	return nil
 }
 
 // standing checks everything about a key that needs no counting.
-func standing(l *live, rec *record, secret *key.Hash, now int64, q *Request) Outcome {
+func standing(l *live, rec *record, now int64, q *Request) Outcome {
 	k := rec.key
 	switch {
 	case !q.wants(k.ConfigID):
@@ -262,7 +268,7 @@ func standing(l *live, rec *record, secret *key.Hash, now int64, q *Request) Out
 		return Disabled
 	case l.seenExpired(k, now):
 		return Expired
-	case !secretFits(secret, q):
+	case !secretFits(k.SecretHash, q):
 		return InvalidSecret
 	case q.CheckIP && !k.AllowsIP(q.ClientIP):
 		return IPNotAllowed
@@ -277,25 +283,26 @@ func standing(l *live, rec *record, secret *key.Hash, now int64, q *Request) Out
 	return Allowed
 }
 
-// openedBy is key.OpenedBy, but a grace that has once been seen over stays over.
-func (l *live) openedBy(k *key.Key, hash key.Hash, now int64) key.Opening {
-	o := k.OpenedBy(hash, max(now, l.graceOver.Load()))
-	if o.Over {
+// match is key.Match, but a grace that has once been seen over stays over.
+func (l *live) match(k *key.Key, hash key.Hash, now int64) key.Match {
+	m := k.Match(hash, max(now, l.graceOver.Load()))
+	if m.GraceExpired {
 		raise(&l.graceOver, now)
 	}
-	return o
+	return m
 }
 
-// use notes the use of the key, which took n more than the uses before.
-func (d *Decision) use(before *uses, n int64, now instant) {
+// use notes the use of a raw key, which took n more than the uses before. last
+// holds the time of its last request.
+func (d *Decision) use(last *atomic.Int64, before *uses, n int64, now instant) {
 	if n > 0 {
 		d.taken = taking{n, now}
 	}
-	d.used, d.usedBefore = now.wall, d.live.lastRequest.Load()
+	d.last, d.used, d.usedBefore = last, now.wall, last.Load()
 	if before != nil {
 		d.follow(before)
 	}
-	raise(&d.live.lastRequest, now.wall)
+	raise(last, now.wall)
 }
 
 // follow takes over what earlier gates have noted.

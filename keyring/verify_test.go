@@ -22,7 +22,7 @@ func TestVerifyOutcomes(t *testing.T) {
 	disabled := g.create(Draft{Enabled: ptr(false)})
 	withSecret := g.create(Draft{WithSecret: true})
 	local := g.create(Draft{AllowedIPs: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}})
-	short := g.create(Draft{ExpiresIn: ptr(int64(10))})
+	short := g.create(Draft{ExpiresIn: to(int64(10))})
 	other := g.create(Draft{UserID: "bob"})
 	if _, err := g.PutOwner(context.Background(), "bob", OwnerPatch{Enabled: to(false)}); err != nil {
 		t.Fatal(err)
@@ -91,7 +91,7 @@ func TestVerifyOutcomes(t *testing.T) {
 func TestVerifyOrder(t *testing.T) {
 	g := newRig(t)
 	k := g.create(Draft{
-		ExpiresIn: ptr(int64(10)), WithSecret: true, Remaining: ptr(int64(0)),
+		ExpiresIn: to(int64(10)), WithSecret: true, Remaining: ptr(int64(0)),
 		AllowedIPs:   []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
 		RateLimitMax: ptr(int64(1)), RateLimitTimeWindow: ptr(int64(60_000)), Enabled: ptr(false),
 	})
@@ -380,7 +380,7 @@ func TestSingleFlight(t *testing.T) {
 // T1: an expired key is refused at its last millisecond, from the cache too.
 func TestT1_ExpiredInCache(t *testing.T) {
 	g := newRig(t)
-	k := g.create(Draft{ExpiresIn: ptr(int64(60))})
+	k := g.create(Draft{ExpiresIn: to(int64(60))})
 	g.want(k.Raw, Allowed)
 	g.clock.advance(time.Minute - time.Millisecond)
 	g.want(k.Raw, Allowed)
@@ -391,7 +391,7 @@ func TestT1_ExpiredInCache(t *testing.T) {
 // T3: what was seen expired stays so when the clock steps back.
 func TestT3_ExpiredStaysExpired(t *testing.T) {
 	g := newRig(t)
-	k := g.create(Draft{ExpiresIn: ptr(int64(60))})
+	k := g.create(Draft{ExpiresIn: to(int64(60))})
 	g.clock.advance(time.Hour)
 	g.want(k.Raw, Expired)
 	g.clock.advance(-time.Hour)

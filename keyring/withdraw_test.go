@@ -180,7 +180,7 @@ func TestK5_WithdrawnWithClockSet(t *testing.T) {
 	take := func(n int64, at instant) Decision {
 		d := Decision{live: l, rec: l.rec.Load(), rules: g.rulesFor(l.rec.Load().key), plan: g.planFor(l.rec.Load().owner)}
 		g.takeAt(&d, at, n)
-		d.use(nil, n, at)
+		d.use(d.rec.uses[0], nil, n, at)
 		return d
 	}
 	const month = 32 * 24 * 3600 * 1000

@@ -47,16 +47,23 @@ func isAlnum(c byte) bool {
 	return '0' <= c && c <= '9' || 'A' <= c && c <= 'Z' || 'a' <= c && c <= 'z'
 }
 
-func foldByte(c byte) byte {
+// fold folds a character of a name: upper and lower case are the same, and so
+// are "-", "_" and ".".
+func fold(c byte) byte {
+	if c == '_' || c == '.' {
+		return '-'
+	}
 	if 'A' <= c && c <= 'Z' {
 		c += 'a' - 'A'
 	}
 	return c
 }
 
-func foldHeader(c byte) byte {
-	if c == '_' || c == '.' {
-		return '-'
+// foldName folds a whole name.
+func foldName(name string) string {
+	b := []byte(name)
+	for i, c := range b {
+		b[i] = fold(c)
 	}
-	return foldByte(c)
+	return string(b)
 }

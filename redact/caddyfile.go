@@ -16,7 +16,8 @@ import (
 //	    wrap    <another encoder>
 //	}
 //
-// `headers` adds to X-API-Key and X-API-Secret; it and `query` may be repeated.
+// What gates and self-service APIs read is masked without being named. `headers` and
+// `query` add to that, and may be repeated.
 // `wrap` takes the place of json|console, for an encoder with options or another
 // one than these.
 func (e *Encoder) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {

@@ -22,7 +22,7 @@ import (
 // Places are where requests may carry keys.
 type Places struct {
 	Headers, Query, Cookies []string
-	// From are placeholders that read something else, such as a path segment.
+	// From are placeholders that read something else, such as a segment of the path.
 	From []string
 }
 
@@ -54,8 +54,9 @@ type Log struct {
 // request in both.
 //
 // The values tried are no keys, so that a place counts as covered if it is masked
-// whatever it holds. No encoder can know the places that From reads, so if
-// checksums tells that all keys end in one, the values tried there do as well.
+// whatever it holds. Apart from a segment of the path, no encoder can know what From
+// reads, so if checksums tells that all keys end in one, the values tried there do as
+// well.
 func Uncovered(ctx caddy.Context, requests []Requests, checksums bool) ([]Log, error) {
 	if len(requests) == 0 {
 		return nil, nil
@@ -145,6 +146,9 @@ type triedValue struct {
 	printed      *[]string
 }
 
+// maxSegments bounds the length of a made-up path.
+const maxSegments = 1000
+
 func (p *probe) newTrial(r *Requests) *trial {
 	req := &http.Request{Method: http.MethodGet, Proto: "HTTP/1.1", Host: "localhost", Header: make(http.Header)}
 	t := &trial{message: "handled request", request: caddyhttp.LoggableHTTPRequest{Request: req, ShouldLogCredentials: r.Credentials}}
@@ -154,19 +158,25 @@ func (p *probe) newTrial(r *Requests) *trial {
 	for _, name := range r.Cookies {
 		req.AddCookie(&http.Cookie{Name: name, Value: t.value(name, &p.printed.Cookies, false)})
 	}
-	path, query := "/", "?"
+	segments, query := []string(nil), "?"
 	for _, name := range r.Query {
 		query += url.QueryEscape(name) + "=" + t.value(name, &p.printed.Query, false) + "&"
 	}
 	for _, name := range r.From {
 		value := t.value(name, &p.printed.From, p.checksums)
-		if inURI(name) {
-			path += value + "/"
-		} else {
+		switch n, ok := segmentOf(name); {
+		case ok && n < maxSegments:
+			for len(segments) < n {
+				segments = append(segments, "x")
+			}
+			segments = slices.Insert(segments, n, value)
+		case inURI(name):
+			segments = append(segments, value)
+		default:
 			t.message += " " + value
 		}
 	}
-	req.RequestURI = path + query
+	req.RequestURI = "/" + strings.Join(segments, "/") + query
 	return t
 }
 

@@ -29,18 +29,24 @@ const redacted = "REDACTED"
 // defaultHeaders are always masked.
 var defaultHeaders = []string{"X-API-Key", "X-API-Secret"}
 
-// Encoder masks API keys in log lines. It lets another encoder write the
-// line, then replaces with REDACTED, wherever in the line it stands (fields,
-// message, error text, what was added with With):
+// Encoder masks API keys in log lines. It lets another encoder write the line, then
+// replaces with REDACTED, wherever in the line it stands (fields, message, error text,
+// what was added with With):
 //
-//   - the values of the headers X-API-Key, X-API-Secret and those in `headers`,
-//     in any case, with "-", "_" and "." taken for one another, and in their CGI
-//     form (HTTP_X_API_KEY). Every value of a list, whatever it looks like. In
+//   - the values of the headers X-API-Key, X-API-Secret, those in `headers`, and those
+//     that a gate or a self-service API reads keys from, Authorization among them. Names
+//     match in any case, with "-", "_" and "." taken for one another, and in their CGI
+//     form (HTTP_X_API_KEY). Every value of a list is masked, whatever it looks like. In
 //     plain text ("X-API-Key: abc") the value reaches to the end of the line;
-//   - the values of the query parameters in `query`, in any case and also
-//     percent-encoded, up to the next "&", blank or closing quote. A ";" does
-//     not end one, because Go does not split queries there. A URL that is itself
-//     percent-encoded inside another one is looked into, one level deep;
+//   - the values of the query parameters in `query` and those that a gate or a
+//     self-service API reads, with names that match alike and may be percent-encoded, up
+//     to the next "&", blank or closing quote. A ";" does not end one, because Go does
+//     not split queries there. A URL that is itself percent-encoded inside another one is
+//     looked into, one level deep;
+//   - the values of the cookies that a gate or a self-service API reads;
+//   - if one reads a segment of the path ({http.request.uri.path.1}), that segment of
+//     every path and URL, and any other segment of at least 20 key characters, because a
+//     prefix may be stripped from the path before the gate;
 //   - API keys and secrets with a checksum: a run of at least 32 key characters
 //     (0-9 A-Z a-z _ -, of which any may be percent-encoded once), up to 512,
 //     whose last six characters are the checksum of those before them. It is
@@ -49,9 +55,10 @@ var defaultHeaders = []string{"X-API-Key", "X-API-Secret"}
 //     the square of the run, so it has a limit per line (some 6 KiB of random
 //     characters without a gap); runs beyond it are masked whole.
 //
-// A name is looked for where a ":" or "=" follows it. What is not found: keys
-// made without a checksum outside these places, and keys in another encoding
-// (Base64, or percent-encoded twice).
+// The places of gates and self-service APIs need no option here: whatever the
+// configurations in use read is masked in every log of the process. A name is looked for
+// where a ":" or "=" follows it. What is not found: keys made without a checksum outside
+// these places, and keys in another encoding (Base64, or percent-encoded twice).
 //
 // JSON stays valid JSON, and lines without a key are left as they are. To cover
 // everything, use this encoder for the default log as well as for the access
@@ -61,15 +68,17 @@ type Encoder struct {
 	// log goes to a terminal.
 	WrappedRaw json.RawMessage `json:"wrap,omitempty" caddy:"namespace=caddy.logging.encoders inline_key=format"`
 
-	// Names of headers to mask in addition to X-API-Key and X-API-Secret.
+	// Names of headers to mask in addition to X-API-Key, X-API-Secret and those that
+	// gates and self-service APIs read. Default: none.
 	Headers []string `json:"headers,omitempty"`
 
-	// Names of query parameters to mask. Default: none.
+	// Names of query parameters to mask in addition to those that gates and
+	// self-service APIs read. Default: none.
 	Query []string `json:"query,omitempty"`
 
 	zapcore.Encoder `json:"-"`
 
-	mask             *masker
+	mask             *masks
 	wrappedIsDefault bool
 	ctx              caddy.Context
 }
@@ -95,7 +104,7 @@ func (e *Encoder) Provision(ctx caddy.Context) error {
 			return fmt.Errorf("query: %w", err)
 		}
 	}
-	e.mask = newMasker(e.Headers, e.Query)
+	e.mask = &masks{headers: e.Headers, query: e.Query}
 
 	if e.WrappedRaw == nil {
 		e.wrappedIsDefault = true
@@ -151,7 +160,7 @@ func (e *Encoder) EncodeEntry(ent zapcore.Entry, fields []zapcore.Field) (*buffe
 	if err != nil {
 		return buf, err
 	}
-	found := e.mask.find(buf.Bytes())
+	found := e.mask.masker().find(buf.Bytes())
 	if len(found) == 0 {
 		return buf, nil
 	}

@@ -65,6 +65,10 @@ func newEncoder(t testing.TB, e Encoder) *Encoder {
 	return &e
 }
 
+func newTestMasker(headers, query []string) *masker {
+	return (&masks{headers: headers, query: query}).masker()
+}
+
 func maskLine(m *masker, line string) string {
 	var out buffer.Buffer
 	writeMasked(&out, []byte(line), m.find([]byte(line)))
@@ -78,7 +82,7 @@ func TestMaskLine(t *testing.T) {
 	secret := testKey("clsk_", 48)
 	q := strings.ReplaceAll(k, "_", "%5F")
 
-	m := newMasker([]string{"X-Other-Key"}, []string{"api_key", "t"})
+	m := newTestMasker([]string{"X-Other-Key"}, []string{"api_key", "t"})
 	for _, tt := range []struct{ name, in, want string }{
 		{"header", `{"headers":{"X-Api-Key":["abc"],"Accept":["*/*"]}}`, `{"headers":{"X-Api-Key":["REDACTED"],"Accept":["*/*"]}}`},
 		{"secret header", `{"X-Api-Secret":["abc"]}`, `{"X-Api-Secret":["REDACTED"]}`},
@@ -172,7 +176,7 @@ func TestMaskLine(t *testing.T) {
 
 // Every spelling of a header name that a server takes for X-API-Key.
 func TestMaskEverySpelling(t *testing.T) {
-	m := newMasker(nil, nil)
+	m := newTestMasker(nil, nil)
 	n := 0
 	for _, x := range []string{"X", "x"} {
 		for _, api := range []string{"API", "api", "Api", "aPi"} {
@@ -199,7 +203,7 @@ func TestMaskEverySpelling(t *testing.T) {
 // Escape sequences stay whole even if somebody makes their letters part of
 // something whose checksum fits.
 func TestMaskKeepsEscapes(t *testing.T) {
-	m := newMasker(nil, nil)
+	m := newTestMasker(nil, nil)
 	for _, escape := range []string{"t", "ufffd"} {
 		line := `{"a":"\` + testKey(escape, 40) + `"}`
 		if got := maskLine(m, line); got != line {
@@ -211,7 +215,7 @@ func TestMaskKeepsEscapes(t *testing.T) {
 // Whoever sends long runs of key characters must not make logging expensive,
 // and must not get a key past the encoder by it either.
 func TestMaskBudget(t *testing.T) {
-	m := newMasker(nil, []string{"q"})
+	m := newTestMasker(nil, []string{"q"})
 	k := testKey("ak_", 64)
 	junk := strings.Repeat("0", 256<<10)
 	for _, line := range []string{
@@ -319,7 +323,7 @@ func TestEncoderClean(t *testing.T) {
 		if got.String() != want.String() {
 			t.Errorf("%s: got %s, want %s", format, got, want)
 		}
-		if n := testing.AllocsPerRun(100, func() { e.mask.find(want.Bytes()) }); n > 0 {
+		if n := testing.AllocsPerRun(100, func() { e.mask.masker().find(want.Bytes()) }); n > 0 {
 			t.Errorf("%s: %v allocations", format, n)
 		}
 	}
@@ -495,12 +499,13 @@ func FuzzEncoder(f *testing.F) {
 	} {
 		f.Add([]byte(s))
 	}
+	publish(f, everyPlace())
 	e := newEncoder(f, Encoder{WrappedRaw: json.RawMessage(`{"format":"json"}`), Headers: []string{"k"}, Query: []string{"api_key", "q"}})
 	f.Fuzz(func(t *testing.T, data []byte) {
-		maskLine(e.mask, string(data))
+		maskLine(e.mask.masker(), string(data))
 		var compact bytes.Buffer
 		if json.Compact(&compact, data) == nil && compact.Bytes()[0] == '{' {
-			if got := maskLine(e.mask, compact.String()); !json.Valid([]byte(got)) {
+			if got := maskLine(e.mask.masker(), compact.String()); !json.Valid([]byte(got)) {
 				t.Errorf("%s\nbecame %s", &compact, got)
 			}
 		}
@@ -581,6 +586,17 @@ func BenchmarkEncoder(b *testing.B) {
 			}
 		})
 	}
+	b.Run("encode/with every kind of place", func(b *testing.B) {
+		publish(b, everyPlace())
+		b.ReportAllocs()
+		for b.Loop() {
+			buf, err := e.EncodeEntry(clean, cleanFields)
+			if err != nil {
+				b.Fatal(err)
+			}
+			buf.Free()
+		}
+	})
 	buf, _ := plain.EncodeEntry(clean, cleanFields)
 	dirtyBuf, _ := plain.EncodeEntry(dirty, dirtyFields)
 	for name, line := range map[string][]byte{
@@ -592,7 +608,7 @@ func BenchmarkEncoder(b *testing.B) {
 			b.ReportAllocs()
 			b.SetBytes(int64(len(line)))
 			for b.Loop() {
-				e.mask.find(line)
+				e.mask.masker().find(line)
 			}
 		})
 	}

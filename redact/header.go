@@ -32,7 +32,7 @@ func (s *scan) mayEndHeader(i int) bool {
 	if i > 0 && s.seg[i] == '"' && s.seg[i-1] != '\\' {
 		i--
 	}
-	return i >= 0 && (s.headerEnds[foldHeader(s.seg[i])] || s.seg[i] == ' ' || isQuote(s.seg[i]))
+	return i >= 0 && (s.headerEnds[fold(s.seg[i])] || s.seg[i] == ' ' || isQuote(s.seg[i]))
 }
 
 // headerBefore reports whether a header name ends at end, and the level of the
@@ -49,7 +49,7 @@ func (s *scan) headerBefore(end int) (level int, ok bool) {
 			end -= level
 		}
 	}
-	if end == 0 || !s.headerEnds[foldHeader(s.seg[end-1])] {
+	if end == 0 || !s.headerEnds[fold(s.seg[end-1])] {
 		return level, false
 	}
 	for _, name := range s.headers {
@@ -67,7 +67,7 @@ func (s *scan) headerEndsAt(name []byte, end int) bool {
 		return false
 	}
 	for i, c := range name {
-		if foldHeader(s.seg[start+i]) != c {
+		if fold(s.seg[start+i]) != c {
 			return false
 		}
 	}

@@ -10,33 +10,38 @@ import (
 
 // masker finds what must not be in a log line. It is immutable.
 type masker struct {
-	headers [][]byte // in lower case, with "-" for "_" and "."
-	query   [][]byte // in lower case
+	headers, query, cookies [][]byte // folded by fold
+	segments                []int
 
-	// The characters that names end with, as folded by foldHeader and foldByte:
-	// most of what precedes a ":" or "=" is dismissed by them.
+	// The characters that names end with, as folded by fold: most of what
+	// precedes a ":" or "=" is dismissed by them.
 	headerEnds, queryEnds [256]bool
+
+	published *names // those of Publish that are among the names
 }
 
-func newMasker(headers, query []string) *masker {
-	m := new(masker)
-	for _, name := range slices.Concat(defaultHeaders, headers) {
-		b := []byte(name)
-		for i, c := range b {
-			b[i] = foldHeader(c)
-		}
-		m.headers = append(m.headers, b)
-		m.headerEnds[b[len(b)-1]] = true
+func newMasker(n *names) *masker {
+	m := &masker{segments: n.segments}
+	for _, name := range n.headers {
+		m.headers = addName(m.headers, &m.headerEnds, name)
 	}
-	for _, name := range query {
-		b := []byte(name)
-		for i, c := range b {
-			b[i] = foldByte(c)
-		}
-		m.query = append(m.query, b)
-		m.queryEnds[b[len(b)-1]] = true
+	for _, name := range n.query {
+		m.query = addName(m.query, &m.queryEnds, name)
+	}
+	for _, name := range n.cookies {
+		m.cookies = append(m.cookies, []byte(foldName(name)))
 	}
 	return m
+}
+
+// addName adds a name to a list, unless it is there, and its last character to ends.
+func addName(list [][]byte, ends *[256]bool, name string) [][]byte {
+	b := []byte(foldName(name))
+	if slices.ContainsFunc(list, func(other []byte) bool { return bytes.Equal(other, b) }) {
+		return list
+	}
+	ends[b[len(b)-1]] = true
+	return append(list, b)
 }
 
 // span is a part of a line to be replaced. A quoted one gets quotes around the
@@ -111,6 +116,12 @@ func (s *scan) segment(seg []byte, base int) {
 	if len(s.query) > 0 {
 		s.queryValues()
 		s.nestedQueryValues()
+	}
+	if len(s.cookies) > 0 {
+		s.cookieValues()
+	}
+	if len(s.segments) > 0 {
+		s.pathSegments()
 	}
 	s.keys()
 }

@@ -43,7 +43,7 @@ func (s *scan) queryBefore(end int) bool {
 	if end == 0 {
 		return false
 	}
-	if c, _ := decodeBefore(s.seg, end); !s.queryEnds[foldByte(c)] {
+	if c, _ := decodeBefore(s.seg, end); !s.queryEnds[fold(c)] {
 		return false
 	}
 	for _, name := range s.query {
@@ -60,7 +60,7 @@ func (s *scan) queryEndsAt(name []byte, end int) bool {
 			return false
 		}
 		c, n := decodeBefore(s.seg, end)
-		if foldByte(c) != name[i] {
+		if fold(c) != name[i] {
 			return false
 		}
 		end -= n

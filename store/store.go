@@ -105,14 +105,23 @@ type Expired struct {
 	// is not 0 and before that time. It runs while other writes wait: it must not
 	// call the store.
 	Before func(configID string) int64
-	// Former hashes go whose grace ended before this time.
-	Former int64
+	// Previous raw keys go whose grace ended before this time.
+	Previous int64
 }
 
 // Counted is one key's counters on their way to the store.
 type Counted struct {
 	ID       string
 	Counters key.Counters
+	// Previous are the uses of previous raw keys; LastRequest in Counters is the
+	// last use of any raw key.
+	Previous []PreviousUse
+}
+
+// PreviousUse is the last use of a previous raw key.
+type PreviousUse struct {
+	Hash        key.Hash
+	LastRequest int64
 }
 
 // Status is what Health found.
@@ -129,8 +138,8 @@ type Status struct {
 // milliseconds. A cancelled context may end a read; a write that has begun runs
 // to its end, and its result is then unknown to the caller.
 type Store interface {
-	// Find returns the key that has hash as its current or a former raw key,
-	// whether or not that former key's grace has ended.
+	// Find returns the key that has hash as its present or a previous raw key,
+	// whether or not the grace of a previous one has ended.
 	Find(ctx context.Context, hash key.Hash) (Entry, error)
 	// Get returns a key by its ID.
 	Get(ctx context.Context, id string) (Entry, error)
@@ -157,7 +166,7 @@ type Store interface {
 	// Delete removes a key with all that belongs to it, but for its usage.
 	Delete(ctx context.Context, id string) error
 	// DeleteExpired removes up to limit keys that have been expired for long
-	// enough, and returns their IDs. Former hashes go too.
+	// enough, and returns their IDs. Previous raw keys go too.
 	DeleteExpired(ctx context.Context, x Expired, limit int) ([]string, error)
 
 	// MoveCredits makes a movement of a key's credits, as key.Credits.Move says.
@@ -169,7 +178,8 @@ type Store interface {
 	// called before the store is used: what a process had leased that did not
 	// return it is lost, because nobody knows how much of it was spent.
 	ForfeitLeases(ctx context.Context) error
-	// SaveCounters writes counters and nothing else. Keys that are gone are skipped.
+	// SaveCounters writes counters and the last uses of previous raw keys, and nothing
+	// else. Keys and previous raw keys that are gone are skipped.
 	SaveCounters(ctx context.Context, batch []Counted) error
 
 	// SaveUsage adds a batch of increments to what is stored, unless a batch with
@@ -207,11 +217,11 @@ type Store interface {
 	// keys' IDs.
 	DeleteOwner(ctx context.Context, userID string) ([]string, error)
 
-	// EachHash calls f with the hash of every current and former raw key that was
+	// EachHash calls f with the hash of every present and previous raw key that was
 	// stored before the call, and perhaps of some stored during it.
 	EachHash(ctx context.Context, f func(key.Hash)) error
 	// HasPlainKeys reports whether a raw key without a checksum is stored, be it a
-	// current or a former one.
+	// present or a previous one.
 	HasPlainKeys(ctx context.Context) (bool, error)
 	// Health asks the storage itself, now.
 	Health(ctx context.Context) (Status, error)

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 )
@@ -30,6 +31,8 @@ type Mount struct {
 	// Identify finds the caller. Nil: the API has no callers, as on Caddy's admin
 	// endpoint, which decides itself who reaches it.
 	Identify Identify
+	// BodyTimeout is how long a body may take. 0: as long as the server lets it.
+	BodyTimeout time.Duration
 	// Origins are the rules for browsers. Nil: the API sends no CORS headers.
 	Origins *Origins
 	// Report receives the errors behind answers from 500 on. Nil: they are dropped.
@@ -43,8 +46,9 @@ type Dialect struct {
 	// Body checks a body that has been read, and returns nil for one that counts as
 	// empty. Default: [JSONBody].
 	Body func(*http.Request, []byte) ([]byte, error)
-	// BodyFirst refuses a malformed body before it identifies the caller. By default a
-	// caller who may not make the call learns that first.
+	// BodyFirst refuses a body of a wrong type before it identifies the caller, and
+	// charges nothing for a malformed one. By default a caller who may not make the call
+	// learns that first, and a malformed body counts as a call.
 	BodyFirst bool
 	// Anonymous lets requests without any identity reach the handlers, with a nil
 	// Caller. By default they are refused.
@@ -52,6 +56,9 @@ type Dialect struct {
 	// ExtraParameters lets a query hold parameters that no field is named after, such
 	// as the key itself.
 	ExtraParameters bool
+	// Owned are paths below the base that belong to the API with all that lies below
+	// them: what is no route there is a 404. Elsewhere it is for the next handler.
+	Owned []string
 	// NoHead does not answer HEAD like GET.
 	NoHead bool
 	// DecodedPaths matches paths as they are decoded, where an escaped slash is one.
@@ -81,7 +88,7 @@ func New(m Mount, d Dialect, routes []*Route) *API {
 	if d.Body == nil {
 		d.Body = JSONBody
 	}
-	a := &API{Mount: m, dialect: d, mux: http.NewServeMux(), document: document(m.Base, d, routes)}
+	a := &API{Mount: m, dialect: d, mux: http.NewServeMux(), document: document(m.Base, m.BodyTimeout > 0, d, routes)}
 	base := (&url.URL{Path: m.Base}).EscapedPath() // it may hold characters that mean something in a pattern
 	for _, rt := range routes {
 		a.mux.Handle(rt.Method+" "+base+rt.Path, rt)
@@ -162,20 +169,34 @@ func hasDotSegment(escaped string) bool {
 // Handle answers a request that is for the API, and reports whether it was.
 func (a *API) Handle(w http.ResponseWriter, r *http.Request) bool {
 	methods := a.Methods(r)
-	if methods == nil {
+	if methods == nil && !a.owns(r.URL.Path) {
 		return false
 	}
 	w.Header().Set("Cache-Control", "no-store")
-	if a.Origins == nil || !a.Origins.serve(w, r, methods) {
+	switch {
+	case a.Origins != nil && a.Origins.serve(w, r, methods):
+	case methods == nil: // also where only the multiplexer would see a route
+		a.fail(w, &Call{Request: r, api: a, upload: a.uploadOf(w, r)}, noRoute(nil))
+	default:
 		a.ServeHTTP(w, r)
 	}
 	return true
 }
 
+// owns reports whether a decoded path belongs to the API, whether or not there is a
+// route for it.
+func (a *API) owns(path string) bool {
+	below, ok := strings.CutPrefix(path, a.Base)
+	return ok && slices.ContainsFunc(a.dialect.Owned, func(owned string) bool {
+		rest, ok := strings.CutPrefix(below, owned)
+		return ok && (rest == "" || rest[0] == '/')
+	})
+}
+
 // ServeHTTP answers every request: with an error where there is no route for it.
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	u := a.routable(r.URL)
-	c := &Call{Request: r, Route: a.find(r.Method, u), api: a}
+	c := &Call{Request: r, Route: a.find(r.Method, u), api: a, upload: a.uploadOf(w, r)}
 	if c.Route == nil {
 		a.fail(w, c, noRoute(a.methodsAt(u)))
 		return
@@ -185,6 +206,7 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		a.fail(w, c, err)
 		return
 	}
+	c.upload.leave(false)
 	for name, value := range c.Route.Header {
 		w.Header().Set(name, value)
 	}
@@ -198,8 +220,9 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// run takes a request through the checks to its route. The body is read before the
-// caller is judged: one who sends it slowly is judged by what holds when it ends.
+// run takes a request through the checks to its route. The caller is looked at before
+// the body is read, and judged after it: one who sends it slowly is judged by what
+// holds when it ends.
 func (a *API) run(w http.ResponseWriter, c *Call) (any, error) {
 	rt := c.Route
 	var err error
@@ -208,31 +231,64 @@ func (a *API) run(w http.ResponseWriter, c *Call) (any, error) {
 			return nil, Unavailable(err)
 		}
 	}
+	asked := a.Identify != nil && !rt.Public
 	var bodyErr error
 	if rt.takesBody() {
-		if c.Body, bodyErr = readAll(w, c.Request, cmp.Or(rt.MaxBody, MaxBody)); bodyErr == nil {
-			c.Body, bodyErr = a.dialect.Body(c.Request, c.Body)
-		}
-		if bodyErr != nil && a.dialect.BodyFirst {
-			return nil, bodyErr
+		if bodyErr, err = a.read(w, c, asked); err != nil {
+			return nil, err
 		}
 	}
-	if a.Identify != nil && !rt.Public {
-		if err := a.identify(w, c); err != nil {
+	if asked {
+		if err := a.identify(w, c, Ask{Needs: rt.Needs, Free: rt.Free}); err != nil {
 			return nil, err
 		}
 	}
 	if bodyErr != nil {
 		return nil, bodyErr
 	}
+	if rt.Free && c.Caller != nil && c.Caller.Spend != nil && !c.endsOwnKey() {
+		if err := c.Caller.Spend(); err != nil {
+			return nil, err
+		}
+	}
 	return rt.serve(c)
 }
 
+// read reads the body. bad is what is wrong with it, which a caller learns who may make
+// the call.
+func (a *API) read(w http.ResponseWriter, c *Call, asked bool) (bad, err error) {
+	if a.dialect.BodyFirst {
+		if _, err := a.dialect.Body(c.Request, nil); err != nil {
+			return nil, err
+		}
+	}
+	if asked && !c.upload.read {
+		if err := a.identify(w, c, Ask{Needs: c.Route.Needs, Free: c.Route.Free, Look: true}); err != nil {
+			return nil, err
+		}
+		if c.missing != nil {
+			c.upload.timeout = min(c.upload.timeout, strangerTimeout)
+		}
+		c.Caller = nil
+	}
+	c.Body, err = c.upload.all(cmp.Or(c.Route.MaxBody, MaxBody))
+	switch {
+	case err == nil:
+		c.Body, err = a.dialect.Body(c.Request, c.Body)
+	case err == errTimeout && c.missing != nil:
+		err = c.missing
+	}
+	if a.dialect.BodyFirst {
+		return nil, err
+	}
+	return err, nil
+}
+
 // identify finds the caller.
-func (a *API) identify(w http.ResponseWriter, c *Call) (err error) {
-	c.Caller, err = a.Identify(w, c.Request, c.Route.Needs)
+func (a *API) identify(w http.ResponseWriter, c *Call, ask Ask) (err error) {
+	c.Caller, err = a.Identify(w, c.Request, ask)
 	if refusal, ok := err.(*Refusal); ok && a.dialect.Anonymous && refusal.Outcome == keyring.Missing {
-		c.challenges = refusal.Challenges
+		c.missing = refusal
 		return nil
 	}
 	return err
@@ -247,18 +303,16 @@ func (a *API) fail(w http.ResponseWriter, c *Call, err error) {
 	if c.Caller != nil {
 		c.Caller.Refused(e.Status)
 	}
+	c.upload.leave(true)
 	body := a.dialect.Error(c, e)
 	h := w.Header()
 	if e.Status == http.StatusMethodNotAllowed {
 		h.Set("Allow", strings.Join(e.allow, ", "))
 	}
 	if e.Status == http.StatusUnauthorized {
-		challenges := c.challenges
-		if e.Refused != nil {
-			challenges = e.Refused.Challenges
-		}
-		if challenges == nil {
-			challenges = []string{"Bearer"}
+		challenges := []string{"Bearer"}
+		if r := cmp.Or(e.Refused, c.missing); r != nil && r.Challenges != nil {
+			challenges = r.Challenges
 		}
 		h["Www-Authenticate"] = challenges
 	}

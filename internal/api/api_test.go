@@ -42,7 +42,7 @@ func TestFailures(t *testing.T) {
 		var withdrawn []keyring.Outcome
 		a := New(Mount{
 			Base: "/base", Keys: noKeys, Report: func(err error) { reported = append(reported, err) },
-			Identify: func(http.ResponseWriter, *http.Request, string) (*Caller, error) {
+			Identify: func(http.ResponseWriter, *http.Request, Ask) (*Caller, error) {
 				return &Caller{Withdraw: func(o keyring.Outcome) { withdrawn = append(withdrawn, o) }}, nil
 			},
 		}, plainErrors, []*Route{{Method: "GET", Path: "/keys/{id}", Status: 200, Conflict: true, Endpoint: Plain(func(*Call) (None, error) { return None{}, row.err })}})

@@ -2,6 +2,7 @@ package api
 
 import (
 	"net/http"
+	"net/netip"
 
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/keyring"
@@ -9,9 +10,9 @@ import (
 
 // The actions on the resource "api" that the self-service APIs know.
 const (
-	Read  = "read"
-	Write = "write"
-	Admin = "admin"
+	Read  = keyring.Read
+	Write = keyring.Write
+	Admin = keyring.Admin
 )
 
 // Caller makes a call: the holder of a key, or a person whom another handler has
@@ -21,6 +22,8 @@ type Caller struct {
 	// Organization is the one that a person acts for, and Role what the person is
 	// there; several roles are separated by commas or blanks. A key acts for none.
 	Organization, Role string
+	// ClientIP is the address that the caller calls from. The zero value: not known.
+	ClientIP netip.Addr
 	// Permissions are what the caller may do.
 	Permissions key.Permissions
 	// Decision let the caller's key in; nil for a person.
@@ -34,14 +37,28 @@ type Caller struct {
 	// after all, and has statistics count it as refused for the given reason. It may
 	// be called once.
 	Withdraw func(keyring.Outcome)
+	// Spend takes a free call from the caller's budget of them. Its error is a *Refusal
+	// where none is left. Nil: there is no budget.
+	Spend func() error
+}
+
+// Ask is what a call asks of its caller.
+type Ask struct {
+	// Needs is the action on the resource "api" that the caller must have, empty for
+	// none.
+	Needs string
+	// Free charges nothing, and does not refuse for want of what would be charged.
+	Free bool
+	// Look decides without charging anything: the call will be asked for again. Only a
+	// refusal is final.
+	Look bool
 }
 
 // Identify finds the caller of a request. Its error is a *Refusal for a caller who
-// may not make the call, also for want of the action that it needs on the resource
-// "api" (empty is none); one with the outcome Missing says that the request carries
-// no identity at all. A key is verified and charged once, however often this is
-// called for a request. Rate headers are set on w.
-type Identify func(w http.ResponseWriter, r *http.Request, need string) (*Caller, error)
+// may not make the call, also for want of the action that it needs; one with the
+// outcome Missing says that the request carries no identity at all. Rate headers are
+// set on w.
+type Identify func(w http.ResponseWriter, r *http.Request, ask Ask) (*Caller, error)
 
 // May reports whether the caller has an action on the resource "api", or all of
 // them as admin.
@@ -70,11 +87,5 @@ func Needs(action string) []key.Permission {
 	}
 }
 
-// Grantable returns what somebody with these permissions may grant: the same, and
-// with Admin every action that is known here.
-func Grantable(p key.Permissions) key.Permissions {
-	if !May(p, Admin) {
-		return p
-	}
-	return p.Union(key.Permissions{key.DefaultResource: {Read, Write, Admin}})
-}
+// Grantable returns what somebody with these permissions may grant.
+func Grantable(p key.Permissions) key.Permissions { return keyring.Grantable(p) }

@@ -58,7 +58,7 @@ func TestRefusal_headers(t *testing.T) {
 		refusal := &Refusal{Decision: row.d, Challenges: []string{`Bearer error="invalid_token"`}}
 		a := New(Mount{
 			Keys:     func() (*keyring.Service, error) { return nil, nil },
-			Identify: func(http.ResponseWriter, *http.Request, string) (*Caller, error) { return nil, refusal },
+			Identify: func(http.ResponseWriter, *http.Request, Ask) (*Caller, error) { return nil, refusal },
 		}, Dialect{Error: func(*Call, *Error) any { return nil }}, []*Route{{Method: "GET", Path: "/x", Endpoint: Plain(func(*Call) (None, error) {
 			t.Error("the refused call was made")
 			return None{}, nil

@@ -61,7 +61,7 @@ func (o *Origins) serve(w http.ResponseWriter, r *http.Request, methods []string
 	}
 	h.Set("Access-Control-Allow-Origin", origin)
 	h.Set("Access-Control-Allow-Credentials", "true")
-	if !IsPreflight(r) {
+	if methods == nil || !IsPreflight(r) {
 		h.Set("Access-Control-Expose-Headers", "RateLimit, RateLimit-Policy, Retry-After")
 		return false
 	}

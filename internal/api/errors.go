@@ -18,6 +18,7 @@ const (
 	CodeMethodNotAllowed = "METHOD_NOT_ALLOWED"
 	CodeKeyExists        = "KEY_EXISTS"
 	CodeTooLarge         = "PAYLOAD_TOO_LARGE"
+	CodeTimeout          = "REQUEST_TIMEOUT"
 	CodeMediaType        = "UNSUPPORTED_MEDIA_TYPE"
 	CodeCrossOrigin      = "CROSS_ORIGIN"
 	CodeInternal         = "INTERNAL"
@@ -56,9 +57,12 @@ func (r *Refusal) Error() string { return r.Outcome.Title() }
 // Answer returns the refusal as it is answered.
 func (r *Refusal) Answer() *Error {
 	o := r.Outcome
-	e := &Error{Status: o.Status(), Code: o.Code(), Message: o.Title(), Refused: r}
+	e := &Error{Status: o.Status(), Code: o.Code(), Message: r.Detail(), Refused: r}
 	if r.Waitable {
 		e.Wait = max(1, r.Wait)
+	}
+	if o == keyring.RateLimited && len(r.Limits) > 0 && r.Limits[0].Name == keyring.SelfServiceLimit {
+		e.Message = "The limit of calls that list, revoke and show usage is reached."
 	}
 	return e
 }

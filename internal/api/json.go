@@ -3,41 +3,12 @@ package api
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
-	"fmt"
 	"io"
 	"mime"
 	"net/http"
 	"strings"
 	"unicode/utf8"
 )
-
-// MaxBody is the longest body that most routes read. The largest part of one,
-// metadata, may be 16 KiB.
-const MaxBody = 64 << 10
-
-// What a body is refused for, beside its Content-Type and its length.
-var (
-	errUnreadable = BadRequest("the body could not be read")
-	errNoObject   = BadRequest("the body must be a JSON object")
-	errInvalid    = BadRequest("the body is not valid JSON")
-)
-
-// readAll reads a request's body of at most so many bytes, whatever it is.
-func readAll(w http.ResponseWriter, r *http.Request, most int64) ([]byte, error) {
-	tooLarge := &Error{Status: http.StatusRequestEntityTooLarge, Code: CodeTooLarge, Message: fmt.Sprintf("the body must be at most %d bytes", most)}
-	if r.ContentLength > most {
-		return nil, tooLarge
-	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, most))
-	switch {
-	case errors.As(err, new(*http.MaxBytesError)):
-		return nil, tooLarge
-	case err != nil:
-		return nil, errUnreadable
-	}
-	return body, nil
-}
 
 // JSONBody returns a body, and nil for an empty one. One whose Content-Type is not
 // JSON is refused; without a Content-Type it counts as JSON.

@@ -92,7 +92,8 @@ func TestReadBody(t *testing.T) {
 		if row.contentType != "" {
 			r.Header.Set("Content-Type", row.contentType)
 		}
-		body, err := readAll(httptest.NewRecorder(), r, MaxBody)
+		u := new(API).uploadOf(httptest.NewRecorder(), r)
+		body, err := u.all(MaxBody)
 		if err == nil {
 			_, err = JSONBody(r, body)
 		}

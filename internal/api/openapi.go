@@ -14,8 +14,8 @@ func Document() Endpoint {
 }
 
 // document makes the OpenAPI document of a table of routes.
-func document(base string, d Dialect, routes []*Route) json.RawMessage {
-	s := schemas{errorType: reflect.TypeOf(d.ErrorBody)}
+func document(base string, timeout bool, d Dialect, routes []*Route) json.RawMessage {
+	s := schemas{errorType: reflect.TypeOf(d.ErrorBody), timeout: timeout}
 	var paths object
 	for _, rt := range routes {
 		if rt.Name == "" {
@@ -91,6 +91,9 @@ func (s *schemas) responses(rt *Route) object {
 		bad(http.StatusConflict)
 	}
 	if rt.takesBody() {
+		if s.timeout {
+			bad(http.StatusRequestTimeout)
+		}
 		bad(http.StatusRequestEntityTooLarge)
 		bad(http.StatusUnsupportedMediaType)
 	}

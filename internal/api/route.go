@@ -22,6 +22,12 @@ type Route struct {
 	// Needs is the action on the resource "api" that the caller must have, empty for
 	// none.
 	Needs string
+	// Free takes nothing of the caller's key and is in no statistics: it has a budget of
+	// its own, so that who drains a key keeps nobody from ending it.
+	Free bool
+	// Ends returns the ID of the key that the call ends, for a free route. Who ends their
+	// own key needs no budget, which others may have drained: there is no second time.
+	Ends func(*Call) string
 	// Status is that of a success.
 	Status int
 	// Header is set on a success, beside what all answers have.
@@ -124,8 +130,9 @@ type Call struct {
 	// Body is what was sent, or nil.
 	Body []byte
 
-	api        *API
-	challenges []string // for a 401 of a request without an identity
+	api     *API
+	upload  upload
+	missing *Refusal // of a request without an identity, which the dialect lets pass
 }
 
 // Arg returns the variable segment of the path, which may hold anything, a slash too.
@@ -144,6 +151,22 @@ func (c *Call) ID() (string, error) {
 		return "", store.ErrNotFound
 	}
 	return id, nil
+}
+
+// Self is what a caller who holds a key may send for its ID.
+const Self = "self"
+
+// KeyID returns the ID that a call is about where id was sent.
+func (c *Call) KeyID(id string) string {
+	if id == Self && c.Caller != nil && c.Caller.Decision != nil {
+		return c.Caller.Decision.Key().ID
+	}
+	return id
+}
+
+// endsOwnKey reports whether the call ends the key that makes it.
+func (c *Call) endsOwnKey() bool {
+	return c.Route.Ends != nil && c.Caller.Decision != nil && c.KeyID(c.Route.Ends(c)) == c.Caller.Decision.Key().ID
 }
 
 // pattern names the route in errors that are reported, without what was sent.

@@ -10,6 +10,7 @@ import (
 type schemas struct {
 	all       object
 	errorType reflect.Type
+	timeout   bool // bodies have one
 }
 
 // of returns a schema for t: a reference, if it is a struct.

@@ -41,6 +41,7 @@ type conversion struct {
 
 func (o *Options) convert(r row) Key {
 	c := conversion{row: r, options: o}
+	c.lengths()
 	c.identity()
 	c.rawKey()
 	c.times()
@@ -62,6 +63,24 @@ func (c *conversion) lose(field, message string) {
 func (c *conversion) refuse(field, message string) {
 	if c.Refused == nil {
 		c.Refused = &Note{field, message, true}
+	}
+}
+
+// tooLong is the value of a field that was not read, because it is longer than maxField.
+type tooLong struct{}
+
+// lengths leaves out fields that are too long.
+func (c *conversion) lengths() {
+	for _, field := range fields {
+		if _, long := c.row[field].(tooLong); !long {
+			continue
+		}
+		c.row[field] = nil
+		if field == "metadata" {
+			c.lose(field, longMetadata)
+		} else {
+			c.refuse(field, "is longer than 256 KiB")
+		}
 	}
 }
 
@@ -216,7 +235,10 @@ func (c *conversion) permissions() {
 	}
 }
 
-const maxMetadata = 16 << 10
+const (
+	maxMetadata  = 16 << 10
+	longMetadata = "is longer than 16 KiB: left out"
+)
 
 func (c *conversion) metadata() {
 	raw, ok := c.json("metadata")
@@ -227,7 +249,7 @@ func (c *conversion) metadata() {
 	case raw[0] != '{':
 		c.lose("metadata", "is not an object: left out")
 	case len(raw) > maxMetadata:
-		c.lose("metadata", "is longer than 16 KiB: left out")
+		c.lose("metadata", longMetadata)
 	default:
 		c.Record.Metadata = raw
 	}

@@ -201,3 +201,15 @@ func TestConfigs(t *testing.T) {
 		}
 	}
 }
+
+// TestQ26_Import: the keys of configurations that reference organizations belong to
+// organizations, of whatever name the configuration is here.
+func TestQ26_Import(t *testing.T) {
+	o := Options{Configs: map[string]string{"team": "orgs"}, Organizations: []string{"team"}}
+	for config, owner := range map[any]string{"team": "org:acme", "orgs": "acme", "default": "acme", nil: "acme"} {
+		k := converted(o, row{"referenceId": "acme", "configId": config})
+		if k.Record.UserID != owner {
+			t.Errorf("%v: the owner is %q, want %q", config, k.Record.UserID, owner)
+		}
+	}
+}

@@ -7,65 +7,121 @@ import (
 	"strings"
 )
 
-// pageSize is the number of rows that are read at a time.
-const pageSize = 500
+const (
+	// pageSize is the number of rows that are read at a time, and pageBytes the size of
+	// their fields from which a page has fewer.
+	pageSize  = 500
+	pageBytes = 4 << 20
+	// maxField is the longest field that is read.
+	maxField = 256 << 10
+	// maxAdded is how many rows may be added while the others are read.
+	maxAdded = 1_000_000
+)
 
 // Each calls f for every key until f returns an error. It holds no lock while f
 // runs, because f may be slow and the application may be writing. Rows that are
 // added or deleted meanwhile may or may not be read.
 func (d *DB) Each(ctx context.Context, f func(Key) error) error {
-	var last []any
-	for {
-		keys, end, err := d.page(ctx, last)
+	var p page
+	for read := int64(0); ; {
+		err := within(ctx, func(ctx context.Context) (err error) {
+			p, err = d.page(ctx, p.last)
+			return err
+		})
+		if read += int64(len(p.keys)); err == nil && read > d.most+maxAdded {
+			err = errDamaged
+		}
 		if err != nil {
 			return fmt.Errorf("reading keys: %w", err)
 		}
-		for _, k := range keys {
+		for _, k := range p.keys {
 			if err := f(k); err != nil {
 				return err
 			}
 		}
-		if len(keys) < pageSize {
+		if !p.more {
 			return nil
 		}
-		last = end
 	}
 }
 
-// page returns the keys after a position, which is nil for the first page, and the
-// position of its last row.
-func (d *DB) page(ctx context.Context, after []any) (keys []Key, last []any, err error) {
-	rows, err := d.db.QueryContext(ctx, d.query(after), after...)
+// page is some of the keys.
+type page struct {
+	keys []Key
+	last []any // position of the last row
+	more bool
+}
+
+// page returns the keys after a position, which is nil for the first page.
+func (d *DB) page(ctx context.Context, after []any) (p page, err error) {
+	rows, err := d.conn.QueryContext(ctx, d.query(after), after...)
 	if err != nil {
-		return nil, nil, err
+		return p, err
 	}
 	defer rows.Close()
+	p.last = after
+	var long int64
 	values := make([]any, len(fields)+len(d.order))
-	pointers := make([]any, len(values))
+	pointers := []any{&long}
 	for i := range values {
-		pointers[i] = &values[i]
+		pointers = append(pointers, &values[i])
 	}
-	for rows.Next() {
+	for size := 0; !p.more && rows.Next(); {
 		if err := rows.Scan(pointers...); err != nil {
-			return nil, nil, err
+			return p, err
 		}
 		r := make(row, len(fields))
 		for i, field := range fields {
 			r[field] = values[i]
+			if long>>i&1 == 1 {
+				r[field] = tooLong{}
+			}
+			size += sizeOf(values[i])
 		}
-		keys, last = append(keys, d.options.convert(r)), slices.Clone(values[len(fields):])
+		position := slices.Clone(values[len(fields):])
+		if !follows(position, p.last) {
+			return p, errDamaged
+		}
+		p.keys, p.last = append(p.keys, d.options.convert(r)), position
+		p.more = len(p.keys) == pageSize || size >= pageBytes
 	}
-	return keys, last, rows.Err()
+	return p, rows.Err()
 }
 
-func (d *DB) query(after []any) string {
-	list := make([]string, len(fields), len(fields)+len(d.order))
-	for i, column := range d.columns {
-		list[i] = "NULL"
-		if column != "" {
-			list[i] = expression(column)
-		}
+// follows reports whether a row may come after another one: rowids grow.
+func follows(position, last []any) bool {
+	if len(last) != 1 {
+		return true
 	}
+	before, known := last[0].(int64)
+	now, isID := position[0].(int64)
+	return !known || !isID || now > before
+}
+
+func sizeOf(value any) int {
+	switch v := value.(type) {
+	case string:
+		return len(v)
+	case []byte:
+		return len(v)
+	}
+	return 0
+}
+
+// query returns the statement for a page. Its first column has a bit for each field that
+// is too long, which is read as NULL: SQLite knows the length without reading the field.
+func (d *DB) query(after []any) string {
+	list, long := make([]string, 1, 1+len(fields)+len(d.order)), "0"
+	for i, column := range d.columns {
+		if column == "" {
+			list = append(list, "NULL")
+			continue
+		}
+		length := "octet_length(" + quote(column) + ")"
+		list = append(list, fmt.Sprintf("iif(%s <= %d, %s, NULL)", length, maxField, expression(column)))
+		long += fmt.Sprintf(" + (ifnull(%s, 0) > %d) * %d", length, maxField, 1<<i)
+	}
+	list[0] = long
 	for _, by := range d.order {
 		list = append(list, "+"+by)
 	}
@@ -73,7 +129,7 @@ func (d *DB) query(after []any) string {
 	if after != nil {
 		where = fmt.Sprintf(" WHERE (%s) > (?%s)", order, strings.Repeat(", ?", len(after)-1))
 	}
-	return fmt.Sprintf("SELECT %s FROM %s%s ORDER BY %s LIMIT %d", strings.Join(list, ", "), quote(d.options.Table), where, order, pageSize)
+	return fmt.Sprintf("SELECT %s FROM %s%s ORDER BY %s LIMIT %d", strings.Join(list, ", "), d.table(), where, order, pageSize)
 }
 
 // expression returns a column as an expression. The driver would convert the values of
@@ -81,27 +137,24 @@ func (d *DB) query(after []any) string {
 func expression(column string) string { return "+" + quote(column) }
 
 // findOrder returns the expressions that identify a row: the rowid, under a name that
-// is not a column, or the primary key of a table without rowid. A view has neither;
-// there it is id and key, and rows with the same values are the same key.
+// is not a column, or the primary key of a table without rowid.
 func (d *DB) findOrder(ctx context.Context, columns []string) ([]string, error) {
-	const table = ` FROM pragma_table_list WHERE schema = 'main' AND name = ? COLLATE NOCASE`
-	kind, err := d.strings(ctx, `SELECT iif(wr, 'without rowid', type)`+table, d.options.Table)
-	switch {
-	case err != nil:
-		return nil, err
-	case slices.Contains(kind, "without rowid"):
-		names, err := d.strings(ctx, `SELECT name FROM pragma_table_info(?) WHERE pk > 0 ORDER BY pk`, d.options.Table)
-		for i := range names {
-			names[i] = quote(names[i])
+	for _, alias := range []string{"rowid", "_rowid_", "oid"} {
+		if slices.ContainsFunc(columns, func(c string) bool { return strings.EqualFold(c, alias) }) {
+			continue
 		}
-		return names, err
-	case slices.Contains(kind, "table"):
-		for _, alias := range []string{"rowid", "_rowid_", "oid"} {
-			if !slices.ContainsFunc(columns, func(c string) bool { return strings.EqualFold(c, alias) }) {
-				return []string{alias}, nil
-			}
+		stmt, err := d.conn.PrepareContext(ctx, "SELECT "+alias+" FROM "+d.table())
+		if err == nil {
+			return []string{alias}, stmt.Close()
 		}
+		break // it has none
 	}
-	id, key := d.columns[slices.Index(fields, "id")], d.columns[slices.Index(fields, "key")]
-	return []string{"ifnull(" + expression(id) + ", '')", "ifnull(" + expression(key) + ", '')"}, nil
+	names, err := d.strings(ctx, `SELECT name FROM pragma_table_info(?) WHERE pk > 0 ORDER BY pk`, d.options.Table)
+	if err == nil && len(names) == 0 {
+		err = fmt.Errorf("the table %q has columns named rowid, _rowid_ and oid: its rows cannot be told apart", d.options.Table)
+	}
+	for i := range names {
+		names[i] = quote(names[i])
+	}
+	return names, err
 }

@@ -1,5 +1,9 @@
 // Package betterauthdb reads the API keys of a Better Auth SQLite database. It
 // never writes, so the database may be in use by a running server.
+//
+// The file may come from anybody. Only an ordinary table is read, so that no SQL out of
+// the file is run; SQLite's limits, the size of the file and a deadline bound what
+// reading it costs.
 package betterauthdb
 
 import (
@@ -12,8 +16,10 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
-	_ "modernc.org/sqlite" // the driver
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
 )
 
 // Options describe a database that differs from Better Auth's defaults.
@@ -33,11 +39,13 @@ type Options struct {
 // DB is an open database.
 type DB struct {
 	db      *sql.DB
+	conn    *sql.Conn // the only connection of db, with limits
 	options Options
 	columns []string // column of each of fields; "" if the table has none
 	order   []string // expressions that identify a row and order the rows
 	extra   []string // unknown columns
 	count   int64
+	most    int64 // rows that a file of this size can have
 }
 
 // fields are the fields that are read, by their name in Better Auth.
@@ -69,20 +77,64 @@ func Open(ctx context.Context, path string, o Options) (_ *DB, err error) {
 	if absolute = filepath.ToSlash(absolute); !strings.HasPrefix(absolute, "/") { // C:/…
 		absolute = "/" + absolute
 	}
-	dsn := url.URL{Scheme: "file", OmitHost: true, Path: absolute, RawQuery: "mode=ro&_pragma=busy_timeout(5000)&_pragma=query_only(1)"}
+	dsn := url.URL{Scheme: "file", OmitHost: true, Path: absolute, RawQuery: "mode=ro&_defensive=1" +
+		"&_pragma=busy_timeout(5000)&_pragma=query_only(1)&_pragma=trusted_schema(0)&_pragma=cell_size_check(1)&_pragma=mmap_size(0)"}
 	db, err := sql.Open("sqlite", dsn.String())
 	if err != nil {
 		return nil, err
 	}
 	d := &DB{db: db, options: o}
-	if err := d.inspect(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("reading %s: %w", path, err), db.Close())
+	if err := within(ctx, d.inspect); err != nil {
+		return nil, errors.Join(fmt.Errorf("reading %s: %w", path, err), d.Close())
 	}
 	return d, nil
 }
 
 // Close closes the database.
-func (d *DB) Close() error { return d.db.Close() }
+func (d *DB) Close() error {
+	if d.conn == nil {
+		return d.db.Close()
+	}
+	return errors.Join(d.conn.Close(), d.db.Close())
+}
+
+// limits are those of the connection. They hold for the whole schema of the
+// application, so they leave room for any that is not made to do harm.
+var limits = map[int]int{
+	sqlite3.SQLITE_LIMIT_LENGTH:         1 << 20, // of a value, or a statement of the schema
+	sqlite3.SQLITE_LIMIT_SQL_LENGTH:     1 << 20,
+	sqlite3.SQLITE_LIMIT_ATTACHED:       0,
+	sqlite3.SQLITE_LIMIT_TRIGGER_DEPTH:  1,
+	sqlite3.SQLITE_LIMIT_WORKER_THREADS: 0,
+}
+
+// readTime is how long SQLite may take to inspect the database, or to read a page.
+var readTime = time.Minute
+
+// within runs f, which must end in time.
+func within(ctx context.Context, f func(context.Context) error) error {
+	limited, cancel := context.WithTimeout(ctx, readTime)
+	defer cancel()
+	err := f(limited)
+	if err != nil && ctx.Err() == nil && limited.Err() != nil {
+		return fmt.Errorf("it took longer than %v", readTime)
+	}
+	return err
+}
+
+// connect opens the only connection, and limits it.
+func (d *DB) connect(ctx context.Context) (err error) {
+	d.db.SetMaxOpenConns(1)
+	if d.conn, err = d.db.Conn(ctx); err != nil {
+		return err
+	}
+	for id, limit := range limits {
+		if _, err := sqlite.Limit(d.conn, id, limit); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // Count returns the number of rows when the database was opened.
 func (d *DB) Count() int64 { return d.count }
@@ -92,16 +144,15 @@ func (d *DB) Extra() []string { return d.extra }
 
 // inspect finds the table and its columns.
 func (d *DB) inspect(ctx context.Context) error {
+	if err := d.connect(ctx); err != nil {
+		return err
+	}
+	if err := d.checkTable(ctx); err != nil {
+		return err
+	}
 	names, err := d.strings(ctx, `SELECT name FROM pragma_table_info(?) ORDER BY cid`, d.options.Table)
 	if err != nil {
 		return err
-	}
-	if len(names) == 0 {
-		tables, err := d.strings(ctx, `SELECT name FROM sqlite_schema WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\_%' ESCAPE '\' ORDER BY name`)
-		if err != nil {
-			return err
-		}
-		return fmt.Errorf("there is no table %q; there are: %s", d.options.Table, strings.Join(tables, ", "))
 	}
 	if err := d.match(names); err != nil {
 		return err
@@ -109,8 +160,56 @@ func (d *DB) inspect(ctx context.Context) error {
 	if d.order, err = d.findOrder(ctx, names); err != nil {
 		return err
 	}
-	return d.db.QueryRowContext(ctx, "SELECT count(*) FROM "+quote(d.options.Table)).Scan(&d.count)
+	return d.countRows(ctx)
 }
+
+// checkTable makes sure that the table is an ordinary one. A view would run what it was
+// made of, and a virtual table the module behind it. Only the list of all tables is
+// asked: other ways to ask would compile the views.
+func (d *DB) checkTable(ctx context.Context) error {
+	kinds, err := d.strings(ctx, `SELECT iif(type = 'table' AND rootpage < 1, 'virtual table', type) FROM main.sqlite_schema
+		WHERE type IN ('table', 'view') AND name = ? COLLATE NOCASE`, d.options.Table)
+	switch {
+	case err != nil:
+		return err
+	case len(kinds) == 0:
+		const most = 20
+		tables, err := d.strings(ctx, `SELECT name FROM main.sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite\_%' ESCAPE '\' ORDER BY name LIMIT ?`, most)
+		if err != nil {
+			return err
+		}
+		return fmt.Errorf("there is no table %q; there are: %s", d.options.Table, strings.Join(tables, ", "))
+	case len(kinds) > 1 || kinds[0] != "table":
+		return fmt.Errorf("%q is a %s: only an ordinary table is read", d.options.Table, kinds[0])
+	}
+	return nil
+}
+
+// minCell is the least that a row takes in the file.
+const minCell = 4
+
+// countRows counts the rows, up to what the file can have: the pages of a damaged one
+// may refer to the same page again and again.
+func (d *DB) countRows(ctx context.Context) error {
+	const size = `SELECT page_count * page_size FROM pragma_page_count, pragma_page_size`
+	if err := d.conn.QueryRowContext(ctx, size).Scan(&d.most); err != nil {
+		return err
+	}
+	d.most /= minCell
+	count := "SELECT count(*) FROM (SELECT 1 FROM " + d.table() + " LIMIT ?)"
+	if err := d.conn.QueryRowContext(ctx, count, d.most+1).Scan(&d.count); err != nil {
+		return err
+	}
+	if d.count > d.most {
+		return errDamaged
+	}
+	return nil
+}
+
+var errDamaged = errors.New("the database is damaged: it has more rows than its file has room for, or has them out of order")
+
+// table returns the table in SQL.
+func (d *DB) table() string { return "main." + quote(d.options.Table) }
 
 // match finds the column of each field: the one that the options name, or one with
 // the name of the field, regardless of case and underscores.
@@ -150,7 +249,7 @@ func find(names []string, want string) string {
 }
 
 func (d *DB) strings(ctx context.Context, query string, args ...any) (list []string, err error) {
-	rows, err := d.db.QueryContext(ctx, query, args...)
+	rows, err := d.conn.QueryContext(ctx, query, args...)
 	if err != nil {
 		return nil, err
 	}

@@ -52,7 +52,7 @@ func TestColumns(t *testing.T) {
 			if r.ID != "i" || r.UserID != "u" || r.Hash != ours || *r.RateLimitMax != 5 || *r.RateLimitTimeWindow != 1000 || *r.ConfigID != "default" {
 				t.Errorf("%+v", r)
 			}
-			if _, err := d.db.Exec("DELETE FROM " + table); err == nil {
+			if _, err := d.conn.ExecContext(t.Context(), "DELETE FROM "+table); err == nil {
 				t.Error("the database can be written")
 			}
 		})
@@ -69,7 +69,6 @@ func TestPages(t *testing.T) {
 		"with a column rowid":   `CREATE TABLE apikey (id TEXT, referenceId TEXT, key TEXT, rowid TEXT)`,
 		"without rowid":         `CREATE TABLE apikey (id TEXT PRIMARY KEY, referenceId TEXT, key TEXT) WITHOUT ROWID`,
 		"with two primary keys": `CREATE TABLE apikey (id TEXT, referenceId TEXT, key TEXT, PRIMARY KEY (referenceId, id)) WITHOUT ROWID`,
-		"a view":                `CREATE TABLE keys (id TEXT, referenceId TEXT, key TEXT); CREATE VIEW apikey AS SELECT * FROM keys`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "a.db")
@@ -78,10 +77,7 @@ func TestPages(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer other.Close()
-			table := "apikey"
-			if name == "a view" {
-				table = "keys"
-			}
+			const table = "apikey"
 			fill := fmt.Sprintf(`WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < %d)
 				INSERT INTO %s (id, referenceId, key) SELECT i, 'u' || (i %% 3), 'k' || i FROM n`, rows, table)
 			for _, q := range []string{create, fill} {

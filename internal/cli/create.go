@@ -3,6 +3,7 @@ package cli
 import (
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -61,19 +62,38 @@ func (h *Host) rotate() *cobra.Command {
 	cmd := h.keysCommand("rotate ID... [flags]", "Replaces the raw keys of keys", func(c *call) error {
 		rotate := func(id string) (admin.Answer[admin.IssuedKey], error) { return c.client.RotateKey(c.ctx, id, in) }
 		return each(c, nil, rotate, func(a admin.Answer[admin.IssuedKey], err error) error {
-			return c.issued(a, err, "Rotated key %s of %s%s.", func() string { return "" })
+			if err := c.issued(a, err, "Rotated key %s of %s%s.", func() string { return "" }); err != nil {
+				return err
+			}
+			c.warnOfEnd(a.Value.Key)
+			return nil
 		})
 	})
 	cmd.Long = `Replaces the raw key of a key and prints the new one on standard output, on a
-line of its own. It cannot be shown again. ID, counters and limits do not change.
-The old raw key stops working at once, or at the end of --grace. With several ids,
-the new raw keys are printed in the order of the ids.`
+line of its own. It cannot be shown again. ID, counters and limits do not change,
+and without --expires-in the expiry does not either. With several ids, the new raw
+keys are printed in the order of the ids.
+
+The replaced raw key stops working at once, or at the end of --grace, and those
+before it at the same time at the latest. "end-grace" ends them earlier. The new
+secret of --with-secret is also that of the replaced raw keys.`
 	setFormats(cmd, plainFormats)
 	cmd.Example = `  caddy apikey rotate 6a1f0c2d9b3e4f5a6b7c8d9e --grace 1h`
 	f := cmd.Flags()
-	define(f, "grace", pointer(&in.Grace, h.seconds(0)), "`time` for which the old raw key keeps working, such as 1h")
+	define(f, "grace", pointer(&in.Grace, h.seconds(0)), "`time` for which the replaced raw key works, such as 1h (default 0s)")
 	define(f, "with-secret", pointer(&in.WithSecret, parseBool), "create a new secret too")
+	define(f, "expires-in", pointer(&in.ExpiresIn, h.seconds(1)), "`lifetime` from now, such as 90d (default: the expiry does not change)")
 	return cmd
+}
+
+// soon is how close the end of a key must be for a warning after its rotation.
+const soon = 30 * 24 * time.Hour
+
+// warnOfEnd warns of a key that was rotated, and ends soon all the same.
+func (c *call) warnOfEnd(k admin.Key) {
+	if !c.machine() && k.ExpiresAt != nil && k.ExpiresAt.Sub(c.now()) < soon {
+		c.note("Warning: the key still expires at %s. To change that, use update --expires-in.", formatTime(k.ExpiresAt, ""))
+	}
 }
 
 // issued prints a new raw key. The lines that explain it go to standard error, so

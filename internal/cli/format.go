@@ -113,6 +113,19 @@ func trimDuration(d time.Duration) string {
 	return s
 }
 
+// formatPrevious formats the replaced raw keys that still work, on one line.
+func formatPrevious(all []admin.PreviousKey) string {
+	texts := make([]string, len(all))
+	for i, p := range all {
+		start := noValue
+		if p.Start != nil {
+			start = printable(*p.Start) + "..."
+		}
+		texts[i] = fmt.Sprintf("%s until %s, last used %s", start, formatTime(&p.Until, ""), formatTime(p.LastRequest, "never"))
+	}
+	return cmp.Or(strings.Join(texts, "; "), noValue)
+}
+
 // formatStart formats the first known characters of a raw key.
 func formatStart(k admin.Key) string {
 	switch {

@@ -62,6 +62,21 @@ func (h *Host) enable(on bool) *cobra.Command {
 	return cmd
 }
 
+func (h *Host) endGrace() *cobra.Command {
+	cmd := h.keysCommand("end-grace ID... [flags]", "Ends the previous raw keys of keys", func(c *call) error {
+		return each(c, keyListing, func(id string) (admin.Answer[admin.Key], error) { return c.client.EndGrace(c.ctx, id) },
+			func(a admin.Answer[admin.Key], err error) error {
+				return answerOne(c, a, err, keyListing, func(k admin.Key) string {
+					return fmt.Sprintf("No previous raw key of %s works any longer.", printable(k.ID))
+				})
+			})
+	})
+	cmd.Long = `Ends every raw key that "rotate --grace" replaced and that still works. The present
+raw key is not affected.`
+	cmd.Example = `  caddy apikey end-grace 6a1f0c2d9b3e4f5a6b7c8d9e`
+	return cmd
+}
+
 func (h *Host) delete() *cobra.Command {
 	var y consent
 	cmd := h.keysCommand("delete ID... [flags]", "Deletes keys permanently", func(c *call) error {

@@ -104,6 +104,9 @@ func (o *output) finishFlags(cmd *cobra.Command) error {
 	if formats := formatsOf(cmd); len(formats) > 0 && !slices.Contains(formats, o.format) {
 		return WrongUsage("--format: %s is not available here: must be %s", o.format, near.List(formats))
 	}
+	if o.columns != nil && (o.machine() || o.format == asName) {
+		return WrongUsage("--columns: only for the formats %s, %s and %s", asTable, asWide, asCSV)
+	}
 	return nil
 }
 

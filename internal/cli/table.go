@@ -138,7 +138,8 @@ func (c *call) details(k admin.Key) string {
 		{"Owner", printable(k.UserID)},
 		{"Name", formatText(k.Name)},
 		{"Key", formatStart(k)},
-		{"Status", c.colorState(k.State)},
+		{"Previous keys", formatPrevious(k.PreviousKeys)},
+		{"Status", c.statusText(k)},
 		{"Permissions", formatList(k.Permissions.List())},
 		{"Credits", credits},
 		{"Rate limit", rate},
@@ -150,6 +151,7 @@ func (c *call) details(k admin.Key) string {
 		{"Last used", c.timeText(k.LastRequest)},
 		{"Created", c.timeText(&k.CreatedAt)},
 		{"Updated", c.timeText(&k.UpdatedAt)},
+		{"Rotated", c.timeText(k.RotatedAt)},
 	})
 }
 
@@ -170,6 +172,14 @@ func (c *call) timeText(t *api.Time) string {
 		return "never"
 	}
 	return fmt.Sprintf("%s (%s)", formatTime(t, ""), formatRelative(t.UTC(), c.now()))
+}
+
+// statusText returns the state of a key, and who disabled it.
+func (c *call) statusText(k admin.Key) string {
+	if k.DisabledBy == nil {
+		return c.colorState(k.State)
+	}
+	return fmt.Sprintf("%s (by %s)", c.colorState(k.State), printable(*k.DisabledBy))
 }
 
 // colorState returns a state in its color, if there are colors.

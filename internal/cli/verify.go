@@ -20,7 +20,7 @@ func (h *Host) verify() *cobra.Command {
 		if err := answer(c, a, err, verified); err != nil {
 			return err
 		}
-		return invalid(a.Value.Error)
+		return invalid(a.Value)
 	})
 	cmd.Long = `Checks whether a raw key is valid. Exit status: 0 if it is valid, 1 if not.
 
@@ -49,20 +49,28 @@ func noKeyArgs(args []string) error {
 }
 
 func verified(v admin.Verification) string {
-	if v.Key == nil {
+	if !v.Valid {
 		return ""
 	}
-	return fmt.Sprintf("Valid: key %s of %s.", printable(v.Key.ID), printable(v.Key.UserID))
+	return fmt.Sprintf("Valid: %s.", named(v.Key))
+}
+
+func named(k *admin.Key) string {
+	return fmt.Sprintf("key %s of %s", printable(k.ID), printable(k.UserID))
 }
 
 // invalid returns why a key is refused, or nil.
-func invalid(e *admin.VerifyError) error {
+func invalid(v admin.Verification) error {
+	e := v.Error
 	if e == nil {
 		return nil
 	}
-	wait := ""
-	if e.Details != nil {
-		wait = fmt.Sprintf("; try again in %s", formatDuration(e.Details.RetryAfter*1000))
+	more := ""
+	if v.Key != nil {
+		more = ": " + named(v.Key)
 	}
-	return fmt.Errorf("%s (%s)%s", printable(strings.TrimSuffix(e.Message, ".")), printable(e.Code), wait)
+	if e.Details != nil {
+		more += fmt.Sprintf("; try again in %s", formatDuration(e.Details.RetryAfter*1000))
+	}
+	return fmt.Errorf("%s (%s)%s", printable(strings.TrimSuffix(e.Message, ".")), printable(e.Code), more)
 }

@@ -18,7 +18,7 @@ func TestA6_collateral(t *testing.T) {
 	for n := range 6 {
 		k := newKey(n)
 		k.UserID = []string{"alice", "bob"}[n%2]
-		k.Former = []key.Former{{Hash: key.HashOf(fmt.Sprint("former ", n)), Until: now + 1000}}
+		k.Previous = []key.PreviousKey{{Hash: key.HashOf(fmt.Sprint("former ", n)), Until: now + 1000}}
 		k.ExpiresAt = now + 5000
 		credits := int64(10)
 		if _, err := s.Create(t.Context(), k, key.NewCredits(&credits, 20, 1000, now)); err != nil {
@@ -78,6 +78,11 @@ func TestA6_collateral(t *testing.T) {
 		{"counters", func() error {
 			return s.SaveCounters(ctx, []store.Counted{{ID: id(2), Counters: key.Counters{LastRequest: now, Rate: []byte("x")}}, {ID: "nobody"}})
 		}, row("counters", id(2), "last_request", "rate_state")},
+		{"counters of previous keys", func() error {
+			return s.SaveCounters(ctx, []store.Counted{{ID: id(4), Counters: key.Counters{LastRequest: now}, Previous: []store.PreviousUse{
+				{Hash: key.HashOf("former 4"), LastRequest: now}, {Hash: key.HashOf("former 5"), LastRequest: now},
+			}}})
+		}, join(row("counters", id(4), "last_request"), row("former_hashes", hashText("former 4"), "last_request"))},
 		{"usage", func() error {
 			return s.SaveUsage(ctx, store.UsageBatch{Writer: "w", Number: 1, Used: []store.Used{
 				{KeyID: id(0), UserID: "alice", Day: 20261121, Uses: store.Uses{Allowed: 1}},
@@ -107,7 +112,7 @@ func TestA6_collateral(t *testing.T) {
 		{"move", func() error { return change(2, func(e *store.Entry) { e.Key.UserID = "carol" }) }, join(row("keys", id(2), "user_id", "generation"), whole("owners", "carol"))},
 		{"rotate", func() error {
 			return change(3, func(e *store.Entry) {
-				e.Key.Former = append(e.Key.Former[:1:1], key.Former{Hash: e.Key.Hash, Until: now})
+				e.Key.Previous = append(e.Key.Previous[:1:1], key.PreviousKey{Hash: e.Key.Hash, Until: now})
 				e.Key.Hash = key.HashOf("rotated")
 			})
 		}, join(row("keys", id(3), "hash", "generation"), whole("former_hashes", hashText("raw key 3")))},

@@ -28,7 +28,7 @@ func example(t *testing.T) map[string][]byte {
 		k := newKey(n)
 		k.UserID, k.Metadata = fmt.Sprint("owner ", n%9), []byte(`{"m":"`+strings.Repeat("x", n)+`"}`)
 		if n%3 == 0 {
-			k.Former = []key.Former{{Hash: key.HashOf(fmt.Sprint("former ", n)), Until: now}}
+			k.Previous = []key.PreviousKey{{Hash: key.HashOf(fmt.Sprint("former ", n)), Until: now}}
 		}
 		credits := int64(n)
 		if _, err := s.Create(t.Context(), k, key.NewCredits(&credits, 5, 1000, now)); err != nil {
@@ -82,7 +82,7 @@ func survives(t *testing.T, path string) (opened bool) {
 				t.Errorf("find: %v", err)
 			case n >= 200:
 				t.Errorf("key %d was never made", n)
-			case !e.Key.Hash.Equal(h) && !slices.ContainsFunc(e.Key.Former, func(f key.Former) bool { return f.Hash.Equal(h) }):
+			case !e.Key.Hash.Equal(h) && !slices.ContainsFunc(e.Key.Previous, func(f key.PreviousKey) bool { return f.Hash.Equal(h) }):
 				t.Errorf("a hash found another key: %+v", e.Key)
 			}
 		}

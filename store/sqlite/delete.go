@@ -6,7 +6,7 @@ import (
 	"github.com/caddy-apikey/caddy-apikey/store"
 )
 
-// What belongs to a key (former hashes, credits, counters) and to an owner
+// What belongs to a key (previous raw keys, credits, counters) and to an owner
 // (keys) goes by ON DELETE CASCADE.
 
 // Delete implements store.Store.
@@ -49,8 +49,8 @@ func (s *Store) DeleteExpired(ctx context.Context, x store.Expired, limit int) (
 			}
 			all = append(all, ids...)
 		}
-		_, err = w.exec(`DELETE FROM {p}former_hashes WHERE until_ms < ?`, x.Former)
-		return all, failed("deleting former hashes", err)
+		_, err = w.exec(`DELETE FROM {p}former_hashes WHERE until_ms < ?`, x.Previous)
+		return all, failed("deleting previous keys", err)
 	})
 }
 

@@ -46,9 +46,9 @@ func addKey(w *writerConn, k *key.Key, c key.Credits, n key.Counters) error {
 
 func insertKey(w *writerConn, k *key.Key) error {
 	const query = `INSERT INTO {p}keys (config_id, user_id, name, prefix, start, hash, secret_hash,
-		checksummed, enabled, permissions, metadata, allowed_ips, expires_at, created_at, updated_at,
+		checksummed, enabled, disabled_by, permissions, metadata, allowed_ips, expires_at, created_at, updated_at, rotated_at,
 		rate_limit_enabled, rate_limit_max, rate_limit_time_window, rate_limit_algorithm, generation, id)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 	values, err := keyValues(k)
 	if err != nil {
 		return err
@@ -56,24 +56,24 @@ func insertKey(w *writerConn, k *key.Key) error {
 	if _, err := w.exec(query, append(values, k.Generation, k.ID)...); err != nil {
 		return failed("creating a key", err)
 	}
-	if err := insertFormer(w, k); err != nil {
+	if err := insertPrevious(w, k); err != nil {
 		return err
 	}
 	return checkHashes(w, k)
 }
 
-func insertFormer(w *writerConn, k *key.Key) error {
-	const query = `INSERT INTO {p}former_hashes (hash, secret_hash, key_id, until_ms, checksummed, position) VALUES (?, ?, ?, ?, ?, ?)`
-	for i, f := range k.Former {
-		if _, err := w.exec(query, f.Hash[:], secretValue(f.SecretHash), k.ID, f.Until, flag(f.Checksummed), i); err != nil {
-			return failed("storing a former hash", err)
+func insertPrevious(w *writerConn, k *key.Key) error {
+	const query = `INSERT INTO {p}former_hashes (hash, start, key_id, until_ms, checksummed, last_request, position) VALUES (?, ?, ?, ?, ?, ?, ?)`
+	for i, p := range k.Previous {
+		if _, err := w.exec(query, p.Hash[:], nonEmpty(p.Start), k.ID, p.Until, flag(p.Checksummed), nonZero(p.LastRequest), i); err != nil {
+			return failed("storing a previous key", err)
 		}
 	}
 	return nil
 }
 
 // checkHashes keeps a raw key from opening two records: no hash may be current
-// and former at once. The unique indexes of the two tables see to the rest.
+// and previous at once. The unique indexes of the two tables see to the rest.
 func checkHashes(w *writerConn, k *key.Key) error {
 	const query = `SELECT EXISTS (SELECT 1 FROM {p}former_hashes WHERE hash = ?1)
 		OR EXISTS (SELECT 1 FROM {p}former_hashes f JOIN {p}keys k ON k.hash = f.hash WHERE f.key_id = ?2)`
@@ -128,7 +128,7 @@ func replaceKey(w *writerConn, before, after *key.Key) error {
 		}
 	}
 	const query = `UPDATE {p}keys SET config_id = ?, user_id = ?, name = ?, prefix = ?, start = ?, hash = ?, secret_hash = ?,
-		checksummed = ?, enabled = ?, permissions = ?, metadata = ?, allowed_ips = ?, expires_at = ?, created_at = ?, updated_at = ?,
+		checksummed = ?, enabled = ?, disabled_by = ?, permissions = ?, metadata = ?, allowed_ips = ?, expires_at = ?, created_at = ?, updated_at = ?, rotated_at = ?,
 		rate_limit_enabled = ?, rate_limit_max = ?, rate_limit_time_window = ?, rate_limit_algorithm = ?, generation = ?
 		WHERE id = ? AND generation = ?`
 	values, err := keyValues(after)
@@ -142,11 +142,11 @@ func replaceKey(w *writerConn, before, after *key.Key) error {
 	if err != nil {
 		return failed("changing a key", err)
 	}
-	if !slices.EqualFunc(before.Former, after.Former, sameFormer) {
+	if !slices.Equal(before.Previous, after.Previous) {
 		if _, err := w.exec(`DELETE FROM {p}former_hashes WHERE key_id = ?`, after.ID); err != nil {
-			return failed("replacing former hashes", err)
+			return failed("replacing previous keys", err)
 		}
-		if err := insertFormer(w, after); err != nil {
+		if err := insertPrevious(w, after); err != nil {
 			return err
 		}
 	}
@@ -157,11 +157,11 @@ func replaceKey(w *writerConn, before, after *key.Key) error {
 func sameKey(a, b *key.Key) bool {
 	return a.ID == b.ID && a.ConfigID == b.ConfigID && a.UserID == b.UserID &&
 		samePointer(a.Name, b.Name) && samePointer(a.Prefix, b.Prefix) && samePointer(a.Start, b.Start) &&
-		a.Hash == b.Hash && samePointer(a.SecretHash, b.SecretHash) && slices.EqualFunc(a.Former, b.Former, sameFormer) &&
-		a.Checksummed == b.Checksummed && a.Enabled == b.Enabled && samePermissions(a.Permissions, b.Permissions) &&
+		a.Hash == b.Hash && samePointer(a.SecretHash, b.SecretHash) && slices.Equal(a.Previous, b.Previous) &&
+		a.Checksummed == b.Checksummed && a.Enabled == b.Enabled && a.DisabledBy == b.DisabledBy && samePermissions(a.Permissions, b.Permissions) &&
 		(a.Metadata == nil) == (b.Metadata == nil) && bytes.Equal(a.Metadata, b.Metadata) &&
 		(a.AllowedIPs == nil) == (b.AllowedIPs == nil) && slices.Equal(a.AllowedIPs, b.AllowedIPs) &&
-		a.ExpiresAt == b.ExpiresAt && a.CreatedAt == b.CreatedAt && a.UpdatedAt == b.UpdatedAt &&
+		a.ExpiresAt == b.ExpiresAt && a.CreatedAt == b.CreatedAt && a.UpdatedAt == b.UpdatedAt && a.RotatedAt == b.RotatedAt &&
 		a.RateLimitEnabled == b.RateLimitEnabled && a.RateLimitMax == b.RateLimitMax &&
 		a.RateLimitTimeWindow == b.RateLimitTimeWindow && a.RateLimitAlgorithm == b.RateLimitAlgorithm &&
 		a.Generation == b.Generation
@@ -169,10 +169,6 @@ func sameKey(a, b *key.Key) bool {
 
 func samePermissions(a, b key.Permissions) bool {
 	return (a == nil) == (b == nil) && maps.EqualFunc(a, b, slices.Equal[[]string])
-}
-
-func sameFormer(a, b key.Former) bool {
-	return a.Hash == b.Hash && a.Until == b.Until && a.Checksummed == b.Checksummed && samePointer(a.SecretHash, b.SecretHash)
 }
 
 func samePointer[T comparable](a, b *T) bool {

@@ -45,22 +45,41 @@ func firstSchema(t *testing.T, fill func(exec func(query string, args ...any))) 
 const firstKey = `INSERT INTO keys (id, config_id, user_id, hash, checksummed, enabled, created_at, updated_at,
 	rate_limit_enabled, rate_limit_algorithm, generation) VALUES (?, 'default', 'alice', ?, 1, 1, 1, 1, 1, 'fixed_window', 1)`
 
-// TestMigrate_former: nobody knows whether former raw keys of an older schema have
+// TestMigrate_previousKeys: nobody knows whether previous raw keys of an older schema have
 // a checksum, so they count as having none.
-func TestMigrate_former(t *testing.T) {
-	k, former := testKey(1), testKey(2).Hash
+func TestMigrate_previousKeys(t *testing.T) {
+	k, previous := testKey(1), testKey(2).Hash
 	s := firstSchema(t, func(exec func(string, ...any)) {
 		exec(firstKey, k.ID, k.Hash[:])
 		exec("INSERT INTO credits (key_id, peak, version) VALUES (?, 0, 1)", k.ID)
 		exec("INSERT INTO counters (key_id) VALUES (?)", k.ID)
-		exec("INSERT INTO former_hashes (hash, key_id, until_ms, position) VALUES (?, ?, 5, 0)", former[:], k.ID)
+		exec("INSERT INTO former_hashes (hash, key_id, until_ms, position) VALUES (?, ?, 5, 0)", previous[:], k.ID)
 	})
 	plain, err := s.HasPlainKeys(t.Context())
 	must(t, err)
-	e, err := s.Find(t.Context(), former)
+	e, err := s.Find(t.Context(), previous)
 	must(t, err)
-	if want := []key.Former{{Hash: former, Until: 5}}; !plain || !slices.Equal(e.Key.Former, want) {
-		t.Errorf("plain %v, former %+v", plain, e.Key.Former)
+	if want := []key.PreviousKey{{Hash: previous, Until: 5}}; !plain || !slices.Equal(e.Key.Previous, want) {
+		t.Errorf("plain %v, previous %+v", plain, e.Key.Previous)
+	}
+}
+
+// TestMigrate_disabledBy: nobody knows who disabled the keys of an older schema, so
+// only an operator enables them again.
+func TestMigrate_disabledBy(t *testing.T) {
+	s := firstSchema(t, func(exec func(string, ...any)) {
+		for n := range 2 {
+			k := testKey(n)
+			exec(firstKey, k.ID, k.Hash[:])
+			exec("UPDATE keys SET enabled = ? WHERE id = ?", n, k.ID)
+			exec("INSERT INTO credits (key_id, peak, version) VALUES (?, 0, 1)", k.ID)
+			exec("INSERT INTO counters (key_id) VALUES (?)", k.ID)
+		}
+	})
+	for n, want := range []key.DisabledBy{key.DisabledByOperator, ""} {
+		if e, err := s.Get(t.Context(), testKey(n).ID); err != nil || e.Key.DisabledBy != want || e.Key.RotatedAt != 0 {
+			t.Errorf("key %d: %+v, %v", n, e.Key, err)
+		}
 	}
 }
 

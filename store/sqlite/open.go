@@ -21,6 +21,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
 	"regexp"
 	"strings"
 
@@ -37,12 +38,26 @@ type Options struct {
 	// TablePrefix stands in front of every table name. A database can be opened
 	// only with the prefix that it was made with. Default: none.
 	TablePrefix string
+	// Notice is told what was found unsafe about the files when the database was
+	// opened, and whether it has been mended. Default: nobody is told.
+	Notice func(FileNotice)
+}
+
+// FileNotice is about a file of the database that somebody other than its owner could
+// read or write, or that belongs to another user.
+type FileNotice struct {
+	Path string
+	Mode fs.FileMode // as it was found
+	// Tightened: the mode is now 0600. Otherwise Reason says why it is not.
+	Tightened bool
+	Reason    string
 }
 
 // Opener opens the store of one file.
 type Opener struct {
 	path   string // absolute, without symbolic links
 	prefix string
+	notice func(FileNotice)
 
 	// hooks let tests break what otherwise only a bad disk breaks.
 	hooks hooks
@@ -65,7 +80,10 @@ func New(o Options) (*Opener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("path: %w", err)
 	}
-	return &Opener{path: path, prefix: o.TablePrefix}, nil
+	if o.Notice == nil {
+		o.Notice = func(FileNotice) {}
+	}
+	return &Opener{path: path, prefix: o.TablePrefix, notice: o.Notice}, nil
 }
 
 // CheckTablePrefix reports a table prefix that cannot be used. Empty is none.
@@ -121,6 +139,7 @@ func (o *Opener) openLocked(ctx context.Context, lock *fileLock) (*Store, error)
 	if err != nil {
 		return nil, err
 	}
+	o.tighten() // now that the file is known to be ours, and the log is beside it
 	s, err := o.start(ctx, lock, w)
 	if err != nil {
 		return nil, errors.Join(err, w.close())

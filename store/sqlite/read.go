@@ -28,8 +28,8 @@ func (s *Store) Find(ctx context.Context, hash key.Hash) (store.Entry, error) {
 	if err != nil {
 		return store.Entry{}, err
 	}
-	former := func(f key.Former) bool { return f.Hash.Equal(hash) }
-	if !e.Key.Hash.Equal(hash) && !slices.ContainsFunc(e.Key.Former, former) {
+	previous := func(p key.PreviousKey) bool { return p.Hash.Equal(hash) }
+	if !e.Key.Hash.Equal(hash) && !slices.ContainsFunc(e.Key.Previous, previous) {
 		// Only a damaged index leads from a hash to another key.
 		return store.Entry{}, unavailable("finding a key: the index of hashes is damaged")
 	}

@@ -18,12 +18,12 @@ import (
 
 const (
 	keyColumns = `k.id, k.config_id, k.user_id, k.name, k.prefix, k.start, k.hash, k.secret_hash,
-		k.checksummed, k.enabled, k.permissions, k.metadata, k.allowed_ips, k.expires_at, k.created_at, k.updated_at,
+		k.checksummed, k.enabled, k.disabled_by, k.permissions, k.metadata, k.allowed_ips, k.expires_at, k.created_at, k.updated_at, k.rotated_at,
 		k.rate_limit_enabled, k.rate_limit_max, k.rate_limit_time_window, k.rate_limit_algorithm, k.generation`
 
-	// formerColumn reads the former hashes inside the same statement, and so
+	// previousColumn reads the previous raw keys inside the same statement, and so
 	// from the same snapshot, as the rest.
-	formerColumn = `(SELECT group_concat(hex(f.hash) || ':' || f.until_ms || ':' || f.checksummed || ':' || hex(f.secret_hash), ',' ORDER BY f.position)
+	previousColumn = `(SELECT group_concat(hex(f.hash) || ':' || f.until_ms || ':' || f.checksummed || ':' || coalesce(f.last_request, 0) || ':' || coalesce(f.start, ''), ',' ORDER BY f.position)
 		FROM {p}former_hashes f WHERE f.key_id = k.id)`
 
 	creditsColumns = `c.remaining, c.leased, c.spent, c.forfeited, c.granted, c.peak,
@@ -33,7 +33,7 @@ const (
 
 	// entryColumns and entryTables read a whole store.Entry. The joins are outer
 	// ones so that a damaged database gives an error and not a missing key.
-	entryColumns = keyColumns + `, ` + formerColumn + `, ` + creditsColumns + `, ` + countersColumns + `, ` + ownerColumns
+	entryColumns = keyColumns + `, ` + previousColumn + `, ` + creditsColumns + `, ` + countersColumns + `, ` + ownerColumns
 	entryJoins   = ` LEFT JOIN {p}credits c ON c.key_id = k.id LEFT JOIN {p}owners o ON o.user_id = k.user_id`
 	counterJoin  = ` LEFT JOIN {p}counters n ON n.key_id = k.id`
 	entryTables  = ` FROM {p}keys k` + counterJoin + entryJoins
@@ -56,8 +56,8 @@ func keyValues(k *key.Key) ([]any, error) {
 	}
 	return []any{
 		k.ConfigID, k.UserID, optional(k.Name), optional(k.Prefix), optional(k.Start), k.Hash[:], secretValue(k.SecretHash),
-		flag(k.Checksummed), flag(k.Enabled), text(permissions), text(k.Metadata), text(ips),
-		nonZero(k.ExpiresAt), k.CreatedAt, k.UpdatedAt,
+		flag(k.Checksummed), flag(k.Enabled), nonEmpty(string(k.DisabledBy)), text(permissions), text(k.Metadata), text(ips),
+		nonZero(k.ExpiresAt), k.CreatedAt, k.UpdatedAt, nonZero(k.RotatedAt),
 		flag(k.RateLimitEnabled), nonZero(k.RateLimitMax), nonZero(k.RateLimitTimeWindow), k.RateLimitAlgorithm.String(),
 	}, nil
 }
@@ -102,6 +102,13 @@ func nonZero(n int64) any {
 	return n
 }
 
+func nonEmpty(s string) any {
+	if s == "" {
+		return nil
+	}
+	return s
+}
+
 func flag(b bool) int64 {
 	if b {
 		return 1
@@ -115,11 +122,13 @@ type entryRow struct {
 	name, prefix, start    sql.NullString
 	hash, secret           []byte
 	checksummed, enabled   int64
+	disabledBy             sql.NullString
 	permissions, meta, ips sql.NullString
-	expires, maxim, window sql.NullInt64
+	expires, rotated       sql.NullInt64
+	maxim, window          sql.NullInt64
 	limited                int64
 	algorithm              string
-	former                 sql.NullString
+	previous               sql.NullString
 	credits                creditsRow
 	counterOf              string // NULL, and so an error, where the row is missing
 	lastRequest            sql.NullInt64
@@ -130,8 +139,8 @@ type entryRow struct {
 func (r *entryRow) dest() []any {
 	d := []any{
 		&r.k.ID, &r.k.ConfigID, &r.k.UserID, &r.name, &r.prefix, &r.start, &r.hash, &r.secret,
-		&r.checksummed, &r.enabled, &r.permissions, &r.meta, &r.ips, &r.expires, &r.k.CreatedAt, &r.k.UpdatedAt,
-		&r.limited, &r.maxim, &r.window, &r.algorithm, &r.k.Generation, &r.former,
+		&r.checksummed, &r.enabled, &r.disabledBy, &r.permissions, &r.meta, &r.ips, &r.expires, &r.k.CreatedAt, &r.k.UpdatedAt, &r.rotated,
+		&r.limited, &r.maxim, &r.window, &r.algorithm, &r.k.Generation, &r.previous,
 	}
 	d = append(d, r.credits.dest()...)
 	d = append(d, &r.counterOf, &r.lastRequest, &r.rate)
@@ -143,6 +152,7 @@ func (r *entryRow) entry() (store.Entry, error) {
 	k := r.k
 	k.Name, k.Prefix, k.Start = pointer(r.name), pointer(r.prefix), pointer(r.start)
 	k.Checksummed, k.Enabled, k.RateLimitEnabled = r.checksummed != 0, r.enabled != 0, r.limited != 0
+	k.DisabledBy, k.RotatedAt = key.DisabledBy(r.disabledBy.String), r.rotated.Int64
 	k.ExpiresAt, k.RateLimitMax, k.RateLimitTimeWindow = r.expires.Int64, r.maxim.Int64, r.window.Int64
 	if err := r.decode(&k); err != nil {
 		return store.Entry{}, unavailable("key %q is damaged: %w", r.k.ID, err)
@@ -187,7 +197,7 @@ func (r *entryRow) decode(k *key.Key) error {
 	if k.RateLimitAlgorithm, err = ratelimit.ParseAlgorithm(r.algorithm); err != nil {
 		return fmt.Errorf("rate limit algorithm: %w", err)
 	}
-	k.Former, err = parseFormer(r.former.String)
+	k.Previous, err = parsePrevious(r.previous.String)
 	return err
 }
 
@@ -199,38 +209,36 @@ func secretValue(h *key.Hash) any {
 	return h[:]
 }
 
-func parseFormer(s string) (list []key.Former, _ error) {
+func parsePrevious(s string) (list []key.PreviousKey, _ error) {
 	if s == "" {
 		return nil, nil
 	}
 	for one := range strings.SplitSeq(s, ",") {
-		f, err := parseOneFormer(one)
+		p, err := parseOnePrevious(one)
 		if err != nil {
-			return nil, fmt.Errorf("former hash: %w", err)
+			return nil, fmt.Errorf("previous key: %w", err)
 		}
-		list = append(list, f)
+		list = append(list, p)
 	}
 	return list, nil
 }
 
-// parseOneFormer reads "hash:end:checksummed:secret", the last of which may be empty.
-func parseOneFormer(s string) (f key.Former, err error) {
-	hash, rest, _ := strings.Cut(s, ":")
-	until, rest, _ := strings.Cut(rest, ":")
-	checksummed, secret, _ := strings.Cut(rest, ":")
-	f.Checksummed = checksummed == "1"
-	if f.Hash, err = parseHash(hash); err != nil {
-		return f, err
+// parseOnePrevious reads "hash:until:checksummed:lastRequest:start", the last of
+// which may be empty.
+func parseOnePrevious(s string) (p key.PreviousKey, err error) {
+	parts := strings.SplitN(s, ":", 5)
+	if len(parts) < 5 {
+		return p, errors.New("damaged")
 	}
-	if secret != "" {
-		h, err := parseHash(secret)
-		if err != nil {
-			return f, err
-		}
-		f.SecretHash = &h
+	if p.Hash, err = parseHash(parts[0]); err != nil {
+		return p, err
 	}
-	f.Until, err = strconv.ParseInt(until, 10, 64)
-	return f, err
+	if p.Until, err = strconv.ParseInt(parts[1], 10, 64); err != nil {
+		return p, err
+	}
+	p.Checksummed, p.Start = parts[2] == "1", parts[4]
+	p.LastRequest, err = strconv.ParseInt(parts[3], 10, 64)
+	return p, err
 }
 
 func parseHash(s string) (h key.Hash, err error) {

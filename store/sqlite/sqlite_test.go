@@ -43,5 +43,5 @@ func TestStore_prefixed(t *testing.T) {
 
 // expiredBefore is the same time for keys of all configurations.
 func expiredBefore(t int64) store.Expired {
-	return store.Expired{Before: func(string) int64 { return t }, Former: t}
+	return store.Expired{Before: func(string) int64 { return t }, Previous: t}
 }

@@ -21,7 +21,7 @@ var concurrencyTests = []test{
 			}
 			changed, err := e.store.Update(e.ctx, k.ID, func(en *store.Entry) error {
 				k := en.Key.Clone()
-				k.Hash, k.Former = hash("new", i), []key.Former{{Hash: k.Hash, Until: t0}}
+				k.Hash, k.Previous = hash("new", i), []key.PreviousKey{{Hash: k.Hash, Until: t0}}
 				en.Key = k
 				return nil
 			})
@@ -55,7 +55,7 @@ var concurrencyTests = []test{
 
 func (e *env) reads(want store.Entry) error {
 	hashes := []key.Hash{want.Key.Hash}
-	for _, f := range want.Key.Former {
+	for _, f := range want.Key.Previous {
 		hashes = append(hashes, f.Hash)
 	}
 	for _, h := range hashes {

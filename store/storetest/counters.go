@@ -47,6 +47,33 @@ var counterTests = []test{
 		e.must(e.store.SaveCounters(e.ctx, batch))
 		e.unchanged(want)
 	}},
+	{"hold the last uses of previous raw keys", func(e *env) {
+		made := e.create(limited(5), func(k *key.Key) {
+			k.Previous = []key.PreviousKey{{Hash: hash("old", 1), Until: t0}, {Hash: hash("old", 2), Until: t0, LastRequest: t0 - 1}}
+		})
+		other := e.create(limited(5), func(k *key.Key) { k.Previous = []key.PreviousKey{{Hash: hash("old", 3), Until: t0}} })
+		save := func(last int64) {
+			e.must(e.store.SaveCounters(e.ctx, []store.Counted{{
+				ID: made.Key.ID, Counters: key.Counters{LastRequest: t0},
+				Previous: []store.PreviousUse{{Hash: hash("old", 1), LastRequest: last}, {Hash: hash("old", 3), LastRequest: last}, {Hash: hash("gone", 1), LastRequest: last}},
+			}}))
+		}
+		want := made
+		want.Counters.LastRequest = t0
+		for _, last := range []int64{t0, t0 - 5, 0, t0 + 1} { // a use may be taken back
+			save(last)
+			k := made.Key.Clone()
+			k.Previous = []key.PreviousKey{{Hash: hash("old", 1), Until: t0, LastRequest: last}, made.Key.Previous[1]}
+			want.Key = k
+			e.unchanged(map[string]store.Entry{made.Key.ID: want, other.Key.ID: other})
+		}
+		want = e.change(made.Key.ID, func(k *key.Key) { k.Rotate(1000, t0+7, t0-500); k.Hash = hash("new", 1) })
+		if n := len(want.Key.Previous); n != 3 || want.Key.Previous[0].LastRequest != t0+1 || want.Key.Previous[2].LastRequest != t0+7 {
+			e.Fatalf("%+v", want.Key.Previous)
+		}
+		e.reopen()
+		e.unchanged(map[string]store.Entry{made.Key.ID: want, other.Key.ID: other})
+	}},
 	{"C4 bring no deleted key back", func(e *env) {
 		a, b := e.create(limited(5), nil), e.create(limited(5), nil)
 		e.must(e.store.Delete(e.ctx, a.Key.ID))

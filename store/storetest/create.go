@@ -28,7 +28,7 @@ var createTests = []test{
 		k.Metadata = json.RawMessage(`{"m":"` + strings.Repeat("x", 16<<10) + `"}`)
 		k.ExpiresAt, k.CreatedAt, k.UpdatedAt = key.MaxTime, key.MaxTime, key.MaxTime
 		k.RateLimitMax, k.RateLimitTimeWindow = key.MaxCount, key.MaxCount
-		k.Former[0].Until = key.MaxCount
+		k.Previous[0].Until = key.MaxCount
 		c := key.NewCredits(ptr(key.MaxCount), key.MaxCount, key.MaxCount, key.MaxTime)
 		c.LastRefillAt = key.MaxTime
 		e.roundTrip(k, c)
@@ -79,7 +79,7 @@ func (e *env) roundTrip(k *key.Key, c key.Credits) {
 	found, err := e.store.Find(e.ctx, k.Hash)
 	e.must(err)
 	e.sameEntry(found, want)
-	for _, f := range k.Former {
+	for _, f := range k.Previous {
 		found, err := e.store.Find(e.ctx, f.Hash)
 		e.must(err)
 		e.sameEntry(found, want)
@@ -97,11 +97,11 @@ func testCreateConflicts(e *env) {
 	conflicts := map[string]func(*key.Key){
 		"the same ID":                      func(n *key.Key) { n.ID = k.ID },
 		"the same hash":                    func(n *key.Key) { n.Hash = k.Hash },
-		"a hash that is another's former":  func(n *key.Key) { n.Hash = k.Former[0].Hash },
-		"a former that is another's hash":  func(n *key.Key) { n.Former = []key.Former{{Hash: k.Hash, Until: t0}} },
-		"a former that is another's":       func(n *key.Key) { n.Former = []key.Former{{Hash: k.Former[1].Hash, Until: t0}} },
-		"a former that is its own hash":    func(n *key.Key) { n.Former = []key.Former{{Hash: n.Hash, Until: t0}} },
-		"the same former twice":            func(n *key.Key) { n.Former = []key.Former{{Hash: hash("x", 0)}, {Hash: hash("x", 0)}} },
+		"a hash that is another's former":  func(n *key.Key) { n.Hash = k.Previous[0].Hash },
+		"a former that is another's hash":  func(n *key.Key) { n.Previous = []key.PreviousKey{{Hash: k.Hash, Until: t0}} },
+		"a former that is another's":       func(n *key.Key) { n.Previous = []key.PreviousKey{{Hash: k.Previous[1].Hash, Until: t0}} },
+		"a former that is its own hash":    func(n *key.Key) { n.Previous = []key.PreviousKey{{Hash: n.Hash, Until: t0}} },
+		"the same former twice":            func(n *key.Key) { n.Previous = []key.PreviousKey{{Hash: hash("x", 0)}, {Hash: hash("x", 0)}} },
 		"everything the same, other owner": func(n *key.Key) { *n = *k; n.UserID = "mallory" },
 	}
 	for name, change := range conflicts {

@@ -26,7 +26,7 @@ var deleteTests = []test{
 		e.wantErr(e.store.Delete(e.ctx, full.ID), store.ErrNotFound)
 		_, err = e.store.Get(e.ctx, full.ID)
 		e.wantErr(err, store.ErrNotFound)
-		for _, h := range []key.Hash{full.Hash, full.Former[0].Hash, full.Former[1].Hash} {
+		for _, h := range []key.Hash{full.Hash, full.Previous[0].Hash, full.Previous[1].Hash} {
 			_, err = e.store.Find(e.ctx, h)
 			e.wantErr(err, store.ErrNotFound)
 		}
@@ -100,7 +100,7 @@ var deleteTests = []test{
 
 // expiredBefore is the same time for keys of all configurations.
 func expiredBefore(t int64) store.Expired {
-	return store.Expired{Before: func(string) int64 { return t }, Former: t}
+	return store.Expired{Before: func(string) int64 { return t }, Previous: t}
 }
 
 // testT2 mixes 10,000 keys of which a known half has expired; with -short, 1,000.
@@ -119,10 +119,10 @@ func testT2(e *env) {
 		k.ExpiresAt = expiries[i%len(expiries)]
 		k.UserID = fmt.Sprintf("owner %d", i%7)
 		if i%50 == 9 { // an expired one
-			k.Former = []key.Former{{Hash: hash("dead's", i), Until: before + 5}}
+			k.Previous = []key.PreviousKey{{Hash: hash("dead's", i), Until: before + 5}}
 		}
 		if i%50 == 3 { // one that stays
-			k.Former = []key.Former{{Hash: hash("over", i), Until: before - 1}, {Hash: hash("edge", i), Until: before}}
+			k.Previous = []key.PreviousKey{{Hash: hash("over", i), Until: before - 1}, {Hash: hash("edge", i), Until: before}}
 		}
 		_, err := e.store.Create(e.ctx, k, limited(int64(i)))
 		return err
@@ -164,9 +164,9 @@ func testT2(e *env) {
 	}
 	for _, id := range stay {
 		want := was[id]
-		if want.Key.Former != nil {
+		if want.Key.Previous != nil {
 			want.Key = want.Key.Clone()
-			want.Key.Former = want.Key.Former[1:] // the one whose grace ended goes too
+			want.Key.Previous = want.Key.Previous[1:] // the one whose grace ended goes too
 		}
 		if d := diffEntry(now[id], want); d != "" {
 			e.Fatalf("key %s: %s", id, d)

@@ -22,9 +22,9 @@ var findTests = []test{
 	}},
 	{"by a former hash, ended or not", func(e *env) {
 		made := e.create(key.Credits{}, func(k *key.Key) {
-			k.Former = []key.Former{{Hash: hash("old", 1), Until: 1}, {Hash: hash("old", 2), Until: key.MaxTime}}
+			k.Previous = []key.PreviousKey{{Hash: hash("old", 1), Until: 1}, {Hash: hash("old", 2), Until: key.MaxTime}}
 		})
-		for _, f := range made.Key.Former {
+		for _, f := range made.Key.Previous {
 			got, err := e.store.Find(e.ctx, f.Hash)
 			e.must(err)
 			e.sameEntry(got, made)
@@ -34,10 +34,10 @@ var findTests = []test{
 		want := map[key.Hash]int{}
 		for range 3 {
 			made := e.create(key.Credits{}, func(k *key.Key) {
-				k.Former = []key.Former{{Hash: hash("each", e.n), Until: 1}}
+				k.Previous = []key.PreviousKey{{Hash: hash("each", e.n), Until: 1}}
 			})
 			want[made.Key.Hash]++
-			want[made.Key.Former[0].Hash]++
+			want[made.Key.Previous[0].Hash]++
 		}
 		got := map[key.Hash]int{}
 		e.must(e.store.EachHash(e.ctx, func(h key.Hash) { got[h]++ }))
@@ -74,11 +74,11 @@ var findTests = []test{
 		plain(true)
 		e.must(e.store.Delete(e.ctx, made.Key.ID))
 		plain(false)
-		e.create(key.Credits{}, func(k *key.Key) { k.Former = []key.Former{{Hash: hash("old", 3), Until: t0, Checksummed: true}} })
+		e.create(key.Credits{}, func(k *key.Key) { k.Previous = []key.PreviousKey{{Hash: hash("old", 3), Until: t0, Checksummed: true}} })
 		plain(false)
-		made = e.create(key.Credits{}, func(k *key.Key) { k.Former = []key.Former{{Hash: hash("old", 4), Until: t0}} })
+		made = e.create(key.Credits{}, func(k *key.Key) { k.Previous = []key.PreviousKey{{Hash: hash("old", 4), Until: t0}} })
 		plain(true)
-		e.change(made.Key.ID, func(k *key.Key) { k.Former = nil })
+		e.change(made.Key.ID, func(k *key.Key) { k.Previous = nil })
 		plain(false)
 	}},
 	{"a cancelled context is an unavailable store", func(e *env) {

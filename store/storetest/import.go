@@ -93,8 +93,8 @@ func testImportExists(e *env) {
 		same,
 		change(2, func(n *key.Key) { n.ID = k.ID }),
 		change(3, func(n *key.Key) { n.Hash = k.Hash }),
-		change(4, func(n *key.Key) { n.Hash = k.Former[0].Hash }),
-		change(5, func(n *key.Key) { n.Former = []key.Former{{Hash: k.Hash, Until: t0}} }),
+		change(4, func(n *key.Key) { n.Hash = k.Previous[0].Hash }),
+		change(5, func(n *key.Key) { n.Previous = []key.PreviousKey{{Hash: k.Hash, Until: t0}} }),
 		change(6, func(n *key.Key) { n.UserID = "bob" }),
 		change(7, func(n *key.Key) { n.ID = plainKey(6).ID }), // of the same batch
 		change(8, func(n *key.Key) { n.UserID = "bob" }),

@@ -38,7 +38,7 @@ var ownerTests = []test{
 		for i := range 20 {
 			made := e.create(limited(1), func(k *key.Key) {
 				k.UserID = []string{"alice", "bob"}[i%2]
-				k.Former = []key.Former{{Hash: hash("former", i), Until: t0}}
+				k.Previous = []key.PreviousKey{{Hash: hash("former", i), Until: t0}}
 			})
 			if i%2 == 0 {
 				alices = append(alices, made.Key.ID)

@@ -163,12 +163,15 @@ func fullKey(n int) *key.Key {
 	k.Name = ptr("naïve \u202eRTL\u202c 名前 '; DROP TABLE keys; -- \"%_\\")
 	k.Prefix, k.Start = ptr("ak_"), ptr("ak_0123456789")
 	k.SecretHash = ptr(hash("secret", n))
-	k.Former = []key.Former{{Hash: hash("second", n), Until: t0 + 9, Checksummed: true}, {Hash: hash("first", n), Until: t0 - 9}}
-	k.Checksummed = false
+	k.Previous = []key.PreviousKey{
+		{Hash: hash("second", n), Start: "ak_9876543210", Until: t0 + 9, Checksummed: true, LastRequest: t0 - 3},
+		{Hash: hash("first", n), Until: t0 - 9},
+	}
+	k.Checksummed, k.Enabled, k.DisabledBy = false, false, key.DisabledByOwner
 	k.Permissions = key.Permissions{"files": {"write", "read"}, "*": {"*"}, "none": {}}
 	k.Metadata = json.RawMessage(`{ "z": 1.50, "a" :[null, "\u0000", "é", 12345678901234567890] }`)
 	k.AllowedIPs = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("2001:db8::1/128")}
-	k.ExpiresAt, k.CreatedAt, k.UpdatedAt = t0+1000, t0, t0+1
+	k.ExpiresAt, k.CreatedAt, k.UpdatedAt, k.RotatedAt = t0+1000, t0, t0+1, t0+2
 	k.RateLimitEnabled, k.RateLimitMax, k.RateLimitTimeWindow = true, 10, 60_000
 	k.RateLimitAlgorithm = ratelimit.TokenBucket
 	return k

@@ -78,7 +78,7 @@ var updateTests = []test{
 		made := e.create(limited(5), nil)
 		other := e.create(limited(6), nil)
 		got := e.change(made.Key.ID, func(k *key.Key) {
-			k.Former = append([]key.Former{{Hash: k.Hash, Until: t0 + 5}}, k.Former...)
+			k.Previous = append([]key.PreviousKey{{Hash: k.Hash, Until: t0 + 5}}, k.Previous...)
 			k.Hash = hash("rotated", 1)
 		})
 		for _, h := range []key.Hash{made.Key.Hash, hash("rotated", 1)} {
@@ -86,7 +86,7 @@ var updateTests = []test{
 			e.must(err)
 			e.sameEntry(found, got)
 		}
-		e.change(made.Key.ID, func(k *key.Key) { k.Former = nil })
+		e.change(made.Key.ID, func(k *key.Key) { k.Previous = nil })
 		_, err := e.store.Find(e.ctx, made.Key.Hash)
 		e.wantErr(err, store.ErrNotFound)
 		e.sameEntry(e.get(other.Key.ID), other)
@@ -207,20 +207,20 @@ func testGenerations(e *env) {
 		en.Key, en.Credits = en.Key.Clone(), en.Credits.WithRemaining(nil)
 		en.Key.UpdatedAt++
 	}), 3, 4)
-	check(e.change(made.Key.ID, func(k *key.Key) { k.Former = []key.Former{{Hash: hash("f", 1), Until: 5}} }), 4, 4)
-	check(e.change(made.Key.ID, func(k *key.Key) { k.Former = []key.Former{{Hash: hash("f", 1), Until: 6}} }), 5, 4)
+	check(e.change(made.Key.ID, func(k *key.Key) { k.Previous = []key.PreviousKey{{Hash: hash("f", 1), Until: 5}} }), 4, 4)
+	check(e.change(made.Key.ID, func(k *key.Key) { k.Previous = []key.PreviousKey{{Hash: hash("f", 1), Until: 6}} }), 5, 4)
 }
 
 func testUpdateConflicts(e *env) {
-	a := e.create(limited(1), func(k *key.Key) { k.Former = []key.Former{{Hash: hash("a's former", 1), Until: t0}} })
+	a := e.create(limited(1), func(k *key.Key) { k.Previous = []key.PreviousKey{{Hash: hash("a's former", 1), Until: t0}} })
 	b := e.create(limited(1), nil)
 	before := e.dump()
 	for name, f := range map[string]func(*key.Key){
 		"another's hash":           func(k *key.Key) { k.Hash = a.Key.Hash },
-		"another's former":         func(k *key.Key) { k.Hash = a.Key.Former[0].Hash },
-		"former: another's hash":   func(k *key.Key) { k.Former = []key.Former{{Hash: a.Key.Hash}} },
-		"former: another's former": func(k *key.Key) { k.Former = []key.Former{{Hash: a.Key.Former[0].Hash}} },
-		"former: its own hash":     func(k *key.Key) { k.Former = []key.Former{{Hash: k.Hash}} },
+		"another's former":         func(k *key.Key) { k.Hash = a.Key.Previous[0].Hash },
+		"former: another's hash":   func(k *key.Key) { k.Previous = []key.PreviousKey{{Hash: a.Key.Hash}} },
+		"former: another's former": func(k *key.Key) { k.Previous = []key.PreviousKey{{Hash: a.Key.Previous[0].Hash}} },
+		"former: its own hash":     func(k *key.Key) { k.Previous = []key.PreviousKey{{Hash: k.Hash}} },
 	} {
 		_, err := e.store.Update(e.ctx, b.Key.ID, func(en *store.Entry) error {
 			k := en.Key.Clone()

@@ -108,6 +108,7 @@ export class Reference extends World {
 		const server = await startReference([
 			{ ...shared, configId: "default", enableSessionForAPIKeys: true },
 			{ ...shared, configId: "second", enableMetadata: false, requireName: true, keyExpiration: { disableCustomExpiresTime: true } },
+			{ ...shared, configId: "limited", keyExpiration: { maxExpiresIn: 365 } },
 			{ ...shared, configId: "team", references: "organization" },
 		]);
 		this.server = server;

@@ -81,6 +81,11 @@ func (c *Client) RotateKey(ctx context.Context, id string, in RotateKey) (Answer
 	return send[IssuedKey](ctx, c, http.MethodPost, "/apikey/keys/"+segment(id)+"/rotate", in)
 }
 
+// EndGrace ends all replaced raw keys of a key.
+func (c *Client) EndGrace(ctx context.Context, id string) (Answer[Key], error) {
+	return send[Key](ctx, c, http.MethodPost, "/apikey/keys/"+segment(id)+"/end-grace", nil)
+}
+
 // DeleteExpired removes every key whose time is over.
 func (c *Client) DeleteExpired(ctx context.Context) (Answer[Deleted], error) {
 	return send[Deleted](ctx, c, http.MethodPost, "/apikey/keys/delete-expired", nil)

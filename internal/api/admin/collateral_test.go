@@ -3,6 +3,7 @@ package admin
 import (
 	"encoding/json"
 	"maps"
+	"strings"
 	"testing"
 	"time"
 
@@ -74,9 +75,13 @@ func TestWritesChangeOnlyTheirOwn(t *testing.T) {
 		{"PATCH", "/apikey/keys/ID", `{"permissions":{"files":["*"]}}`, "key ID", `{"permissions":{"files":["*"]}}`},
 		{"PATCH", "/apikey/keys/ID", `{"allowedIps":null}`, "key ID", `{"allowedIps":null}`},
 		{"PATCH", "/apikey/keys/ID", `{"allowedIps":["::1"]}`, "key ID", `{"allowedIps":["::1/128"]}`},
-		{"PATCH", "/apikey/keys/ID", `{"enabled":false}`, "key ID", `{"enabled":false,"state":"disabled"}`},
-		{"POST", "/apikey/keys/ID/rotate", ``, "key ID", `{}`},
-		{"POST", "/apikey/keys/ID/rotate", `{"grace":5,"withSecret":true}`, "key ID", `{}`},
+		{"PATCH", "/apikey/keys/ID", `{"enabled":false}`, "key ID", `{"enabled":false,"disabledBy":"operator","state":"disabled"}`},
+		{"POST", "/apikey/keys/ID/rotate", ``, "key ID", `{"rotatedAt":"` + later + `"}`},
+		{
+			"POST", "/apikey/keys/ID/rotate", `{"grace":5,"withSecret":true}`, "key ID",
+			`{"rotatedAt":"` + later + `","previousKeys":[{"start":"START","until":"2026-11-21T19:09:25.500Z","lastRequest":"2026-11-21T19:09:19.500Z"}]}`,
+		},
+		{"POST", "/apikey/keys/ID/rotate", `{"expiresIn":120}`, "key ID", `{"rotatedAt":"` + later + `","expiresAt":"2026-11-21T19:11:20.500Z"}`},
 		{"PUT", "/apikey/owners/u", `{"enabled":false}`, "owner u", `{"enabled":false}`},
 		{"DELETE", "/apikey/keys/ID", ``, "", `{"keyCount":1}`},
 	} {
@@ -96,7 +101,7 @@ func TestWritesChangeOnlyTheirOwn(t *testing.T) {
 				t.Fatalf("%d %s", r.status, r.body)
 			}
 			var change map[string]any
-			if err := json.Unmarshal([]byte(test.change), &change); err != nil {
+			if err := json.Unmarshal([]byte(strings.Replace(test.change, "START", raw[:6], 1)), &change); err != nil {
 				t.Fatal(err)
 			}
 			got := a.everything()
@@ -150,6 +155,8 @@ func TestRefusedWritesChangeNothing(t *testing.T) {
 		{"PATCH", "/apikey/keys/ID", `{"userId":"v","refillAmount":1}`},
 		{"POST", "/apikey/keys", `{"userId":"x","name":"m","rateLimitMax":1}`},
 		{"POST", "/apikey/keys/ID/rotate", `{"grace":-1}`},
+		{"POST", "/apikey/keys/ID/rotate", `{"expiresIn":0}`},
+		{"POST", "/apikey/keys/ID/end-grace", ``},
 		{"POST", "/apikey/keys/delete-expired", `{"x":1}`},
 		{"PUT", "/apikey/owners/u", `{"enabled":false,"tier":"x"}`},
 		{"PUT", "/apikey/owners/x", `{"nosuch":false}`},

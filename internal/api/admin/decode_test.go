@@ -90,7 +90,7 @@ func TestK10_BadValuesElsewhere(t *testing.T) {
 	a := newAPI(t)
 	id, _ := a.make(`{"userId":"u"}`)
 	yes := func(string) bool { return true }
-	checkFields(t, a, map[string]string{"grace": "count", "withSecret": "bool"}, yes, "POST", "/apikey/keys/"+id+"/rotate", nil)
+	checkFields(t, a, map[string]string{"grace": "count", "withSecret": "bool", "expiresIn": ""}, yes, "POST", "/apikey/keys/"+id+"/rotate", nil)
 	checkFields(t, a, map[string]string{
 		"key": "text", "secret": "text", "permissions": "permissions", "cost": "count", "dryRun": "bool", "ip": "", "configId": "text",
 	}, func(n string) bool { return n != "key" }, "POST", "/apikey/verify", map[string]string{"key": `"k"`})

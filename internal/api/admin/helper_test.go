@@ -28,6 +28,7 @@ var start = time.Date(2026, 11, 21, 19, 9, 19, 500_000_000, time.UTC)
 type rig struct {
 	*Client
 	t       testing.TB
+	ring    *keyring.Ring
 	rules   *keyring.Rules
 	service func() (*keyring.Service, error) // may be replaced
 
@@ -44,6 +45,7 @@ func newAPI(t testing.TB, change ...func(*keyring.Rules)) *rig {
 	}
 	a := &rig{t: t, time: start}
 	ring := keyring.New(opener, a.now, a.report)
+	a.ring = ring
 	if err := ring.Open(context.Background()); err != nil {
 		t.Fatal(err)
 	}

@@ -25,9 +25,9 @@ func hashText(raw string) string {
 // fullRecord has every field.
 func fullRecord(id string) string {
 	return `{"id":"` + id + `","configId":"default","userId":"imported","name":"n <&> 𝒏","prefix":"p_","start":"p_abcd","hash":"` + hashText(id) + `",
-		"secretHash":"` + hashText("secret") + `","former":[{"hash":"` + hashText("former "+id) + `","secretHash":"` + hashText("s") + `","until":"2030-01-01T00:00:00.000Z","checksummed":true}],
-		"checksummed":true,"enabled":false,"permissions":{"a":["b","c"]},"metadata":{"x":[1.50,"<"]},"allowedIps":["10.0.0.0/8"],
-		"expiresAt":"2030-01-01T00:00:00.001Z","createdAt":"2020-01-01T00:00:00.000Z","updatedAt":"2020-01-01T00:00:00.002Z",
+		"secretHash":"` + hashText("secret") + `","previousKeys":[{"hash":"` + hashText("former "+id) + `","start":"p_xyz","until":"2030-01-01T00:00:00.000Z","lastRequest":"2026-01-01T00:00:00.003Z","checksummed":true}],
+		"checksummed":true,"enabled":false,"disabledBy":"leak","permissions":{"a":["b","c"]},"metadata":{"x":[1.50,"<"]},"allowedIps":["10.0.0.0/8"],
+		"expiresAt":"2030-01-01T00:00:00.001Z","createdAt":"2020-01-01T00:00:00.000Z","updatedAt":"2020-01-01T00:00:00.002Z","rotatedAt":"2020-01-01T00:00:00.003Z",
 		"rateLimitEnabled":false,"rateLimitMax":5,"rateLimitTimeWindow":1000,"rateLimitAlgorithm":"token_bucket","lastRequest":"2026-01-01T00:00:00.000Z",
 		"remaining":5,"refillAmount":9,"refillInterval":10000000000000,"refillFrom":"2026-01-01T00:00:00.000Z","lastRefillAt":"2026-01-01T00:00:00.000Z","peak":8,"spent":3,"forfeited":2}`
 }
@@ -131,11 +131,13 @@ func TestBadRecords(t *testing.T) {
 		{`{"id":"I","userId":"u","hash":"` + strings.Repeat("g", 64) + `"}`, "hash"},
 		{`{"id":"I","userId":"u","hash":"` + strings.Repeat("_", 43) + `"}`, "hash"}, // bits beyond the last byte
 		{`{"id":"I","userId":"u","hash":"H","secretHash":"` + marker + `"}`, "secretHash"},
-		{`{"id":"I","userId":"u","hash":"H","former":[{"hash":"` + marker + `","until":"2030-01-01T00:00:00Z"}]}`, "former.hash"},
-		{`{"id":"I","userId":"u","hash":"H","former":[{"hash":"H"}]}`, "former.until"},
-		{`{"id":"I","userId":"u","hash":"H","former":[{"hash":"H","until":"2030-01-01T00:00:00Z"}]}`, "former"},
-		{`{"id":"I","userId":"u","hash":"H","former":[{},{},{},{},{},{}]}`, "former"},
-		{`{"id":"I","userId":"u","hash":"H","former":[5]}`, "former"},
+		{`{"id":"I","userId":"u","hash":"H","previousKeys":[{"hash":"` + marker + `","until":"2030-01-01T00:00:00Z"}]}`, "previousKeys.hash"},
+		{`{"id":"I","userId":"u","hash":"H","previousKeys":[{"hash":"H"}]}`, "previousKeys.until"},
+		{`{"id":"I","userId":"u","hash":"H","previousKeys":[{"hash":"H","until":"2030-01-01T00:00:00Z"}]}`, "previousKeys.hash"},
+		{`{"id":"I","userId":"u","hash":"H","disabledBy":"owner"}`, "disabledBy"},
+		{`{"id":"I","userId":"u","hash":"H","enabled":false,"disabledBy":"me"}`, "disabledBy"},
+		{`{"id":"I","userId":"u","hash":"H","previousKeys":[{},{},{},{},{},{}]}`, "previousKeys"},
+		{`{"id":"I","userId":"u","hash":"H","previousKeys":[5]}`, "previousKeys"},
 		{`{"id":"I","userId":"u","hash":"H","key":"` + marker + `"}`, "key"},
 		{`{"id":"I","userId":"u","hash":"H","id":"I"}`, "id"},
 		{`{"id":"I","userId":"u","hash":"H","metadata":{"a":1,"a":2}}`, "metadata"},

@@ -25,7 +25,7 @@ func createKey(c *api.Call, in CreateKey) (IssuedKey, error) {
 		ConfigID:            in.ConfigID,
 		Name:                in.Name,
 		Prefix:              in.Prefix,
-		ExpiresIn:           in.ExpiresIn,
+		ExpiresIn:           keyring.Field[int64]{Set: in.ExpiresIn != nil, Value: in.ExpiresIn},
 		Metadata:            in.Metadata,
 		Remaining:           in.Remaining,
 		RefillAmount:        in.RefillAmount,
@@ -117,7 +117,7 @@ func deleteKey(c *api.Call) (api.None, error) {
 	if err != nil {
 		return api.None{}, err
 	}
-	return api.None{}, c.Keys.Delete(c.Context(), id, nil)
+	return api.None{}, c.Keys.Delete(c.Context(), id, nil, nil)
 }
 
 func rotateKey(c *api.Call, in RotateKey) (IssuedKey, error) {
@@ -126,12 +126,23 @@ func rotateKey(c *api.Call, in RotateKey) (IssuedKey, error) {
 		return IssuedKey{}, err
 	}
 	// 2^53-1 seconds are less than 2^63 milliseconds.
-	issued, err := c.Keys.Rotate(c.Context(), id, api.Or(in.Grace, 0)*1000, api.Or(in.WithSecret, false))
+	issued, err := c.Keys.Rotate(c.Context(), id, keyring.Rotation{
+		Grace: api.Or(in.Grace, 0) * 1000, WithSecret: api.Or(in.WithSecret, false), ExpiresIn: in.ExpiresIn,
+	})
 	return issuedOf(issued), err
 }
 
+func endGrace(c *api.Call) (Key, error) {
+	id, err := c.ID()
+	if err != nil {
+		return Key{}, err
+	}
+	info, err := c.Keys.EndGrace(c.Context(), id, nil, nil)
+	return keyOf(info), err
+}
+
 func deleteExpired(c *api.Call) (Deleted, error) {
-	n, err := c.Keys.DeleteExpired(c.Context())
+	n, err := c.Keys.DeleteExpired(c.Context(), nil)
 	return Deleted{int64(n)}, err
 }
 
@@ -156,7 +167,8 @@ func keyOf(i keyring.Info) Key {
 	}
 	out := Key{
 		ID: k.ID, ConfigID: k.ConfigID, Name: k.Name, Start: i.Start, Prefix: k.Prefix, Tier: i.Tier,
-		UserID: k.UserID, Enabled: k.Enabled, State: string(i.State), Permissions: k.Permissions, Metadata: k.Metadata,
+		UserID: k.UserID, Enabled: k.Enabled, DisabledBy: api.MaybeText(string(k.DisabledBy)), State: string(i.State),
+		Permissions: k.Permissions, Metadata: k.Metadata,
 		RefillAmount:        api.MaybeCount(credits.RefillAmount),
 		RefillInterval:      api.MaybeCount(credits.RefillInterval),
 		LastRefillAt:        api.MaybeTime(credits.LastRefillAt),
@@ -169,6 +181,11 @@ func keyOf(i keyring.Info) Key {
 		ExpiresAt:           api.MaybeTime(k.ExpiresAt),
 		CreatedAt:           api.TimeOf(k.CreatedAt),
 		UpdatedAt:           api.TimeOf(k.UpdatedAt),
+		RotatedAt:           api.MaybeTime(k.RotatedAt),
+		PreviousKeys:        make([]PreviousKey, len(i.Previous)),
+	}
+	for n, p := range i.Previous {
+		out.PreviousKeys[n] = PreviousKey{Start: api.MaybeText(p.Start), Until: api.TimeOf(p.Until), LastRequest: api.MaybeTime(p.LastRequest)}
 	}
 	if credits.Limited {
 		out.Remaining = &credits.Remaining

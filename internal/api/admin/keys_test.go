@@ -3,6 +3,7 @@ package admin
 import (
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -19,11 +20,11 @@ func TestCreateSaysLittle(t *testing.T) {
 	r := a.send("POST", "/apikey/keys", `{"userId":"alice"}`)
 	m := r.want(t, 201)
 	raw := m["key"].(string)
-	want := fmt.Sprintf(`{"id":%q,"configId":"default","name":null,"start":%q,"prefix":"ak_","userId":"alice","enabled":true,"state":"active",`+
-		`"permissions":null,"metadata":null,"tier":null,"remaining":null,"refillAmount":null,"refillInterval":null,"lastRefillAt":null,`+
+	want := fmt.Sprintf(`{"id":%q,"configId":"default","name":null,"start":%q,"prefix":"ak_","userId":"alice","enabled":true,`+
+		`"disabledBy":null,"state":"active","permissions":null,"metadata":null,"tier":null,"remaining":null,"refillAmount":null,"refillInterval":null,"lastRefillAt":null,`+
 		`"rateLimitEnabled":true,"rateLimitMax":null,"rateLimitTimeWindow":null,"rateLimitAlgorithm":"fixed_window","requestCount":0,`+
 		`"lastRequest":null,"allowedIps":null,"expiresAt":null,"createdAt":"2026-11-21T19:09:19.500Z","updatedAt":"2026-11-21T19:09:19.500Z",`+
-		`"key":%q}`+"\n", m["id"], raw[:6], raw)
+		`"rotatedAt":null,"previousKeys":[],"key":%q}`+"\n", m["id"], raw[:6], raw)
 	if string(r.body) != want {
 		t.Errorf("got  %s\nwant %s", r.body, want)
 	}
@@ -184,7 +185,7 @@ func TestRotate(t *testing.T) {
 		}
 		return n
 	}
-	if got := valid(); !slices.Equal(got, []int{1, 2, 3, 4, 5, 6}) { // five former ones and the current one
+	if got := valid(); !slices.Equal(got, []int{1, 2, 3, 4, 5, 6}) { // five replaced ones and the present one
 		t.Errorf("valid: %v", got)
 	}
 	a.sleep(time.Minute)
@@ -204,6 +205,116 @@ func TestRotate(t *testing.T) {
 			t.Errorf("grace %d: %+v", grace, e)
 		}
 	}
+}
+
+// TestQ28: no replaced raw key outlives the grace of the last rotation, the key shows
+// those that work, and end-grace ends them.
+func TestQ28(t *testing.T) {
+	a := newAPI(t)
+	created := must(a.CreateKey(t.Context(), CreateKey{UserID: "u"})).Value
+	raws := []string{created.Raw}
+	rotate := func(grace int64) Key {
+		t.Helper()
+		issued := must(a.RotateKey(t.Context(), created.ID, RotateKey{Grace: &grace})).Value
+		raws = append(raws, issued.Raw)
+		return issued.Key
+	}
+	wantValid := func(want ...int) {
+		t.Helper()
+		var valid []int
+		for i, raw := range raws {
+			if must(a.Verify(t.Context(), VerifyKey{Key: raw, DryRun: ptr(true)})).Value.Valid {
+				valid = append(valid, i)
+			}
+		}
+		if !slices.Equal(valid, want) {
+			t.Errorf("%v are valid, want %v", valid, want)
+		}
+	}
+	wantPrevious := func(k Key, want ...PreviousKey) {
+		t.Helper()
+		if !reflect.DeepEqual(k.PreviousKeys, append([]PreviousKey{}, want...)) {
+			t.Errorf("previous keys %s, want %s", asJSON(t, k.PreviousKeys), asJSON(t, want))
+		}
+		if shown := must(a.Key(t.Context(), k.ID)).Value; !reflect.DeepEqual(shown.PreviousKeys, k.PreviousKeys) {
+			t.Errorf("shown are %s", asJSON(t, shown.PreviousKeys))
+		}
+	}
+	previous := func(i int, until string, last ...string) PreviousKey {
+		p := PreviousKey{Start: ptr(raws[i][:6]), Until: timeAt(t, until)}
+		if last != nil {
+			p.LastRequest = ptr(timeAt(t, last[0]))
+		}
+		return p
+	}
+	a.verify(`{"key":"` + raws[0] + `"}`)
+	a.sleep(time.Second)
+
+	wantPrevious(rotate(7*24*3600), previous(0, "2026-11-28T19:09:20.500Z", "2026-11-21T19:09:19.500Z"))
+	a.sleep(time.Second)
+	a.verify(`{"key":"` + raws[0] + `"}`)
+	wantPrevious(rotate(3600),
+		previous(0, "2026-11-21T20:09:21.500Z", "2026-11-21T19:09:21.500Z"), previous(1, "2026-11-21T20:09:21.500Z"))
+	k := rotate(7200)
+	wantPrevious(k, previous(0, "2026-11-21T20:09:21.500Z", "2026-11-21T19:09:21.500Z"),
+		previous(1, "2026-11-21T20:09:21.500Z"), previous(2, "2026-11-21T21:09:21.500Z"))
+	if k.RotatedAt == nil || *k.RotatedAt != timeAt(t, "2026-11-21T19:09:21.500Z") {
+		t.Errorf("rotated at %v", k.RotatedAt)
+	}
+	wantValid(0, 1, 2, 3)
+	a.sleep(time.Hour)
+	wantValid(2, 3)
+	wantPrevious(must(a.Key(t.Context(), created.ID)).Value, previous(2, "2026-11-21T21:09:21.500Z"))
+
+	for range 2 { // also where there is none left
+		wantPrevious(must(a.EndGrace(t.Context(), created.ID)).Value)
+		wantValid(3)
+	}
+	rotate(3600)
+	wantValid(3, 4)
+	wantPrevious(rotate(0))
+	wantValid(5)
+	if e := apiErr(t, second(a.EndGrace(t.Context(), "nosuch"))); e.Status != 404 || e.Code != "KEY_NOT_FOUND" {
+		t.Errorf("%+v", e)
+	}
+}
+
+// TestQ31: a rotation may give the key more time, by the rules of its configuration.
+func TestQ31(t *testing.T) {
+	a := newAPI(t)
+	created := must(a.CreateKey(t.Context(), CreateKey{UserID: "u", ExpiresIn: ptr(int64(2 * 24 * 3600))})).Value
+	kept := must(a.RotateKey(t.Context(), created.ID, RotateKey{})).Value
+	if *kept.ExpiresAt != *created.ExpiresAt {
+		t.Errorf("expires at %v", kept.ExpiresAt)
+	}
+	a.sleep(time.Second)
+	longer := must(a.RotateKey(t.Context(), created.ID, RotateKey{ExpiresIn: ptr(int64(3600))})).Value
+	if *longer.ExpiresAt != timeAt(t, "2026-11-21T20:09:20.500Z") {
+		t.Errorf("expires at %v", longer.ExpiresAt)
+	}
+	a.send("POST", "/apikey/keys/"+created.ID+"/rotate", `{"expiresIn":0}`).refused(t, 400, "INVALID_FIELD", "expiresIn")
+	a.send("POST", "/apikey/keys/"+created.ID+"/rotate", `{"expiresIn":9007199254740991}`).refused(t, 400, "EXPIRES_IN_IS_TOO_LARGE", "expiresIn")
+	if shown := must(a.Key(t.Context(), created.ID)).Value; *shown.ExpiresAt != *longer.ExpiresAt || *shown.RotatedAt != *longer.RotatedAt {
+		t.Error("a refused rotation has changed the key")
+	}
+}
+
+func timeAt(t *testing.T, text string) api.Time {
+	t.Helper()
+	at, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return api.TimeOf(at.UnixMilli())
+}
+
+func asJSON(t *testing.T, v any) string {
+	t.Helper()
+	b, err := api.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
 }
 
 func TestDeleteExpired(t *testing.T) {

@@ -17,46 +17,49 @@ import (
 // holds hashes, which no key object does. What is absent or null is none, or the
 // default that is told.
 type KeyRecord struct {
-	ID                  string          `json:"id" min:"1" max:"255"`
-	ConfigID            *string         `json:"configId,omitzero" doc:"one of the configurations; default \"default\""`
-	UserID              string          `json:"userId" min:"1" max:"255" doc:"owner"`
-	Name                *string         `json:"name,omitzero"`
-	Prefix              *string         `json:"prefix,omitzero"`
-	Start               *string         `json:"start,omitzero" max:"12" doc:"first characters of the raw key"`
-	Hash                string          `json:"hash" doc:"SHA-256 of the whole raw key: 64 hexadecimal digits, or 43 characters of base64url"`
-	SecretHash          *string         `json:"secretHash,omitzero" doc:"SHA-256 of the secret, in the same form"`
-	Former              []FormerRecord  `json:"former,omitzero" max:"5" doc:"raw keys that rotation replaced, in their grace"`
-	Checksummed         *bool           `json:"checksummed,omitzero" doc:"whether the raw key ends in the checksum; default false"`
-	Enabled             *bool           `json:"enabled,omitzero" doc:"default true"`
-	Permissions         key.Permissions `json:"permissions,omitzero" doc:"map {\"files\":[\"read\"]} or list [\"files:read\"]"`
-	Metadata            json.RawMessage `json:"metadata,omitzero" doc:"an object of at most 16 KiB"`
-	AllowedIPs          []string        `json:"allowedIps,omitzero" max:"100" doc:"addresses or networks; default everywhere"`
-	ExpiresAt           *api.Time       `json:"expiresAt,omitzero" doc:"default never"`
-	CreatedAt           *api.Time       `json:"createdAt,omitzero" doc:"default the time of the import"`
-	UpdatedAt           *api.Time       `json:"updatedAt,omitzero" doc:"default createdAt"`
-	RateLimitEnabled    *bool           `json:"rateLimitEnabled,omitzero" doc:"default true"`
-	RateLimitMax        *int64          `json:"rateLimitMax,omitzero" min:"1" doc:"requests in a window"`
-	RateLimitTimeWindow *int64          `json:"rateLimitTimeWindow,omitzero" min:"1" doc:"milliseconds"`
-	RateLimitAlgorithm  *string         `json:"rateLimitAlgorithm,omitzero" enum:"fixed_window|sliding_window|token_bucket"`
-	LastRequest         *api.Time       `json:"lastRequest,omitzero"`
-	RequestCount        *int64          `json:"requestCount,omitzero" doc:"requests in the current window, which is taken to begin at lastRequest; not beside rateState"`
-	RateState           *string         `json:"rateState,omitzero" doc:"what an export holds of the current window"`
-	Remaining           *int64          `json:"remaining,omitzero" doc:"credits; default unlimited"`
-	RefillAmount        *int64          `json:"refillAmount,omitzero" min:"1" doc:"credits after a refill"`
-	RefillInterval      *int64          `json:"refillInterval,omitzero" min:"1" doc:"milliseconds"`
-	RefillFrom          *api.Time       `json:"refillFrom,omitzero" doc:"from when the intervals are counted; default lastRefillAt, else createdAt"`
-	LastRefillAt        *api.Time       `json:"lastRefillAt,omitzero"`
-	Peak                *int64          `json:"peak,omitzero" doc:"the last refill amount, or the most credits held since; default remaining"`
-	Spent               *int64          `json:"spent,omitzero" doc:"credits spent so far; default 0"`
-	Forfeited           *int64          `json:"forfeited,omitzero" doc:"credits lost so far; default 0"`
+	ID                  string              `json:"id" min:"1" max:"255"`
+	ConfigID            *string             `json:"configId,omitzero" doc:"one of the configurations; default \"default\""`
+	UserID              string              `json:"userId" min:"1" max:"255" doc:"owner"`
+	Name                *string             `json:"name,omitzero"`
+	Prefix              *string             `json:"prefix,omitzero"`
+	Start               *string             `json:"start,omitzero" max:"12" doc:"first characters of the raw key"`
+	Hash                string              `json:"hash" doc:"SHA-256 of the whole raw key: 64 hexadecimal digits, or 43 characters of base64url"`
+	SecretHash          *string             `json:"secretHash,omitzero" doc:"SHA-256 of the secret, in the same form"`
+	PreviousKeys        []PreviousKeyRecord `json:"previousKeys,omitzero" max:"5" doc:"raw keys that rotation replaced, in their grace, the oldest first"`
+	Checksummed         *bool               `json:"checksummed,omitzero" doc:"whether the raw key ends in the checksum; default false"`
+	Enabled             *bool               `json:"enabled,omitzero" doc:"default true"`
+	DisabledBy          *string             `json:"disabledBy,omitzero" enum:"owner|operator|leak" doc:"who disabled the key; default operator where enabled is false"`
+	Permissions         key.Permissions     `json:"permissions,omitzero" doc:"map {\"files\":[\"read\"]} or list [\"files:read\"]"`
+	Metadata            json.RawMessage     `json:"metadata,omitzero" doc:"an object of at most 16 KiB"`
+	AllowedIPs          []string            `json:"allowedIps,omitzero" max:"100" doc:"addresses or networks; default everywhere"`
+	ExpiresAt           *api.Time           `json:"expiresAt,omitzero" doc:"default never"`
+	CreatedAt           *api.Time           `json:"createdAt,omitzero" doc:"default the time of the import"`
+	UpdatedAt           *api.Time           `json:"updatedAt,omitzero" doc:"default createdAt"`
+	RotatedAt           *api.Time           `json:"rotatedAt,omitzero" doc:"default never"`
+	RateLimitEnabled    *bool               `json:"rateLimitEnabled,omitzero" doc:"default true"`
+	RateLimitMax        *int64              `json:"rateLimitMax,omitzero" min:"1" doc:"requests in a window"`
+	RateLimitTimeWindow *int64              `json:"rateLimitTimeWindow,omitzero" min:"1" doc:"milliseconds"`
+	RateLimitAlgorithm  *string             `json:"rateLimitAlgorithm,omitzero" enum:"fixed_window|sliding_window|token_bucket"`
+	LastRequest         *api.Time           `json:"lastRequest,omitzero"`
+	RequestCount        *int64              `json:"requestCount,omitzero" doc:"requests in the current window, which is taken to begin at lastRequest; not beside rateState"`
+	RateState           *string             `json:"rateState,omitzero" doc:"what an export holds of the current window"`
+	Remaining           *int64              `json:"remaining,omitzero" doc:"credits; default unlimited"`
+	RefillAmount        *int64              `json:"refillAmount,omitzero" min:"1" doc:"credits after a refill"`
+	RefillInterval      *int64              `json:"refillInterval,omitzero" min:"1" doc:"milliseconds"`
+	RefillFrom          *api.Time           `json:"refillFrom,omitzero" doc:"from when the intervals are counted; default lastRefillAt, else createdAt"`
+	LastRefillAt        *api.Time           `json:"lastRefillAt,omitzero"`
+	Peak                *int64              `json:"peak,omitzero" doc:"the last refill amount, or the most credits held since; default remaining"`
+	Spent               *int64              `json:"spent,omitzero" doc:"credits spent so far; default 0"`
+	Forfeited           *int64              `json:"forfeited,omitzero" doc:"credits lost so far; default 0"`
 }
 
-// FormerRecord is a raw key that rotation replaced.
-type FormerRecord struct {
-	Hash        string   `json:"hash" doc:"as that of the key"`
-	SecretHash  *string  `json:"secretHash,omitzero"`
-	Until       api.Time `json:"until" doc:"when it stops working"`
-	Checksummed *bool    `json:"checksummed,omitzero" doc:"as that of the key; default false"`
+// PreviousKeyRecord is a raw key that rotation replaced.
+type PreviousKeyRecord struct {
+	Hash        string    `json:"hash" doc:"as that of the key"`
+	Start       *string   `json:"start,omitzero" max:"12" doc:"as that of the key"`
+	Until       api.Time  `json:"until" doc:"when it stops working"`
+	LastRequest *api.Time `json:"lastRequest,omitzero" doc:"default never"`
+	Checksummed *bool     `json:"checksummed,omitzero" doc:"as that of the key; default false"`
 }
 
 // OwnerRecord is all that is stored of an owner, but for its usage.
@@ -106,7 +109,8 @@ func (r *KeyRecord) entry(now int64) (e store.Entry, err error) {
 		Name: r.Name, Prefix: r.Prefix, Start: r.Start,
 		Checksummed: api.Or(r.Checksummed, false), Enabled: api.Or(r.Enabled, true),
 		Permissions: r.Permissions, Metadata: r.Metadata,
-		CreatedAt: created, UpdatedAt: millis(r.UpdatedAt, created),
+		DisabledBy: key.DisabledBy(api.Or(r.DisabledBy, "")),
+		CreatedAt:  created, UpdatedAt: millis(r.UpdatedAt, created), RotatedAt: millis(r.RotatedAt, 0),
 		RateLimitEnabled: api.Or(r.RateLimitEnabled, true),
 		RateLimitMax:     api.Or(r.RateLimitMax, 0), RateLimitTimeWindow: api.Or(r.RateLimitTimeWindow, 0),
 	}
@@ -136,15 +140,14 @@ func (r *KeyRecord) hashes(k *key.Key) (err error) {
 	if k.SecretHash, err = parseSecret("secretHash", r.SecretHash); err != nil {
 		return err
 	}
-	for _, f := range r.Former {
-		former := key.Former{Until: f.Until.UnixMilli(), Checksummed: api.Or(f.Checksummed, false)}
-		if former.Hash, err = parseHash("former.hash", f.Hash); err != nil {
+	for _, p := range r.PreviousKeys {
+		previous := key.PreviousKey{
+			Start: api.Or(p.Start, ""), Until: p.Until.UnixMilli(), LastRequest: millis(p.LastRequest, 0), Checksummed: api.Or(p.Checksummed, false),
+		}
+		if previous.Hash, err = parseHash("previousKeys.hash", p.Hash); err != nil {
 			return err
 		}
-		if former.SecretHash, err = parseSecret("former.secretHash", f.SecretHash); err != nil {
-			return err
-		}
-		k.Former = append(k.Former, former)
+		k.Previous = append(k.Previous, previous)
 	}
 	return nil
 }
@@ -189,8 +192,8 @@ func recordOf(e store.Entry) KeyRecord {
 		ID: k.ID, ConfigID: &k.ConfigID, UserID: k.UserID, Name: k.Name, Prefix: k.Prefix, Start: k.Start,
 		Hash: hex.EncodeToString(k.Hash[:]), SecretHash: secretText(k.SecretHash),
 		Checksummed: &k.Checksummed, Enabled: &k.Enabled, Permissions: k.Permissions, Metadata: k.Metadata,
-		AllowedIPs: networkTexts(k.AllowedIPs),
-		ExpiresAt:  api.MaybeTime(k.ExpiresAt), CreatedAt: some(api.TimeOf(k.CreatedAt)), UpdatedAt: some(api.TimeOf(k.UpdatedAt)),
+		AllowedIPs: networkTexts(k.AllowedIPs), DisabledBy: api.MaybeText(string(k.DisabledBy)), RotatedAt: api.MaybeTime(k.RotatedAt),
+		ExpiresAt: api.MaybeTime(k.ExpiresAt), CreatedAt: some(api.TimeOf(k.CreatedAt)), UpdatedAt: some(api.TimeOf(k.UpdatedAt)),
 		RateLimitEnabled: &k.RateLimitEnabled, RateLimitMax: api.MaybeCount(k.RateLimitMax),
 		RateLimitTimeWindow: api.MaybeCount(k.RateLimitTimeWindow), RateLimitAlgorithm: &algorithm,
 		LastRequest: api.MaybeTime(e.Counters.LastRequest), RefillAmount: api.MaybeCount(c.RefillAmount),
@@ -203,8 +206,11 @@ func recordOf(e store.Entry) KeyRecord {
 	if len(e.Counters.Rate) > 0 {
 		r.RateState = some(base64.StdEncoding.EncodeToString(e.Counters.Rate))
 	}
-	for _, f := range k.Former {
-		r.Former = append(r.Former, FormerRecord{hex.EncodeToString(f.Hash[:]), secretText(f.SecretHash), api.TimeOf(f.Until), &f.Checksummed})
+	for _, p := range k.Previous {
+		r.PreviousKeys = append(r.PreviousKeys, PreviousKeyRecord{
+			Hash: hex.EncodeToString(p.Hash[:]), Start: api.MaybeText(p.Start), Until: api.TimeOf(p.Until),
+			LastRequest: api.MaybeTime(p.LastRequest), Checksummed: &p.Checksummed,
+		})
 	}
 	return r
 }

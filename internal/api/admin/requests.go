@@ -13,7 +13,7 @@ type CreateKey struct {
 	ConfigID            *string         `json:"configId,omitzero" doc:"one of the configurations; default \"default\""`
 	Name                *string         `json:"name,omitzero"`
 	Prefix              *string         `json:"prefix,omitzero"`
-	ExpiresIn           *int64          `json:"expiresIn,omitzero" min:"1" doc:"seconds"`
+	ExpiresIn           *int64          `json:"expiresIn,omitzero" min:"1" doc:"seconds; default that of the configuration, else never"`
 	Metadata            json.RawMessage `json:"metadata,omitzero" doc:"an object of at most 16 KiB"`
 	Remaining           *int64          `json:"remaining,omitzero" doc:"credits; default unlimited"`
 	RefillAmount        *int64          `json:"refillAmount,omitzero" min:"1" doc:"credits after a refill"`
@@ -32,7 +32,7 @@ type CreateKey struct {
 type PatchKey struct {
 	UserID              api.Optional[string]          `json:"userId,omitzero" null:"no" min:"1" max:"255" doc:"owner"`
 	Name                api.Optional[string]          `json:"name,omitzero"`
-	ExpiresIn           api.Optional[int64]           `json:"expiresIn,omitzero" min:"1" doc:"seconds from now"`
+	ExpiresIn           api.Optional[int64]           `json:"expiresIn,omitzero" min:"1" doc:"seconds from now; null is never"`
 	Metadata            api.Optional[json.RawMessage] `json:"metadata,omitzero" doc:"an object of at most 16 KiB, replaced as a whole"`
 	Remaining           api.Optional[int64]           `json:"remaining,omitzero" doc:"credits; null is unlimited"`
 	RemainingDelta      api.Optional[int64]           `json:"remainingDelta,omitzero" null:"no" min:"-9007199254740991" doc:"added to remaining; not beside it"`
@@ -61,8 +61,9 @@ type ListKeys struct {
 
 // RotateKey is the body of POST /apikey/keys/{id}/rotate.
 type RotateKey struct {
-	Grace      *int64 `json:"grace,omitzero" doc:"seconds for which the old raw key continues to work; default 0"`
-	WithSecret *bool  `json:"withSecret,omitzero" doc:"make a new secret too; default false"`
+	Grace      *int64 `json:"grace,omitzero" doc:"seconds for which the replaced raw key works, and those before it at most; default 0, which ends all of them"`
+	WithSecret *bool  `json:"withSecret,omitzero" doc:"make a new secret too, for all raw keys of the key; default false"`
+	ExpiresIn  *int64 `json:"expiresIn,omitzero" min:"1" doc:"seconds from now; default: the expiry stays"`
 }
 
 // VerifyKey is the body of POST /apikey/verify.

@@ -28,6 +28,7 @@ func (s *server) routes() []*api.Route {
 		{Name: "patchKey", Method: patch, Path: "/keys/{id}", Status: 200, Conflict: true, Endpoint: api.WithBody(patchKey), Summary: "Change a key"},
 		{Name: "deleteKey", Method: remove, Path: "/keys/{id}", Status: 204, Endpoint: api.Plain(deleteKey), Summary: "Delete a key"},
 		{Name: "rotateKey", Method: post, Path: "/keys/{id}/rotate", Status: 200, Conflict: true, OptionalBody: true, Endpoint: api.WithBody(rotateKey), Summary: "Replace the raw key of a key"},
+		{Name: "endGrace", Method: post, Path: "/keys/{id}/end-grace", Status: 200, OptionalBody: true, Endpoint: api.Plain(endGrace), Summary: "End all previous raw keys of a key"},
 		{Name: "keyUsage", Method: get, Path: "/keys/{id}/usage", Status: 200, Endpoint: api.WithQuery(keyUsage), Summary: "Show the usage of a key"},
 		{Name: "verifyKey", Method: post, Path: "/verify", Status: 200, Endpoint: api.WithBody(verifyKey), Summary: "Verify a raw key, and count it as a use"},
 		{Name: "listOwners", Method: get, Path: "/owners", Status: 200, Endpoint: api.WithQuery(listOwners), Summary: "List owners"},

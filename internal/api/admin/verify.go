@@ -19,18 +19,28 @@ func verifyKey(c *api.Call, in VerifyKey) (Verification, error) {
 	if err != nil {
 		return Verification{}, err
 	}
-	if d.Outcome != keyring.Allowed {
-		return refused(&d), nil
-	}
-	info, err := c.Keys.Describe(c.Context(), &d)
-	if errors.Is(err, store.ErrNotFound) { // deleted since
+	info, err := describe(c, &d, in.Key)
+	switch {
+	case errors.Is(err, store.ErrNotFound): // unknown, or deleted since
 		return refused(&keyring.Decision{Outcome: keyring.Invalid}), nil
-	}
-	if err != nil {
+	case err != nil:
 		return Verification{}, err
 	}
-	k := keyOf(info)
-	return Verification{Valid: true, Key: &k}, nil
+	v, k := Verification{Valid: true}, keyOf(info)
+	if d.Outcome != keyring.Allowed {
+		v = refused(&d)
+	}
+	v.Key = &k
+	return v, nil
+}
+
+// describe returns the key that raw opens. An operator learns whose it is, whatever
+// was decided. What was refused without a lookup may still be stored.
+func describe(c *api.Call, d *keyring.Decision, raw string) (keyring.Info, error) {
+	if d.Key() == nil {
+		return c.Keys.Lookup(c.Context(), raw)
+	}
+	return c.Keys.Describe(c.Context(), d)
 }
 
 // request translates the body.
@@ -56,7 +66,7 @@ func (in VerifyKey) request() (*keyring.Request, error) {
 }
 
 func refused(d *keyring.Decision) Verification {
-	e := &VerifyError{Code: d.Outcome.Code(), Message: d.Outcome.Title()}
+	e := &VerifyError{Code: d.Outcome.Code(), Message: d.Detail()}
 	if d.Waitable && (d.Outcome == keyring.RateLimited || d.Outcome == keyring.UsageExceeded) {
 		e.Details = &VerifyDetails{RetryAfter: max(1, (d.Wait+999)/1000)}
 	}

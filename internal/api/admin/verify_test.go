@@ -3,12 +3,17 @@ package admin
 import (
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/caddy-apikey/caddy-apikey/key"
+	"github.com/caddy-apikey/caddy-apikey/keyring"
 )
 
 // verify sends a verification and returns the code, "" for a valid key, and details.
+// The object is that of the key, nil for an unknown one.
 func (a *rig) verify(body string) (code string, details any, object map[string]any) {
 	a.t.Helper()
 	m := a.send("POST", "/apikey/verify", body).want(a.t, 200)
@@ -19,10 +24,11 @@ func (a *rig) verify(body string) (code string, details any, object map[string]a
 		return "", nil, m["key"].(map[string]any)
 	}
 	e := m["error"].(map[string]any)
-	if m["valid"] != false || m["key"] != nil || e["message"] == "" || len(e) != 3 || len(m) != 3 {
+	if m["valid"] != false || e["message"] == "" || len(e) != 3 || len(m) != 3 {
 		a.t.Errorf("%v", m)
 	}
-	return e["code"].(string), e["details"], nil
+	object, _ = m["key"].(map[string]any)
+	return e["code"].(string), e["details"], object
 }
 
 func TestVerifyOutcomes(t *testing.T) {
@@ -74,7 +80,7 @@ func TestVerifyOutcomes(t *testing.T) {
 				if code != test.code || code != "" && string(must(json.Marshal(details))) != test.details {
 					t.Errorf("code %q, details %v", code, details)
 				}
-				if code == "" && (object["key"] != nil || object["id"] == nil) {
+				if known := strings.HasPrefix(test.raw, "ak_") && test.name != "of no record" && len(test.raw) == len(plain); (object["id"] != nil) != known || object["key"] != nil {
 					t.Errorf("key object %v", object)
 				}
 			}
@@ -89,7 +95,7 @@ func TestVerifyCounts(t *testing.T) {
 		t.Helper()
 		code, details, k := a.verify(`{"key":"` + raw + `"` + more + `}`)
 		got := fmt.Sprint(code, details)
-		if k != nil {
+		if code == "" {
 			got = fmt.Sprintf("%v %v %v", k["remaining"], k["requestCount"], k["lastRequest"])
 		}
 		if got != want {
@@ -121,3 +127,61 @@ func TestVerifyRefusesBodies(t *testing.T) {
 	a.send("POST", "/apikey/verify", `{"key":"k","KEY":"k"}`).refused(t, 400, "INVALID_FIELD", "KEY")
 	a.send("POST", "/apikey/verify", `{"key":"k","permissions":["a b"]}`).refused(t, 400, "INVALID_FIELD", "permissions")
 }
+
+// TestQ19_whose: an operator learns whose key was presented, whatever the outcome. Only
+// an unknown key has none.
+func TestQ19_whose(t *testing.T) {
+	a := newAPI(t)
+	set := keyring.Settings{Rules: keyring.DefaultRules(), Configs: []keyring.Rules{keyring.DefaultRules(), keyring.DefaultRules()}}
+	set.Configs[0].ConfigID, set.Configs[1].ConfigID = "pub", "own"
+	set.Configs[1].Validators = []key.Validator{prefixed("own_")}
+	a.service = func() (*keyring.Service, error) { return keyring.NewService(a.ring, &set), nil }
+	for _, test := range []struct{ name, make, ask, code string }{
+		{"disabled", `"enabled":false`, ``, "KEY_DISABLED"},
+		{"expired", `"expiresIn":1`, ``, "KEY_EXPIRED"},
+		{"address", `"allowedIps":["192.0.2.1"]`, `,"ip":"192.0.2.2"`, "IP_NOT_ALLOWED"},
+		{"secret", `"withSecret":true`, `,"secret":"x"`, "INVALID_SECRET"},
+		{"permission", ``, `,"permissions":["a:b"]`, "INSUFFICIENT_PERMISSIONS"},
+		{"credits", `"remaining":0`, ``, "USAGE_EXCEEDED"},
+		{"rate limit", `"rateLimitMax":1,"rateLimitTimeWindow":1000`, `,"cost":2`, "RATE_LIMITED"},
+		{"another configuration", ``, `,"configId":"pub"`, "INVALID_API_KEY"},
+		{"another configuration, whose validators refuse it", ``, `,"configId":"own"`, "INVALID_API_KEY"},
+		{"no such configuration", ``, `,"configId":"none"`, "INVALID_API_KEY"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			owner := `{"userId":"of ` + test.name + `"`
+			if test.make != "" {
+				owner += "," + test.make
+			}
+			id, raw := a.make(owner + `}`)
+			a.sleep(time.Second)
+			before := a.send("GET", "/apikey/keys/"+id, "").want(t, 200)
+			for _, dry := range []string{`,"dryRun":true`, ``} {
+				code, _, k := a.verify(`{"key":"` + raw + `"` + test.ask + dry + `}`)
+				if code != test.code || k["id"] != id || k["userId"] != "of "+test.name {
+					t.Errorf("%s: key %v", code, k)
+				}
+				if !reflect.DeepEqual(k, before) {
+					t.Errorf("the refusal changed the key: %v, before %v", k, before)
+				}
+			}
+		})
+	}
+	id, raw := a.make(`{"userId":"u","configId":"own","prefix":"own_"}`)
+	set.Configs[1].Validators[0] = prefixed("new_")
+	if code, _, k := a.verify(`{"key":"` + raw + `"}`); code != "INVALID_API_KEY" || k["id"] != id {
+		t.Errorf("a key that its validators refuse by now: %s %v", code, k)
+	}
+	id, raw = a.make(`{"userId":"u"}`)
+	a.send("POST", "/apikey/keys/"+id+"/rotate", `{}`).want(t, 200)
+	for _, unknown := range []string{raw, raw[:60], "x", ""} {
+		if code, _, k := a.verify(`{"key":"` + unknown + `"}`); code != "INVALID_API_KEY" || k != nil {
+			t.Errorf("%q: %s %v", unknown, code, k)
+		}
+	}
+}
+
+// prefixed accepts raw keys that begin with it.
+type prefixed string
+
+func (p prefixed) Valid(raw string) bool { return strings.HasPrefix(raw, string(p)) }

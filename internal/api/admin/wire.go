@@ -16,6 +16,7 @@ type Key struct {
 	Prefix              *string         `json:"prefix"`
 	UserID              string          `json:"userId" doc:"owner"`
 	Enabled             bool            `json:"enabled"`
+	DisabledBy          *string         `json:"disabledBy" enum:"owner|operator|leak" doc:"who disabled the key; null where it is enabled"`
 	State               string          `json:"state" enum:"active|disabled|expired|exhausted" doc:"what a gate would say: disabled (the key or its owner), expired, exhausted (no credits left, no refill due), or active"`
 	Permissions         key.Permissions `json:"permissions" doc:"actions by resource"`
 	Metadata            json.RawMessage `json:"metadata" doc:"object, returned as it was sent"`
@@ -34,6 +35,15 @@ type Key struct {
 	ExpiresAt           *api.Time       `json:"expiresAt"`
 	CreatedAt           api.Time        `json:"createdAt"`
 	UpdatedAt           api.Time        `json:"updatedAt"`
+	RotatedAt           *api.Time       `json:"rotatedAt" doc:"when the raw key was last replaced"`
+	PreviousKeys        []PreviousKey   `json:"previousKeys" doc:"replaced raw keys that still work, the oldest first"`
+}
+
+// PreviousKey is a raw key that rotation replaced, and that still works.
+type PreviousKey struct {
+	Start       *string   `json:"start" doc:"first characters"`
+	Until       api.Time  `json:"until" doc:"when it stops working"`
+	LastRequest *api.Time `json:"lastRequest" doc:"its last use"`
 }
 
 // IssuedKey is a key object with what is shown only once.
@@ -59,7 +69,7 @@ type Deleted struct {
 type Verification struct {
 	Valid bool         `json:"valid"`
 	Error *VerifyError `json:"error"`
-	Key   *Key         `json:"key"`
+	Key   *Key         `json:"key" doc:"the key, also where it is refused; null only for an unknown one"`
 }
 
 // VerifyError says why a key is refused.

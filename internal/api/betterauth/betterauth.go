@@ -2,8 +2,8 @@
 // API-key plugin, so that the plugin's own JavaScript client can be used with the
 // keys that are kept here. docs/better-auth.md says where it differs, and why.
 //
-// A call is checked in this order: content type and JSON, the caller (which charges a
-// key), the fields, then what the route itself demands. Errors have the plugin's
+// A call is checked in this order: content type, the caller, JSON, the caller once more
+// (which charges a key), the fields, then what the route itself demands. Errors have the plugin's
 // codes and texts.
 package betterauth
 
@@ -36,7 +36,7 @@ func New(m api.Mount, o Options) *api.API {
 	m.Identify = h.identify(m.Identify)
 	var table []*api.Route
 	for _, rt := range routes {
-		r := &api.Route{Method: rt.method, Path: rt.path, Needs: rt.needs, Status: http.StatusOK, Endpoint: api.Undecoded(h.endpoint(rt))}
+		r := &api.Route{Method: rt.method, Path: rt.path, Needs: rt.needs, Free: rt.free, Ends: rt.ends, Status: http.StatusOK, Endpoint: api.Undecoded(h.endpoint(rt))}
 		if rt.path == sessionPath {
 			r.Header = map[string]string{"Pragma": "no-cache"}
 		}
@@ -64,26 +64,32 @@ type route struct {
 	// Routes with another place for that check do it themselves.
 	session bool
 	serve   func(*call) (any, error)
+	// free and ends are those of api.Route.
+	free bool
+	ends func(*api.Call) string
 }
 
 var routes = []route{
-	{"/api-key/create", http.MethodPost, api.Write, createFields, false, (*call).create},
-	{"/api-key/get", http.MethodGet, "", getFields, true, (*call).get},
-	{"/api-key/update", http.MethodPost, api.Write, updateFields, false, (*call).update},
-	{"/api-key/delete", http.MethodPost, api.Write, deleteFields, true, (*call).delete},
-	{"/api-key/list", http.MethodGet, "", listFields, true, (*call).list},
-	{"/api-key/verify", http.MethodPost, api.Admin, verifyFields, true, (*call).verify},
-	{sessionPath, http.MethodGet, "", nil, false, (*call).getSession},
-	{"/api-key/delete-all-expired-api-keys", http.MethodPost, api.Admin, nil, true, (*call).deleteAllExpired},
+	{"/api-key/create", http.MethodPost, api.Write, createFields, false, (*call).create, false, nil},
+	{"/api-key/get", http.MethodGet, "", getFields, true, (*call).get, true, nil},
+	{"/api-key/update", http.MethodPost, api.Write, updateFields, false, (*call).update, false, nil},
+	{"/api-key/delete", http.MethodPost, api.Write, deleteFields, true, (*call).delete, true, deleted},
+	{"/api-key/list", http.MethodGet, "", listFields, true, (*call).list, true, nil},
+	{"/api-key/verify", http.MethodPost, api.Admin, verifyFields, true, (*call).verify, false, nil},
+	{sessionPath, http.MethodGet, "", nil, false, (*call).getSession, false, nil},
+	{"/api-key/delete-all-expired-api-keys", http.MethodPost, api.Admin, nil, true, (*call).deleteAllExpired, false, nil},
 }
 
 // Route is what others may know of a call: a test goes through all of them.
-type Route struct{ Method, Path, Needs string }
+type Route struct {
+	Method, Path, Needs string
+	Free                bool
+}
 
 // Routes returns all calls, by their paths below the base.
 func Routes() (all []Route) {
 	for _, rt := range routes {
-		all = append(all, Route{rt.method, rt.path, rt.needs})
+		all = append(all, Route{rt.method, rt.path, rt.needs, rt.free})
 	}
 	return all
 }
@@ -119,8 +125,8 @@ func (h *handler) endpoint(rt route) func(*api.Call) (any, error) {
 
 // identify refuses keys of organizations. Such a key identifies no user.
 func (h *handler) identify(next api.Identify) api.Identify {
-	return func(w http.ResponseWriter, r *http.Request, need string) (*api.Caller, error) {
-		c, err := next(w, r, need)
+	return func(w http.ResponseWriter, r *http.Request, ask api.Ask) (*api.Caller, error) {
+		c, err := next(w, r, ask)
 		if err == nil && c.Decision != nil && isOrganization(c.Decision.Key()) {
 			c.Refused(http.StatusUnauthorized)
 			return nil, errReference

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 
+	"github.com/caddy-apikey/caddy-apikey/internal/api"
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 )
@@ -23,7 +24,7 @@ func (c *call) update() (any, error) {
 	case c.in.hasAny(serverOnly...), c.in.has("remaining"):
 		return nil, errServerOnly
 	}
-	id := c.in.text("keyId")
+	id := c.KeyID(c.in.text("keyId"))
 	if _, err := c.find(id, actionUpdate); err != nil {
 		return nil, err
 	}
@@ -61,12 +62,18 @@ func (c *call) only(action string) func(*key.Key) bool {
 	return func(k *key.Key) bool { return c.visible(k) && c.allowed(k, action) == nil }
 }
 
+// deleted returns the ID of the key that a call deletes.
+func deleted(c *api.Call) string {
+	var problems issues
+	return problems.readObject(c.Body, deleteFields).text("keyId")
+}
+
 func (c *call) delete() (any, error) {
-	id := c.in.text("keyId")
+	id := c.KeyID(c.in.text("keyId"))
 	if _, err := c.find(id, actionDelete); err != nil {
 		return nil, err
 	}
-	if err := c.Keys.Delete(c.Context(), id, c.only(actionDelete)); err != nil {
+	if err := c.Keys.Delete(c.Context(), id, c.Caller.Bounds, c.only(actionDelete)); err != nil {
 		return nil, err
 	}
 	return success{true}, nil
@@ -77,7 +84,7 @@ func (c *call) deleteAllExpired() (any, error) {
 	if err := c.adminKey(); err != nil {
 		return nil, err
 	}
-	if _, err := c.Keys.DeleteExpired(c.Context()); err != nil {
+	if _, err := c.Keys.DeleteExpired(c.Context(), c.Caller.Bounds); err != nil {
 		return nil, err
 	}
 	return struct {

@@ -114,8 +114,8 @@ func TestBetterAuth_deleteAllExpired(t *testing.T) {
 	a := newAPI(t)
 	admin := a.mint(keyring.Draft{UserID: "root", Permissions: key.Permissions{"api": {"admin"}}})
 	writer := a.mint(keyring.Draft{})
-	gone := a.mint(keyring.Draft{UserID: "bob", ExpiresIn: ptr(int64(10))})
-	later := a.mint(keyring.Draft{UserID: "bob", ExpiresIn: ptr(int64(30))})
+	gone := a.mint(keyring.Draft{UserID: "bob", ExpiresIn: keyring.Field[int64]{Set: true, Value: ptr(int64(10))}})
+	later := a.mint(keyring.Draft{UserID: "bob", ExpiresIn: keyring.Field[int64]{Set: true, Value: ptr(int64(30))}})
 	never := a.mint(keyring.Draft{UserID: "bob"})
 	a.sleep(20 * time.Second)
 
@@ -152,7 +152,7 @@ func TestBetterAuth_actions(t *testing.T) {
 func TestBetterAuth_update_stronger(t *testing.T) {
 	a := newAPI(t)
 	k := a.mint(keyring.Draft{Permissions: key.Permissions{"api": {"write"}}})
-	strong := a.mint(keyring.Draft{Permissions: key.Permissions{"api": {"admin"}}, ExpiresIn: ptr(int64(60))})
+	strong := a.mint(keyring.Draft{Permissions: key.Permissions{"api": {"admin"}}, ExpiresIn: keyring.Field[int64]{Set: true, Value: ptr(int64(60))}})
 	update := func(fields string) reply {
 		return a.post("/api-key/update", `{"keyId":"`+strong.Key.ID+`",`+fields+`}`, as(k)...)
 	}

@@ -23,7 +23,7 @@ func (c *call) create() (any, error) {
 	}
 	draft := keyring.Draft{
 		UserID: owner, ConfigID: &configID, Prefix: sent[string](c.in, "prefix"),
-		ExpiresIn: seconds(c.in), Within: c.Caller.Bounds,
+		ExpiresIn: keyring.Field[int64]{Set: c.in.has("expiresIn"), Value: seconds(c.in)}, Within: c.Caller.Bounds,
 	}
 	if c.in.text("name") != "" {
 		draft.Name = sent[string](c.in, "name")

@@ -68,8 +68,8 @@ func TestBetterAuth_name(t *testing.T) {
 func TestBetterAuth_expiresIn(t *testing.T) {
 	at := func(d time.Duration) string { return start.Add(d).Format("2006-01-02T15:04:05.000Z") }
 	creates(t, "expiresAt", []wantCreate{
-		{body: `{}`, value: nil},
-		{body: `{"expiresIn":null}`, value: nil},
+		{body: `{}`, value: at(48 * time.Hour)}, // the maximum of the configuration
+		{body: `{"expiresIn":null}`, value: at(48 * time.Hour)},
 		{body: `{"expiresIn":86400}`, value: at(24 * time.Hour)},
 		{body: `{"expiresIn":8.64e4}`, value: at(24 * time.Hour)},
 		{body: `{"expiresIn":86400.9}`, value: at(24 * time.Hour)},
@@ -263,7 +263,7 @@ func TestBetterAuth_bounds(t *testing.T) {
 	metered := a.mint(keyring.Draft{Remaining: ptr(int64(100))})
 	a.post("/api-key/create", "{}", as(metered)...).refuses(403, "INSUFFICIENT_PERMISSIONS")
 
-	mortal := a.mint(keyring.Draft{ExpiresIn: ptr(int64(1000))})
+	mortal := a.mint(keyring.Draft{ExpiresIn: keyring.Field[int64]{Set: true, Value: ptr(int64(1000))}})
 	a.post("/api-key/create", `{"expiresIn":1001}`, as(mortal)...).refuses(403, "INSUFFICIENT_PERMISSIONS")
 	if got := a.post("/api-key/create", "{}", as(mortal)...).object()["expiresAt"]; got != "2026-11-21T19:25:59.500Z" {
 		t.Errorf("without a wish, the key ends at %v", got)

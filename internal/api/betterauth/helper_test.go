@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -119,13 +120,15 @@ func (a *rig) report(err error) {
 }
 
 // identify knows keys by X-Key, and people by X-Person, X-Organization and X-Role.
-func (a *rig) identify(_ http.ResponseWriter, r *http.Request, need string) (*api.Caller, error) {
-	a.needed = append(a.needed, need)
+func (a *rig) identify(_ http.ResponseWriter, r *http.Request, ask api.Ask) (*api.Caller, error) {
+	if !ask.Look {
+		a.needed = append(a.needed, ask.Needs)
+	}
 	if r.Header.Get("X-Foreign") != "" {
 		return nil, api.ErrCrossOrigin
 	}
 	if raw := r.Header.Get("X-Key"); raw != "" {
-		return a.identifyKey(r, raw, need)
+		return a.identifyKey(r, raw, ask)
 	}
 	name := r.Header.Get("X-Person")
 	if name == "" {
@@ -133,15 +136,21 @@ func (a *rig) identify(_ http.ResponseWriter, r *http.Request, need string) (*ap
 	}
 	may := key.Permissions{"api": {"read", "write"}}
 	return &api.Caller{
-		UserID: name, Permissions: may, Bounds: &keyring.Bounds{Permissions: may}, Withdraw: func(keyring.Outcome) {},
+		UserID: name, ClientIP: clientIP(r), Permissions: may, Bounds: &keyring.Bounds{Permissions: may}, Withdraw: func(keyring.Outcome) {},
 		Organization: r.Header.Get("X-Organization"), Role: r.Header.Get("X-Role"),
 	}, nil
 }
 
-func (a *rig) identifyKey(r *http.Request, raw, need string) (*api.Caller, error) {
-	q := &keyring.Request{Cost: 1}
-	if need != "" {
-		q.RequireAny = [][]key.Permission{api.Needs(need)}
+// clientIP is the address that a test says it calls from.
+func clientIP(r *http.Request) netip.Addr {
+	ip, _ := netip.ParseAddr(r.Header.Get("X-From"))
+	return ip
+}
+
+func (a *rig) identifyKey(r *http.Request, raw string, ask api.Ask) (*api.Caller, error) {
+	q := &keyring.Request{Cost: 1, DryRun: ask.Look, RecordOnly: ask.Free}
+	if ask.Needs != "" {
+		q.RequireAny = [][]key.Permission{api.Needs(ask.Needs)}
 	}
 	d, err := a.keys.Verify(r.Context(), raw, q)
 	if err != nil || d.Outcome != keyring.Allowed {

@@ -18,12 +18,12 @@ func TestBetterAuth_key_object(t *testing.T) {
 	a := newAPI(t)
 	caller := a.mint(keyring.Draft{})
 	k := a.mint(keyring.Draft{
-		Name: ptr("all"), Prefix: ptr("all_"), ExpiresIn: ptr(int64(1000)), Metadata: json.RawMessage(`{"b":1,"a":"<&>"}`),
+		Name: ptr("all"), Prefix: ptr("all_"), ExpiresIn: keyring.Field[int64]{Set: true, Value: ptr(int64(1000))}, Metadata: json.RawMessage(`{"b":1,"a":"<&>"}`),
 		Remaining: ptr(int64(2)), RefillAmount: ptr(int64(3)), RefillInterval: ptr(int64(1000)),
 		RateLimitMax: ptr(int64(100)), RateLimitTimeWindow: ptr(int64(60000)),
 	})
 	a.sleep(1500 * time.Millisecond)
-	a.get("/api-key/list?limit=0", as(k)...).object()
+	a.get("/get-session", as(k)...).object()
 	a.sleep(time.Millisecond)
 	a.post("/api-key/update", `{"keyId":"`+k.Key.ID+`","name":"renamed"}`, as(caller)...).object()
 	got := a.get("/api-key/get?id="+k.Key.ID, as(caller)...)

@@ -2,6 +2,7 @@ package betterauth
 
 import (
 	"testing"
+	"time"
 
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/keyring"
@@ -48,6 +49,7 @@ func TestQ26_SameNames(t *testing.T) {
 	a := teamAPI(t)
 	team := a.mint(keyring.Draft{UserID: "org:acme", ConfigID: ptr("team"), Name: ptr("team's"), Permissions: key.Permissions{"api": {"admin"}}})
 	user := a.mint(keyring.Draft{UserID: "acme", Name: ptr("user's")})
+	a.sleep(time.Millisecond) // lists are sorted by time
 	among := a.mint(keyring.Draft{UserID: "acme", ConfigID: ptr("team"), Name: ptr("user's in team")})
 
 	for _, header := range [][]string{as(user), person("acme"), member("olga", "other", "owner")} {

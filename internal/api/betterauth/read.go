@@ -11,7 +11,7 @@ import (
 )
 
 func (c *call) get() (any, error) {
-	info, err := c.find(c.in.text("id"), actionRead)
+	info, err := c.find(c.KeyID(c.in.text("id")), actionRead)
 	if err != nil {
 		return nil, err
 	}

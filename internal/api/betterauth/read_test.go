@@ -167,7 +167,7 @@ func TestBetterAuth_verify_reasons_stay(t *testing.T) {
 	for want, k := range map[string]keyring.Issued{
 		"USAGE_EXCEEDED": a.mint(keyring.Draft{Remaining: ptr(int64(0))}),
 		"KEY_DISABLED":   a.mint(keyring.Draft{Enabled: &no}),
-		"KEY_EXPIRED":    a.mint(keyring.Draft{ExpiresIn: ptr(int64(1))}),
+		"KEY_EXPIRED":    a.mint(keyring.Draft{ExpiresIn: keyring.Field[int64]{Set: true, Value: ptr(int64(1))}}),
 	} {
 		a.sleep(2 * time.Second)
 		for range 3 {

@@ -12,7 +12,7 @@ const sessionPath = "/get-session"
 const sessionLife = 7 * 24 * time.Hour
 
 // sessionAnswer is what get-session knows of the caller. What is not known here is
-// null: names and addresses of people are kept elsewhere.
+// null: names and e-mail addresses of people are kept elsewhere.
 type sessionAnswer struct {
 	User    sessionUser `json:"user"`
 	Session session     `json:"session"`
@@ -55,6 +55,10 @@ func (c *call) getSession() (any, error) {
 	}
 	if agent := c.UserAgent(); agent != "" {
 		a.Session.UserAgent = &agent
+	}
+	if ip := c.Caller.ClientIP; ip.IsValid() {
+		text := ip.Unmap().String()
+		a.Session.IPAddress = &text
 	}
 	if d := c.Caller.Decision; d != nil {
 		return a, c.sessionOf(a, d)

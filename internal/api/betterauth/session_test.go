@@ -20,9 +20,14 @@ func TestBetterAuth_getSession(t *testing.T) {
 	if r.header.Get("Cache-Control") != "no-store" || r.header.Get("Pragma") != "no-cache" {
 		t.Errorf("headers %v", r.header)
 	}
-	mortal := a.mint(keyring.Draft{ExpiresIn: ptr(int64(10))})
+	mortal := a.mint(keyring.Draft{ExpiresIn: keyring.Field[int64]{Set: true, Value: ptr(int64(10))}})
 	if r := a.get("/get-session", as(mortal)...); !strings.Contains(r.body, `"expiresAt":"2026-11-21T19:09:29.500Z"`) {
 		t.Errorf("the session outlives its key: %s", r.body)
+	}
+	for from, want := range map[string]string{"192.0.2.1": `"192.0.2.1"`, "::ffff:192.0.2.1": `"192.0.2.1"`, "2001:DB8::1": `"2001:db8::1"`, "": "null"} {
+		if r := a.get("/get-session", append(person("bob"), "X-From", from)...); !strings.Contains(r.body, `"ipAddress":`+want) {
+			t.Errorf("from %q: %s", from, r.body)
+		}
 	}
 	if r := a.get("/get-session"); r.status != 200 || r.body != "null" {
 		t.Errorf("nobody: %d %s", r.status, r.body)

@@ -91,7 +91,7 @@ func (o opener) Open(ctx context.Context) (store.Store, error) {
 // options are what an API is made with.
 type options struct {
 	api.Mount
-	Message string
+	Options
 }
 
 func newAPI(t testing.TB, change ...func(*keyring.Settings, *options)) *rig {
@@ -117,7 +117,7 @@ func newAPI(t testing.TB, change ...func(*keyring.Settings, *options)) *rig {
 	}
 	a.keys = keyring.NewService(a.ring, settings)
 	o.Keys = func() (*keyring.Service, error) { return a.keys, nil }
-	a.API = New(o.Mount, o.Message)
+	a.API = New(o.Mount, o.Options)
 	a.as("alice", "read", "write")
 	return a
 }
@@ -137,11 +137,11 @@ func (a *rig) as(userID string, actions ...string) {
 	}
 }
 
-func (a *rig) identify(_ http.ResponseWriter, _ *http.Request, need string) (*api.Caller, error) {
+func (a *rig) identify(_ http.ResponseWriter, _ *http.Request, ask api.Ask) (*api.Caller, error) {
 	if a.refused != nil {
 		return nil, a.refused
 	}
-	if need != "" && !a.caller.May(need) {
+	if ask.Needs != "" && !a.caller.May(ask.Needs) {
 		return nil, &api.Refusal{Decision: keyring.Decision{Outcome: keyring.Forbidden}}
 	}
 	return a.caller, nil

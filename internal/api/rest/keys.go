@@ -54,13 +54,18 @@ type Done struct {
 var actions = []string{api.Read, api.Write, api.Admin}
 
 func (h *handler) create(c *api.Call, in CreateKey) (Created, error) {
+	return h.createExtended(c, CreateExtendedKey{CreateKey: in})
+}
+
+func (h *handler) createExtended(c *api.Call, in CreateExtendedKey) (Created, error) {
 	draft := keyring.Draft{
 		UserID: c.Caller.UserID, ConfigID: h.configID(c), Name: in.Name, DefaultName: defaultName,
-		Permissions: key.Permissions{key.DefaultResource: unique(in.Permissions)},
-		WithSecret:  true, Within: c.Caller.Bounds,
+		DefaultPermissions: key.Permissions{key.DefaultResource: {api.Read, api.Write}},
+		ExpiresIn:          keyring.Field[int64]{Set: in.ExpiresIn != nil, Value: in.ExpiresIn},
+		WithSecret:         true, Within: c.Caller.Bounds,
 	}
-	if in.Permissions == nil {
-		draft.Permissions = c.Caller.Bounds.Permissions.Part(key.Permissions{key.DefaultResource: {api.Read, api.Write}})
+	if in.Permissions != nil {
+		draft.Permissions = key.Permissions{key.DefaultResource: unique(in.Permissions)}
 	}
 	made, err := c.Keys.Create(c.Context(), draft)
 	if err != nil {
@@ -68,7 +73,7 @@ func (h *handler) create(c *api.Call, in CreateKey) (Created, error) {
 	}
 	return Created{
 		ID: made.Key.ID, Key: made.Raw, Secret: made.Secret, Name: nameOf(made.Key),
-		Permissions: actionsOf(made.Key.Permissions), Tier: tierOf(made.Tier), Message: h.message,
+		Permissions: actionsOf(made.Key.Permissions), Tier: tierOf(made.Tier), Message: h.Message,
 	}, nil
 }
 
@@ -96,40 +101,64 @@ func unique(list []string) []string {
 }
 
 func (h *handler) list(c *api.Call) (Keys, error) {
-	q := store.List{Filter: store.Filter{UserID: c.Caller.UserID}, Limit: pageSize}
 	all := Keys{[]Key{}}
-	for {
+	_, err := h.each(c, nil, "", func(i keyring.Info) { all.Keys = append(all.Keys, keyOf(i)) })
+	return all, err
+}
+
+// each calls add with the keys that the caller may know of, the oldest first: at most so
+// many, nil is all, from a cursor on. next is where the following keys begin; empty
+// after the last.
+func (h *handler) each(c *api.Call, most *int64, cursor string, add func(keyring.Info)) (next string, err error) {
+	q := store.List{Filter: store.Filter{UserID: c.Caller.UserID}, Limit: pageSize, Cursor: cursor}
+	for left := api.Or(most, key.MaxCount); left > 0; {
+		q.Limit = int(min(left, pageSize))
 		page, err := c.Keys.List(c.Context(), q)
 		if err != nil {
-			return Keys{}, err
+			return "", err
 		}
 		for _, info := range page.Keys {
 			if h.serves(c, info.Key.UserID, info.Key.ConfigID) {
-				all.Keys = append(all.Keys, keyOf(info))
+				add(info)
+				left--
 			}
 		}
 		if q.Cursor = page.Next; q.Cursor == "" {
-			return all, nil
+			break
 		}
 	}
+	return q.Cursor, nil
 }
 
 // pageSize is how many keys are read from the store at a time.
 const pageSize = 500
 
 func (h *handler) revoke(c *api.Call) (Done, error) {
-	id, err := c.ID()
-	if err != nil {
-		return Done{}, err
-	}
 	no := false
-	// What has begun is not undone by a caller who leaves.
-	_, err = c.Keys.Update(context.WithoutCancel(c.Context()), id, keyring.Patch{
-		Enabled: keyring.Field[bool]{Set: true, Value: &no},
-		Within:  c.Caller.Bounds,
-		Only:    func(k *key.Key) bool { return h.serves(c, k.UserID, k.ConfigID) },
-	})
+	_, err := h.patch(c, keyring.Patch{Enabled: keyring.Field[bool]{Set: true, Value: &no}})
 	return Done{true}, err
+}
+
+// patch changes the key that a call is about.
+func (h *handler) patch(c *api.Call, p keyring.Patch) (keyring.Info, error) {
+	id, err := keyID(c)
+	if err != nil {
+		return keyring.Info{}, err
+	}
+	p.Within, p.Only = c.Caller.Bounds, h.only(c)
+	// What has begun is not undone by a caller who leaves.
+	return c.Keys.Update(context.WithoutCancel(c.Context()), id, p)
+}
+
+// keyID returns the ID of the key that a call is about.
+func keyID(c *api.Call) (string, error) {
+	id, err := c.ID()
+	return c.KeyID(id), err
+}
+
+// only tells the keys that the caller may know of.
+func (h *handler) only(c *api.Call) func(*key.Key) bool {
+	return func(k *key.Key) bool { return h.serves(c, k.UserID, k.ConfigID) }
 }
 
 func keyOf(i keyring.Info) Key {

@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"github.com/caddy-apikey/caddy-apikey/internal/api"
+	"github.com/caddy-apikey/caddy-apikey/keyring"
 	"github.com/caddy-apikey/caddy-apikey/store"
 )
 
@@ -27,12 +28,17 @@ type UsageLimits struct {
 }
 
 func usage(c *api.Call) (Usage, error) {
+	u, _, err := usageOf(c)
+	return u, err
+}
+
+func usageOf(c *api.Call) (Usage, keyring.UsageLimits, error) {
 	u, err := c.Keys.OwnerUsage(c.Context(), c.Caller.UserID, 1)
 	if errors.Is(err, store.ErrNotFound) { // a person who has made no key yet
 		u, err = c.Keys.NewcomerUsage(), nil
 	}
 	if err != nil {
-		return Usage{}, err
+		return Usage{}, keyring.UsageLimits{}, err
 	}
-	return Usage{tierOf(u.Tier), UsageSums{u.Today, u.Month}, UsageLimits{u.PerDay, u.PerMinute}}, nil
+	return Usage{tierOf(u.Tier), UsageSums{u.Today, u.Month}, UsageLimits{u.PerDay, u.PerMinute}}, u.UsageLimits, nil
 }

@@ -1,0 +1,140 @@
+package e2e
+
+import (
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestQ17_recipe serves error pages from a folder of their own, and from the folder
+// that the gate protects, which is told at the start.
+func TestQ17_recipe(t *testing.T) {
+	full(t)
+	dir := t.TempDir()
+	for name, text := range map[string]string{
+		"site/report.txt": "protected", "site/401.html": "protected 401", "errors/401.html": "no key", "errors/403.html": "no", "errors/429.html": "slow down",
+	} {
+		file := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const warning = "handle_errors serves what a gate protects"
+	good := strings.ReplaceAll(recipe(t, "Show error pages"), "/srv/", dir+"/")
+	s := startGate(t, good)
+	k := s.create(map[string]any{"rateLimitMax": 1, "rateLimitTimeWindow": 3_600_000})
+	ask := func(s *server, target string, status int, body string, lines ...string) {
+		t.Helper()
+		if r := s.get(target, lines...); r.status != status || r.body != body {
+			t.Errorf("%s: got %d %q, want %d %q", target, r.status, r.body, status, body)
+		}
+	}
+	for _, target := range []string{"/report.txt", "/401.html", "/", "/../site/report.txt", "/..%2fsite/report.txt", "/site/report.txt", "//report.txt", "/none"} {
+		ask(s, target, 401, "no key")
+	}
+	ask(s, "/report.txt", 200, "protected", "X-API-Key: "+k.Raw)
+	ask(s, "/report.txt", 429, "slow down", "X-API-Key: "+k.Raw)
+	if strings.Contains(s.Log(), warning) {
+		t.Error("a warning about the recipe")
+	}
+
+	for name, bad := range map[string]string{
+		"rewrite":     strings.Replace(good, "\t\troot "+dir+"/errors\n", "", 1),
+		"file_server": strings.NewReplacer("\t\troot "+dir+"/errors\n", "", "\t\trewrite * /{err.status_code}.html\n", "").Replace(good),
+	} {
+		s := startGate(t, bad)
+		awaitLog(t, s, warning)
+		for _, want := range []string{`"roots":["` + dir + `/site"]`, "respond", "root", "apikey"} {
+			if !strings.Contains(s.Log(), want) {
+				t.Errorf("%s: the warning lacks %s", name, want)
+			}
+		}
+	}
+}
+
+// TestQ18_recipe sends what a browser sends to an application with CORS headers of its
+// own, and reads what a page could read.
+func TestQ18_recipe(t *testing.T) {
+	full(t)
+	const app, admin, hostile = "https://app.example.com", "https://admin.example.com", "https://evil.example"
+	up := startUpstream(t)
+	up.answer = func(w http.ResponseWriter, r *http.Request, _ int) {
+		if origin := r.Header.Get("Origin"); origin == app || origin == admin {
+			w.Header().Set("Access-Control-Allow-Origin", origin)
+			w.Header().Set("Access-Control-Expose-Headers", "X-Own")
+		}
+		if r.Method == http.MethodOptions {
+			w.Header().Set("Access-Control-Allow-Headers", "X-API-Key")
+			w.WriteHeader(http.StatusNoContent)
+		}
+	}
+	text := recipe(t, "Let browsers read refusals")
+	several := recipe(t, "Let browsers of several origins read refusals")
+	for name, variant := range map[string]struct {
+		caddyfile string
+		origins   map[string]string // what a refusal allows
+	}{
+		"one origin":      {text, map[string]string{app: app, hostile: app, "": app}},
+		"several origins": {several, map[string]string{app: app, admin: admin, hostile: "", "null": "", "": ""}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := startGate(t, variant.caddyfile, withEnv("UPSTREAM="+up.Addr))
+			dead := startGate(t, variant.caddyfile, withEnv("UPSTREAM=127.0.0.1:9"))
+			k, off := s.create(nil), s.create(map[string]any{"enabled": false})
+			limited := s.create(map[string]any{"rateLimitMax": 1, "rateLimitTimeWindow": 3_600_000})
+			s.get("/", "X-API-Key: "+limited.Raw)
+			far := s.create(map[string]any{"allowedIps": []string{"192.0.2.1"}})
+			known := dead.create(nil)
+			for origin, allowed := range variant.origins {
+				for _, row := range []struct {
+					s      *server
+					raw    string
+					status int
+				}{
+					{s, "", 401}, {s, "x", 401}, {s, off.Raw, 401}, {s, limited.Raw, 429}, {s, far.Raw, 403}, {s, k.Raw, 200}, {dead, known.Raw, 502}, {dead, "", 401},
+				} {
+					m := message{target: "/"}
+					if origin != "" {
+						m.fields = append(m.fields, field{"Origin", origin})
+					}
+					if row.raw != "" {
+						m.fields = append(m.fields, field{"X-API-Key", row.raw})
+					}
+					r := m.plain(t, row.s.URL)
+					if r.status != row.status {
+						t.Errorf("%s: status %d, want %d", origin, r.status, row.status)
+					}
+					want, exposed := allowed, "RateLimit, RateLimit-Policy, Retry-After"
+					if row.status == 200 && (origin == app || origin == admin) {
+						want, exposed = origin, "X-Own" // the application's
+					}
+					lines := r.header.Values("Access-Control-Allow-Origin")
+					if got := strings.Join(lines, ","); got != want {
+						t.Errorf("%s, %d: Access-Control-Allow-Origin %q, want %q", origin, r.status, got, want)
+					}
+					if got := strings.Join(r.header.Values("Access-Control-Expose-Headers"), "|"); got != exposed {
+						t.Errorf("%s, %d: Access-Control-Expose-Headers %q, want %q", origin, r.status, got, exposed)
+					}
+					if r.status == 429 && (r.header.Get("Retry-After") == "" || r.header.Get("RateLimit") == "") {
+						t.Errorf("429 without %v", r.header)
+					}
+					if len(variant.origins) > 3 && !strings.Contains(strings.Join(r.header.Values("Vary"), ","), "Origin") {
+						t.Errorf("%s, %d: Vary %q", origin, r.status, r.header.Values("Vary"))
+					}
+				}
+			}
+			m := message{method: "OPTIONS", target: "/", fields: []field{
+				{"Origin", app}, {"Access-Control-Request-Method", "GET"}, {"Access-Control-Request-Headers", "x-api-key"},
+			}}
+			r := m.plain(t, s.URL)
+			if lines := r.header.Values("Access-Control-Allow-Origin"); r.status != 204 || len(lines) != 1 || lines[0] != app || r.header.Get("Access-Control-Allow-Headers") != "X-API-Key" {
+				t.Errorf("preflight: %d %v", r.status, r.header)
+			}
+		})
+	}
+}
