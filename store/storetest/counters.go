@@ -113,27 +113,26 @@ func testC4(e *env) {
 			}
 		})
 	}
-	e.parallel(n*5, func(i int) error {
-		id := ids[i%n]
-		switch {
-		case i/n < 3:
-			_, err := e.store.MoveCredits(e.ctx, id, key.Move{Take: 1}, t0)
-			return err
-		case i/n == 3:
-			_, err := e.store.Update(e.ctx, id, func(en *store.Entry) error {
-				k := en.Key.Clone()
-				k.Enabled, k.Name = false, ptr("revoked")
-				en.Key = k
-				return nil
-			})
-			return err
-		case i%2 == 0:
-			return e.store.Delete(e.ctx, id)
+	end := sync.OnceFunc(func() { close(stop); flush.Wait() })
+	defer end()
+	e.parallel(n, func(i int) error { // in this order for each key
+		for range 3 {
+			if _, err := e.store.MoveCredits(e.ctx, ids[i], key.Move{Take: 1}, t0); err != nil {
+				return err
+			}
 		}
-		return nil
+		_, err := e.store.Update(e.ctx, ids[i], func(en *store.Entry) error {
+			k := en.Key.Clone()
+			k.Enabled, k.Name = false, ptr("revoked")
+			en.Key = k
+			return nil
+		})
+		if err != nil || i%2 == 1 {
+			return err
+		}
+		return e.store.Delete(e.ctx, ids[i])
 	})
-	close(stop)
-	flush.Wait()
+	end()
 	all := e.dump()
 	for i, id := range ids {
 		got, ok := all[id]
