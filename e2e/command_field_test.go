@@ -375,6 +375,8 @@ func TestCommandManual(t *testing.T) {
 		switch joined := strings.Join(command, "-"); {
 		case strings.HasSuffix(joined, "delete-expired"):
 			command = []string{"apikey", "delete-expired"}
+		case strings.HasSuffix(joined, "end-grace"):
+			command = []string{"apikey", "end-grace"}
 		case strings.HasSuffix(joined, "better-auth"):
 			command = []string{"apikey", "import", "better-auth"}
 		}

@@ -421,7 +421,7 @@ func removal(t *testing.T, s *server, up *upstream, k made) {
 		{"/secret/", []string{"X-API-Key: " + k.Raw, "X-API-Secret: " + k.Secret}, "/secret/", map[string]string{"X-Api-Secret": ""}},
 		{"/keep/", []string{"X-API-Key: " + k.Raw, "X-API-Secret: " + k.Secret}, "/keep/", map[string]string{"X-Api-Secret": k.Secret, "X-Api-Key": k.Raw}},
 		{"/keep/?key=" + k.Raw, []string{"X-API-Secret: " + k.Secret}, "/keep/?key=" + k.Raw, nil},
-		{"/identity/", []string{"X-API-Key: " + k.Raw, "X-User-Id: x"}, "/identity/", map[string]string{"X-User-Id": "alice", "X-All": "laptop;a  X-Evil: 1 é", "X-Evil": ""}},
+		{"/identity/", []string{"X-API-Key: " + k.Raw, "X-User-Id: x"}, "/identity/", map[string]string{"X-User-Id": "alice", "X-All": "", "X-Evil": ""}},
 		{"/optional-proxy/?a=1&key=", nil, "/optional-proxy/?a=1&key=", nil},
 	} {
 		mark := fmt.Sprint("removal", i)

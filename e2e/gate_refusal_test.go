@@ -267,7 +267,7 @@ const subrouteJSON = `{
 						{"handler": "subroute", "routes": [{"handle": [{"handler": "apikey"}]}]}]}]},
 					{"handler": "static_response", "body": "behind"}], "terminal": true},
 				{"match": [{"path": ["/cost/*"]}], "handle": [
-					{"handler": "subroute", "routes": [{"handle": [{"handler": "apikey", "cost": "{http.request.header.X-Cost}"}]}], "errors": ERRORS},
+					{"handler": "subroute", "routes": [{"handle": [{"handler": "vars", "cost": "{http.request.header.X-Cost}"}, {"handler": "apikey", "cost": "{http.vars.cost}"}]}], "errors": ERRORS},
 					{"handler": "static_response", "body": "behind"}], "terminal": true},
 				{"match": [{"path": ["/outside/*"]}], "handle": [
 					{"handler": "apikey"},
@@ -279,7 +279,7 @@ const subrouteJSON = `{
 			"listen": ["OTHER"],
 			"automatic_https": {"disable": true},
 			"errors": {"routes": [{"handle": [{"handler": "static_response", "status_code": "{http.error.status_code}", "body": "error route"}]}]},
-			"named_routes": {"gate": {"handle": [{"handler": "apikey", "cost": "{http.request.header.X-Cost}"}]}},
+			"named_routes": {"gate": {"handle": [{"handler": "vars", "cost": "{http.request.header.X-Cost}"}, {"handler": "apikey", "cost": "{http.vars.cost}"}]}},
 			"routes": [{"handle": [
 				{"handler": "subroute", "errors": ERRORS, "routes": [{"handle": [{"handler": "invoke", "name": "gate"}]}]},
 				{"handler": "static_response", "body": "behind"}]}]

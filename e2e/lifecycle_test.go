@@ -127,7 +127,7 @@ func TestFinding4_ownFailure(t *testing.T) {
 	for name, test := range map[string]struct{ config, why string }{
 		"bad option":     {strings.Replace(lifeConfig(db), "store", "length 5\n\t\tstore", 1), "length"},
 		"unknown option": {strings.Replace(lifeConfig(db), "store", "nonsense\n\t\tstore", 1), "nonsense"},
-		"bad gate":       {lifeConfig(db, "apikey {\n\t\theaders X_Api_Key\n\t}", "respond ok"), "X_Api_Key"},
+		"bad gate":       {lifeConfig(db, "apikey {\n\t\theaders X_Api_Key\n\t}", "respond ok"), "X_api_key"},
 		"bad app in JSON": {
 			`{"apps":{"apikey":{"length":5}}}`, "length",
 		},

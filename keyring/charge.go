@@ -262,7 +262,9 @@ func (r *Ring) moveInTime(ctx context.Context, st store.Store, id string, m key.
 func (s *Service) Withdraw(ctx context.Context, d *Decision) error {
 	err := s.returnSlots(d)
 	d.Cost, d.taken, d.earlier = 0, taking{}, nil
-	d.last.CompareAndSwap(d.used, d.usedBefore) // unless it was used again
+	if d.last != nil { // nil: only the record was looked at
+		d.last.CompareAndSwap(d.used, d.usedBefore) // unless it was used again
+	}
 	s.ring.rewrite(d.live)
 	return errors.Join(err, s.Refund(ctx, d))
 }
