@@ -77,7 +77,7 @@ func maskLine(m *masker, line string) string {
 
 func TestMaskLine(t *testing.T) {
 	k := testKey("ak_", 64)
-	shortest := testKey("", 32)
+	shortest := testKey("", key.MinLength)
 	longest := testKey(strings.Repeat("p", 32), 480)
 	secret := testKey("clsk_", 48)
 	q := strings.ReplaceAll(k, "_", "%5F")
