@@ -19,10 +19,8 @@ import (
 func (s *SelfService) identify(w http.ResponseWriter, r *http.Request, ask api.Ask) (*api.Caller, error) {
 	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	state := stateOf(r, repl)
-	var found candidates
-	s.sources.find(r, repl, &found)
 	// A token that does not look like a key is taken for the person's.
-	c := state.choose(r.Context(), s.keys, &found, s.person(r, repl) != "")
+	c := state.choose(r.Context(), s.keys, s.sources.find(r, repl, nil), s.person(r, repl) != "")
 	state.findSecret(r, c.secret)
 	if c.outcome != keyring.Missing {
 		return s.identifyKey(w, r, repl, state, &c, ask)
@@ -188,7 +186,7 @@ func (s *SelfService) refuse(r *http.Request, o keyring.Outcome) *api.Refusal {
 
 func (s *SelfService) refused(r *http.Request, d keyring.Decision, err error) *api.Refusal {
 	logRefusal(r, s.logger, s.alarms, &d, err)
-	return &api.Refusal{Decision: d, Challenges: s.sources.challenges(d.Outcome)}
+	return &api.Refusal{Decision: d, Challenges: s.sources.appendChallenges(nil, d.Outcome)}
 }
 
 // certificatePrefix begins the placeholders that read a client's certificate.

@@ -252,82 +252,76 @@ type candidate struct {
 	header bool   // from Authorization
 }
 
-// candidates are the different candidates of a request.
-type candidates struct {
-	list  []candidate
-	first [2]candidate // memory of a short list
-}
+// candidates are the different candidates of a request. They are passed on by value,
+// so that a short list can stay in its caller's memory.
+type candidates []candidate
 
-func (c *candidates) add(v candidate) {
+// with returns the candidates with one more, unless it has no value or is among them.
+func (c candidates) with(v candidate) candidates {
 	if v.raw == "" {
-		return
+		return c
 	}
-	for i := range c.list {
-		if o := &c.list[i]; o.raw == v.raw {
+	for i := range c {
+		if o := &c[i]; o.raw == v.raw {
 			o.header = o.header && v.header
 			if o.secret == "" {
 				o.secret = v.secret
 			}
-			return
+			return c
 		}
 	}
-	if c.list == nil {
-		c.list = c.first[:0]
-	}
-	c.list = append(c.list, v)
+	return append(c, v)
 }
 
 // find adds the candidates of a request, which it does not change. Spaces around a
 // value, which HTTP/2 and HTTP/3 leave there, are not part of it.
-func (p *sources) find(r *http.Request, repl *caddy.Replacer, c *candidates) {
+func (p *sources) find(r *http.Request, repl *caddy.Replacer, c candidates) candidates {
 	if p.from != "" {
-		c.add(candidate{raw: repl.ReplaceAll(p.from, "")})
-		return
+		return c.with(candidate{raw: repl.ReplaceAll(p.from, "")})
 	}
 	for _, name := range p.headers {
 		for _, value := range r.Header[name] {
-			c.add(candidate{raw: textproto.TrimString(value)})
+			c = c.with(candidate{raw: textproto.TrimString(value)})
 		}
 	}
 	if p.cookie != "" {
 		for _, cookie := range r.Cookies() {
 			if strings.EqualFold(cookie.Name, p.cookie) {
-				c.add(candidate{raw: cookie.Value})
+				c = c.with(candidate{raw: cookie.Value})
 			}
 		}
 	}
 	if p.query != "" {
 		eachParameter(r.URL.RawQuery, func(name, value, _ string) {
 			if name == p.query {
-				c.add(candidate{raw: value})
+				c = c.with(candidate{raw: value})
 			}
 		})
 	}
 	if len(p.schemes) > 0 {
 		for _, value := range r.Header["Authorization"] {
-			p.findAuthorization(value, c)
+			c = p.findAuthorization(value, c)
 		}
 	}
+	return c
 }
 
-func (p *sources) findAuthorization(value string, c *candidates) {
+func (p *sources) findAuthorization(value string, c candidates) candidates {
 	scheme, token := splitAuthorization(value)
 	if !slices.ContainsFunc(p.schemes, func(s string) bool { return strings.EqualFold(s, scheme) }) {
-		return
+		return c
 	}
 	if !strings.EqualFold(scheme, basicScheme) {
-		c.add(candidate{raw: token, header: true})
-		return
+		return c.with(candidate{raw: token, header: true})
 	}
 	user, password, ok := decodeBasic(token)
 	switch {
 	case !ok:
+		return c
 	case user == password:
-		c.add(candidate{raw: user, header: true})
-	default:
-		c.add(candidate{raw: user, secret: password, header: true})
-		c.add(candidate{raw: password, header: true})
+		return c.with(candidate{raw: user, header: true})
 	}
+	return c.with(candidate{raw: user, secret: password, header: true}).with(candidate{raw: password, header: true})
 }
 
 // splitAuthorization splits a value of Authorization into its scheme and what follows.
@@ -357,19 +351,19 @@ type choice struct {
 // choose decides which candidate is the key: the only one that counts. Where an
 // earlier gate has admitted the request, none need be left. lenient: a value of
 // Authorization that does not look like a key is for somebody else.
-func (s *requestState) choose(ctx context.Context, keys *keyring.Service, c *candidates, lenient bool) (found choice) {
-	if len(c.list) == 0 {
+func (s *requestState) choose(ctx context.Context, keys *keyring.Service, c candidates, lenient bool) (found choice) {
+	if len(c) == 0 {
 		if !s.admitted {
 			found.outcome = keyring.Missing
 		}
 		return found
 	}
-	if len(c.list) == 1 && !s.admitted && !(lenient && c.list[0].header) {
-		return choice{candidate: c.list[0], present: true} // the keyring checks it
+	if len(c) == 1 && !s.admitted && !(lenient && c[0].header) {
+		return choice{candidate: c[0], present: true} // the keyring checks it
 	}
 	counting := 0
-	for i := range c.list {
-		v := &c.list[i]
+	for i := range c {
+		v := &c[i]
 		recognizes := keys.Recognizes
 		if counting > 0 && found.secret == v.raw { // a secret ends in a checksum, like a key
 			recognizes = keys.Has
@@ -391,7 +385,7 @@ func (s *requestState) choose(ctx context.Context, keys *keyring.Service, c *can
 		found.err = nil
 	case found.err != nil:
 		found.outcome = keyring.Unavailable
-	case lenient && !slices.ContainsFunc(c.list, func(v candidate) bool { return !v.header || hasPrefix(v.raw, keys.Prefixes()) }):
+	case lenient && !slices.ContainsFunc(c, func(v candidate) bool { return !v.header || hasPrefix(v.raw, keys.Prefixes()) }):
 		found.outcome, found.present = keyring.Missing, false
 	default:
 		found.outcome = keyring.Invalid

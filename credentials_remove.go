@@ -27,6 +27,20 @@ type remover struct {
 // is reports whether a value is the key.
 func (m *remover) is(value string) bool { return m.raw != "" && value == m.raw }
 
+// fits reports whether the key could be one of some values, by their lengths. It is what
+// most headers of a request cost.
+func (m *remover) fits(values []string) bool {
+	if m.raw == "" {
+		return false
+	}
+	for _, value := range values {
+		if len(value) >= len(m.raw) {
+			return true
+		}
+	}
+	return false
+}
+
 // isOwn reports whether a value in one of the sources of the gate is to be removed: a
 // key that was cut off still is most of a key.
 func (m *remover) isOwn(value string) bool {
@@ -44,13 +58,16 @@ func (m *remover) remove(r *http.Request) {
 			delete(r.Header, name)
 		default:
 			own := slices.Contains(m.headers, name)
+			if !own && !m.fits(values) {
+				continue
+			}
 			m.filter(r.Header, name, values, func(value string) bool {
 				value = textproto.TrimString(value)
 				return m.is(value) || own && m.isOwn(value)
 			})
 		}
 	}
-	if r.URL.RawQuery != "" && (m.raw != "" || m.query != "") {
+	if m.raw != "" || m.query != "" {
 		m.removeParameters(r)
 	}
 }
@@ -58,15 +75,22 @@ func (m *remover) remove(r *http.Request) {
 // filter removes values of a header. It leaves the list alone where nothing is removed,
 // which is the usual case.
 func (m *remover) filter(h http.Header, name string, values []string, drop func(string) bool) {
-	if !slices.ContainsFunc(values, drop) {
-		return
-	}
-	kept := slices.DeleteFunc(slices.Clone(values), drop)
-	if len(kept) == 0 {
+	switch n := count(values, drop); n {
+	case 0:
+	case len(values):
 		delete(h, name)
-		return
+	default:
+		h[name] = slices.DeleteFunc(slices.Clone(values), drop)
 	}
-	h[name] = kept
+}
+
+func count(values []string, is func(string) bool) (n int) {
+	for _, value := range values {
+		if is(value) {
+			n++
+		}
+	}
+	return n
 }
 
 // inAuthorization reports whether a value of Authorization is to be removed: for its
@@ -145,6 +169,9 @@ func (m *remover) withoutURI(uri string) string {
 
 // without returns a query without the parameters that are removed.
 func (m *remover) without(query string) (string, bool) {
+	if m.query == "" && len(query) < len(m.raw) {
+		return query, false // no encoding is shorter than the key
+	}
 	drop := func(name, value string) bool {
 		return m.is(value) || m.query != "" && name == m.query && m.isOwn(value)
 	}

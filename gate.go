@@ -257,25 +257,31 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 
 // extract finds the key and the secret, and removes them from the request.
 func (g *Gate) extract(r *http.Request, repl *caddy.Replacer, s *requestState) choice {
-	var found candidates
-	g.sources.find(r, repl, &found)
-	c := s.choose(r.Context(), g.keys, &found, g.Optional)
+	var memory [2]candidate
+	c := s.choose(r.Context(), g.keys, g.sources.find(r, repl, memory[:0]), g.Optional)
 	s.keyed = s.keyed || c.present
 	s.findSecret(r, c.secret)
 	if g.cost != "" { // it may depend on what is removed
 		c.cost = repl.ReplaceAll(g.cost, "")
 	}
-	if g.KeepKey {
-		filterTrailer(r, g.identity.stripTrailer)
-		return c
-	}
 	m := remover{&g.sources, c.raw, g.keys.Prefixes()}
-	m.remove(r)
+	if !g.KeepKey {
+		m.remove(r)
+	}
+	if r.Trailer != nil {
+		g.filterTrailer(r, m)
+	}
+	return c
+}
+
+// filterTrailer removes from the trailer what extract removes from the request.
+func (g *Gate) filterTrailer(r *http.Request, m remover) {
 	filterTrailer(r, func(trailer http.Header) {
 		g.identity.stripTrailer(trailer)
-		m.removeTrailer(trailer)
+		if !g.KeepKey {
+			m.removeTrailer(trailer)
+		}
 	})
-	return c
 }
 
 // decide writes the decision about the request into d, which is zero.

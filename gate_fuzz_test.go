@@ -61,12 +61,13 @@ func FuzzSources(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.Add("a=1", "Bearer x", "x", "a=1; b=2", "/p?q=1")
-	f.Add("key="+raw, "Basic x", "", "key="+raw, "/p?key="+raw)
-	f.Add("a=1&key="+raw+"&b", "bearer "+raw, raw, `key="`+raw+`"; KEY=`+raw, "*")
-	f.Add("%6bey="+raw, " BEARER  "+raw+" ", " "+raw, ";;=;key", "http://h/?key="+raw+"&a")
-	f.Add("b="+raw, "Basic "+base64.StdEncoding.EncodeToString([]byte(raw+":x")), "y", "b="+raw, "/")
-	f.Fuzz(func(t *testing.T, query, authorization, header, cookie, uri string) {
+	f.Add("a=1", "Bearer x", "x", "a=1; b=2", "/p?q=1", false)
+	f.Add("key="+raw, "Basic x", "", "key="+raw, "/p?key="+raw, false)
+	f.Add("a=1&key="+raw+"&b", "bearer "+raw, raw, `key="`+raw+`"; KEY=`+raw, "*", false)
+	f.Add("%6bey="+raw, " BEARER  "+raw+" ", " "+raw, ";;=;key", "http://h/?key="+raw+"&a", false)
+	f.Add("b="+raw, "Basic "+base64.StdEncoding.EncodeToString([]byte(raw+":x")), "y", "b="+raw, "/", false)
+	f.Add("key="+raw, "Bearer "+raw, "", "", "/", true)
+	f.Fuzz(func(t *testing.T, query, authorization, header, cookie, uri string, rewritten bool) {
 		all := sources{headers: []string{"X-Api-Key"}, schemes: []string{"Bearer", "Basic"}, query: "key", cookie: "key"}
 		r := &http.Request{
 			Method: "GET", URL: &url.URL{Path: "/", RawQuery: query}, RequestURI: uri,
@@ -76,20 +77,19 @@ func FuzzSources(f *testing.F) {
 		ctx := context.WithValue(context.Background(), caddy.ReplacerCtxKey, repl)
 		orig := *r
 		orig.URL = &url.URL{Path: "/", RawQuery: query}
+		if rewritten {
+			r.URL.RawQuery = ""
+		}
 		r = r.WithContext(context.WithValue(ctx, caddyhttp.OriginalRequestCtxKey, orig))
 
-		var found candidates
-		all.find(r, repl, &found)
-		for _, c := range found.list {
+		for _, c := range all.find(r, repl, nil) {
 			if c.raw == "" {
 				t.Fatal("an empty key was found")
 			}
 		}
 		m := remover{&all, raw, []string{"ak_"}}
 		m.remove(r)
-		var left candidates
-		all.find(r, repl, &left)
-		for _, c := range left.list {
+		for _, c := range all.find(r, repl, nil) {
 			if c.raw == raw || strings.HasPrefix(c.raw, "ak_") {
 				t.Fatalf("a key is left: %q in %v %v", c.raw, r.URL, r.Header)
 			}

@@ -1,8 +1,6 @@
 package apikey
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"net/http"
 	"strconv"
@@ -16,33 +14,43 @@ import (
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 )
 
-// problem is the body of a refusal (RFC 9457), but for the members that depend on
-// the request. Those follow in bodyOf.
-type problem struct {
-	Status int    `json:"status"`
-	Title  string `json:"title"`
-}
-
 // quotaExceeded is the type of problem of a 429 (draft-ietf-httpapi-ratelimit-headers).
 const quotaExceeded = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 
-// problems are the beginnings of the bodies of all refusals.
-var problems = sync.OnceValue(func() (all [keyring.NumOutcomes][]byte) {
+// document is the body of a refusal (RFC 9457) and its length as text.
+type document struct {
+	body   []byte
+	length string
+}
+
+// documents are the bodies that depend on nothing but the outcome. They are shared:
+// nobody changes them.
+var documents = sync.OnceValue(func() (all [keyring.NumOutcomes]document) {
 	for i := range all {
-		status := keyring.Outcome(i).Status()
-		body, _ := json.Marshal(problem{status, http.StatusText(status)}) // a number and a string
-		all[i] = bytes.TrimSuffix(body, []byte("}"))
+		body := appendProblem(nil, &keyring.Decision{Outcome: keyring.Outcome(i)}, 0)
+		all[i] = document{body, strconv.Itoa(len(body))}
 	}
 	return all
 })
 
-// bodyOf returns the body of a refusal. retryAfter 0 is none. Neither details nor the
-// names of limits need escaping.
-func bodyOf(d *keyring.Decision, retryAfter int64) []byte {
-	body := append(make([]byte, 0, 512), problems()[d.Outcome]...)
+// documentOf returns the body of a refusal. retryAfter 0 is none.
+func documentOf(d *keyring.Decision, retryAfter int64) document {
+	if retryAfter == 0 && d.Refuser() == nil {
+		return documents()[d.Outcome]
+	}
+	body := appendProblem(make([]byte, 0, 512), d, retryAfter)
+	return document{body, strconv.Itoa(len(body))}
+}
+
+// appendProblem writes the body. Neither titles and details nor the names of limits need
+// escaping.
+func appendProblem(body []byte, d *keyring.Decision, retryAfter int64) []byte {
+	status := d.Outcome.Status()
+	body = strconv.AppendInt(append(body, `{"status":`...), int64(status), 10)
+	body = appendMember(body, "title", http.StatusText(status))
 	body = appendMember(body, "detail", d.Detail())
 	body = appendMember(body, "code", d.Outcome.Code())
-	if d.Outcome.Status() == http.StatusTooManyRequests {
+	if status == http.StatusTooManyRequests {
 		body = appendMember(body, "type", quotaExceeded)
 	}
 	if l := d.Refuser(); l != nil {
@@ -76,10 +84,13 @@ type headers struct {
 	values []string
 }
 
-func (h *headers) set(name, value string) {
-	h.values = append(h.values, value)
-	n := len(h.values)
-	h.Header[name] = h.values[n-1 : n : n]
+func (h *headers) set(name, value string) { h.take(name, append(h.values, value)) }
+
+// take sets a header to what values has beyond h.values.
+func (h *headers) take(name string, values []string) {
+	first, n := len(h.values), len(values)
+	h.values = values
+	h.Header[name] = values[first:n:n]
 }
 
 // refuse answers a request that is not admitted. Where an error route handles it, the
@@ -93,7 +104,7 @@ func (g *Gate) refuse(w http.ResponseWriter, r *http.Request, s *requestState, d
 		h.set("Retry-After", strconv.FormatInt(retryAfter, 10))
 	}
 	if status == http.StatusUnauthorized {
-		h.Header["Www-Authenticate"] = g.sources.challenges(d.Outcome)
+		h.take("Www-Authenticate", g.sources.appendChallenges(h.values, d.Outcome))
 	}
 	// An error of Caddy's costs as much as all the rest here, so it is only made where
 	// an error route may want it.
@@ -107,11 +118,11 @@ func (g *Gate) refuse(w http.ResponseWriter, r *http.Request, s *requestState, d
 		refuseGRPC(w, media, d.Outcome.GRPCStatus(), d.Outcome.Code())
 		return nil
 	}
-	body := bodyOf(d, retryAfter)
+	doc := documentOf(d, retryAfter)
 	h.set("Content-Type", "application/problem+json")
-	h.set("Content-Length", strconv.Itoa(len(body)))
+	h.set("Content-Length", doc.length)
 	w.WriteHeader(status)
-	w.Write(body) // the client may be gone
+	w.Write(doc.body) // the client may be gone
 	return nil
 }
 
@@ -149,15 +160,14 @@ func logRefusal(r *http.Request, logger, alarms *zap.Logger, d *keyring.Decision
 	}
 }
 
-// challenges returns the values of WWW-Authenticate: one for each scheme, in the order
-// of the option.
-func (p *sources) challenges(o keyring.Outcome) []string {
+// appendChallenges appends the values of WWW-Authenticate: one for each scheme, in the
+// order of the option.
+func (p *sources) appendChallenges(list []string, o keyring.Outcome) []string {
 	if len(p.schemes) == 0 {
-		return []string{challenge("APIKey", o)}
+		return append(list, challenge("APIKey", o))
 	}
-	list := make([]string, len(p.schemes))
-	for i, scheme := range p.schemes {
-		list[i] = challenge(scheme, o)
+	for _, scheme := range p.schemes {
+		list = append(list, challenge(scheme, o))
 	}
 	return list
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -32,7 +33,8 @@ func TestRefusalBodies(t *testing.T) {
 			}
 			body := w.Body.String()
 			var p struct {
-				problem
+				Status     int    `json:"status"`
+				Title      string `json:"title"`
 				Detail     string `json:"detail"`
 				Code       string `json:"code"`
 				Type       string `json:"type"`
@@ -47,7 +49,7 @@ func TestRefusalBodies(t *testing.T) {
 			if d.Waitable {
 				want = max(1, (d.Wait+999)/1000)
 			}
-			if p.Code != o.Code() || p.Status != o.Status() || p.Detail != o.Title() || (p.Type == quotaExceeded) != (o.Status() == 429) || r.StatusCode != o.Status() || p.RetryAfter != want || strings.Contains(body, "canary") {
+			if p.Code != o.Code() || p.Status != o.Status() || p.Title != http.StatusText(o.Status()) || p.Detail != o.Title() || (p.Type == quotaExceeded) != (o.Status() == 429) || r.StatusCode != o.Status() || p.RetryAfter != want || strings.Contains(body, "canary") {
 				t.Errorf("%s: %d %s", o.Code(), r.StatusCode, body)
 			}
 			if got := r.Header.Get("Retry-After"); want == 0 && got != "" || want != 0 && got != fmt.Sprint(want) {
