@@ -38,7 +38,7 @@ func documentOf(d *keyring.Decision, retryAfter int64) document {
 	if retryAfter == 0 && d.Refuser() == nil {
 		return documents()[d.Outcome]
 	}
-	body := appendProblem(make([]byte, 0, 512), d, retryAfter)
+	body := appendProblem(make([]byte, 0, 384), d, retryAfter)
 	return document{body, strconv.Itoa(len(body))}
 }
 
