@@ -10,7 +10,7 @@ import (
 // CreateExtendedKey is the body of POST /api-keys in the extended dialect.
 type CreateExtendedKey struct {
 	CreateKey
-	ExpiresIn *int64 `json:"expiresIn,omitzero" min:"1" max:"9007199254740991" doc:"seconds; default: as the configuration says"`
+	ExpiresIn api.Optional[int64] `json:"expiresIn,omitzero" min:"1" max:"9007199254740991" doc:"seconds; default: as the configuration says; null is its maximum"`
 }
 
 // ListExtendedKeys is the query of GET /api-keys in the extended dialect.

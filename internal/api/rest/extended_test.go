@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/caddy-apikey/caddy-apikey/internal/api"
 	"github.com/caddy-apikey/caddy-apikey/key"
@@ -110,6 +111,23 @@ func TestExtended_pages(t *testing.T) {
 		}
 	}
 	a.send("GET", "/v1/auth/api-keys?limit=1&cursor=x", "").refused(t, http.StatusBadRequest, "INVALID_FIELD", "cursor")
+}
+
+// TestExtended_expiry: silence is the default of the configuration, null its maximum.
+func TestExtended_expiry(t *testing.T) {
+	a := newAPI(t, extended, func(s *keyring.Settings, _ *options) {
+		s.Rules.Expiration.Default, s.Rules.Expiration.Max = 60_000, 3_600_000
+	})
+	for body, want := range map[string]time.Duration{`{}`: time.Minute, `{"expiresIn":null}`: time.Hour, `{"expiresIn":90}`: 90 * time.Second} {
+		k, err := a.keys.Get(context.Background(), a.create(body).ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := time.Duration(k.Key.ExpiresAt-k.Key.CreatedAt) * time.Millisecond; got != want {
+			t.Errorf("%s: %v, want %v", body, got, want)
+		}
+	}
+	a.send("POST", "/v1/auth/api-keys", `{"expiresIn":3601}`).refused(t, http.StatusBadRequest, "EXPIRES_IN_IS_TOO_LARGE", "expiresIn")
 }
 
 // TestExtended_rotate gives nobody a raw key that opens more than they may open.
