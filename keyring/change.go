@@ -413,13 +413,38 @@ func (s *Service) Rotate(ctx context.Context, id string, r Rotation) (Issued, er
 	if err != nil {
 		return Issued{}, err
 	}
-	var issued Issued
-	e, err := s.ring.update(ctx, st, id, func(e *store.Entry) (err error) {
-		if err := known(e.Key, r.Only); err != nil {
-			return err
+	for {
+		issued, err := s.rotateOnce(ctx, st, id, r)
+		if !errors.Is(err, errReplaced) {
+			return issued, err
 		}
-		issued, err = s.rotate(e, r, s.ring.clock().wall)
-		return err
+	}
+}
+
+// errReplaced is returned where another key has taken the place of the one that a raw key
+// was generated for.
+var errReplaced = errors.New("the key was replaced")
+
+// rotateOnce generates a raw key and puts it into place: first one, then the other,
+// because a generator is another's module, and a transaction holds all other writes up.
+func (s *Service) rotateOnce(ctx context.Context, st *opened, id string, r Rotation) (Issued, error) {
+	before, err := st.Get(ctx, id)
+	if err != nil {
+		return Issued{}, err
+	}
+	now := s.ring.clock().wall
+	if _, err := s.checkRotation(before.Key, r, now); err != nil {
+		return Issued{}, err
+	}
+	issued := Issued{}
+	if issued.Raw, err = s.rulesFor(before.Key).generateFor(prefixOf(before.Key)); err != nil {
+		return Issued{}, err
+	}
+	e, err := s.ring.update(ctx, st, id, func(e *store.Entry) error {
+		if e.Key.ConfigID != before.Key.ConfigID || prefixOf(e.Key) != prefixOf(before.Key) {
+			return errReplaced
+		}
+		return s.rotate(e, r, &issued, s.ring.clock().wall)
 	})
 	if err != nil {
 		return Issued{}, err
@@ -429,35 +454,44 @@ func (s *Service) Rotate(ctx context.Context, id string, r Rotation) (Issued, er
 	return issued, nil
 }
 
-// rotate replaces the raw key of an entry.
-func (s *Service) rotate(e *store.Entry, r Rotation, now int64) (issued Issued, err error) {
-	k, rules := &sketch{*e.Key}, s.rulesFor(e.Key)
+func prefixOf(k *key.Key) string {
+	if k.Prefix == nil {
+		return ""
+	}
+	return *k.Prefix
+}
+
+// checkRotation returns a copy of a key that may be rotated, with its new expiry.
+func (s *Service) checkRotation(k *key.Key, r Rotation, now int64) (_ *sketch, err error) {
+	if err := known(k, r.Only); err != nil {
+		return nil, err
+	}
+	made := &sketch{*k}
 	if r.ExpiresIn != nil {
-		if k.ExpiresAt, err = rules.expiry(*r.ExpiresIn, now); err != nil {
-			return issued, err
+		if made.ExpiresAt, err = s.rulesFor(k).expiry(*r.ExpiresIn, now); err != nil {
+			return nil, err
 		}
 	}
-	if err := r.Within.rotate(&k.Key); err != nil {
-		return issued, err
-	}
-	prefix := ""
-	if k.Prefix != nil {
-		prefix = *k.Prefix
-	}
-	if issued.Raw, err = rules.generateFor(prefix); err != nil {
-		return issued, err
+	return made, r.Within.rotate(&made.Key)
+}
+
+// rotate replaces the raw key of an entry by the one that was issued.
+func (s *Service) rotate(e *store.Entry, r Rotation, issued *Issued, now int64) error {
+	k, err := s.checkRotation(e.Key, r, now)
+	if err != nil {
+		return err
 	}
 	l, rec := s.ring.lives.find(k.ID)
 	k.Rotate(r.Grace, lastOfPresent(e, l, rec), now)
 	k.open(issued.Raw)
 	if r.WithSecret {
-		if issued.Secret, err = k.lock(rules); err != nil {
-			return issued, err
+		if issued.Secret, err = k.lock(s.rulesFor(e.Key)); err != nil {
+			return err
 		}
 	}
 	k.UpdatedAt = max(now, k.UpdatedAt)
 	e.Key = &k.Key
-	return issued, nil
+	return nil
 }
 
 // lastOfPresent returns when the present raw key of a key was last used. The store

@@ -58,6 +58,13 @@ type spy struct {
 	failTake            error
 	afterMove           func(key.Move) // runs when the movement is durable, before it is answered
 	stall               atomic.Pointer[stall]
+	panics              atomic.Bool // in whatever requests need
+}
+
+func (s *spy) mayPanic() {
+	if s.panics.Load() {
+		panic("canary")
+	}
 }
 
 // stall stops the writes of what is counted, of one kind, or whoever has read all
@@ -84,6 +91,7 @@ func (s *spy) wait(kind string) {
 }
 
 func (s *spy) Find(ctx context.Context, hash key.Hash) (store.Entry, error) {
+	s.mayPanic()
 	s.finds.Add(1)
 	e, err := s.Store.Find(ctx, hash)
 	s.mu.Lock()
@@ -108,6 +116,7 @@ func (s *spy) onMove(hook func(key.Move)) {
 }
 
 func (s *spy) MoveCredits(ctx context.Context, id string, m key.Move, now int64) (store.Taken, error) {
+	s.mayPanic()
 	s.takes.Add(1)
 	if s.failTake != nil {
 		return store.Taken{}, s.failTake
@@ -123,22 +132,26 @@ func (s *spy) MoveCredits(ctx context.Context, id string, m key.Move, now int64)
 }
 
 func (s *spy) SaveCounters(ctx context.Context, batch []store.Counted) error {
+	s.mayPanic()
 	s.saves.Add(1)
 	s.wait("counters")
 	return s.Store.SaveCounters(ctx, batch)
 }
 
 func (s *spy) SaveOwnerCounters(ctx context.Context, batch []store.OwnerCounted) error {
+	s.mayPanic()
 	s.wait("owners")
 	return s.Store.SaveOwnerCounters(ctx, batch)
 }
 
 func (s *spy) SaveUsage(ctx context.Context, b store.UsageBatch) error {
+	s.mayPanic()
 	s.wait("usage")
 	return s.Store.SaveUsage(ctx, b)
 }
 
 func (s *spy) EachHash(ctx context.Context, f func(key.Hash)) error {
+	s.mayPanic()
 	err := s.Store.EachHash(ctx, f)
 	s.wait("hashes")
 	return err

@@ -136,7 +136,7 @@ func (r *Ring) Open(ctx context.Context) error {
 	if r.closed.Load() {
 		return store.ErrClosed
 	}
-	st, err := r.opener.Open(ctx)
+	st, err := openGuarded(ctx, r.opener)
 	if err != nil {
 		return err
 	}

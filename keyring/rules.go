@@ -95,13 +95,13 @@ func DefaultRules() Rules {
 }
 
 // accepts reports whether all validators let a raw key pass.
-func (r *Rules) accepts(raw string) bool {
+func (r *Rules) accepts(raw string) (bool, error) {
 	for _, v := range r.Validators {
-		if !v.Valid(raw) {
-			return false
+		if ok, err := askValidator(v, raw); !ok {
+			return false, err
 		}
 	}
-	return true
+	return true, nil
 }
 
 // errRefused is what generate returns for a raw key that the validators refuse.
@@ -109,14 +109,18 @@ var errRefused = errors.New("the validators reject keys that the generator creat
 
 // generate makes a raw key that these rules accept.
 func (r *Rules) generate(prefix string) (string, error) {
-	raw, err := r.Generator.Generate(prefix, r.Length, r.Checksum)
+	raw, err := r.askGenerator(prefix)
 	if err != nil {
 		return "", fmt.Errorf("making a key: %w", err)
 	}
 	if err := key.CheckShape(raw, false); err != nil {
 		return "", fmt.Errorf("the generator returned an invalid key: %w", err)
 	}
-	if !r.accepts(raw) {
+	ok, err := r.accepts(raw)
+	if err != nil {
+		return "", fmt.Errorf("checking a new key: %w", err)
+	}
+	if !ok {
 		return "", errRefused
 	}
 	return raw, nil

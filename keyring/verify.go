@@ -24,10 +24,15 @@ func (s *Service) Verify(ctx context.Context, raw string, q *Request) (d Decisio
 // zero. By value, the copies of a decision alone would make the stack of each
 // connection grow, after each garbage collection anew.
 func (s *Service) VerifyInto(ctx context.Context, raw string, q *Request, d *Decision) error {
-	rules := s.sole(q.ConfigIDs)
-	if key.CheckShape(raw, false) != nil || rules != nil && !rules.accepts(raw) {
+	if key.CheckShape(raw, false) != nil {
 		d.Outcome = Invalid
 		return nil
+	}
+	rules := s.sole(q.ConfigIDs)
+	if rules != nil {
+		if err := d.validate(rules, raw); err != nil || d.Outcome != Allowed {
+			return err
+		}
 	}
 	st, err := s.ring.open(ctx)
 	if err != nil {
@@ -43,6 +48,18 @@ func (s *Service) VerifyInto(ctx context.Context, raw string, q *Request, d *Dec
 		c.unjudged = raw
 	}
 	return s.decide(ctx, st, c, nil, q, d)
+}
+
+// validate asks the validators of a configuration about a raw key.
+func (d *Decision) validate(r *Rules, raw string) error {
+	ok, err := r.accepts(raw)
+	switch {
+	case err != nil:
+		d.refuse(Unavailable, unavailableWait, true)
+	case !ok:
+		d.Outcome = Invalid
+	}
+	return err
 }
 
 // credential is what opens a key. unjudged is the raw key where the validators of
@@ -216,9 +233,14 @@ func (s *Service) admit(ctx context.Context, st *opened, l *live, c credential, 
 		now = s.ring.clock()
 	} // else only charge needs the time, which it reads under its locks
 	match := l.match(rec.key, c.hash, now.wall)
-	if !match.OK || c.unjudged != "" && !rules.accepts(c.unjudged) {
+	if !match.OK {
 		d.Outcome = Invalid
 		return nil
+	}
+	if c.unjudged != "" {
+		if err := d.validate(rules, c.unjudged); err != nil || d.Outcome != Allowed {
+			return err
+		}
 	}
 	d.at, d.hash, d.live, d.rec, d.rules, d.plan = now.wall, c.hash, l, rec, rules, s.planFor(rec.owner)
 	d.previous = match.Previous >= 0

@@ -23,10 +23,10 @@ func noKeys() (*keyring.Service, error) { return nil, nil }
 // pays for neither a refusal nor for a store that is away.
 func TestFailures(t *testing.T) {
 	for _, row := range []struct {
-		err       error
-		status    int
+		err      error
+		status   int
 		canceled []keyring.Outcome
-		reported  bool
+		reported bool
 	}{
 		{fmt.Errorf("reading: %w", store.ErrUnavailable), 503, []keyring.Outcome{keyring.Unavailable}, true},
 		{store.ErrClosed, 503, []keyring.Outcome{keyring.Unavailable}, true},

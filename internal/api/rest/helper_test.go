@@ -27,12 +27,12 @@ var start = time.Date(2026, 11, 21, 19, 9, 19, 500_000_000, time.UTC)
 // are found is tried in the root package, with the real one.
 type rig struct {
 	*api.API
-	t         testing.TB
-	keys      *keyring.Service
-	store     *brokenStore
-	ring      *keyring.Ring
-	caller    *api.Caller
-	refused   error // instead of the caller
+	t        testing.TB
+	keys     *keyring.Service
+	store    *brokenStore
+	ring     *keyring.Ring
+	caller   *api.Caller
+	refused  error // instead of the caller
 	canceled int
 
 	looks atomic.Int64
