@@ -22,9 +22,9 @@ func newStatements(prefix string, prepare func(context.Context, string) (*sql.St
 	return &statements{prefix: prefix, prepare: prepare, known: map[string]*sql.Stmt{}}
 }
 
-func (s *statements) sql(query string) string {
-	return strings.ReplaceAll(query, placeholder, s.prefix)
-}
+func (s *statements) sql(query string) string { return withPrefix(query, s.prefix) }
+
+func withPrefix(query, prefix string) string { return strings.ReplaceAll(query, placeholder, prefix) }
 
 func (s *statements) get(query string) (*sql.Stmt, error) {
 	s.mu.Lock()
@@ -163,8 +163,8 @@ func (c *writerConn) prove(ctx context.Context) error {
 	return err
 }
 
-// readerCount is how many reads run at a time; others wait.
-const readerCount = 4
+// readerCount is how many reads other than look-ups run at a time; others wait.
+const readerCount = 2
 
 // readers are connections that cannot write.
 type readers struct {
@@ -187,7 +187,7 @@ func openReaders(ctx context.Context, path, prefix string) (*readers, error) {
 }
 
 func readerDSN(path string) string {
-	return dsn(path, "_busy_timeout=5000", "_pragma=cell_size_check(1)", "_pragma=trusted_schema(0)", "_query_only=1")
+	return dsn(path, "_busy_timeout=5000", "_pragma=cache_size("+cacheSize()+")", "_pragma=cell_size_check(1)", "_pragma=trusted_schema(0)", "_query_only=1")
 }
 
 func (r *readers) close() error { return errors.Join(r.stmts.close(), r.db.Close()) }

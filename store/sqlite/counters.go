@@ -15,8 +15,8 @@ func (s *Store) SaveCounters(ctx context.Context, batch []store.Counted) error {
 	}
 	batch = slices.Clone(batch) // the caller may go on using its own
 	return s.write(ctx, func(w *writerConn) error {
-		const previous = `UPDATE {p}former_hashes SET last_request = ? WHERE hash = ? AND key_id = ?`
-		const query = `UPDATE {p}counters SET last_request = ?, rate_state = ? WHERE key_id = ?`
+		const previous = `UPDATE {p}previous_hashes SET last_request = ? WHERE hash = ? AND key = (SELECT num FROM {p}keys WHERE id = ?)`
+		const query = `UPDATE {p}counters SET last_request = ?, rate_state = ? WHERE key = (SELECT num FROM {p}keys WHERE id = ?)`
 		for i := range batch {
 			c := &batch[i].Counters
 			if _, err := w.exec(query, nonZero(c.LastRequest), orNull(c.Rate), batch[i].ID); err != nil {

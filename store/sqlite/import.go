@@ -61,7 +61,7 @@ func (s *Store) ImportOwners(ctx context.Context, batch []store.OwnerEntry) ([]b
 func importOwner(w *writerConn, o *store.OwnerEntry) (added bool, err error) {
 	const query = `INSERT INTO {p}owners (user_id, tier, enabled, created_at, updated_at, generation) VALUES (?, ?, ?, ?, ?, 1)
 		ON CONFLICT (user_id) DO NOTHING`
-	n, err := w.exec(query, o.UserID, optional(o.Tier), flag(o.Enabled), o.CreatedAt, o.UpdatedAt)
+	n, err := w.exec(query, o.UserID, optional(o.Tier), bit(o.Enabled), o.CreatedAt, o.UpdatedAt)
 	if err != nil || n == 0 {
 		return false, failed("importing an owner", err)
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/store"
 )
 
@@ -37,10 +38,10 @@ type sorting struct {
 var sortings = map[store.Sort]sorting{
 	store.SortCreatedAt: {orderCreatedAt, "k.created_at", "k.id", entryTables},
 	store.SortName:      {orderName, "k.name", "k.id", entryTables},
-	// Led by the counters: their index has the order. CROSS JOIN pins that.
+	// Led by the counters: their index has the order, but for ties. CROSS JOIN pins that.
 	store.SortLastRequest: {
-		orderLastRequest, "n.last_request", "n.key_id",
-		` FROM {p}counters n CROSS JOIN {p}keys k ON k.id = n.key_id` + entryJoins,
+		orderLastRequest, "n.last_request", "k.id",
+		` FROM {p}counters n CROSS JOIN {p}keys k ON k.num = n.key` + entryJoins,
 	},
 }
 
@@ -110,13 +111,13 @@ func (l *lister) filter(f store.Filter) {
 		l.args = append(l.args, args...)
 	}
 	if f.UserID != "" {
-		add("k.user_id = ?", f.UserID)
+		add("k.owner = (SELECT num FROM {p}owners WHERE user_id = ?)", f.UserID)
 	}
 	if f.ConfigID != "" {
 		add("k.config_id = ?", f.ConfigID)
 	}
 	if f.Enabled != nil {
-		add("k.enabled = ?", flag(*f.Enabled))
+		add("k.enabled = ?", bit(*f.Enabled))
 	}
 	if f.Prefix != "" {
 		add("k.prefix = ?", f.Prefix)
@@ -143,7 +144,7 @@ func (l *lister) read(ctx context.Context, tx *sql.Tx, stmts *statements) (page 
 		if !ok {
 			continue
 		}
-		if page.Entries, err = appendEntries(ctx, tx, page.Entries, stmts.sql(query), args); err != nil {
+		if page.Entries, err = appendEntries(ctx, tx, page.Entries, stmts, query, args); err != nil {
 			return page, err
 		}
 		if len(page.Entries) > l.limit { // one more than asked for: there is a next page
@@ -188,16 +189,20 @@ func (l *lister) part(null bool, limit int) (query string, args []any, ok bool) 
 	case l.from.null == null && null:
 		where, args = append(where, l.id+" "+compare+" ?"), append(args, l.from.id)
 	case l.from.null == null:
+		if l.order == orderLastRequest { // what the index can serve of the comparison below
+			where, args = append(where, l.column+" "+compare+"= ?"), append(args, l.from.sql(l.order))
+		}
 		where = append(where, fmt.Sprintf("(%s, %s) %s (?, ?)", l.column, l.id, compare))
 		args = append(args, l.from.sql(l.order), l.from.id)
 	case !null: // the part that comes first, and the cursor lies in the second
 		return "", nil, false
 	}
 	by := l.column + direction + ", " + l.id + direction
+	tables := l.tables
 	if null {
-		by = l.id + direction
+		by, tables = l.id+direction, entryTables
 	}
-	query = "SELECT " + entryColumns + l.tables + l.conditions(where) + " ORDER BY " + by + " LIMIT ?"
+	query = "SELECT " + entryColumns + tables + l.conditions(where) + " ORDER BY " + by + " LIMIT ?"
 	return query, append(args, limit), true
 }
 
@@ -217,12 +222,13 @@ func (l *lister) point(e *store.Entry) cursorPoint {
 	return c
 }
 
-func appendEntries(ctx context.Context, tx *sql.Tx, list []store.Entry, query string, args []any) ([]store.Entry, error) {
-	rows, err := tx.QueryContext(ctx, query, args...)
+func appendEntries(ctx context.Context, tx *sql.Tx, list []store.Entry, stmts *statements, query string, args []any) ([]store.Entry, error) {
+	rows, err := tx.QueryContext(ctx, stmts.sql(query), args...)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
+	rotated := map[int64]*key.Key{}
 	for rows.Next() {
 		var row entryRow
 		if err := rows.Scan(row.dest()...); err != nil {
@@ -232,7 +238,22 @@ func appendEntries(ctx context.Context, tx *sql.Tx, list []store.Entry, query st
 		if err != nil {
 			return nil, err
 		}
+		if len(e.Key.Previous) > 0 {
+			rotated[row.num] = e.Key
+		}
 		list = append(list, e)
 	}
-	return list, rows.Err()
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil || len(rotated) == 0 {
+		return list, err
+	}
+	stmt, err := stmts.get(previousUses)
+	if err != nil {
+		return nil, err
+	}
+	for num, k := range rotated {
+		if err := readUses(ctx, tx.StmtContext(ctx, stmt), num, k); err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
 }

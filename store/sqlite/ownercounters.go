@@ -9,12 +9,12 @@ import (
 )
 
 const (
-	ownerCounters = `SELECT unit, state FROM {p}owner_counters WHERE user_id = ? ORDER BY unit`
+	ownerCounters = `SELECT n.unit, n.state FROM {p}owners o JOIN {p}owner_counters n ON n.owner = o.num WHERE o.user_id = ? ORDER BY n.unit`
 
 	// saveOwnerCounter leaves out an owner that is gone, which would fail the whole batch.
-	saveOwnerCounter = `INSERT INTO {p}owner_counters (user_id, unit, state)
-		SELECT ?1, ?2, ?3 WHERE EXISTS (SELECT 1 FROM {p}owners WHERE user_id = ?1)
-		ON CONFLICT (user_id, unit) DO UPDATE SET state = excluded.state`
+	saveOwnerCounter = `INSERT INTO {p}owner_counters (owner, unit, state)
+		SELECT num, ?2, ?3 FROM {p}owners WHERE user_id = ?1
+		ON CONFLICT (owner, unit) DO UPDATE SET state = excluded.state`
 )
 
 // OwnerCounters implements store.Store.

@@ -4,50 +4,13 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"slices"
 
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/store"
 )
 
-const (
-	byID = `SELECT ` + entryColumns + entryTables + ` WHERE k.id = ?`
-
-	// byHash is one statement, so that a key that is being rotated is found
-	// under the old hash or the new one at any moment.
-	byHash = `SELECT ` + entryColumns + entryTables + ` WHERE k.id = (
-		SELECT id FROM {p}keys WHERE hash = ?1 UNION ALL SELECT key_id FROM {p}former_hashes WHERE hash = ?1 LIMIT 1)`
-
-	plainKeys = `SELECT EXISTS (SELECT 1 FROM {p}keys WHERE checksummed = 0)
-		OR EXISTS (SELECT 1 FROM {p}former_hashes WHERE checksummed = 0)`
-)
-
-// Find implements store.Store.
-func (s *Store) Find(ctx context.Context, hash key.Hash) (store.Entry, error) {
-	e, err := s.readEntry(ctx, byHash, hash[:])
-	if err != nil {
-		return store.Entry{}, err
-	}
-	previous := func(p key.PreviousKey) bool { return p.Hash.Equal(hash) }
-	if !e.Key.Hash.Equal(hash) && !slices.ContainsFunc(e.Key.Previous, previous) {
-		// Only a damaged index leads from a hash to another key.
-		return store.Entry{}, unavailable("finding a key: the index of hashes is damaged")
-	}
-	return e, nil
-}
-
-// Get implements store.Store.
-func (s *Store) Get(ctx context.Context, id string) (store.Entry, error) {
-	return s.readEntry(ctx, byID, id)
-}
-
-func (s *Store) readEntry(ctx context.Context, query string, arg any) (store.Entry, error) {
-	var row entryRow
-	if err := s.readRow(ctx, "reading a key", query, []any{arg}, row.dest()...); err != nil {
-		return store.Entry{}, err
-	}
-	return row.entry()
-}
+const plainKeys = `SELECT EXISTS (SELECT 1 FROM {p}keys WHERE checksummed = 0)
+		OR EXISTS (SELECT 1 FROM {p}previous_hashes WHERE checksummed = 0)`
 
 // readRow reads one row through a reader. No row is store.ErrNotFound.
 func (s *Store) readRow(ctx context.Context, doing, query string, args []any, dest ...any) error {
@@ -65,17 +28,42 @@ func (s *Store) readRow(ctx context.Context, doing, query string, args []any, de
 	return failed(doing, err)
 }
 
-// getEntry is Get inside a write.
-func getEntry(c *writerConn, id string) (store.Entry, error) {
+// getEntry is Get inside a write. It also returns the number of the key.
+func getEntry(w *writerConn, id string) (num int64, e store.Entry, err error) {
 	var row entryRow
-	err := c.row(byID, []any{id}, row.dest()...)
+	err = w.row(byID, []any{id}, row.dest()...)
 	if errors.Is(err, sql.ErrNoRows) {
-		return store.Entry{}, store.ErrNotFound
+		return 0, e, store.ErrNotFound
 	}
 	if err != nil {
-		return store.Entry{}, failed("reading a key", err)
+		return 0, e, failed("reading a key", err)
 	}
-	return row.entry()
+	if e, err = row.entry(); err != nil || len(e.Key.Previous) == 0 {
+		return row.num, e, err
+	}
+	stmt, err := w.stmts.get(previousUses)
+	if err == nil {
+		err = readUses(context.Background(), stmt, row.num, e.Key)
+	}
+	return row.num, e, failed("reading the uses of previous keys", err)
+}
+
+// readUses adds the last uses of previous raw keys.
+func readUses(ctx context.Context, stmt *sql.Stmt, num int64, k *key.Key) error {
+	rows, err := stmt.QueryContext(ctx, num)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var hash []byte
+		var last int64
+		if err := rows.Scan(&hash, &last); err != nil {
+			return err
+		}
+		used(k, hash, last)
+	}
+	return rows.Err()
 }
 
 // HasPlainKeys implements store.Store.

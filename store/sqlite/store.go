@@ -13,6 +13,7 @@ type Store struct {
 	path    string // absolute, without symbolic links
 	lock    *fileLock
 	readers *readers
+	finders chan *finder // those that are free
 	writer  *writer
 	watch   *watch
 
@@ -49,7 +50,7 @@ func (s *Store) Close() error {
 
 	close(s.closing) // wakes those who wait for room in the queue
 	s.inflight.Wait()
-	err := s.readers.close()
+	err := errors.Join(closeFinders(s.finders), s.readers.close())
 	err = errors.Join(err, s.writer.close())
 	return errors.Join(err, s.lock.release())
 }
@@ -67,7 +68,7 @@ func (s *Store) Health(ctx context.Context) (store.Status, error) {
 	}
 	defer s.leave()
 	const query = `SELECT sqlite_version(),
-		(SELECT coalesce(max(version_id), 0) FROM {p}` + migrationsTable + ` WHERE is_applied),
+		(SELECT coalesce(max(version_id), 0) FROM {p}` + schemaTable + ` WHERE is_applied),
 		(SELECT count(*) FROM {p}keys)`
 	stmt, err := s.readers.stmts.get(query)
 	if err == nil {

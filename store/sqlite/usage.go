@@ -11,15 +11,15 @@ import (
 
 const (
 	// addUsage leaves out an owner that is gone, which would fail the whole batch.
-	addUsage = `INSERT INTO {p}usage (key_id, user_id, day, allowed, limited, denied)
-		SELECT ?1, ?2, ?3, ?4, ?5, ?6 WHERE EXISTS (SELECT 1 FROM {p}owners WHERE user_id = ?2)
-		ON CONFLICT (user_id, day, key_id) DO UPDATE SET
+	addUsage = `INSERT INTO {p}usage (key_id, owner, day, allowed, limited, denied)
+		SELECT ?1, num, ?3, ?4, ?5, ?6 FROM {p}owners WHERE user_id = ?2
+		ON CONFLICT (owner, day, key_id) DO UPDATE SET
 			allowed = allowed + excluded.allowed, limited = limited + excluded.limited, denied = denied + excluded.denied`
 
 	// takeUsage takes back what turned out to be something else. SQLite holds a
 	// new row against its CHECKs before it looks for a conflict, so addUsage could not.
 	takeUsage = `UPDATE {p}usage SET allowed = max(allowed - ?4, 0), limited = max(limited - ?5, 0), denied = max(denied - ?6, 0)
-		WHERE key_id = ?1 AND user_id = ?2 AND day = ?3`
+		WHERE key_id = ?1 AND owner = (SELECT num FROM {p}owners WHERE user_id = ?2) AND day = ?3`
 
 	noteBatch = `INSERT INTO {p}usage_writers (writer, number) VALUES (?, ?)
 		ON CONFLICT (writer) DO UPDATE SET number = excluded.number`
@@ -27,7 +27,7 @@ const (
 	usageOfKey = `SELECT day, sum(allowed), sum(limited), sum(denied) FROM {p}usage
 		WHERE key_id = ? AND day BETWEEN ? AND ? GROUP BY day ORDER BY day`
 	usageOfOwner = `SELECT day, sum(allowed), sum(limited), sum(denied) FROM {p}usage
-		WHERE user_id = ? AND day BETWEEN ? AND ? GROUP BY day ORDER BY day`
+		WHERE owner = (SELECT num FROM {p}owners WHERE user_id = ?) AND day BETWEEN ? AND ? GROUP BY day ORDER BY day`
 )
 
 // SaveUsage implements store.Store.
