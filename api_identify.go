@@ -88,7 +88,7 @@ func (s *SelfService) identifyKey(w http.ResponseWriter, r *http.Request, repl *
 	k, bounds := d.Key(), s.keys.BoundsOf(&d)
 	bounds.Permissions = api.Grantable(bounds.Permissions)
 	return &api.Caller{
-		UserID: k.UserID, ClientIP: state.clientIP(), Permissions: k.Permissions, Decision: &state.decision, Session: state.session, Bounds: bounds, Withdraw: cancel,
+		UserID: k.UserID, ClientIP: state.clientIP(), Permissions: k.Permissions, Decision: &state.decision, Session: state.session, Bounds: bounds, Cancel: cancel,
 		Spend: func() error { return s.spend(w, r, &state.decision, "", cancel) },
 	}, nil
 }
@@ -170,7 +170,7 @@ func (s *SelfService) identifyPerson(w http.ResponseWriter, r *http.Request, rep
 		return nil, s.refuse(r, keyring.TooEarly)
 	}
 	c := &api.Caller{
-		UserID: userID, ClientIP: stateOf(r, repl).clientIP(), Permissions: s.grant, Bounds: &keyring.Bounds{Permissions: s.grant}, Withdraw: func(keyring.Outcome) {},
+		UserID: userID, ClientIP: stateOf(r, repl).clientIP(), Permissions: s.grant, Bounds: &keyring.Bounds{Permissions: s.grant}, Cancel: func(keyring.Outcome) {},
 		Spend: func() error { return s.spend(w, r, nil, userID, func(keyring.Outcome) {}) },
 	}
 	value := func(placeholder string) string { return s.trusted(r, repl, placeholder) }

@@ -97,7 +97,7 @@ func (s *requestState) findSecret(r *http.Request, beside string) {
 // decision holds, and only what q adds to it is checked and taken.
 func (s *requestState) verify(ctx context.Context, keys *keyring.Service, raw string, q *keyring.Request, d *keyring.Decision) error {
 	if s.admitted {
-		return keys.Again(ctx, &s.decision, q, d)
+		return keys.Extend(ctx, &s.decision, q, d)
 	}
 	return keys.VerifyInto(ctx, raw, q, d)
 }
@@ -143,8 +143,8 @@ func (s *requestState) cancel(r *http.Request, keys *keyring.Service, log *zap.L
 		return
 	}
 	s.admitted, s.session, s.candidate, s.refusal = false, false, true, o
-	keys.Recount(&s.counted, o)
-	if err := keys.Withdraw(context.WithoutCancel(r.Context()), &s.decision); err != nil {
+	keys.Reclassify(&s.counted, o)
+	if err := keys.Cancel(context.WithoutCancel(r.Context()), &s.decision); err != nil {
 		log.Error("credits were not given back", zap.Error(err), zap.String("key_id", s.decision.Key().ID))
 	}
 }

@@ -59,7 +59,7 @@ func (r *Ring) update(ctx context.Context, st *opened, id string, change func(*s
 	defer r.changing.lock(id)()
 	for try := 0; ; try++ {
 		began := r.changes.Load()
-		e, err := r.updateStored(ctx, st, id, try, change)
+		e, err := r.updateStored(ctx, st, id, try == 0, change)
 		if errors.Is(err, errLeased) {
 			continue // the key came into memory, and leased, just now
 		}
@@ -68,6 +68,51 @@ func (r *Ring) update(ctx context.Context, st *opened, id string, change func(*s
 		}
 		return r.publish(ctx, st, e, began)
 	}
+}
+
+// updateStored changes a key in the store, with what this process has leased of its
+// credits returned.
+func (r *Ring) updateStored(ctx context.Context, st store.Store, id string, first bool, change func(*store.Entry) error) (e store.Entry, err error) {
+	var a *account
+	var recalled *settlement
+	if l := r.lives.get(id); l != nil {
+		a, recalled = &l.account, r.ledger.recall(&l.account)
+	}
+	err = errUnfinished
+	if recalled != nil {
+		defer func() { a.finish(recalled, store.Taken{Credits: e.Credits}, err, r.clock) }()
+	}
+	return st.Update(context.WithoutCancel(ctx), id, func(e *store.Entry) error {
+		credits, err := returned(e.Credits, recalled)
+		if err != nil {
+			return err
+		}
+		if credits.Leased > 0 {
+			// Nobody here holds this lease. By the second try, a key that came into memory
+			// meanwhile has been found there.
+			if first && recalled == nil {
+				return errLeased
+			}
+			credits = credits.Forfeit()
+		}
+		e.Credits = credits
+		return change(e)
+	})
+}
+
+// errUnfinished stands where a change panicked, and so changed nothing.
+var errUnfinished = errors.New("the change did not complete")
+
+// errLeased is returned where credits are leased that nobody has recalled.
+var errLeased = errors.New("credits are leased")
+
+// returned makes the movement of a settlement that returns a lease.
+func returned(c key.Credits, s *settlement) (key.Credits, error) {
+	if s == nil || s.Used == 0 && s.Returned == 0 {
+		return c, nil
+	}
+	after, _, _, err := c.Move(s.Move, s.now)
+	return after, err
 }
 
 // Field is a value that a change may set or clear.

@@ -68,13 +68,14 @@ func TestT3_StepsUnderLoad(t *testing.T) {
 }
 
 // TestT3_TimeUnderLock: what is counted is stamped with a time that was read under the
-// lock of the key, or of the owner. Else the times of requests that wait for it would
+// lock of what is counted. Else the times of requests that wait for it would
 // come out of order.
 func TestT3_TimeUnderLock(t *testing.T) {
 	const hour = 3_600_000
 	limited := Draft{RateLimitMax: ptr(int64(1)), RateLimitTimeWindow: ptr(int64(hour))}
 	metered := Draft{Remaining: ptr(int64(1)), RefillAmount: ptr(int64(1)), RefillInterval: ptr(int64(hour))}
-	key := func(l *live) *sync.Mutex { return &l.mu }
+	window := func(l *live) *sync.Mutex { return &l.window.mu }
+	account := func(l *live) *sync.Mutex { return &l.account.mu }
 	owner := func(l *live) *sync.Mutex { return &l.rec.Load().owner.counts.mu }
 	passes := func(g *rig, k Issued, _ *live) bool { return g.verify(k.Raw).Outcome == Allowed }
 	for _, tt := range []struct {
@@ -84,11 +85,11 @@ func TestT3_TimeUnderLock(t *testing.T) {
 		lock  func(*live) *sync.Mutex
 		later func(*rig, Issued, *live) bool // an hour has passed
 	}{
-		{"rate limit", limited, nil, key, passes},
+		{"rate limit", limited, nil, window, passes},
 		{"limit of the owner", Draft{}, []Tier{tier("free", per(hour, 1))}, owner, passes},
-		{"credits", metered, nil, key, passes},
-		{"request count", limited, nil, key, func(g *rig, k Issued, _ *live) bool { return g.get(k.Key.ID).RequestCount == 0 }},
-		{"eviction", limited, nil, key, func(g *rig, k Issued, l *live) bool {
+		{"credits", metered, nil, account, passes},
+		{"request count", limited, nil, window, func(g *rig, k Issued, _ *live) bool { return g.get(k.Key.ID).RequestCount == 0 }},
+		{"eviction", limited, nil, window, func(g *rig, k Issued, l *live) bool {
 			g.ring.lives.retire(l, g.ring.clock)
 			return l.dead.Load()
 		}},

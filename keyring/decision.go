@@ -2,6 +2,7 @@ package keyring
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -175,25 +176,40 @@ type Decision struct {
 	plan  *plan  // of the owner; nil: none
 	// previous: it was a previous raw key, in its grace, that opened the key.
 	previous bool
-	uses
 
-	debt *atomic.Int64 // credits that a refund would give back; shared by all gates of a request
+	// What the request has taken, at this gate and at the ones before: of rate limits,
+	// of credits, and the use that it has noted.
+	reserved reservation
+	earlier  []reservation
+	credits  int64
+	use      use
 }
 
-// uses is what Withdraw needs to know of a request: the slots that it took, here and
-// at earlier gates, and the time of this use and of the one before the request.
-type uses struct {
-	taken            taking
-	earlier          []taking
-	last             *atomic.Int64 // holds used
-	used, usedBefore int64
+// use is a use of a raw key: last holds its time, and held the time before.
+type use struct {
+	last       *atomic.Int64
+	at, before int64
 }
 
-// taking is n rate slots, and when they were taken: windows may end between two
-// gates of a request.
-type taking struct {
-	n  int64
-	at instant
+// extend takes over what earlier gates have taken of the same request.
+func (d *Decision) extend(before *Decision) {
+	switch {
+	case d.reserved.n == 0:
+		d.reserved, d.earlier = before.reserved, before.earlier
+	case before.reserved.n > 0:
+		d.earlier = append(slices.Clip(before.earlier), before.reserved)
+	}
+	d.Cost += before.Cost
+	d.credits += before.credits
+	if d.use.last == nil {
+		d.use = before.use
+	} else if d.use.before == before.use.at {
+		d.use.before = before.use.before // that was this request
+	}
+}
+
+func (d *Decision) refuse(o Outcome, wait int64, waitable bool) {
+	d.Outcome, d.Wait, d.Waitable = o, wait, waitable
 }
 
 // Key returns the record that the raw key opened, or nil where it opened none.

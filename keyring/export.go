@@ -68,7 +68,7 @@ func exportOwners(ctx context.Context, st store.Store, owner func(OwnerRecord) e
 func (s *Service) current(e store.Entry) store.Entry {
 	now := s.ring.clock().wall
 	if l, rec := s.ring.lives.find(e.Key.ID); rec != nil {
-		e.Counters, e.Credits = l.counters(rec), l.balance(e.Credits, now)
+		e.Counters, e.Credits = l.counters(rec), s.ring.ledger.balance(&l.account, e.Credits, now)
 		e.Key = e.Key.Clone()
 		e.Key.Previous = rec.used(e.Key.Previous)
 	} else {

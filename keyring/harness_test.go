@@ -184,7 +184,7 @@ func (g *rig) start(change ...func(*Rules)) {
 	}
 	so := &spyOpener{Opener: opener}
 	g.ring = New(so, g.clock.now, func(err error) { g.t.Error(err) })
-	g.ring.lookupTimeout, g.ring.chargeTimeout = time.Minute, time.Minute // the machine may be busy
+	g.ring.lookupTimeout, g.ring.ledger.timeout = time.Minute, time.Minute // the machine may be busy
 	if err := g.ring.Open(context.Background()); err != nil {
 		g.t.Fatal(err)
 	}
@@ -299,8 +299,8 @@ func to[T any](v T) Field[T] { return Field[T]{Set: true, Value: &v} }
 
 func cleared[T any]() Field[T] { return Field[T]{Set: true} }
 
-// more is Again by value.
+// more is Extend by value.
 func (g *rig) more(ctx context.Context, before *Decision, q *Request) (d Decision, err error) {
-	err = g.Again(ctx, before, q, &d)
+	err = g.Extend(ctx, before, q, &d)
 	return d, err
 }

@@ -59,7 +59,7 @@ type Ring struct {
 	now    func() time.Time
 	report func(error) // failures that no caller waits for
 
-	lookupTimeout, chargeTimeout time.Duration // the constants; longer in tests
+	lookupTimeout time.Duration // the constant; longer in tests
 
 	opening sync.Mutex
 	ready   chan struct{} // closed when store is set
@@ -87,7 +87,7 @@ type Ring struct {
 	// changing serialises the changes of one key, from the store to the memory.
 	changing stripes
 
-	leases   leases
+	ledger   ledger
 	keeping  keeping
 	dirty    dirtyList
 	book     book
@@ -107,8 +107,9 @@ type opened struct {
 func New(opener store.Opener, now func() time.Time, report func(error)) *Ring {
 	r := &Ring{
 		opener: opener, now: now, report: report, ready: make(chan struct{}),
-		lookupTimeout: lookupTimeout, chargeTimeout: chargeTimeout,
+		lookupTimeout: lookupTimeout,
 	}
+	r.ledger = ledger{clock: r.clock, report: report, timeout: chargeTimeout}
 	r.cache = otter.Must(&otter.Options[key.Hash, *live]{
 		MaximumSize: cachedKeys,
 		OnDeletion: func(e otter.DeletionEvent[key.Hash, *live]) {
@@ -171,7 +172,7 @@ func (r *Ring) Shut() (finish func() error) {
 	return func() error {
 		r.stopping()
 		r.loops.Wait()
-		return errors.Join(r.closeLeases(st), r.flush(context.Background(), st), st.Close())
+		return errors.Join(r.ledger.close(st), r.flush(context.Background(), st), st.Close())
 	}
 }
 

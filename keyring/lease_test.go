@@ -31,21 +31,30 @@ func (g *rig) crash() {
 	st := g.ring.store.Swap(nil)
 	g.ring.stopping()
 	g.ring.loops.Wait()
-	g.land() // the loops' flights
+	g.land() // those of the loops
 	if err := st.Close(); err != nil {
 		g.t.Error(err)
 	}
 	g.start()
 }
 
-// land waits for everything that is in flight.
+// land waits for everything that is being settled.
 func (g *rig) land() {
-	for _, l := range g.ring.leases.all() {
-		l.mu.Lock()
-		for l.lease.flight != nil {
-			l.await()
+	for _, a := range g.ring.ledger.all(false) {
+		settled(a)
+	}
+}
+
+// settled waits until nothing of an account is on its way.
+func settled(a *account) {
+	for {
+		a.mu.Lock()
+		s := a.settlement
+		a.mu.Unlock()
+		if s == nil {
+			return
 		}
-		l.mu.Unlock()
+		<-s.done
 	}
 }
 
@@ -55,9 +64,9 @@ func (g *rig) out(id string) int64 {
 	if l == nil {
 		return 0
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.lease.unspent
+	l.account.mu.Lock()
+	defer l.account.mu.Unlock()
+	return l.account.unspent
 }
 
 // stored returns the key's row, and holds it against the invariant.
@@ -254,7 +263,7 @@ func TestLeaseLife(t *testing.T) {
 	}
 	tend := func() {
 		t.Helper()
-		if err := g.ring.tendLeases(g.spy); err != nil {
+		if err := g.ring.ledger.reclaim(g.spy); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -268,7 +277,7 @@ func TestLeaseLife(t *testing.T) {
 		t.Errorf("the lease of an idle key: %+v", row)
 	}
 	tend()
-	if n := len(g.ring.leases.all()); n != 0 {
+	if n := len(g.ring.ledger.all(false)); n != 0 {
 		t.Errorf("%d keys are still listed", n)
 	}
 }
@@ -289,7 +298,7 @@ func TestLeaseShrinks(t *testing.T) {
 		for range 10 {
 			g.want(k.Raw, Allowed)
 		}
-		if err := g.ring.tendLeases(g.spy); err != nil {
+		if err := g.ring.ledger.reclaim(g.spy); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -363,7 +372,7 @@ func TestLeaseAfterClose(t *testing.T) {
 	g := newRig(t).leasing(1000)
 	k := g.create(Draft{Remaining: ptr(int64(1000))})
 	passed := g.warm(k.Raw, k.Key.ID)
-	if err := g.ring.closeLeases(g.spy); err != nil {
+	if err := g.ring.ledger.close(g.spy); err != nil {
 		t.Fatal(err)
 	}
 	for range 10 {
@@ -516,12 +525,12 @@ func TestLeaseHeardOutOfOrder(t *testing.T) {
 	go ask()
 	go func() { left <- g.get(k.Key.ID).Credits.Remaining }()
 	for paying := 0; paying < 2 && len(outcomes) == 0; { // the request that was held, and the one that waits
-		l.mu.Lock()
-		paying = l.busy
-		if _, exact := l.view(g.clock.now().UnixMilli()); exact {
+		l.account.mu.Lock()
+		paying = l.account.paying
+		if _, exact := l.account.view(g.clock.now().UnixMilli()); exact {
 			t.Error("a view amid the confusion calls itself exact")
 		}
-		l.mu.Unlock()
+		l.account.mu.Unlock()
 	}
 	close(release)
 	for range 2 {
@@ -575,11 +584,7 @@ func TestLeaseOfDeletedKey(t *testing.T) {
 	}
 	close(release)
 	wg.Wait()
-	l.mu.Lock()
-	for l.lease.flight != nil {
-		l.await()
-	}
-	l.mu.Unlock()
+	settled(&l.account)
 	if row := g.stored(k.Key.ID); row.Leased != 0 || row.Remaining < 0 || row.Granted != 2 {
 		t.Errorf("%+v", row)
 	}
@@ -654,7 +659,7 @@ func TestLeaseKeepsKeyInMemory(t *testing.T) {
 		t.Errorf("%d remain", left)
 	}
 	g.clock.advance(time.Minute)
-	if err := errors.Join(g.ring.tendLeases(g.spy), g.ring.flush(context.Background(), g.spy)); err != nil {
+	if err := errors.Join(g.ring.ledger.reclaim(g.spy), g.ring.flush(context.Background(), g.spy)); err != nil {
 		t.Fatal(err)
 	}
 	g.ring.lives.retire(l, g.ring.clock)

@@ -211,7 +211,7 @@ func TestLedgerMachine(t *testing.T) {
 				g.clock.advance(time.Duration(rapid.Int64Range(0, 3000).Draw(t, "ms")) * time.Millisecond)
 			},
 			"tend": func(t *rapid.T) {
-				if err := g.ring.tendLeases(g.spy); err != nil {
+				if err := g.ring.ledger.reclaim(g.spy); err != nil {
 					t.Fatal(err)
 				}
 			},

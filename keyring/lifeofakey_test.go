@@ -414,10 +414,10 @@ func TestQ28_lastUse(t *testing.T) {
 	g.clock.advance(time.Second)
 	d := g.want(second.Raw, Allowed)
 	wants("used", 5000, 2000, 5000)
-	if err := g.Withdraw(ctx, &d); err != nil {
+	if err := g.Cancel(ctx, &d); err != nil {
 		t.Fatal(err)
 	}
-	wants("withdrawn", 4000, 2000, 3000)
+	wants("canceled", 4000, 2000, 3000)
 
 	g.restart()
 	wants("after a restart", 4000, 2000, 3000)

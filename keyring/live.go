@@ -33,19 +33,21 @@ type live struct {
 	lastRequest atomic.Int64
 	tally       atomic.Pointer[tally] // of the day of the last request
 	dirty       atomic.Bool           // waits to be written
-	metered     atomic.Bool           // credits.Limited
 
-	mu      sync.Mutex
-	rate    ratelimit.State
-	credits key.Credits // as last heard from the store
-	busy    int         // requests that are paying
-	lease   lease
-	era     int // grows when the key is deleted: what was asked of it before is not heard after
+	window  window
+	account account
 
 	// Guarded by the shard of lives.
 	changed   uint64 // Ring.changes after the last change made here
 	changedAt int64
 	evicted   bool // the cache does not hold it, or has let go of it
+}
+
+// newLive returns a key that only its windows keep in memory, until the cache holds it.
+func newLive(id string) *live {
+	l := &live{id: id, evicted: true}
+	l.account.id = id
+	return l
 }
 
 // record is an immutable key with what is derived from it once.
@@ -139,58 +141,31 @@ func flatten(metadata json.RawMessage) map[string]string {
 	return text
 }
 
-// hear takes over credits that the store reported, unless newer ones are known.
-func (l *live) hear(c key.Credits) {
-	l.mu.Lock()
-	l.hearLocked(c)
-	l.mu.Unlock()
-}
-
-// hearOf is hear for an answer about the key as it was in an era.
-func (l *live) hearOf(era int, c key.Credits) {
-	l.mu.Lock()
-	if l.era == era {
-		l.hearLocked(c)
-	}
-	l.mu.Unlock()
-}
-
-func (l *live) hearLocked(c key.Credits) {
-	if c.Version < l.credits.Version {
-		return
-	}
-	if f := l.lease.flight; f != nil && c.Version > l.credits.Version {
-		f.blurred = true
-	}
-	l.credits = c
-	l.metered.Store(c.Limited)
-}
-
-// restore puts back counters that were written before. A state that cannot be
-// read is dropped: it can only be one of another version of this program.
+// restore puts back counters that were written before.
 func (l *live) restore(c key.Counters) {
 	l.lastRequest.Store(c.LastRequest)
-	if len(c.Rate) == 0 || l.rate.UnmarshalBinary(c.Rate) != nil {
-		l.rate = ratelimit.State{}
-	}
+	l.window.restore(c.Rate)
 }
 
 // die marks the key as dead if it can be forgotten without changing a decision.
 // It is called with the shard of lives locked.
 func (l *live) die(clock func() instant) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	l.window.mu.Lock()
+	defer l.window.mu.Unlock()
+	l.account.mu.Lock()
+	defer l.account.mu.Unlock()
 	now := clock() // here, because to look at a window may move it
 	if now.wall-l.changedAt < remember {
 		return false
 	}
-	if l.busy > 0 || l.dirty.Load() || !l.lease.idle() {
+	if l.account.paying > 0 || l.dirty.Load() || !l.account.idle() {
 		return false
 	}
-	if rec := l.rec.Load(); rec != nil && rec.limited && !l.rate.Idle(rec.policy, now.tick) {
+	if rec := l.rec.Load(); rec != nil && rec.limited && !l.window.state.Idle(rec.policy, now.tick) {
 		return false
 	}
 	l.dead.Store(true)
+	l.window.gone, l.account.gone = true, true
 	return true
 }
 
@@ -274,8 +249,7 @@ func (s *lives) put(sh *shard, l *live, e store.Entry, began uint64) *live {
 	}
 	fresh := l == nil
 	if fresh {
-		// Until the cache holds it, nothing but its windows keeps it.
-		l = &live{id: e.Key.ID, evicted: true}
+		l = newLive(e.Key.ID)
 		l.restore(e.Counters)
 		sh.m[l.id] = l
 	}
@@ -284,18 +258,14 @@ func (s *lives) put(sh *shard, l *live, e store.Entry, began uint64) *live {
 	} else if !fresh {
 		l.begin(e.Counters) // a new key under the ID of a deleted one
 	}
-	l.hear(e.Credits)
+	l.account.update(e.Credits)
 	return l
 }
 
 // begin resets what use has changed to what the store has.
 func (l *live) begin(c key.Counters) {
-	l.mu.Lock()
-	l.credits = key.Credits{}
+	l.account.reset()
 	l.restore(c)
-	l.drop()
-	l.metered.Store(false)
-	l.mu.Unlock()
 	l.expired.Store(0)
 	l.graceOver.Store(0)
 }
@@ -308,15 +278,13 @@ func (s *lives) bury(id string, seq uint64, now int64) {
 	defer sh.mu.Unlock()
 	l := sh.m[id]
 	if l == nil {
-		l = &live{id: id, evicted: true}
+		l = newLive(id)
 		sh.m[id] = l
 	}
 	if old := l.rec.Swap(nil); old != nil {
 		s.owners.drop(old.owner)
 	}
-	l.mu.Lock()
-	l.drop()
-	l.mu.Unlock()
+	l.account.close()
 	l.changed, l.changedAt = seq, now
 }
 

@@ -42,7 +42,7 @@ func (r *Ring) startLoops() {
 	r.keeping.look(r.clock())
 	r.every(ctx, tendEvery, func() error {
 		r.keeping.look(r.clock())
-		return r.tendLeases(st)
+		return r.ledger.reclaim(st)
 	})
 	r.every(ctx, sweepEvery, func() error { r.lives.sweep(r.clock); return nil })
 	r.every(ctx, deleteEvery, func() error { return r.deleteKept(ctx, st) })
@@ -87,9 +87,9 @@ func (d *dirtyList) add(l *live) {
 
 // rewrite lets the counters of a key be written, unless others count for it now.
 func (r *Ring) rewrite(l *live) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if !l.dead.Load() {
+	l.window.mu.Lock()
+	defer l.window.mu.Unlock()
+	if !l.window.gone {
 		r.dirty.add(l)
 	}
 }
@@ -147,11 +147,7 @@ func (rec *record) previousUses() (list []store.PreviousUse) {
 }
 
 func (l *live) counters(rec *record) key.Counters {
-	c := key.Counters{LastRequest: l.last(rec)}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	c.Rate, _ = l.rate.AppendBinary(nil) // never fails
-	return c
+	return key.Counters{LastRequest: l.last(rec), Rate: l.window.encode()}
 }
 
 // keeping holds the Keep of every configuration that is alive. While a new

@@ -21,7 +21,7 @@ type ownerCounts struct {
 	loading singleflight.Group
 	loaded  atomic.Bool
 
-	mu      sync.Mutex // taken after live.mu
+	mu      sync.Mutex // taken after window.mu
 	dead    bool       // forgotten; whoever finds it so looks the key up again
 	units   []*unitCount
 	version int64 // grows with each change

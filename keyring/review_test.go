@@ -122,7 +122,7 @@ func TestK8_WaitForBoth(t *testing.T) {
 }
 
 // K5: a request that a later gate refuses has cost nothing.
-func TestK5_WithdrawnAdmission(t *testing.T) {
+func TestK5_CanceledAdmission(t *testing.T) {
 	g := newRig(t)
 	ctx := context.Background()
 	k := g.create(Draft{Remaining: ptr(int64(5)), RateLimitMax: ptr(int64(5)), RateLimitTimeWindow: ptr(int64(60_000))})
@@ -136,7 +136,7 @@ func TestK5_WithdrawnAdmission(t *testing.T) {
 		t.Fatalf("%q, %v", refused.Outcome.Code(), err)
 	}
 	for range 2 {
-		if err := g.Withdraw(ctx, &second); err != nil {
+		if err := g.Cancel(ctx, &second); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -302,7 +302,7 @@ func (s *Service) Lookup(ctx context.Context, raw string) (Info, error) {
 		return Info{}, err
 	}
 	var d Decision
-	if err := s.decide(ctx, st, credential{hash: key.HashOf(raw)}, paid{}, &Request{DryRun: true}, &d); err != nil {
+	if err := s.decide(ctx, st, credential{hash: key.HashOf(raw)}, nil, &Request{DryRun: true}, &d); err != nil {
 		return Info{}, err
 	}
 	if d.Key() == nil {
@@ -322,8 +322,8 @@ func (s *Service) info(e store.Entry) Info {
 	var rate ratelimit.State
 	if l, rec := s.ring.lives.find(e.Key.ID); rec != nil {
 		i.LastRequest = max(i.LastRequest, l.last(rec))
-		i.RequestCount = l.count(e.Key, s.ring.clock)
-		i.Credits = l.balance(e.Credits, now.wall)
+		i.RequestCount = l.window.count(e.Key, s.ring.clock)
+		i.Credits = s.ring.ledger.balance(&l.account, e.Credits, now.wall)
 		over, previous = max(over, l.graceOver.Load()), rec.used(previous)
 	} else if len(e.Counters.Rate) > 0 && rate.UnmarshalBinary(e.Counters.Rate) == nil {
 		i.RequestCount = countOf(&rate, e.Key, now.tick)
@@ -359,12 +359,6 @@ func stateOf(i *Info, now int64) State {
 		return StateExhausted
 	}
 	return StateActive
-}
-
-func (l *live) count(k *key.Key, clock func() instant) int64 {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return countOf(&l.rate, k, clock().tick)
 }
 
 func countOf(s *ratelimit.State, k *key.Key, tick int64) int64 {

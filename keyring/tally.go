@@ -81,12 +81,12 @@ func (s *Service) tell(d *Decision, c *Counted) {
 	case c.as == uncounted:
 		*c = Counted{as, s.countAs(d, as)}
 	case as != allowed:
-		s.Recount(c, d.Outcome)
+		s.Reclassify(c, d.Outcome)
 	}
 }
 
-// Recount counts a request as refused that every gate had let in.
-func (s *Service) Recount(c *Counted, o Outcome) {
+// Reclassify counts a request as refused that every gate had let in.
+func (s *Service) Reclassify(c *Counted, o Outcome) {
 	if c.as != allowed {
 		return
 	}

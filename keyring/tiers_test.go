@@ -313,8 +313,8 @@ func TestTierDead(t *testing.T) {
 	if !l.rec.Load().owner.counts.die() {
 		t.Fatal("what is written can be forgotten")
 	}
-	err := g.admit(context.Background(), g.ring.store.Load(), l, credential{hash: k.Key.Hash}, paid{}, &Request{Cost: 1}, &Decision{})
-	if !errors.Is(err, errDead) {
+	err := g.admit(context.Background(), g.ring.store.Load(), l, credential{hash: k.Key.Hash}, nil, &Request{Cost: 1}, &Decision{})
+	if !errors.Is(err, errEvicted) {
 		t.Errorf("%v", err)
 	}
 }

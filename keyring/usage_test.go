@@ -165,13 +165,13 @@ func TestK11_gates(t *testing.T) {
 			g.want(k.Raw, Allowed, gate(c))
 			between()
 			for range 2 { // the second time changes nothing
-				g.Recount(c, Forbidden)
+				g.Reclassify(c, Forbidden)
 				g.wantToday(k.Key.ID, 0, 0, 1)
 			}
 			c = new(Counted)
 			g.want(k.Raw, Allowed, gate(c))
 			between()
-			g.Recount(c, Unavailable)
+			g.Reclassify(c, Unavailable)
 			g.flush()
 			g.wantToday(k.Key.ID, 0, 0, 1)
 		})

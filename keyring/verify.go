@@ -42,7 +42,7 @@ func (s *Service) VerifyInto(ctx context.Context, raw string, q *Request, d *Dec
 	if rules == nil {
 		c.unjudged = raw
 	}
-	return s.decide(ctx, st, c, paid{}, q, d)
+	return s.decide(ctx, st, c, nil, q, d)
 }
 
 // credential is what opens a key. unjudged is the raw key where the validators of
@@ -91,28 +91,21 @@ func (s *Service) Has(ctx context.Context, raw string) (bool, error) {
 // Prefixes returns the prefixes of new keys, of all configurations.
 func (s *Service) Prefixes() []string { return s.prefixes }
 
-// Again decides about a request that was already let in by before and meets
-// another gate: the standing of the key is checked for the new demands, and what
-// q costs more than before did is taken. If it is refused, Withdraw gives back
-// what before took. It writes into d, which is zero.
-func (s *Service) Again(ctx context.Context, before *Decision, q *Request, d *Decision) error {
+// Extend decides about a request that an earlier gate has admitted and that meets another
+// one: the record of the key is checked for the new demands, and what q costs more than
+// before is taken. Where d admits the request, it replaces before; else Cancel takes
+// before back. It writes into d, which is zero.
+func (s *Service) Extend(ctx context.Context, before *Decision, q *Request, d *Decision) error {
 	st, err := s.ring.open(ctx)
 	if err != nil {
 		d.refuse(Unavailable, unavailableWait, true)
 		return err
 	}
-	return s.decide(ctx, st, credential{hash: before.hash}, paid{before.Cost, before.debt, &before.uses}, q, d)
-}
-
-// paid is what earlier gates have taken for the same request.
-type paid struct {
-	cost int64
-	debt *atomic.Int64
-	uses *uses // nil: there was none
+	return s.decide(ctx, st, credential{hash: before.hash}, before, q, d)
 }
 
 // decide finds the key and admits the request.
-func (s *Service) decide(ctx context.Context, st *opened, c credential, before paid, q *Request, d *Decision) error {
+func (s *Service) decide(ctx context.Context, st *opened, c credential, before *Decision, q *Request, d *Decision) error {
 	for {
 		l, err := s.ring.find(ctx, st, c.hash)
 		if err != nil {
@@ -124,7 +117,7 @@ func (s *Service) decide(ctx context.Context, st *opened, c credential, before p
 			return nil
 		}
 		err = s.admit(ctx, st, l, c, before, q, d)
-		if errors.Is(err, errDead) {
+		if errors.Is(err, errEvicted) {
 			*d = Decision{}
 			continue // the key was let go of between finding and counting: find it again
 		}
@@ -150,7 +143,8 @@ func Refusal(o Outcome) (d Decision) {
 	return d
 }
 
-var errDead = errors.New("the cached key is outdated")
+// errEvicted is returned where the key left memory after it was found.
+var errEvicted = errors.New("the key has left memory")
 
 // find returns the key that a hash opens, or nil for one that opens none. It
 // asks the store only for hashes it has not seen.
@@ -207,16 +201,16 @@ func (r *Ring) load(st *opened, hash key.Hash) (*live, error) {
 	}
 }
 
-// admit checks a key's standing, then takes what the request costs beyond what
-// it has paid before.
-func (s *Service) admit(ctx context.Context, st *opened, l *live, c credential, before paid, q *Request, d *Decision) error {
+// admit checks the record of a key, then takes what the request costs beyond what
+// earlier gates have taken. before is their decision, or nil.
+func (s *Service) admit(ctx context.Context, st *opened, l *live, c credential, before *Decision, q *Request, d *Decision) error {
 	rec := l.rec.Load()
 	if rec == nil {
 		d.Outcome = Invalid
 		return nil
 	}
 	rules := s.rulesFor(rec.key)
-	counted := s.limits(rec, rules) || l.metered.Load()
+	counted := s.limited(rec, rules) || l.account.limited.Load()
 	var now instant
 	if !counted || rec.key.ExpiresAt != 0 || len(rec.key.Previous) > 0 {
 		now = s.ring.clock()
@@ -227,18 +221,15 @@ func (s *Service) admit(ctx context.Context, st *opened, l *live, c credential, 
 		return nil
 	}
 	d.at, d.hash, d.live, d.rec, d.rules, d.plan = now.wall, c.hash, l, rec, rules, s.planFor(rec.owner)
-	d.Cost, d.debt, d.previous = before.cost, before.debt, match.Previous >= 0
-	if d.Outcome = standing(l, rec, now.wall, q); d.Outcome != Allowed {
+	d.previous = match.Previous >= 0
+	if d.Outcome = checkRecord(l, rec, now.wall, q); d.Outcome != Allowed {
 		return nil
 	}
-	if q.RecordOnly {
-		if before.uses != nil {
-			d.uses = *before.uses
-		}
-		return nil
+	more := q.Cost
+	if before != nil {
+		more = max(0, q.Cost-before.Cost)
 	}
-	more := max(0, q.Cost-before.cost)
-	if counted {
+	if counted && !q.RecordOnly {
 		if q.EarlyData && q.Cost > 0 {
 			d.Outcome = TooEarly
 			return nil
@@ -248,16 +239,19 @@ func (s *Service) admit(ctx context.Context, st *opened, l *live, c credential, 
 			return err
 		}
 	}
-	if !q.DryRun {
-		d.Cost += more
-		d.use(rec.uses[match.Previous+1], before.uses, more, now)
+	if !q.DryRun && !q.RecordOnly {
+		d.Cost = more
+		d.noteUse(rec.uses[match.Previous+1], now)
 		s.ring.dirty.add(l)
+	}
+	if before != nil {
+		d.extend(before)
 	}
 	return nil
 }
 
-// standing checks everything about a key that needs no counting.
-func standing(l *live, rec *record, now int64, q *Request) Outcome {
+// checkRecord checks everything about a key that needs no counting.
+func checkRecord(l *live, rec *record, now int64, q *Request) Outcome {
 	k := rec.key
 	switch {
 	case !q.wants(k.ConfigID):
@@ -292,30 +286,10 @@ func (l *live) match(k *key.Key, hash key.Hash, now int64) key.Match {
 	return m
 }
 
-// use notes the use of a raw key, which took n more than the uses before. last
-// holds the time of its last request.
-func (d *Decision) use(last *atomic.Int64, before *uses, n int64, now instant) {
-	if n > 0 {
-		d.taken = taking{n, now}
-	}
-	d.last, d.used, d.usedBefore = last, now.wall, last.Load()
-	if before != nil {
-		d.follow(before)
-	}
+// noteUse notes the use of a raw key. last holds the time of its last request.
+func (d *Decision) noteUse(last *atomic.Int64, now instant) {
+	d.use = use{last, now.wall, last.Load()}
 	raise(last, now.wall)
-}
-
-// follow takes over what earlier gates have noted.
-func (u *uses) follow(before *uses) {
-	switch {
-	case u.taken.n == 0:
-		u.taken, u.earlier = before.taken, before.earlier
-	case before.taken.n > 0:
-		u.earlier = append(slices.Clip(before.earlier), before.taken)
-	}
-	if u.usedBefore == before.used {
-		u.usedBefore = before.usedBefore // that was this request
-	}
 }
 
 // raise sets v to n unless it is higher already.

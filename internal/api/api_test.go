@@ -25,7 +25,7 @@ func TestFailures(t *testing.T) {
 	for _, row := range []struct {
 		err       error
 		status    int
-		withdrawn []keyring.Outcome
+		canceled []keyring.Outcome
 		reported  bool
 	}{
 		{fmt.Errorf("reading: %w", store.ErrUnavailable), 503, []keyring.Outcome{keyring.Unavailable}, true},
@@ -39,11 +39,11 @@ func TestFailures(t *testing.T) {
 		{&keyring.ScopeError{Field: "permissions", Message: "must be within those of the caller"}, 403, []keyring.Outcome{keyring.Forbidden}, false},
 	} {
 		var reported []error
-		var withdrawn []keyring.Outcome
+		var canceled []keyring.Outcome
 		a := New(Mount{
 			Base: "/base", Keys: noKeys, Report: func(err error) { reported = append(reported, err) },
 			Identify: func(http.ResponseWriter, *http.Request, Ask) (*Caller, error) {
-				return &Caller{Withdraw: func(o keyring.Outcome) { withdrawn = append(withdrawn, o) }}, nil
+				return &Caller{Cancel: func(o keyring.Outcome) { canceled = append(canceled, o) }}, nil
 			},
 		}, plainErrors, []*Route{{Method: "GET", Path: "/keys/{id}", Status: 200, Conflict: true, Endpoint: Plain(func(*Call) (None, error) { return None{}, row.err })}})
 		w := httptest.NewRecorder()
@@ -51,8 +51,8 @@ func TestFailures(t *testing.T) {
 		if w.Code != row.status || strings.Contains(w.Body.String(), "inside") || w.Header().Get("Cache-Control") != "no-store" {
 			t.Errorf("%v: %d %s %v", row.err, w.Code, w.Body, w.Header())
 		}
-		if !slices.Equal(withdrawn, row.withdrawn) {
-			t.Errorf("%v: takes back %v", row.err, withdrawn)
+		if !slices.Equal(canceled, row.canceled) {
+			t.Errorf("%v: takes back %v", row.err, canceled)
 		}
 		if (len(reported) == 1 && errors.Is(reported[0], row.err) && !strings.Contains(reported[0].Error(), "canary")) != row.reported {
 			t.Errorf("%v: reported %v", row.err, reported)

@@ -33,10 +33,10 @@ type Caller struct {
 	Session bool
 	// Bounds are what the caller may pass on.
 	Bounds *keyring.Bounds
-	// Withdraw takes back what the call was charged, for a call that is refused
+	// Cancel takes back what the call was charged, for a call that is refused
 	// after all, and has statistics count it as refused for the given reason. It may
 	// be called once.
-	Withdraw func(keyring.Outcome)
+	Cancel func(keyring.Outcome)
 	// Spend takes a free call from the caller's budget of them. Its error is a *Refusal
 	// where none is left. Nil: there is no budget.
 	Spend func() error
@@ -69,9 +69,9 @@ func (c *Caller) May(action string) bool { return May(c.Permissions, action) }
 func (c *Caller) Refused(status int) {
 	switch status {
 	case http.StatusUnauthorized, http.StatusForbidden:
-		c.Withdraw(keyring.Forbidden)
+		c.Cancel(keyring.Forbidden)
 	case http.StatusServiceUnavailable:
-		c.Withdraw(keyring.Unavailable)
+		c.Cancel(keyring.Unavailable)
 	}
 }
 

@@ -81,7 +81,7 @@ func TestRefused(t *testing.T) {
 		401: {keyring.Forbidden}, 403: {keyring.Forbidden}, 503: {keyring.Unavailable},
 	} {
 		var got []keyring.Outcome
-		(&Caller{Withdraw: func(o keyring.Outcome) { got = append(got, o) }}).Refused(status)
+		(&Caller{Cancel: func(o keyring.Outcome) { got = append(got, o) }}).Refused(status)
 		if !slices.Equal(got, want) {
 			t.Errorf("%d takes back %v, want %v", status, got, want)
 		}

@@ -86,7 +86,7 @@ func describe(err error) string {
 		return describeRefusal(refused)
 	case errors.As(err, &network):
 		switch {
-		case strings.Contains(network.Err.Error(), "malformed HTTP"):
+		case speaksAnother(network.Err):
 			return "what answers at this address does not speak HTTP, so it is not Caddy's admin endpoint.\n" + otherAddress
 		case errors.Is(network.Err, io.EOF) || errors.Is(network.Err, syscall.ECONNRESET) || errors.Is(network.Err, syscall.EPIPE):
 			return "the connection was closed without an answer: Caddy is stopping, or this is not its admin endpoint, but a server that speaks HTTPS, for example.\n" + otherAddress
@@ -96,6 +96,13 @@ func describe(err error) string {
 	default:
 		return err.Error()
 	}
+}
+
+// speaksAnother reports whether a server answered, but not as HTTP wants it. Package
+// http has no error values for that. A server that speaks before it is asked, as SSH
+// and SMTP do, may be met before or after the request is sent.
+func speaksAnother(err error) bool {
+	return strings.Contains(err.Error(), "malformed HTTP") || strings.Contains(err.Error(), "readLoopPeekFail")
 }
 
 const otherAddress = "--address, --config or the environment variable CADDY_ADMIN names another one; the default is localhost:2019."

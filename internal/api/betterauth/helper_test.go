@@ -136,7 +136,7 @@ func (a *rig) identify(_ http.ResponseWriter, r *http.Request, ask api.Ask) (*ap
 	}
 	may := key.Permissions{"api": {"read", "write"}}
 	return &api.Caller{
-		UserID: name, ClientIP: clientIP(r), Permissions: may, Bounds: &keyring.Bounds{Permissions: may}, Withdraw: func(keyring.Outcome) {},
+		UserID: name, ClientIP: clientIP(r), Permissions: may, Bounds: &keyring.Bounds{Permissions: may}, Cancel: func(keyring.Outcome) {},
 		Organization: r.Header.Get("X-Organization"), Role: r.Header.Get("X-Role"),
 	}, nil
 }
@@ -158,7 +158,7 @@ func (a *rig) identifyKey(r *http.Request, raw string, ask api.Ask) (*api.Caller
 	}
 	return &api.Caller{
 		UserID: d.Key().UserID, Permissions: d.Key().Permissions, Decision: &d, Session: d.Session(), Bounds: a.keys.BoundsOf(&d),
-		Withdraw: func(keyring.Outcome) { a.withdrew++ },
+		Cancel: func(keyring.Outcome) { a.withdrew++ },
 	}, nil
 }
 

@@ -33,7 +33,7 @@ type rig struct {
 	ring      *keyring.Ring
 	caller    *api.Caller
 	refused   error // instead of the caller
-	withdrawn int
+	canceled int
 
 	looks atomic.Int64
 	later atomic.Int64 // milliseconds by which a test has set the clock on
@@ -133,7 +133,7 @@ func (a *rig) as(userID string, actions ...string) {
 	p := key.Permissions{key.DefaultResource: actions}
 	a.caller = &api.Caller{
 		UserID: userID, Permissions: p, Bounds: &keyring.Bounds{Permissions: api.Grantable(p)},
-		Withdraw: func(keyring.Outcome) { a.withdrawn++ },
+		Cancel: func(keyring.Outcome) { a.canceled++ },
 	}
 }
 

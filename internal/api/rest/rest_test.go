@@ -57,8 +57,8 @@ func TestA5_answers(t *testing.T) {
 			t.Errorf("%s %s %s: %d\n%s\nwant %d\n%s", row.method, row.path, row.body, r.status, got, row.status, row.want)
 		}
 	}
-	if a.withdrawn != 1 {
-		t.Errorf("%d calls were taken back, want the 403", a.withdrawn)
+	if a.canceled != 1 {
+		t.Errorf("%d calls were taken back, want the 403", a.canceled)
 	}
 }
 
@@ -563,14 +563,14 @@ func TestRest_status500(t *testing.T) {
 			if rt.Public {
 				continue
 			}
-			a.reported, a.withdrawn = nil, 0
+			a.reported, a.canceled = nil, 0
 			r := a.send(rt.Method, "/v1/auth"+strings.ReplaceAll(rt.Path, "{id}", id), "{}")
 			r.refused(t, row.status, row.code, "")
 			if strings.Contains(r.body, "canary") {
 				t.Errorf("%s %s tells the reason: %s", rt.Method, rt.Path, r.body)
 			}
-			if (a.withdrawn == 1) != (row.status == 503) {
-				t.Errorf("%s %s: %d was taken back %d times", rt.Method, rt.Path, r.status, a.withdrawn)
+			if (a.canceled == 1) != (row.status == 503) {
+				t.Errorf("%s %s: %d was taken back %d times", rt.Method, rt.Path, r.status, a.canceled)
 			}
 			if got := r.header.Get("Retry-After"); (got != "") != (row.status == 503) {
 				t.Errorf("%s %s: Retry-After %q with %d", rt.Method, rt.Path, got, r.status)

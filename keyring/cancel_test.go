@@ -20,12 +20,12 @@ func (g *rig) next(d Decision, cost int64) Decision {
 	return got
 }
 
-// withdraw lets a further gate refuse the request.
-func (g *rig) withdraw(d Decision) {
+// refuseLater lets a further gate refuse the request.
+func (g *rig) refuseLater(d Decision) {
 	g.t.Helper()
 	g.again(&d, forbidden, Forbidden)
 	for range 2 { // the second time gives back nothing more
-		if err := g.Withdraw(context.Background(), &d); err != nil {
+		if err := g.Cancel(context.Background(), &d); err != nil {
 			g.t.Fatal(err)
 		}
 	}
@@ -42,10 +42,10 @@ func (g *rig) wantLeft(raw string, want map[string]int64) {
 	}
 }
 
-// TestK5_WithdrawnTierSlots: a request that a later gate refuses gives back exactly
+// TestK5_CanceledTierSlots: a request that a later gate refuses gives back exactly
 // what it took of each window, the key's and the owner's, also where a window
 // has ended meanwhile: what others took in the next one stays taken.
-func TestK5_WithdrawnTierSlots(t *testing.T) {
+func TestK5_CanceledTierSlots(t *testing.T) {
 	const noon, midnight, newYear = "2026-11-21T12:00:00Z", "2026-11-21T23:59:50Z", "2026-12-31T23:59:50Z"
 	for _, test := range []struct {
 		name, from    string
@@ -77,7 +77,7 @@ func TestK5_WithdrawnTierSlots(t *testing.T) {
 			d = g.next(d, 7)
 			g.clock.advance(test.then)
 			g.want(other.Raw, Allowed)
-			g.withdraw(d)
+			g.refuseLater(d)
 			g.wantLeft(k.Raw, map[string]int64{
 				"minute": 100 - test.minute, "day": 100 - test.day, "month": 100 - test.month, "key": 100 - test.own, "credits": 99,
 			})
@@ -85,9 +85,9 @@ func TestK5_WithdrawnTierSlots(t *testing.T) {
 	}
 }
 
-// TestK5_WithdrawnIsWritten: what a refused request has given back is given back in
+// TestK5_CanceledIsWritten: what a refused request has given back is given back in
 // the store too.
-func TestK5_WithdrawnIsWritten(t *testing.T) {
+func TestK5_CanceledIsWritten(t *testing.T) {
 	tiers := tier("free", per(Day, 10))
 	for _, flushed := range []bool{false, true} {
 		g := newRig(t).with(tiers)
@@ -101,7 +101,7 @@ func TestK5_WithdrawnIsWritten(t *testing.T) {
 		if flushed {
 			g.flush()
 		}
-		g.withdraw(d)
+		g.refuseLater(d)
 		g.restart()
 		g.with(tiers)
 		if i := g.get(k.Key.ID); i.LastRequest != used || i.RequestCount != 1 {
@@ -111,10 +111,10 @@ func TestK5_WithdrawnIsWritten(t *testing.T) {
 	}
 }
 
-// TestK5_WithdrawnAfterForgetting: a request may end so late that its key and its
+// TestK5_CanceledAfterForgetting: a request may end so late that its key and its
 // owner have left memory, and come again. The slots come back where the owner's
 // counts are now, and nothing that others took is lost.
-func TestK5_WithdrawnAfterForgetting(t *testing.T) {
+func TestK5_CanceledAfterForgetting(t *testing.T) {
 	tiers := tier("free", per(Day, 10))
 	for _, again := range []bool{false, true} {
 		g := newRig(t).with(tiers)
@@ -125,7 +125,7 @@ func TestK5_WithdrawnAfterForgetting(t *testing.T) {
 			g.want(k.Raw, Allowed, Request{Cost: 3})
 		}
 		d2 := d
-		if err := g.Withdraw(context.Background(), &d2); err != nil {
+		if err := g.Cancel(context.Background(), &d2); err != nil {
 			t.Fatal(err)
 		}
 		want := int64(10)
@@ -163,16 +163,16 @@ func (g *rig) later() instant {
 // different things.
 func (g *rig) takeAt(d *Decision, at instant, n int64) {
 	g.t.Helper()
-	sl := new(slots)
-	if err := g.slotsFor(sl, g.ring.store.Load(), d); err != nil {
+	l := g.limitsOf(d)
+	if err := l.owner.load(g.ring.store.Load(), g.ring.lookupTimeout); err != nil {
 		g.t.Fatal(err)
 	}
-	sl.takeAt(d, at, n, false)
+	l.reserveAt(d, at, n, false)
 }
 
-// TestK5_WithdrawnWithClockSet: days follow the wall clock and durations do not, also
+// TestK5_CanceledWithClockSet: days follow the wall clock and durations do not, also
 // when slots are given back.
-func TestK5_WithdrawnWithClockSet(t *testing.T) {
+func TestK5_CanceledWithClockSet(t *testing.T) {
 	g := newRig(t).with(tier("free", per(minute, 10), per(Day, 10), per(Month, 10)))
 	k := g.create(Draft{})
 	g.want(k.Raw, Allowed, Request{})
@@ -180,14 +180,14 @@ func TestK5_WithdrawnWithClockSet(t *testing.T) {
 	take := func(n int64, at instant) Decision {
 		d := Decision{live: l, rec: l.rec.Load(), rules: g.rulesFor(l.rec.Load().key), plan: g.planFor(l.rec.Load().owner)}
 		g.takeAt(&d, at, n)
-		d.use(d.rec.uses[0], nil, n, at)
+		d.noteUse(d.rec.uses[0], at)
 		return d
 	}
 	const month = 32 * 24 * 3600 * 1000
 	for _, at := range []instant{now, {now.wall + month, now.tick}} { // it is set a month ahead
 		take(1, at)
 		d := take(3, at)
-		if err := g.Withdraw(context.Background(), &d); err != nil {
+		if err := g.Cancel(context.Background(), &d); err != nil {
 			t.Fatal(err)
 		}
 		if d := take(1, at); left(t, d, "day") != 8 || left(t, d, "month") != 8 {
