@@ -23,7 +23,6 @@ INSERT INTO keys (id, hash, owner, config_id, name, prefix, start, checksummed, 
 	SELECT more.id, more.hash, owner, config_id, name, prefix, start, checksummed, enabled, expires_at, created_at, generation,
 		json_set(doc, '$.id', more.id, '$.hash', lower(hex(more.hash)))
 	FROM more, (SELECT * FROM keys LIMIT 1);
-INSERT INTO counters (key) SELECT num FROM keys WHERE id IN (SELECT id FROM more);
 DROP TABLE more;`
 
 // crashed makes the files that a crash leaves behind: many keys, and a long log that

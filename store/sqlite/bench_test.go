@@ -39,7 +39,7 @@ func benchStore(b *testing.B) *Store {
 			k.UserID, k.Name, k.Prefix, k.Start, k.Checksummed = fmt.Sprint("user_", i/10), &name, &prefix, &start, true
 			k.Permissions, k.Metadata = key.Permissions{"files": {"read", "write"}}, []byte(`{"plan":"pro","seats":5}`)
 			k.RateLimitEnabled, k.RateLimitMax, k.RateLimitTimeWindow = true, 1000, 60_000
-			batch = append(batch, store.Entry{Key: k, Counters: key.Counters{LastRequest: now}})
+			batch = append(batch, store.Entry{Key: k, LastRequest: now})
 		}
 		if _, err := opened.Import(b.Context(), batch); err != nil {
 			b.Fatal(err)
@@ -59,7 +59,7 @@ func commits(b *testing.B, s *Store, each time.Duration) (stop func()) {
 				t.Stop()
 				return
 			case <-t.C:
-				if err := s.SaveCounters(b.Context(), []store.Counted{{ID: testKey(rand.IntN(*benchKeys)).ID, Counters: key.Counters{LastRequest: now}}}); err != nil {
+				if err := s.SaveCounters(b.Context(), []store.Counters{{Subject: store.OfKey(testKey(rand.IntN(*benchKeys)).ID), LastRequest: now}}); err != nil {
 					b.Error(err)
 				}
 			}

@@ -102,25 +102,38 @@ func (c *writerConn) row(query string, args []any, dest ...any) error {
 	return stmt.QueryRowContext(context.Background(), args...).Scan(dest...)
 }
 
-// ids runs a query whose rows are one text each.
-func (c *writerConn) ids(query string, args ...any) (ids []string, err error) {
+// rows runs a query and hands each of its rows to read.
+func (c *writerConn) rows(query string, args []any, read func(*sql.Rows) error) error {
 	stmt, err := c.stmts.get(query)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	rows, err := stmt.QueryContext(context.Background(), args...)
+	return eachRow(context.Background(), stmt, args, read)
+}
+
+func eachRow(ctx context.Context, stmt *sql.Stmt, args []any, read func(*sql.Rows) error) (err error) {
+	rows, err := stmt.QueryContext(ctx, args...)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer func() { err = errors.Join(err, rows.Close()) }()
 	for rows.Next() {
-		var id string
-		if err := rows.Scan(&id); err != nil {
-			return nil, err
+		if err := read(rows); err != nil {
+			return err
 		}
-		ids = append(ids, id)
 	}
-	return ids, rows.Err()
+	return rows.Err()
+}
+
+// ids runs a query whose rows are one text each.
+func (c *writerConn) ids(query string, args ...any) (ids []string, err error) {
+	err = c.rows(query, args, func(rows *sql.Rows) error {
+		var id string
+		err := rows.Scan(&id)
+		ids = append(ids, id)
+		return err
+	})
+	return ids, err
 }
 
 // reopen replaces the connection by a new one, and proves that the new one can

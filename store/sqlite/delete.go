@@ -8,12 +8,22 @@ import (
 	"github.com/caddy-apikey/caddy-apikey/store"
 )
 
-// What belongs to a key (previous raw keys, credits, counters) and to an owner
-// (keys) goes by ON DELETE CASCADE.
+// What belongs to a key (previous raw keys, credits, last use) and to an owner (keys)
+// goes by ON DELETE CASCADE, and windows by triggers. Usage stays.
+
+// rememberKeys keeps what finds the usage of keys that are deleted.
+const rememberKeys = `INSERT INTO {p}past_keys (num, id, owner) SELECT num, id, owner FROM {p}keys WHERE `
+
+// usageOfOwner deletes the usage of an owner, and of the keys that are or were its own.
+const usageOfOwner = `DELETE FROM {p}usage WHERE (subject = ?1 AND kind = 'owner') OR (kind = 'key' AND subject IN (
+	SELECT num FROM {p}keys WHERE owner = ?1 UNION ALL SELECT num FROM {p}past_keys WHERE owner = ?1))`
 
 // Delete implements store.Store.
 func (s *Store) Delete(ctx context.Context, id string) error {
 	return s.write(ctx, func(w *writerConn) error {
+		if _, err := w.exec(rememberKeys+`id = ?`, id); err != nil {
+			return failed("deleting a key", err)
+		}
 		n, err := w.exec(`DELETE FROM {p}keys WHERE id = ?`, id)
 		if err == nil && n == 0 {
 			return store.ErrNotFound
@@ -45,7 +55,11 @@ func (s *Store) DeleteExpired(ctx context.Context, x store.Expired, limit int) (
 		}
 		var all []string
 		for _, id := range configs {
-			ids, err := w.ids(`DELETE FROM {p}keys WHERE num IN (`+expiredOf+`) RETURNING id`, id, x.Before(id), max(limit-len(all), 0))
+			args := []any{id, x.Before(id), max(limit-len(all), 0)}
+			if _, err := w.exec(rememberKeys+`num IN (`+expiredOf+`)`, args...); err != nil {
+				return nil, failed("deleting expired keys", err)
+			}
+			ids, err := w.ids(`DELETE FROM {p}keys WHERE num IN (`+expiredOf+`) RETURNING id`, args...)
 			if err != nil {
 				return nil, failed("deleting expired keys", err)
 			}
@@ -90,9 +104,15 @@ func (s *Store) DeleteOwner(ctx context.Context, userID string) ([]string, error
 		if err != nil {
 			return nil, failed("reading an owner's keys", err)
 		}
-		n, err := w.exec(`DELETE FROM {p}owners WHERE user_id = ?`, userID)
-		if err == nil && n == 0 {
+		num, err := numberOf(w, store.OfOwner(userID))
+		if err == nil && num == 0 {
 			return nil, store.ErrNotFound
+		}
+		if err == nil {
+			_, err = w.exec(usageOfOwner, num)
+		}
+		if err == nil {
+			_, err = w.exec(`DELETE FROM {p}owners WHERE num = ?`, num)
 		}
 		return ids, failed("deleting an owner", err)
 	})

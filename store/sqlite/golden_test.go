@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/ratelimit"
@@ -29,16 +30,16 @@ var update = flag.Bool("update", false, "make the golden database anew")
 
 // goldenKeys are the keys of the golden database, with what is stored beside them.
 func goldenKeys() (all []store.Entry) {
-	add := func(c key.Credits, n key.Counters, change func(*key.Key)) {
+	add := func(c key.Credits, last int64, windows []store.Window, change func(*key.Key)) {
 		k := newKey(len(all))
 		k.Hash = key.HashOf("golden " + k.ID)
 		k.Checksummed = true
 		change(k)
-		all = append(all, store.Entry{Key: k, Credits: c, Counters: n})
+		all = append(all, store.Entry{Key: k, Credits: c, LastRequest: last, Windows: windows})
 	}
 	limited := func(n int64) key.Credits { return key.NewCredits(&n, 0, 0, now) }
-	add(key.Credits{}, key.Counters{}, func(*key.Key) {})
-	add(key.Credits{}, key.Counters{}, func(k *key.Key) { // nothing and empty are kept apart
+	add(key.Credits{}, 0, nil, func(*key.Key) {})
+	add(key.Credits{}, 0, nil, func(k *key.Key) { // nothing and empty are kept apart
 		k.Name, k.Prefix, k.Start = ptr(""), ptr(""), ptr("")
 		k.Permissions, k.AllowedIPs, k.Metadata = key.Permissions{}, []netip.Prefix{}, json.RawMessage(`{}`)
 		k.Checksummed = false
@@ -50,7 +51,7 @@ func goldenKeys() (all []store.Entry) {
 	add(key.Credits{
 		Limited: true, Remaining: 7, Spent: 90, Forfeited: 3, Granted: 100, Peak: 70,
 		RefillAmount: 50, RefillInterval: 86_400_000, RefillFrom: now - 5, LastRefillAt: now - 4,
-	}, key.Counters{LastRequest: now + 9, Rate: window}, func(k *key.Key) {
+	}, now+9, []store.Window{{Unit: "60000ms", State: []byte{1}}, {Unit: store.UnitRate, State: window}}, func(k *key.Key) {
 		k.ConfigID, k.UserID = "other", "Ünïcode 👩‍👩‍👧 владелец"
 		k.Name, k.Prefix, k.Start = ptr("naïve \u202eRTL\u202c 名前 '; DROP TABLE keys; -- \"%_\\"), ptr("ak_"), ptr("ak_012345678")
 		k.SecretHash = &secret
@@ -66,9 +67,9 @@ func goldenKeys() (all []store.Entry) {
 		k.RateLimitAlgorithm = ratelimit.SlidingWindow
 	})
 	for _, by := range []key.DisabledBy{key.DisabledByOwner, key.DisabledByOperator, key.DisabledByLeak} {
-		add(limited(0), key.Counters{}, func(k *key.Key) { k.Enabled, k.DisabledBy = false, by })
+		add(limited(0), 0, nil, func(k *key.Key) { k.Enabled, k.DisabledBy = false, by })
 	}
-	add(limited(key.MaxCount), key.Counters{LastRequest: 1}, func(k *key.Key) {
+	add(limited(key.MaxCount), 1, nil, func(k *key.Key) {
 		k.RateLimitMax, k.RateLimitTimeWindow, k.RateLimitAlgorithm = 5, 1000, ratelimit.TokenBucket
 	})
 	return all
@@ -77,8 +78,8 @@ func goldenKeys() (all []store.Entry) {
 func goldenOwners() []store.OwnerEntry {
 	return []store.OwnerEntry{
 		{
-			Owner:    key.Owner{UserID: "alice", Tier: ptr("gold"), CreatedAt: now, UpdatedAt: now + 1},
-			Counters: []store.OwnerCounter{{Unit: "60000ms", State: []byte{1, 2}}, {Unit: "month", State: []byte{3}}},
+			Owner:   key.Owner{UserID: "alice", Tier: ptr("gold"), CreatedAt: now, UpdatedAt: now + 1},
+			Windows: []store.Window{{Unit: "60000ms", State: []byte{1, 2}}, {Unit: "month", State: []byte{3}}},
 		},
 		{Owner: key.Owner{UserID: "nobody's", Enabled: true, CreatedAt: now, UpdatedAt: now}},
 	}
@@ -86,8 +87,13 @@ func goldenOwners() []store.OwnerEntry {
 
 var goldenUsage = []store.Used{
 	{KeyID: newKey(0).ID, UserID: "alice", Day: 20261121, Uses: store.Uses{Allowed: 1, Limited: 2, Denied: 3}},
-	{KeyID: "of a deleted key", UserID: "alice", Day: 20261122, Uses: store.Uses{Allowed: 4}},
+	{KeyID: "deleted", UserID: "alice", Day: 20261122, Uses: store.Uses{Allowed: 4}},
 }
+
+var (
+	goldenHours = []store.HourUses{{Hour: 500_000, Outcome: "allowed", Tier: "gold", N: 3}}
+	goldenAsked = []store.Asked{{KeyID: newKey(0).ID, Permission: "files:read"}}
+)
 
 func ptr[T any](v T) *T { return &v }
 
@@ -98,7 +104,19 @@ func makeGolden(t *testing.T) {
 	must(t, err)
 	_, err = s.Import(t.Context(), goldenKeys())
 	must(t, err)
-	must(t, s.SaveUsage(t.Context(), store.UsageBatch{Writer: "w", Number: 7, Used: goldenUsage}))
+	deleted := newKey(99)
+	deleted.ID = "deleted"
+	_, err = s.Create(t.Context(), deleted, key.Credits{})
+	must(t, err)
+	must(t, s.Delete(t.Context(), deleted.ID))
+	// The first batch is folded by the next start, the second stays in the journal.
+	must(t, s.SaveUsage(t.Context(), store.UsageBatch{Writer: "w", Number: 6, Used: goldenUsage[:1], Hours: goldenHours, Asked: goldenAsked}))
+	must(t, s.Close())
+	s = open(t, path)
+	for query(t, path, "SELECT count(*) FROM usage_journal") != "0" {
+		time.Sleep(time.Millisecond)
+	}
+	must(t, s.SaveUsage(t.Context(), store.UsageBatch{Writer: "w", Number: 7, Used: goldenUsage[1:]}))
 	must(t, s.Close())
 	content, err := os.ReadFile(path)
 	must(t, err)
@@ -129,11 +147,11 @@ func TestGolden(t *testing.T) {
 		owners[o.UserID] = o
 		got, err := s.Owner(ctx, o.UserID)
 		must(t, err)
-		counters, err := s.OwnerCounters(ctx, o.UserID)
+		windows, err := s.Windows(ctx, store.OfOwner(o.UserID))
 		must(t, err)
 		o.Generation = got.Generation
-		if !reflect.DeepEqual(got.Owner, o.Owner) || !reflect.DeepEqual(counters, o.Counters) {
-			t.Errorf("owner %s: %+v with %+v", o.UserID, got.Owner, counters)
+		if !reflect.DeepEqual(got.Owner, o.Owner) || !reflect.DeepEqual(windows, o.Windows) {
+			t.Errorf("owner %s: %+v with %+v", o.UserID, got.Owner, windows)
 		}
 	}
 	want := goldenKeys()
@@ -165,7 +183,7 @@ func TestGolden(t *testing.T) {
 		}
 		for _, e := range got {
 			e.Key.Generation, e.Credits.Version, e.Owner.Generation = 0, 0, 0
-			for _, d := range []struct{ got, want any }{{*e.Key, *w.Key}, {e.Credits, w.Credits}, {e.Counters, w.Counters}, {e.Owner, w.Owner}} {
+			for _, d := range []struct{ got, want any }{{*e.Key, *w.Key}, {e.Credits, w.Credits}, {e.LastRequest, w.LastRequest}, {e.Windows, w.Windows}, {e.Owner, w.Owner}} {
 				if !reflect.DeepEqual(d.got, d.want) {
 					t.Errorf("key %s:\n%+v, want\n%+v", w.Key.ID, d.got, d.want)
 				}
@@ -173,17 +191,27 @@ func TestGolden(t *testing.T) {
 		}
 	}
 	for _, u := range goldenUsage {
-		days, err := s.UsageOfKey(ctx, u.KeyID, 0, 99991231)
+		days, err := s.Usage(ctx, store.OfKey(u.KeyID), 0, 99991231)
 		must(t, err)
 		if want := []store.DayUses{{Day: u.Day, Uses: u.Uses}}; !slices.Equal(days, want) {
 			t.Errorf("usage of %s: %+v", u.KeyID, days)
 		}
 	}
 	must(t, s.SaveUsage(ctx, store.UsageBatch{Writer: "w", Number: 7, Used: goldenUsage})) // written before
-	days, err := s.UsageOfOwner(ctx, "alice", 0, 99991231)
+	days, err := s.Usage(ctx, store.OfOwner("alice"), 0, 99991231)
 	must(t, err)
 	if len(days) != 2 || days[0].Denied != 3 {
 		t.Errorf("usage of the owner: %+v", days)
+	}
+	statistics := s.(store.Statistics)
+	hours, err := statistics.Hours(ctx, 0, 1<<40)
+	must(t, err)
+	asked, err := statistics.AskedPermissions(ctx, newKey(0).ID)
+	must(t, err)
+	top, err := statistics.TopOwners(ctx, 20261121)
+	must(t, err)
+	if !slices.Equal(hours, goldenHours) || !slices.Equal(asked, []string{"files:read"}) || len(top) != 1 || top[0].UserID != "alice" {
+		t.Errorf("hours %+v, asked for %v, owners %+v", hours, asked, top)
 	}
 }
 

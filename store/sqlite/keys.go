@@ -18,7 +18,7 @@ func (s *Store) Create(ctx context.Context, k *key.Key, c key.Credits) (store.En
 }
 
 func createKey(w *writerConn, k *key.Key, c key.Credits) (store.Entry, error) {
-	if err := addKey(w, k, c, key.Counters{}); err != nil {
+	if err := addKey(w, k, c, 0, nil); err != nil {
 		return store.Entry{}, err
 	}
 	_, e, err := getEntry(w, k.ID)
@@ -26,7 +26,7 @@ func createKey(w *writerConn, k *key.Key, c key.Credits) (store.Entry, error) {
 }
 
 // addKey stores a key with all that belongs to it.
-func addKey(w *writerConn, k *key.Key, c key.Credits, n key.Counters) error {
+func addKey(w *writerConn, k *key.Key, c key.Credits, lastRequest int64, windows []store.Window) error {
 	k.Generation, c.Version = 1, 1
 	owner, err := ensureOwner(w, k.UserID, k.CreatedAt)
 	if err != nil {
@@ -41,9 +41,12 @@ func addKey(w *writerConn, k *key.Key, c key.Credits, n key.Counters) error {
 			return err
 		}
 	}
-	const counters = `INSERT INTO {p}counters (key, last_request, rate_state) VALUES (?, ?, ?)`
-	_, err = w.exec(counters, num, nonZero(n.LastRequest), orNull(n.Rate))
-	return failed("creating a key's counters", err)
+	if lastRequest != 0 {
+		if err := saveLastUse(w, num, lastRequest); err != nil {
+			return failed("creating a key's last use", err)
+		}
+	}
+	return failed("creating a key's windows", saveWindows(w, num, store.KindKey, windows))
 }
 
 func insertKey(w *writerConn, k *key.Key, owner int64) (num int64, err error) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"unsafe"
 
 	"modernc.org/libc"
@@ -26,11 +27,11 @@ const (
 	// holds the database locked. It cannot be interrupted.
 	finderBusy = 200
 
-	byID = `SELECT ` + entryColumns + entryTables + ` WHERE k.id = ?1`
+	byID = `SELECT ` + entryColumns + windowColumns + entryTables + windowJoin + ` WHERE k.id = ?1`
 
 	// byHash is one statement, so that a key that is being rotated is found
 	// under the old hash or the new one at any moment.
-	byHash = `SELECT ` + entryColumns + entryTables + ` WHERE k.num = coalesce(
+	byHash = `SELECT ` + entryColumns + windowColumns + entryTables + windowJoin + ` WHERE k.num = coalesce(
 		(SELECT num FROM {p}keys WHERE hash = ?1), (SELECT key FROM {p}previous_hashes WHERE hash = ?1))`
 )
 
@@ -140,18 +141,29 @@ func (f *finder) find(stmt uintptr, bind func() int32) (e store.Entry, err error
 		return e, failed("reading a key", f.failure(rc))
 	}
 	var row entryRow
-	f.scan(stmt, &row)
+	for rc == sqlite3.SQLITE_ROW {
+		f.scan(stmt, &row)
+		rc = sqlite3.Xsqlite3_step(f.tls, stmt) // a row for each window
+	}
+	if rc != sqlite3.SQLITE_DONE {
+		return e, failed("reading a key", f.failure(rc))
+	}
 	if e, err = row.entry(); err == nil && len(e.Key.Previous) > 0 {
 		err = f.readUses(row.num, e.Key)
 	}
 	return e, err
 }
 
-// scan reads the columns of entryColumns, in that order.
+// scan reads the columns of entryColumns and windowColumns, in that order.
 func (f *finder) scan(stmt uintptr, r *entryRow) {
+	w := columns{f.tls, stmt, windowAt}
+	r.addWindow(w.text(), w.blob())
+	if r.num != 0 {
+		return // another window of the same key
+	}
 	c := columns{f.tls, stmt, 0}
 	r.num, r.doc, r.generation = c.number().Int64, c.text().String, c.number().Int64
-	r.counterOf, r.lastRequest, r.rate = c.number(), c.number(), c.blob()
+	r.lastRequest = c.number()
 	o := &r.owner
 	o.userID, o.tier, o.enabled, o.createdAt, o.updatedAt, o.generation = c.text(), c.text(), c.number(), c.number(), c.number(), c.number()
 	if r.creditsOf = c.number(); !r.creditsOf.Valid {
@@ -161,6 +173,9 @@ func (f *finder) scan(stmt uintptr, r *entryRow) {
 		*n = c.number()
 	}
 }
+
+// windowAt is the first of windowColumns.
+var windowAt = int32(strings.Count(entryColumns, ",") + 1) //nolint:gosec // few
 
 // readUses adds the last uses of previous raw keys.
 func (f *finder) readUses(num int64, k *key.Key) error {

@@ -170,9 +170,16 @@ func (o *Opener) start(ctx context.Context, lock *fileLock, w *writerConn) (*Sto
 		finders: finders,
 		watch:   files,
 		closing: make(chan struct{}),
+		folded:  make(chan struct{}),
+
+		foldPart: foldSize,
+	}
+	if err := s.usage.load(w); err != nil {
+		return nil, errors.Join(unreadable(o.path, fmt.Errorf("reading the journal of usage: %w", err)), closeFinders(finders), r.close())
 	}
 	s.writer = newWriter(w, files, o.hooks)
 	go s.writer.loop()
+	go s.foldLoop()
 	return s, nil
 }
 

@@ -10,7 +10,7 @@ import (
 )
 
 // ownerInfo reads an owner with the number of its keys, counted in an index.
-const ownerInfo = `SELECT ` + ownerColumns + `, (SELECT count(*) FROM {p}keys k WHERE k.owner = o.num) FROM {p}owners o`
+const ownerInfo = `SELECT ` + ownerColumns + `, o.key_count FROM {p}owners o`
 
 // Owner implements store.Store.
 func (s *Store) Owner(ctx context.Context, userID string) (store.OwnerInfo, error) {

@@ -49,15 +49,14 @@ func dump(t *testing.T, db *sql.DB) map[string]string {
 	return all
 }
 
-const (
-	keyID  = "(SELECT id FROM keys WHERE num = key)"
-	userID = "(SELECT user_id FROM owners WHERE num = owner)"
-)
+const keyID = "(SELECT id FROM keys WHERE num = key)"
 
 // tables are all tables, with what names a row in a test.
 var tables = map[string]string{
-	"keys": "id", "owners": "user_id", "previous_hashes": "hash", "credits": keyID, "counters": keyID,
-	"usage": "key_id", "usage_writers": "writer", "owner_counters": userID, "apikey_schema": "id",
+	"keys": "id", "owners": "user_id", "previous_hashes": "hash", "credits": keyID, "last_uses": keyID,
+	"windows":   "kind || ' ' || iif(kind = 'key', (SELECT id FROM keys WHERE num = subject), (SELECT user_id FROM owners WHERE num = subject))",
+	"past_keys": "id", "key_counts": "config_id || ' ' || state", "asked_permissions": keyID,
+	"usage": "subject", "usage_writers": "writer", "usage_journal": "num", "usage_fold": "one", "usage_hours": "hour", "usage_top_owners": "day", "apikey_schema": "id",
 }
 
 // cells returns the cells that differ.

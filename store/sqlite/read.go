@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 
-	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/store"
 )
 
@@ -28,42 +27,48 @@ func (s *Store) readRow(ctx context.Context, doing, query string, args []any, de
 	return failed(doing, err)
 }
 
+// readRows hands each row of a query to read, through a reader.
+func (s *Store) readRows(ctx context.Context, doing, query string, args []any, read func(*sql.Rows) error) error {
+	if err := s.enter(); err != nil {
+		return err
+	}
+	defer s.leave()
+	stmt, err := s.readers.stmts.get(query)
+	if err == nil {
+		err = eachRow(ctx, stmt, args, read)
+	}
+	return failed(doing, err)
+}
+
 // getEntry is Get inside a write. It also returns the number of the key.
 func getEntry(w *writerConn, id string) (num int64, e store.Entry, err error) {
 	var row entryRow
-	err = w.row(byID, []any{id}, row.dest()...)
-	if errors.Is(err, sql.ErrNoRows) {
-		return 0, e, store.ErrNotFound
-	}
-	if err != nil {
+	found := false
+	err = w.rows(byID, []any{id}, func(rows *sql.Rows) error {
+		found = true
+		var unit nullText
+		var state []byte
+		err := rows.Scan(append(row.dest(), &unit, &state)...)
+		row.addWindow(unit, state)
+		return err
+	})
+	switch {
+	case err != nil:
 		return 0, e, failed("reading a key", err)
+	case !found:
+		return 0, e, store.ErrNotFound
 	}
 	if e, err = row.entry(); err != nil || len(e.Key.Previous) == 0 {
 		return row.num, e, err
 	}
-	stmt, err := w.stmts.get(previousUses)
-	if err == nil {
-		err = readUses(context.Background(), stmt, row.num, e.Key)
-	}
-	return row.num, e, failed("reading the uses of previous keys", err)
-}
-
-// readUses adds the last uses of previous raw keys.
-func readUses(ctx context.Context, stmt *sql.Stmt, num int64, k *key.Key) error {
-	rows, err := stmt.QueryContext(ctx, num)
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	for rows.Next() {
+	err = w.rows(previousUses, []any{row.num}, func(rows *sql.Rows) error {
 		var hash []byte
 		var last int64
-		if err := rows.Scan(&hash, &last); err != nil {
-			return err
-		}
-		used(k, hash, last)
-	}
-	return rows.Err()
+		err := rows.Scan(&hash, &last)
+		used(e.Key, hash, last)
+		return err
+	})
+	return row.num, e, failed("reading the uses of previous keys", err)
 }
 
 // HasPlainKeys implements store.Store.

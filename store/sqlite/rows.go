@@ -14,13 +14,16 @@ const (
 		c.refill_amount, c.refill_interval, c.refill_from, c.last_refill_at, c.version`
 	ownerColumns = `o.user_id, o.tier, o.enabled, o.created_at, o.updated_at, o.generation`
 
-	// entryColumns and entryTables read a whole store.Entry, but for the uses of
-	// previous raw keys. The joins are outer ones so that a damaged database gives an
+	// entryColumns and entryTables read a whole store.Entry, but for its windows and
+	// the uses of previous raw keys. The joins are outer ones so that a damaged database gives an
 	// error and not a missing key.
-	entryColumns = `k.num, k.doc, k.generation, n.key, n.last_request, n.rate_state, ` + ownerColumns + `, c.key, ` + creditsColumns
+	entryColumns = `k.num, k.doc, k.generation, u.at, ` + ownerColumns + `, c.key, ` + creditsColumns
 	entryJoins   = ` LEFT JOIN {p}credits c ON c.key = k.num LEFT JOIN {p}owners o ON o.num = k.owner`
-	counterJoin  = ` LEFT JOIN {p}counters n ON n.key = k.num`
-	entryTables  = ` FROM {p}keys k` + counterJoin + entryJoins
+	entryTables  = ` FROM {p}keys k LEFT JOIN {p}last_uses u ON u.key = k.num` + entryJoins
+
+	// windowColumns and windowJoin add the windows of a key to an entry, a row for each.
+	windowColumns = `, w.unit, w.state`
+	windowJoin    = ` LEFT JOIN {p}windows w ON w.subject = k.num AND w.kind = 'key'`
 
 	// previousUses reads what is kept of a key's previous raw keys beside its document.
 	previousUses = `SELECT hash, last_request FROM {p}previous_hashes WHERE key = ? AND last_request IS NOT NULL`
@@ -57,13 +60,6 @@ func optional(s *string) any {
 	return *s
 }
 
-func orNull(b []byte) any {
-	if len(b) == 0 {
-		return nil
-	}
-	return b
-}
-
 func nonZero(n int64) any {
 	if n == 0 {
 		return nil
@@ -88,16 +84,21 @@ type entryRow struct {
 	num         int64
 	doc         string
 	generation  int64
-	counterOf   nullNumber
 	lastRequest nullNumber
-	rate        []byte
 	owner       ownerRow
 	creditsOf   nullNumber
 	credits     creditsRow
+	windows     []store.Window
+}
+
+func (r *entryRow) addWindow(unit nullText, state []byte) {
+	if unit.Valid {
+		r.windows = append(r.windows, store.Window{Unit: unit.String, State: state})
+	}
 }
 
 func (r *entryRow) dest() []any {
-	d := []any{&r.num, &r.doc, &r.generation, &r.counterOf, &r.lastRequest, &r.rate}
+	d := []any{&r.num, &r.doc, &r.generation, &r.lastRequest}
 	d = append(append(d, r.owner.dest()...), &r.creditsOf)
 	return append(d, r.credits.dest()...)
 }
@@ -107,8 +108,6 @@ func (r *entryRow) entry() (store.Entry, error) {
 	k, err := key.ParseDocument(r.doc)
 	switch {
 	case err != nil:
-	case !r.counterOf.Valid:
-		err = errors.New("its counters are missing")
 	case r.owner.userID.String != k.UserID:
 		err = errors.New("its owner is another one")
 	}
@@ -117,10 +116,11 @@ func (r *entryRow) entry() (store.Entry, error) {
 	}
 	k.Generation = r.generation
 	e := store.Entry{
-		Key:      k,
-		Credits:  key.Credits{Version: 1}, // as those of a new key that has none
-		Counters: key.Counters{LastRequest: r.lastRequest.Int64, Rate: r.rate},
-		Owner:    r.owner.owner(),
+		Key:         k,
+		Credits:     key.Credits{Version: 1}, // as those of a new key that has none
+		LastRequest: r.lastRequest.Int64,
+		Windows:     r.windows,
+		Owner:       r.owner.owner(),
 	}
 	if r.creditsOf.Valid {
 		e.Credits = r.credits.credits()

@@ -17,6 +17,10 @@ type Store struct {
 	writer  *writer
 	watch   *watch
 
+	usage    usageJournal  // of the writer
+	foldPart int           // foldSize; less in tests
+	folded   chan struct{} // closed when nothing is folded any more
+
 	mu       sync.RWMutex // guards closed against calls that begin
 	closed   bool
 	closing  chan struct{}  // closed with the store
@@ -48,7 +52,8 @@ func (s *Store) Close() error {
 	s.closed = true
 	s.mu.Unlock()
 
-	close(s.closing) // wakes those who wait for room in the queue
+	close(s.closing) // wakes those who wait for room in the queue, and ends the folding
+	<-s.folded
 	s.inflight.Wait()
 	err := errors.Join(closeFinders(s.finders), s.readers.close())
 	err = errors.Join(err, s.writer.close())
@@ -69,7 +74,7 @@ func (s *Store) Health(ctx context.Context) (store.Status, error) {
 	defer s.leave()
 	const query = `SELECT sqlite_version(),
 		(SELECT coalesce(max(version_id), 0) FROM {p}` + schemaTable + ` WHERE is_applied),
-		(SELECT count(*) FROM {p}keys)`
+		(SELECT coalesce(sum(n), 0) FROM {p}key_counts)`
 	stmt, err := s.readers.stmts.get(query)
 	if err == nil {
 		err = stmt.QueryRowContext(ctx).Scan(&st.Version, &st.Schema, &st.Keys)

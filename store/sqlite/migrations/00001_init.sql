@@ -17,6 +17,7 @@ CREATE TABLE {p}owners (
     user_id    TEXT    NOT NULL UNIQUE CHECK (length(user_id) BETWEEN 1 AND 255),
     tier       TEXT,
     enabled    INTEGER NOT NULL CHECK (enabled IN (0, 1)),
+    key_count  INTEGER NOT NULL DEFAULT 0 CHECK (key_count >= 0),
     created_at INTEGER NOT NULL CHECK (created_at BETWEEN 0 AND 9007199254740991),
     updated_at INTEGER NOT NULL CHECK (updated_at BETWEEN 0 AND 9007199254740991),
     generation INTEGER NOT NULL CHECK (generation >= 1)
@@ -58,6 +59,38 @@ CREATE INDEX {p}keys_by_enabled ON {p}keys (enabled, created_at, id);
 CREATE INDEX {p}keys_by_expiry ON {p}keys (config_id, expires_at, id) WHERE expires_at IS NOT NULL;
 CREATE INDEX {p}keys_plain ON {p}keys (num) WHERE checksummed = 0;
 
+-- How many keys there are is kept, not counted, here and in owners.key_count. state
+-- is what is stored: whether a key has expired is a matter of the moment.
+CREATE TABLE {p}key_counts (
+    config_id TEXT    NOT NULL,
+    state     TEXT    NOT NULL CHECK (state IN ('enabled', 'disabled')),
+    n         INTEGER NOT NULL CHECK (n >= 0),
+    PRIMARY KEY (config_id, state)
+) STRICT, WITHOUT ROWID;
+
+CREATE TRIGGER {p}count_created AFTER INSERT ON {p}keys BEGIN
+    INSERT INTO {p}key_counts VALUES (new.config_id, iif(new.enabled, 'enabled', 'disabled'), 1)
+        ON CONFLICT (config_id, state) DO UPDATE SET n = n + 1;
+    UPDATE {p}owners SET key_count = key_count + 1 WHERE num = new.owner;
+END;
+
+CREATE TRIGGER {p}count_deleted AFTER DELETE ON {p}keys BEGIN
+    UPDATE {p}key_counts SET n = n - 1 WHERE config_id = old.config_id AND state = iif(old.enabled, 'enabled', 'disabled');
+    UPDATE {p}owners SET key_count = key_count - 1 WHERE num = old.owner;
+END;
+
+CREATE TRIGGER {p}count_changed AFTER UPDATE OF config_id, enabled ON {p}keys
+    WHEN old.config_id <> new.config_id OR old.enabled <> new.enabled BEGIN
+    UPDATE {p}key_counts SET n = n - 1 WHERE config_id = old.config_id AND state = iif(old.enabled, 'enabled', 'disabled');
+    INSERT INTO {p}key_counts VALUES (new.config_id, iif(new.enabled, 'enabled', 'disabled'), 1)
+        ON CONFLICT (config_id, state) DO UPDATE SET n = n + 1;
+END;
+
+CREATE TRIGGER {p}count_moved AFTER UPDATE OF owner ON {p}keys WHEN old.owner <> new.owner BEGIN
+    UPDATE {p}owners SET key_count = key_count - 1 WHERE num = old.owner;
+    UPDATE {p}owners SET key_count = key_count + 1 WHERE num = new.owner;
+END;
+
 -- The raw keys that rotation replaced are part of the document; this finds the key
 -- by their hash, and holds what use changes of them.
 CREATE TABLE {p}previous_hashes (
@@ -96,43 +129,98 @@ CREATE TABLE {p}credits (
 -- What a crash left leased is looked for at each start.
 CREATE INDEX {p}credits_leased ON {p}credits (key) WHERE leased > 0;
 
--- Each key has a row from its first day, so that a late write of counters is an
--- UPDATE that misses, never an INSERT that brings a deleted key back.
-CREATE TABLE {p}counters (
-    key          INTEGER PRIMARY KEY REFERENCES {p}keys (num) ON DELETE CASCADE,
-    last_request INTEGER CHECK (last_request BETWEEN 1 AND 9007199254740991),
-    rate_state   BLOB    CHECK (length(rate_state) BETWEEN 1 AND 1048576)
+-- When a key was last used, by any raw key. Only the hour is in an index, so that
+-- a key that is used all the time changes it once an hour.
+CREATE TABLE {p}last_uses (
+    key  INTEGER PRIMARY KEY REFERENCES {p}keys (num) ON DELETE CASCADE,
+    at   INTEGER NOT NULL CHECK (at BETWEEN 1 AND 9007199254740991),
+    hour INTEGER NOT NULL GENERATED ALWAYS AS (at / 3600000) VIRTUAL
 ) STRICT;
 
-CREATE INDEX {p}counters_by_last_request ON {p}counters (last_request, key);
+CREATE INDEX {p}last_uses_by_hour ON {p}last_uses (hour);
 
--- What the keys of an owner have used together of the limits of tiers, by unit:
--- day, month, or a duration such as 60000ms. It is written behind the requests, as
--- the counters of keys are.
-CREATE TABLE {p}owner_counters (
-    owner INTEGER NOT NULL REFERENCES {p}owners (num) ON DELETE CASCADE,
-    unit  TEXT    NOT NULL CHECK (length(unit) BETWEEN 1 AND 255),
-    state BLOB    NOT NULL CHECK (length(state) BETWEEN 1 AND 1048576),
-    PRIMARY KEY (owner, unit)
+-- What keys and owners have used of their limits, by unit: "rate" for a key's own
+-- limit, day, month, or a duration such as 60000ms. subject is the number of the key
+-- or of the owner. It is written behind the requests.
+CREATE TABLE {p}windows (
+    subject INTEGER NOT NULL,
+    kind    TEXT    NOT NULL CHECK (kind IN ('key', 'owner')),
+    unit    TEXT    NOT NULL CHECK (length(unit) BETWEEN 1 AND 255),
+    state   BLOB    NOT NULL CHECK (length(state) BETWEEN 1 AND 1048576),
+    PRIMARY KEY (subject, kind, unit)
 ) STRICT, WITHOUT ROWID;
 
--- Usage statistics: what each key did, by the owner it then had and by calendar
--- day (YYYYMMDD, in the time zone that the configuration had). A key that is
--- deleted leaves its rows behind; an owner takes them along.
-CREATE TABLE {p}usage (
-    key_id  TEXT    NOT NULL CHECK (length(key_id) BETWEEN 1 AND 255),
-    owner   INTEGER NOT NULL REFERENCES {p}owners (num) ON DELETE CASCADE,
-    day     INTEGER NOT NULL CHECK (day BETWEEN 10101 AND 99991231),
-    allowed INTEGER NOT NULL CHECK (allowed BETWEEN 0 AND 9007199254740991),
-    limited INTEGER NOT NULL CHECK (limited BETWEEN 0 AND 9007199254740991),
-    denied  INTEGER NOT NULL CHECK (denied BETWEEN 0 AND 9007199254740991),
-    PRIMARY KEY (owner, day, key_id)
-) STRICT, WITHOUT ROWID;
+CREATE TRIGGER {p}windows_of_key AFTER DELETE ON {p}keys BEGIN
+    DELETE FROM {p}windows WHERE subject = old.num AND kind = 'key';
+END;
 
-CREATE INDEX {p}usage_by_key ON {p}usage (key_id, day);
+CREATE TRIGGER {p}windows_of_owner AFTER DELETE ON {p}owners BEGIN
+    DELETE FROM {p}windows WHERE subject = old.num AND kind = 'owner';
+END;
+
+-- Usage statistics. Batches of increments come into the journal, one row each, and
+-- are folded from there into the rows below. A folding takes several transactions:
+-- of the batches up to fold.batch, what comes before fold.position in their order is
+-- folded already.
+CREATE TABLE {p}usage_journal (
+    num   INTEGER PRIMARY KEY AUTOINCREMENT,
+    batch BLOB    NOT NULL
+) STRICT;
+
+CREATE TABLE {p}usage_fold (
+    one      INTEGER PRIMARY KEY CHECK (one = 1),
+    batch    INTEGER NOT NULL,
+    position INTEGER NOT NULL CHECK (position >= 0)
+) STRICT;
 
 -- The last batch that each process has written (see store.UsageBatch).
 CREATE TABLE {p}usage_writers (
     writer TEXT    NOT NULL PRIMARY KEY CHECK (length(writer) BETWEEN 1 AND 255),
     number INTEGER NOT NULL CHECK (number >= 1)
+) STRICT, WITHOUT ROWID;
+
+-- What keys and owners did by calendar day (YYYYMMDD, in the time zone that the
+-- configuration had). what is allowed, limited, denied. A key that is deleted leaves
+-- its rows behind; an owner takes them along.
+CREATE TABLE {p}usage (
+    subject INTEGER NOT NULL,
+    kind    TEXT    NOT NULL CHECK (kind IN ('key', 'owner')),
+    day     INTEGER NOT NULL CHECK (day BETWEEN 10101 AND 99991231),
+    what    TEXT    NOT NULL CHECK (length(what) BETWEEN 1 AND 32),
+    n       INTEGER NOT NULL CHECK (n BETWEEN 0 AND 9007199254740991),
+    PRIMARY KEY (subject, kind, day, what)
+) STRICT, WITHOUT ROWID;
+
+-- Keys that were deleted, so that their usage is found by their ID.
+CREATE TABLE {p}past_keys (
+    num   INTEGER PRIMARY KEY,
+    id    TEXT    NOT NULL,
+    owner INTEGER NOT NULL REFERENCES {p}owners (num) ON DELETE CASCADE
+) STRICT;
+
+CREATE INDEX {p}past_keys_by_id ON {p}past_keys (id);
+CREATE INDEX {p}past_keys_by_owner ON {p}past_keys (owner);
+
+-- Requests by hour (of Unix time), outcome and tier; empty: none.
+CREATE TABLE {p}usage_hours (
+    hour    INTEGER NOT NULL,
+    outcome TEXT    NOT NULL CHECK (length(outcome) <= 64),
+    tier    TEXT    NOT NULL CHECK (length(tier) <= 255),
+    n       INTEGER NOT NULL CHECK (n BETWEEN 0 AND 9007199254740991),
+    PRIMARY KEY (hour, outcome, tier)
+) STRICT, WITHOUT ROWID;
+
+-- The owners with the most requests of each day, at most 100.
+CREATE TABLE {p}usage_top_owners (
+    day   INTEGER NOT NULL,
+    owner INTEGER NOT NULL,
+    n     INTEGER NOT NULL,
+    PRIMARY KEY (day, owner)
+) STRICT, WITHOUT ROWID;
+
+-- The permissions that requests asked keys for, at most 64 of a key.
+CREATE TABLE {p}asked_permissions (
+    key        INTEGER NOT NULL REFERENCES {p}keys (num) ON DELETE CASCADE,
+    permission TEXT    NOT NULL CHECK (length(permission) BETWEEN 1 AND 512),
+    PRIMARY KEY (key, permission)
 ) STRICT, WITHOUT ROWID;
