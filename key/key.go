@@ -74,7 +74,7 @@ type PreviousKey struct {
 	Until int64
 	// Checksummed is that of the key when this was its raw key.
 	Checksummed bool
-	// LastRequest is written behind the requests, like Counters; 0: never.
+	// LastRequest is written behind the requests; 0: never.
 	LastRequest int64
 }
 
@@ -100,13 +100,6 @@ func (d DisabledBy) Valid(enabled bool) bool {
 		return !enabled
 	}
 	return false
-}
-
-// Counters is what use changes of a key, apart from its credits. Counters are
-// written to the store behind the requests, never with the record.
-type Counters struct {
-	LastRequest int64  // 0: never
-	Rate        []byte // an encoded ratelimit.State; nil: unused
 }
 
 // Owner is who keys belong to.

@@ -498,7 +498,7 @@ func (s *Service) rotate(e *store.Entry, r Rotation, issued *Issued, now int64) 
 // knows that of the key as a whole: it is the present one's unless another was used
 // then, or it was before there was the present one.
 func lastOfPresent(e *store.Entry, l *live, rec *record) int64 {
-	last, others := e.Counters.LastRequest, e.Key.Previous
+	last, others := e.LastRequest, e.Key.Previous
 	if rec != nil {
 		if own := rec.usesOf(e.Key.Hash).Load(); own != 0 {
 			return own

@@ -51,7 +51,7 @@ func exportOwners(ctx context.Context, st store.Store, owner func(OwnerRecord) e
 		}
 		for i := range page.Owners {
 			o := OwnerRecord{Owner: page.Owners[i].Owner}
-			if o.Counters, err = st.OwnerCounters(ctx, o.UserID); err != nil {
+			if o.Windows, err = st.Windows(ctx, store.OfOwner(o.UserID)); err != nil {
 				return fmt.Errorf("reading what an owner has used: %w", err)
 			}
 			if err := owner(o); err != nil {
@@ -68,7 +68,9 @@ func exportOwners(ctx context.Context, st store.Store, owner func(OwnerRecord) e
 func (s *Service) current(e store.Entry) store.Entry {
 	now := s.ring.clock().wall
 	if l, rec := s.ring.lives.find(e.Key.ID); rec != nil {
-		e.Counters, e.Credits = l.counters(rec), s.ring.ledger.balance(&l.account, e.Credits, now)
+		c := l.counters(rec)
+		e.LastRequest, e.Windows = c.LastRequest, c.Windows
+		e.Credits = s.ring.ledger.balance(&l.account, e.Credits, now)
 		e.Key = e.Key.Clone()
 		e.Key.Previous = rec.used(e.Key.Previous)
 	} else {

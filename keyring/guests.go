@@ -131,9 +131,14 @@ func (g guarded) ForfeitLeases(ctx context.Context) (err error) {
 	return g.Store.ForfeitLeases(ctx)
 }
 
-func (g guarded) SaveCounters(ctx context.Context, batch []store.Counted) (err error) {
+func (g guarded) SaveCounters(ctx context.Context, batch []store.Counters) (err error) {
 	defer g.recovered(&err)
 	return g.Store.SaveCounters(ctx, batch)
+}
+
+func (g guarded) Windows(ctx context.Context, s store.Subject) (list []store.Window, err error) {
+	defer g.recovered(&err)
+	return g.Store.Windows(ctx, s)
 }
 
 func (g guarded) SaveUsage(ctx context.Context, b store.UsageBatch) (err error) {
@@ -141,24 +146,9 @@ func (g guarded) SaveUsage(ctx context.Context, b store.UsageBatch) (err error) 
 	return g.Store.SaveUsage(ctx, b)
 }
 
-func (g guarded) UsageOfKey(ctx context.Context, id string, first, last int32) (days []store.DayUses, err error) {
+func (g guarded) Usage(ctx context.Context, s store.Subject, first, last int32) (days []store.DayUses, err error) {
 	defer g.recovered(&err)
-	return g.Store.UsageOfKey(ctx, id, first, last)
-}
-
-func (g guarded) UsageOfOwner(ctx context.Context, userID string, first, last int32) (days []store.DayUses, err error) {
-	defer g.recovered(&err)
-	return g.Store.UsageOfOwner(ctx, userID, first, last)
-}
-
-func (g guarded) OwnerCounters(ctx context.Context, userID string) (list []store.OwnerCounter, err error) {
-	defer g.recovered(&err)
-	return g.Store.OwnerCounters(ctx, userID)
-}
-
-func (g guarded) SaveOwnerCounters(ctx context.Context, batch []store.OwnerCounted) (err error) {
-	defer g.recovered(&err)
-	return g.Store.SaveOwnerCounters(ctx, batch)
+	return g.Store.Usage(ctx, s, first, last)
 }
 
 func (g guarded) Owner(ctx context.Context, userID string) (o store.OwnerInfo, err error) {

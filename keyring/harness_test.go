@@ -131,17 +131,15 @@ func (s *spy) MoveCredits(ctx context.Context, id string, m key.Move, now int64)
 	return t, err
 }
 
-func (s *spy) SaveCounters(ctx context.Context, batch []store.Counted) error {
+func (s *spy) SaveCounters(ctx context.Context, batch []store.Counters) error {
 	s.mayPanic()
-	s.saves.Add(1)
-	s.wait("counters")
+	if len(batch) > 0 && batch[0].Kind == store.KindOwner {
+		s.wait("owners")
+	} else {
+		s.saves.Add(1)
+		s.wait("counters")
+	}
 	return s.Store.SaveCounters(ctx, batch)
-}
-
-func (s *spy) SaveOwnerCounters(ctx context.Context, batch []store.OwnerCounted) error {
-	s.mayPanic()
-	s.wait("owners")
-	return s.Store.SaveOwnerCounters(ctx, batch)
 }
 
 func (s *spy) SaveUsage(ctx context.Context, b store.UsageBatch) error {

@@ -226,13 +226,13 @@ func (s *Service) checkEntry(e *store.Entry) error {
 	if !k.Enabled && k.DisabledBy == "" {
 		k.DisabledBy = key.DisabledByOperator
 	}
-	if err := checkTimes(k, &e.Counters); err != nil {
+	if err := checkTimes(k, e.LastRequest); err != nil {
 		return err
 	}
 	if err := checkPrevious(k); err != nil {
 		return err
 	}
-	if rate := new(ratelimit.State); len(e.Counters.Rate) > 0 && rate.UnmarshalBinary(e.Counters.Rate) != nil {
+	if rate := e.Window(store.UnitRate); len(rate) > 0 && new(ratelimit.State).UnmarshalBinary(rate) != nil {
 		return invalid("rateState", "must be an exported value")
 	}
 	return checkCredits(&e.Credits)
@@ -267,7 +267,7 @@ func checkStart(field, start string) error {
 	return nil
 }
 
-func checkTimes(k *key.Key, c *key.Counters) error {
+func checkTimes(k *key.Key, lastRequest int64) error {
 	for _, t := range []struct {
 		field string
 		at    int64
@@ -276,7 +276,7 @@ func checkTimes(k *key.Key, c *key.Counters) error {
 		{"createdAt", k.CreatedAt},
 		{"updatedAt", k.UpdatedAt},
 		{"rotatedAt", k.RotatedAt},
-		{"lastRequest", c.LastRequest},
+		{"lastRequest", lastRequest},
 	} {
 		if t.at < 0 || t.at > key.MaxTime {
 			return invalid(t.field, "must lie in the years 1970 to 9999")

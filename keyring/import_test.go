@@ -222,7 +222,7 @@ func TestImport_refused(t *testing.T) {
 		"rateLimitMax":        func(e *store.Entry) { e.Key.RateLimitMax, e.Key.RateLimitTimeWindow = key.MaxCount+1, 1 },
 		"rateLimitTimeWindow": func(e *store.Entry) { e.Key.RateLimitTimeWindow = -1 },
 		"expiresAt":           func(e *store.Entry) { e.Key.ExpiresAt = key.MaxTime + 1 },
-		"lastRequest":         func(e *store.Entry) { e.Counters.LastRequest = -1 },
+		"lastRequest":         func(e *store.Entry) { e.LastRequest = -1 },
 		"rotatedAt":           func(e *store.Entry) { e.Key.RotatedAt = -1 },
 		"disabledBy":          func(e *store.Entry) { e.Key.DisabledBy = key.DisabledByOwner },
 		"previousKeys.hash":   func(e *store.Entry) { e.Key.Previous = []key.PreviousKey{{Hash: e.Key.Hash}} },
@@ -231,7 +231,7 @@ func TestImport_refused(t *testing.T) {
 		"previousKeys.lastRequest": func(e *store.Entry) {
 			e.Key.Previous = []key.PreviousKey{{LastRequest: -1}}
 		},
-		"rateState":      func(e *store.Entry) { e.Counters.Rate = []byte("x") },
+		"rateState":      func(e *store.Entry) { e.Windows = []store.Window{{Unit: store.UnitRate, State: []byte("x")}} },
 		"refillInterval": func(e *store.Entry) { e.Credits.RefillAmount = 5 },
 		"remaining":      func(e *store.Entry) { e.Credits.Limited, e.Credits.Remaining = true, -1 },
 		"spent":          func(e *store.Entry) { e.Credits.Spent = key.MaxCount + 1 },
@@ -342,7 +342,7 @@ func TestImportOwners(t *testing.T) {
 		}
 	}
 	window := owner("window", true, nil)
-	window.Counters = []store.OwnerCounter{{Unit: "day", State: []byte("x")}}
+	window.Windows = []store.Window{{Unit: "day", State: []byte("x")}}
 	batch := []OwnerRecord{
 		owner("new", false, nil), owner("tiered", true, ptr("not configured")), owner("there", true, nil), owner("", true, nil), owner("t", true, ptr("")), window,
 	}
@@ -372,8 +372,11 @@ type unsaved struct {
 	n int
 }
 
-func (u *unsaved) SaveOwnerCounters(context.Context, []store.OwnerCounted) error {
-	return store.ErrUnavailable
+func (u *unsaved) SaveCounters(ctx context.Context, batch []store.Counters) error {
+	if len(batch) > 0 && batch[0].Kind == store.KindOwner {
+		return store.ErrUnavailable
+	}
+	return u.Store.SaveCounters(ctx, batch)
 }
 
 func (u *unsaved) Owner(ctx context.Context, id string) (store.OwnerInfo, error) {
@@ -394,7 +397,7 @@ func TestImportOwners_breaksOff(t *testing.T) {
 	}
 	var records []OwnerRecord
 	err := g.Export(context.Background(), func(o OwnerRecord) error { records = append(records, o); return nil }, func(store.Entry) error { return nil })
-	if err != nil || len(records) != 1 || len(records[0].Counters) == 0 {
+	if err != nil || len(records) != 1 || len(records[0].Windows) == 0 {
 		t.Fatalf("%v, %+v", err, records)
 	}
 

@@ -107,7 +107,7 @@ func (s *Service) checkRecord(o *OwnerRecord) error {
 	if o.Tier != nil && (*o.Tier == "" || utf8.RuneCountInString(*o.Tier) > maxUserID || !printable(*o.Tier)) {
 		return invalid("tier", "must be 1 to %d UTF-8 characters without control characters", maxUserID)
 	}
-	for _, c := range o.Counters {
+	for _, c := range o.Windows {
 		if _, ok := unitOf(c.Unit); !ok || new(ratelimit.State).UnmarshalBinary(c.State) != nil {
 			return invalid("windows", "must be exported values")
 		}

@@ -29,9 +29,13 @@ func (w *window) restore(state []byte) {
 	}
 }
 
+// encode returns what is to be written, or nil where nothing has been counted.
 func (w *window) encode() []byte {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.state.Empty() {
+		return nil
+	}
 	state, _ := w.state.AppendBinary(nil) // never fails
 	return state
 }

@@ -142,9 +142,9 @@ func flatten(metadata json.RawMessage) map[string]string {
 }
 
 // restore puts back counters that were written before.
-func (l *live) restore(c key.Counters) {
-	l.lastRequest.Store(c.LastRequest)
-	l.window.restore(c.Rate)
+func (l *live) restore(e *store.Entry) {
+	l.lastRequest.Store(e.LastRequest)
+	l.window.restore(e.Window(store.UnitRate))
 }
 
 // die marks the key as dead if it can be forgotten without changing a decision.
@@ -250,22 +250,22 @@ func (s *lives) put(sh *shard, l *live, e store.Entry, began uint64) *live {
 	fresh := l == nil
 	if fresh {
 		l = newLive(e.Key.ID)
-		l.restore(e.Counters)
+		l.restore(&e)
 		sh.m[l.id] = l
 	}
 	if old := l.replace(newRecord(e.Key, owner, l.rec.Load())); old != nil {
 		s.owners.drop(old.owner)
 	} else if !fresh {
-		l.begin(e.Counters) // a new key under the ID of a deleted one
+		l.begin(&e) // a new key under the ID of a deleted one
 	}
 	l.account.update(e.Credits)
 	return l
 }
 
 // begin resets what use has changed to what the store has.
-func (l *live) begin(c key.Counters) {
+func (l *live) begin(e *store.Entry) {
 	l.account.reset()
-	l.restore(c)
+	l.restore(e)
 	l.expired.Store(0)
 	l.graceOver.Store(0)
 }

@@ -9,7 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/store"
 )
 
@@ -124,12 +123,12 @@ func (r *Ring) flush(ctx context.Context, st store.Store) error {
 }
 
 func flushSome(ctx context.Context, st store.Store, some []*live) error {
-	batch := make([]store.Counted, 0, len(some))
+	batch := make([]store.Counters, 0, len(some))
 	for _, l := range some {
 		// Before the values are read: what is counted after that is written next time.
 		l.dirty.Store(false)
 		if rec := l.rec.Load(); rec != nil {
-			batch = append(batch, store.Counted{ID: l.id, Counters: l.counters(rec), Previous: rec.previousUses()})
+			batch = append(batch, l.counters(rec))
 		}
 	}
 	return st.SaveCounters(ctx, batch)
@@ -146,8 +145,13 @@ func (rec *record) previousUses() (list []store.PreviousUse) {
 	return list
 }
 
-func (l *live) counters(rec *record) key.Counters {
-	return key.Counters{LastRequest: l.last(rec), Rate: l.window.encode()}
+// counters are what use has changed of a key.
+func (l *live) counters(rec *record) store.Counters {
+	c := store.Counters{Subject: store.OfKey(l.id), LastRequest: l.last(rec), Previous: rec.previousUses()}
+	if state := l.window.encode(); state != nil || rec.limited {
+		c.Windows = []store.Window{{Unit: store.UnitRate, State: state}}
+	}
+	return c
 }
 
 // keeping holds the Keep of every configuration that is alive. While a new

@@ -44,7 +44,7 @@ func (o *liveOwner) load(st store.Store, timeout time.Duration) error {
 		// It serves all who wait for it, so it must not end with one of them.
 		ctx, cancel := context.WithTimeout(context.Background(), timeout)
 		defer cancel()
-		stored, err := st.OwnerCounters(ctx, o.id)
+		stored, err := st.Windows(ctx, store.OfOwner(o.id))
 		if err != nil {
 			return nil, fmt.Errorf("reading what an owner has used: %w", err)
 		}
@@ -56,7 +56,7 @@ func (o *liveOwner) load(st store.Store, timeout time.Duration) error {
 
 // restore takes over what was written before. What cannot be read is dropped, as
 // live.restore does.
-func (c *ownerCounts) restore(stored []store.OwnerCounter) {
+func (c *ownerCounts) restore(stored []store.Window) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.loaded.Load() {
@@ -184,12 +184,12 @@ func (s *ownerList) flush(ctx context.Context, st store.Store) error {
 }
 
 func saveCounts(ctx context.Context, st store.Store, some []*liveOwner) error {
-	var batch []store.OwnerCounted
+	var batch []store.Counters
 	versions := make([]int64, len(some))
 	for i, o := range some {
 		batch, versions[i] = o.snapshot(batch)
 	}
-	if err := st.SaveOwnerCounters(ctx, batch); err != nil {
+	if err := st.SaveCounters(ctx, batch); err != nil {
 		return err
 	}
 	for i, o := range some {
@@ -199,15 +199,16 @@ func saveCounts(ctx context.Context, st store.Store, some []*liveOwner) error {
 }
 
 // snapshot adds the counts as they are to a batch.
-func (o *liveOwner) snapshot(batch []store.OwnerCounted) ([]store.OwnerCounted, int64) {
+func (o *liveOwner) snapshot(batch []store.Counters) ([]store.Counters, int64) {
 	c := &o.counts
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	of := store.Counters{Subject: store.OfOwner(o.id)}
 	for _, n := range c.units {
 		b, _ := n.state.AppendBinary(nil) // never fails
-		batch = append(batch, store.OwnerCounted{UserID: o.id, OwnerCounter: store.OwnerCounter{Unit: n.unit.id(), State: b}})
+		of.Windows = append(of.Windows, store.Window{Unit: n.unit.id(), State: b})
 	}
-	return batch, c.version
+	return append(batch, of), c.version
 }
 
 // wrote notes that the store has a version, and takes the owner off the list.

@@ -316,7 +316,7 @@ func (s *Service) info(e store.Entry) Info {
 	now := s.ring.clock()
 	i := Info{
 		Key: e.Key, Owner: e.Owner, Credits: e.Credits.At(now.wall),
-		LastRequest: e.Counters.LastRequest, Start: s.shown(e.Key), Tier: s.TierOf(&e.Owner),
+		LastRequest: e.LastRequest, Start: s.shown(e.Key), Tier: s.TierOf(&e.Owner),
 	}
 	over, previous := now.wall, e.Key.Previous
 	var rate ratelimit.State
@@ -325,7 +325,7 @@ func (s *Service) info(e store.Entry) Info {
 		i.RequestCount = l.window.count(e.Key, s.ring.clock)
 		i.Credits = s.ring.ledger.balance(&l.account, e.Credits, now.wall)
 		over, previous = max(over, l.graceOver.Load()), rec.used(previous)
-	} else if len(e.Counters.Rate) > 0 && rate.UnmarshalBinary(e.Counters.Rate) == nil {
+	} else if state := e.Window(store.UnitRate); len(state) > 0 && rate.UnmarshalBinary(state) == nil {
 		i.RequestCount = countOf(&rate, e.Key, now.tick)
 	}
 	for _, p := range previous {

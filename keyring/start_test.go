@@ -18,13 +18,11 @@ import (
 const multiply = `
 CREATE TEMP TABLE more AS
 	WITH RECURSIVE c (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < %d)
-	SELECT lower(hex(randomblob(12))) AS id FROM c;
-INSERT INTO keys SELECT more.id, config_id, user_id, name, prefix, start, randomblob(32), secret_hash, checksummed, enabled,
-		permissions, metadata, allowed_ips, expires_at, created_at, updated_at, rate_limit_enabled, rate_limit_max,
-		rate_limit_time_window, rate_limit_algorithm, generation, disabled_by, rotated_at
+	SELECT lower(hex(randomblob(12))) AS id, randomblob(32) AS hash FROM c;
+INSERT INTO keys (id, hash, owner, config_id, name, prefix, start, checksummed, enabled, expires_at, created_at, generation, doc)
+	SELECT more.id, more.hash, owner, config_id, name, prefix, start, checksummed, enabled, expires_at, created_at, generation,
+		json_set(doc, '$.id', more.id, '$.hash', lower(hex(more.hash)))
 	FROM more, (SELECT * FROM keys LIMIT 1);
-INSERT INTO credits (key_id, peak, version) SELECT id, 0, 1 FROM more;
-INSERT INTO counters (key_id) SELECT id FROM more;
 DROP TABLE more;`
 
 // crashed makes the files that a crash leaves behind: many keys, and a long log that
@@ -48,7 +46,7 @@ func crashed(t *testing.T, keys, logged int) (path, raw string) {
 		fmt.Sprintf(multiply, keys),
 		"PRAGMA wal_checkpoint(TRUNCATE); PRAGMA wal_autocheckpoint = 0",
 		fmt.Sprintf(multiply, logged),
-		fmt.Sprintf("UPDATE keys SET hash = x'%x' WHERE id = (SELECT id FROM keys ORDER BY rowid DESC LIMIT 1)", hash[:]),
+		fmt.Sprintf("UPDATE keys SET hash = x'%[1]x', doc = json_set(doc, '$.hash', '%[1]x') WHERE num = (SELECT max(num) FROM keys)", hash[:]),
 	} {
 		if _, err := db.Exec(step); err != nil {
 			t.Fatal(err)

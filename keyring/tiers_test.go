@@ -526,11 +526,11 @@ type failing struct {
 	err atomic.Pointer[error]
 }
 
-func (f *failing) OwnerCounters(ctx context.Context, userID string) ([]store.OwnerCounter, error) {
+func (f *failing) Windows(ctx context.Context, of store.Subject) ([]store.Window, error) {
 	if err := f.err.Load(); err != nil {
 		return nil, *err
 	}
-	return f.Store.OwnerCounters(ctx, userID)
+	return f.Store.Windows(ctx, of)
 }
 
 // TestTierStoreAway: where the store cannot say what an owner has used, nobody is let

@@ -41,7 +41,7 @@ func (s *Service) KeyUsage(ctx context.Context, id string, days int) (Usage, err
 	return s.usage(ctx, st, days, used{
 		owner: e.Owner,
 		read: func(first, last date) ([]store.DayUses, error) {
-			return st.UsageOfKey(ctx, id, int32(first), int32(last))
+			return st.Usage(ctx, store.OfKey(id), int32(first), int32(last))
 		},
 		ours: func(keyID, _ string) bool { return keyID == id },
 	})
@@ -61,7 +61,7 @@ func (s *Service) OwnerUsage(ctx context.Context, userID string, days int) (Usag
 	return s.usage(ctx, st, days, used{
 		owner: o.Owner,
 		read: func(first, last date) ([]store.DayUses, error) {
-			return st.UsageOfOwner(ctx, userID, int32(first), int32(last))
+			return st.Usage(ctx, store.OfOwner(userID), int32(first), int32(last))
 		},
 		ours: func(_, owner string) bool { return owner == userID },
 	})

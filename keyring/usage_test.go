@@ -479,7 +479,7 @@ func (s *lockWatch) SaveUsage(ctx context.Context, b store.UsageBatch) error {
 	return s.Store.SaveUsage(ctx, b)
 }
 
-func (s *lockWatch) UsageOfKey(ctx context.Context, id string, first, last int32) ([]store.DayUses, error) {
+func (s *lockWatch) Usage(ctx context.Context, of store.Subject, first, last int32) ([]store.DayUses, error) {
 	s.locked()
-	return s.Store.UsageOfKey(ctx, id, first, last)
+	return s.Store.Usage(ctx, of, first, last)
 }

@@ -3,11 +3,13 @@ package ratelimit
 import (
 	"encoding/binary"
 	"errors"
+	"slices"
 )
 
-// The format: a version byte; nothing more for an empty state. Else the algorithm
-// (a byte), t (a signed varint) and count, and what the algorithm adds, as unsigned
-// varints. Times in the log are written as how long before t they are.
+// The format: a version byte; nothing more for an empty state. Else the name of the
+// algorithm (its length as a byte, and the text), t (a signed varint) and count, and
+// what the algorithm adds, as unsigned varints. Times in the log are written as how
+// long before t they are.
 const binaryVersion = 1
 
 var errBinary = errors.New("not a rate limit's state")
@@ -18,7 +20,8 @@ func (s *State) AppendBinary(b []byte) ([]byte, error) {
 	if s.count == 0 {
 		return b, nil
 	}
-	b = append(b, byte(s.kind))
+	name := s.kind.String()
+	b = append(append(b, byte(len(name))), name...)
 	b = binary.AppendVarint(b, s.t)
 	b = appendNumbers(b, s.count)
 	switch s.kind {
@@ -53,8 +56,8 @@ func (s *State) UnmarshalBinary(b []byte) error {
 		*s = State{}
 		return nil
 	}
-	d := decoder{b: b[2:]}
-	n := State{kind: Algorithm(b[1])}
+	d := decoder{b: b[1:]}
+	n := State{kind: d.algorithm()}
 	n.t = d.time()
 	n.count = d.number(1, maxNumber)
 	switch n.kind {
@@ -85,6 +88,18 @@ type decoder struct {
 
 func (d *decoder) require(ok bool) {
 	d.bad = d.bad || !ok
+}
+
+// algorithm reads a name. One that is not known is an error, not the first algorithm.
+func (d *decoder) algorithm() Algorithm {
+	size := int(d.b[0])
+	if d.require(len(d.b) > size); d.bad {
+		return 0
+	}
+	a := slices.Index(algorithmNames[:], string(d.b[1:1+size]))
+	d.require(a >= 0)
+	d.b = d.b[1+size:]
+	return Algorithm(max(a, 0)) //nolint:gosec // four names
 }
 
 func (d *decoder) time() int64 {

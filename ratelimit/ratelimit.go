@@ -129,6 +129,9 @@ type State struct {
 	kind  Algorithm // who wrote the above; means nothing while count is 0
 }
 
+// Empty reports whether nothing has been counted, or all of it taken back.
+func (s *State) Empty() bool { return s.count == 0 }
+
 const (
 	maxNumber = 1<<53 - 1 // of counts and windows
 

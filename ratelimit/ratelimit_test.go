@@ -589,7 +589,7 @@ func TestBinary(t *testing.T) {
 // TestBinaryGarbage breaks one rule at a time of what a state can be.
 func TestBinaryGarbage(t *testing.T) {
 	state := func(a Algorithm, at int64, numbers ...int64) []byte {
-		b := binary.AppendVarint([]byte{binaryVersion, byte(a)}, at)
+		b := binary.AppendVarint(append([]byte{binaryVersion, byte(len(a.String()))}, a.String()...), at)
 		return appendNumbers(b, numbers...)
 	}
 	// count; gone, prev, last, cells; then time and number of each

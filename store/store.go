@@ -35,10 +35,27 @@ var (
 
 // Entry is all that is stored of one key.
 type Entry struct {
-	Key      *key.Key
-	Credits  key.Credits // as stored: a refill that is due is not applied (see Credits.At)
-	Counters key.Counters
-	Owner    key.Owner
+	Key         *key.Key
+	Credits     key.Credits // as stored: a refill that is due is not applied (see Credits.At)
+	LastRequest int64       // by any raw key; 0: never
+	Windows     []Window    // of the key, sorted by unit
+	Owner       key.Owner
+}
+
+// Window returns the state of a window of the key, or nil.
+func (e *Entry) Window(unit string) []byte {
+	for i := range e.Windows {
+		if e.Windows[i].Unit == unit {
+			return e.Windows[i].State
+		}
+	}
+	return nil
+}
+
+// OwnerEntry is all that is stored of an owner, but for its usage.
+type OwnerEntry struct {
+	key.Owner
+	Windows []Window
 }
 
 // Sort is an order of List.
@@ -109,21 +126,6 @@ type Expired struct {
 	Previous int64
 }
 
-// Counted is one key's counters on their way to the store.
-type Counted struct {
-	ID       string
-	Counters key.Counters
-	// Previous are the uses of previous raw keys; LastRequest in Counters is the
-	// last use of any raw key.
-	Previous []PreviousUse
-}
-
-// PreviousUse is the last use of a previous raw key.
-type PreviousUse struct {
-	Hash        key.Hash
-	LastRequest int64
-}
-
 // Status is what Health found.
 type Status struct {
 	Kind     string // "sqlite"
@@ -150,7 +152,7 @@ type Store interface {
 	// (enabled, no tier, made at the key's CreatedAt). It sets Generation and
 	// Version to 1 and returns what is stored.
 	Create(ctx context.Context, k *key.Key, c key.Credits) (Entry, error)
-	// Import adds keys as Create does, each with its counters, all in one
+	// Import adds keys as Create does, each with its last use and its windows, all in one
 	// transaction. A key whose ID or one of whose hashes exists is left out with
 	// its owner, and nothing of what exists is changed: added tells which are new.
 	// Any other error is that of all, and nothing is stored.
@@ -178,28 +180,22 @@ type Store interface {
 	// called before the store is used: what a process had leased that did not
 	// return it is lost, because nobody knows how much of it was spent.
 	ForfeitLeases(ctx context.Context) error
-	// SaveCounters writes counters and the last uses of previous raw keys, and nothing
-	// else. Keys and previous raw keys that are gone are skipped.
-	SaveCounters(ctx context.Context, batch []Counted) error
+	// SaveCounters writes counters and nothing else. Subjects and previous raw keys
+	// that are gone are skipped.
+	SaveCounters(ctx context.Context, batch []Counters) error
+	// Windows returns the windows of a subject, sorted by unit; none for one that does
+	// not exist.
+	Windows(ctx context.Context, s Subject) ([]Window, error)
 
 	// SaveUsage adds a batch of increments to what is stored, unless a batch with
 	// that number or a higher one was written by the same writer before. A count
-	// never falls below zero. Owners that are gone are skipped; keys that are gone
-	// are not: their usage is kept.
+	// never falls below zero. Owners that are gone are skipped, and keys that never
+	// were; keys that are gone are not: their usage is kept.
 	SaveUsage(ctx context.Context, b UsageBatch) error
-	// UsageOfKey returns the days from first to last, both included, on which a
-	// key was used, the oldest first. A key that is gone may have some.
-	UsageOfKey(ctx context.Context, id string, first, last int32) ([]DayUses, error)
-	// UsageOfOwner does the same for all that the keys of an owner did while they
-	// were the owner's.
-	UsageOfOwner(ctx context.Context, userID string, first, last int32) ([]DayUses, error)
-
-	// OwnerCounters returns what the keys of an owner have used together, sorted by
-	// unit; nothing for an owner that does not exist.
-	OwnerCounters(ctx context.Context, userID string) ([]OwnerCounter, error)
-	// SaveOwnerCounters writes such counters and nothing else, units that are not
-	// in the batch included. Owners that are gone are skipped.
-	SaveOwnerCounters(ctx context.Context, batch []OwnerCounted) error
+	// Usage returns the days from first to last, both included, on which a subject was
+	// used, the oldest first. For an owner that is all that keys did while they were
+	// the owner's. A key that is gone may have some.
+	Usage(ctx context.Context, s Subject, first, last int32) ([]DayUses, error)
 
 	// Owner returns an owner.
 	Owner(ctx context.Context, userID string) (OwnerInfo, error)
@@ -209,11 +205,11 @@ type Store interface {
 	// result; an owner that does not exist begins enabled, with both times now.
 	// Generation grows by one if something changed.
 	PutOwner(ctx context.Context, userID string, now int64, change func(*key.Owner) error) (OwnerInfo, error)
-	// ImportOwners adds owners, each with its counters, all in one transaction. It
+	// ImportOwners adds owners, each with its windows, all in one transaction. It
 	// sets their Generation to 1. An owner that exists is left out and stays as it
 	// is: added tells which are new. Any error is that of all, and nothing is stored.
 	ImportOwners(ctx context.Context, batch []OwnerEntry) (added []bool, err error)
-	// DeleteOwner removes an owner with its keys, its counters and its usage, and returns the
+	// DeleteOwner removes an owner with its keys, its windows and its usage, and returns the
 	// keys' IDs.
 	DeleteOwner(ctx context.Context, userID string) ([]string, error)
 
@@ -227,6 +223,21 @@ type Store interface {
 	Health(ctx context.Context) (Status, error)
 	// Close ends the store after the writes that have begun. Later calls return ErrClosed.
 	Close() error
+}
+
+// Statistics is what a store may tell beside Store. What SaveUsage has added is in it.
+type Statistics interface {
+	// KeyCounts returns how many keys there are, by configuration and state.
+	KeyCounts(ctx context.Context) ([]KeyCount, error)
+	// Hours returns the requests of the hours from first to last, both included,
+	// sorted by hour, outcome and tier.
+	Hours(ctx context.Context, first, last int64) ([]HourUses, error)
+	// TopOwners returns the owners with the most requests on a day, at most
+	// MaxTopOwners, the busiest first.
+	TopOwners(ctx context.Context, day int32) ([]OwnerUses, error)
+	// AskedPermissions returns the permissions that requests asked a key for, sorted,
+	// at most MaxAskedPermissions: those that came first.
+	AskedPermissions(ctx context.Context, id string) ([]string, error)
 }
 
 // Opener opens a store when it is first needed. Making one touches nothing, so

@@ -68,13 +68,16 @@ func checkWritable(ctx context.Context, db *sql.DB, path string) error {
 }
 
 func checkSchema(ctx context.Context, db *sql.DB, path, prefix string) error {
-	var tables int
-	err := db.QueryRowContext(ctx, "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name IN (?, ?)",
-		prefix+migrationsTable, prefix+"keys").Scan(&tables)
+	var ours, unreleased int
+	err := db.QueryRowContext(ctx, `SELECT count(*) FILTER (WHERE name IN (?1, ?2)), count(*) FILTER (WHERE name = ?3)
+		FROM sqlite_schema WHERE type = 'table'`, prefix+schemaTable, prefix+"keys", prefix+unreleasedTable).Scan(&ours, &unreleased)
 	if err != nil {
 		return unreadable(path, err)
 	}
-	if tables != 2 {
+	if unreleased != 0 {
+		return fmt.Errorf("cannot use %s: a version of this program from before the first release made it: run \"caddy apikey export\" with that version, move %[1]s and %[2]s away, and run \"caddy apikey import\" with this one", path, path+lockSuffix)
+	}
+	if ours != 2 {
 		// A changed prefix must not look like a database without keys.
 		return fmt.Errorf("cannot use %s: it has no tables with the prefix %q: set the table prefix that it was made with", path, prefix)
 	}
@@ -97,7 +100,7 @@ type querier interface {
 }
 
 func schemaVersion(ctx context.Context, db querier, prefix string) (version int64, err error) {
-	err = db.QueryRowContext(ctx, "SELECT coalesce(max(version_id), 0) FROM "+prefix+migrationsTable+" WHERE is_applied").Scan(&version)
+	err = db.QueryRowContext(ctx, "SELECT coalesce(max(version_id), 0) FROM "+prefix+schemaTable+" WHERE is_applied").Scan(&version)
 	return version, err
 }
 

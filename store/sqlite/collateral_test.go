@@ -47,8 +47,9 @@ func TestA6_collateral(t *testing.T) {
 		}
 		return all
 	}
+	counts := func(state string) []string { return row("key_counts", "default "+state, "n") }
 	everything := func(n int) []string {
-		return join(whole("keys", id(n)), whole("credits", id(n)), whole("counters", id(n)), whole("former_hashes", hashText(fmt.Sprint("former ", n))))
+		return join(whole("keys", id(n)), whole("credits", id(n)), whole("previous_hashes", hashText(fmt.Sprint("former ", n))))
 	}
 	ctx := t.Context()
 	db := readOnly(t, path)
@@ -76,51 +77,53 @@ func TestA6_collateral(t *testing.T) {
 		{"forfeit", func() error { return s.ForfeitLeases(ctx) }, row("credits", id(1), "leased", "forfeited", "version")},
 		{"forfeit nothing", func() error { return s.ForfeitLeases(ctx) }, nil},
 		{"counters", func() error {
-			return s.SaveCounters(ctx, []store.Counted{{ID: id(2), Counters: key.Counters{LastRequest: now, Rate: []byte("x")}}, {ID: "nobody"}})
-		}, row("counters", id(2), "last_request", "rate_state")},
+			return s.SaveCounters(ctx, []store.Counters{
+				{Subject: store.OfKey(id(2)), LastRequest: now, Windows: []store.Window{{Unit: store.UnitRate, State: []byte("x")}}}, {Subject: store.OfKey("nobody"), LastRequest: now},
+			})
+		}, join(whole("last_uses", id(2)), whole("windows", "key "+id(2)))},
 		{"counters of previous keys", func() error {
-			return s.SaveCounters(ctx, []store.Counted{{ID: id(4), Counters: key.Counters{LastRequest: now}, Previous: []store.PreviousUse{
+			return s.SaveCounters(ctx, []store.Counters{{Subject: store.OfKey(id(4)), LastRequest: now, Previous: []store.PreviousUse{
 				{Hash: key.HashOf("former 4"), LastRequest: now}, {Hash: key.HashOf("former 5"), LastRequest: now},
 			}}})
-		}, join(row("counters", id(4), "last_request"), row("former_hashes", hashText("former 4"), "last_request"))},
+		}, join(whole("last_uses", id(4)), row("previous_hashes", hashText("former 4"), "last_request"))},
 		{"usage", func() error {
 			return s.SaveUsage(ctx, store.UsageBatch{Writer: "w", Number: 1, Used: []store.Used{
 				{KeyID: id(0), UserID: "alice", Day: 20261121, Uses: store.Uses{Allowed: 1}},
 				{KeyID: id(1), UserID: "bob", Day: 20261121, Uses: store.Uses{Allowed: 1}},
 				{KeyID: id(1), UserID: "nobody", Day: 20261121, Uses: store.Uses{Allowed: 1}},
 			}})
-		}, join(whole("usage", id(0)), whole("usage", id(1)), whole("usage_writers", "w"))},
+		}, join(whole("usage_journal", "1"), whole("usage_writers", "w"))},
 		{"more usage", func() error {
 			return s.SaveUsage(ctx, store.UsageBatch{Writer: "w", Number: 2, Used: []store.Used{
 				{KeyID: id(1), UserID: "bob", Day: 20261121, Uses: store.Uses{Allowed: -1, Denied: 1}},
 			}})
-		}, join(row("usage", id(1), "allowed", "denied"), row("usage_writers", "w", "number"))},
+		}, join(whole("usage_journal", "2"), row("usage_writers", "w", "number"))},
 		{"the same usage again", func() error {
 			return s.SaveUsage(ctx, store.UsageBatch{Writer: "w", Number: 2, Used: []store.Used{
 				{KeyID: id(1), UserID: "bob", Day: 20261121, Uses: store.Uses{Allowed: 1}},
 			}})
 		}, nil},
 		{"owner counters", func() error {
-			return s.SaveOwnerCounters(ctx, []store.OwnerCounted{
-				{UserID: "alice", OwnerCounter: store.OwnerCounter{Unit: "day", State: []byte("x")}},
-				{UserID: "nobody", OwnerCounter: store.OwnerCounter{Unit: "day", State: []byte("x")}},
+			return s.SaveCounters(ctx, []store.Counters{
+				{Subject: store.OfOwner("alice"), Windows: []store.Window{{Unit: "day", State: []byte("x")}}},
+				{Subject: store.OfOwner("nobody"), Windows: []store.Window{{Unit: "day", State: []byte("x")}}},
 			})
-		}, whole("owner_counters", "alice")},
-		{"disable", func() error { return change(2, func(e *store.Entry) { e.Key.Enabled = false }) }, row("keys", id(2), "enabled", "generation")},
+		}, whole("windows", "owner alice")},
+		{"disable", func() error { return change(2, func(e *store.Entry) { e.Key.Enabled = false }) }, join(row("keys", id(2), "enabled", "doc", "generation"), counts("enabled"), whole("key_counts", "default disabled"))},
 		{"no change", func() error { return change(2, func(*store.Entry) {}) }, nil},
 		{"top up", func() error { return change(2, func(e *store.Entry) { e.Credits, _ = e.Credits.Add(5, now) }) }, row("credits", id(2), "remaining", "granted", "peak", "version")},
-		{"move", func() error { return change(2, func(e *store.Entry) { e.Key.UserID = "carol" }) }, join(row("keys", id(2), "user_id", "generation"), whole("owners", "carol"))},
+		{"move", func() error { return change(2, func(e *store.Entry) { e.Key.UserID = "carol" }) }, join(row("keys", id(2), "owner", "doc", "generation"), whole("owners", "carol"), row("owners", "alice", "key_count"))},
 		{"rotate", func() error {
 			return change(3, func(e *store.Entry) {
 				e.Key.Previous = append(e.Key.Previous[:1:1], key.PreviousKey{Hash: e.Key.Hash, Until: now})
 				e.Key.Hash = key.HashOf("rotated")
 			})
-		}, join(row("keys", id(3), "hash", "generation"), whole("former_hashes", hashText("raw key 3")))},
+		}, join(row("keys", id(3), "hash", "doc", "generation"), whole("previous_hashes", hashText("raw key 3")))},
 		{"owner", func() error {
 			_, err := s.PutOwner(ctx, "bob", now+5, func(o *key.Owner) error { o.Enabled = false; return nil })
 			return err
 		}, row("owners", "bob", "enabled", "updated_at", "generation")},
-		{"create", func() error { _, err := s.Create(ctx, newKey(9), key.Credits{}); return err }, join(whole("keys", id(9)), whole("credits", id(9)), whole("counters", id(9)))},
+		{"create", func() error { _, err := s.Create(ctx, newKey(9), key.Credits{}); return err }, join(whole("keys", id(9)), counts("enabled"), row("owners", "alice", "key_count"))},
 		{"refused create", func() error {
 			k := newKey(10)
 			k.Hash = newKey(9).Hash
@@ -129,16 +132,17 @@ func TestA6_collateral(t *testing.T) {
 			return nil
 		}, nil},
 		{"import", func() error {
-			_, err := s.Import(ctx, []store.Entry{{Key: newKey(9)}, {Key: newKey(11), Counters: key.Counters{LastRequest: now}}, {Key: newKey(1)}})
+			_, err := s.Import(ctx, []store.Entry{{Key: newKey(9)}, {Key: newKey(11), LastRequest: now}, {Key: newKey(1)}})
 			return err
-		}, join(whole("keys", id(11)), whole("credits", id(11)), whole("counters", id(11)))},
+		}, join(whole("keys", id(11)), whole("last_uses", id(11)), counts("enabled"), row("owners", "alice", "key_count"))},
 		{"import of what exists", func() error {
 			_, err := s.Import(ctx, []store.Entry{{Key: newKey(9)}, {Key: newKey(11)}})
 			return err
 		}, nil},
-		{"delete", func() error { return s.Delete(ctx, id(9)) }, join(whole("keys", id(9)), whole("credits", id(9)), whole("counters", id(9)))},
+		{"delete", func() error { return s.Delete(ctx, id(9)) }, join(whole("keys", id(9)), whole("past_keys", id(9)), counts("enabled"), row("owners", "alice", "key_count"))},
 		{"nothing expired", func() error { _, err := s.DeleteExpired(ctx, expiredBefore(now), 9); return err }, nil},
-		{"delete owner", func() error { _, err := s.DeleteOwner(ctx, "alice"); return err }, join(whole("owners", "alice"), everything(0), everything(4), whole("keys", id(11)), whole("credits", id(11)), whole("counters", id(11)), whole("usage", id(0)), whole("owner_counters", "alice"))},
+		{"delete owner", func() error { _, err := s.DeleteOwner(ctx, "alice"); return err }, join(whole("owners", "alice"), everything(0), everything(4), whole("last_uses", id(4)),
+			whole("keys", id(11)), whole("last_uses", id(11)), whole("past_keys", id(9)), whole("windows", "owner alice"), counts("enabled"))},
 	} {
 		before := dump(t, db)
 		if err := step.call(); err != nil {

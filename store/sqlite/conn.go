@@ -22,9 +22,9 @@ func newStatements(prefix string, prepare func(context.Context, string) (*sql.St
 	return &statements{prefix: prefix, prepare: prepare, known: map[string]*sql.Stmt{}}
 }
 
-func (s *statements) sql(query string) string {
-	return strings.ReplaceAll(query, placeholder, s.prefix)
-}
+func (s *statements) sql(query string) string { return withPrefix(query, s.prefix) }
+
+func withPrefix(query, prefix string) string { return strings.ReplaceAll(query, placeholder, prefix) }
 
 func (s *statements) get(query string) (*sql.Stmt, error) {
 	s.mu.Lock()
@@ -102,25 +102,38 @@ func (c *writerConn) row(query string, args []any, dest ...any) error {
 	return stmt.QueryRowContext(context.Background(), args...).Scan(dest...)
 }
 
-// ids runs a query whose rows are one text each.
-func (c *writerConn) ids(query string, args ...any) (ids []string, err error) {
+// rows runs a query and hands each of its rows to read.
+func (c *writerConn) rows(query string, args []any, read func(*sql.Rows) error) error {
 	stmt, err := c.stmts.get(query)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	rows, err := stmt.QueryContext(context.Background(), args...)
+	return eachRow(context.Background(), stmt, args, read)
+}
+
+func eachRow(ctx context.Context, stmt *sql.Stmt, args []any, read func(*sql.Rows) error) (err error) {
+	rows, err := stmt.QueryContext(ctx, args...)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer func() { err = errors.Join(err, rows.Close()) }()
 	for rows.Next() {
-		var id string
-		if err := rows.Scan(&id); err != nil {
-			return nil, err
+		if err := read(rows); err != nil {
+			return err
 		}
-		ids = append(ids, id)
 	}
-	return ids, rows.Err()
+	return rows.Err()
+}
+
+// ids runs a query whose rows are one text each.
+func (c *writerConn) ids(query string, args ...any) (ids []string, err error) {
+	err = c.rows(query, args, func(rows *sql.Rows) error {
+		var id string
+		err := rows.Scan(&id)
+		ids = append(ids, id)
+		return err
+	})
+	return ids, err
 }
 
 // reopen replaces the connection by a new one, and proves that the new one can
@@ -163,8 +176,8 @@ func (c *writerConn) prove(ctx context.Context) error {
 	return err
 }
 
-// readerCount is how many reads run at a time; others wait.
-const readerCount = 4
+// readerCount is how many reads other than look-ups run at a time; others wait.
+const readerCount = 2
 
 // readers are connections that cannot write.
 type readers struct {
@@ -187,7 +200,7 @@ func openReaders(ctx context.Context, path, prefix string) (*readers, error) {
 }
 
 func readerDSN(path string) string {
-	return dsn(path, "_busy_timeout=5000", "_pragma=cell_size_check(1)", "_pragma=trusted_schema(0)", "_query_only=1")
+	return dsn(path, "_busy_timeout=5000", "_pragma=cache_size("+cacheSize()+")", "_pragma=cell_size_check(1)", "_pragma=trusted_schema(0)", "_query_only=1")
 }
 
 func (r *readers) close() error { return errors.Join(r.stmts.close(), r.db.Close()) }

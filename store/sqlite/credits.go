@@ -51,6 +51,7 @@ type ledger struct {
 }
 
 type ledgerRow struct {
+	num     int64 // of the key
 	credits key.Credits
 	stored  int64 // the version in the database
 	err     error // why the row cannot be moved
@@ -65,7 +66,7 @@ func (l *ledger) move(j *job) error {
 	r, ok := l.rows[m.id]
 	if !ok {
 		r = &ledgerRow{}
-		r.credits, r.err = readCredits(l.conn, m.id)
+		r.num, r.credits, r.err = readCredits(l.conn, m.id)
 		if !harmless(r.err) {
 			return r.err
 		}
@@ -92,9 +93,9 @@ func (l *ledger) move(j *job) error {
 
 // flush writes what was moved, and forgets it.
 func (l *ledger) flush() error {
-	for id, r := range l.rows {
+	for _, r := range l.rows {
 		if r.err == nil && r.credits.Version != r.stored {
-			err := writeCredits(l.conn, id, r.credits, r.stored)
+			err := writeCredits(l.conn, r.num, r.credits, r.stored)
 			if !harmless(err) {
 				return err
 			}
@@ -107,27 +108,47 @@ func (l *ledger) flush() error {
 	return nil
 }
 
-func readCredits(c *writerConn, id string) (key.Credits, error) {
+// readCredits reads the credits of a key. One that never had any has no row.
+func readCredits(w *writerConn, id string) (num int64, c key.Credits, err error) {
+	const query = `SELECT k.num, c.key, ` + creditsColumns + ` FROM {p}keys k LEFT JOIN {p}credits c ON c.key = k.num WHERE k.id = ?`
+	var of sql.NullInt64
 	var row creditsRow
-	err := c.row(`SELECT `+creditsColumns+` FROM {p}credits c WHERE c.key_id = ?`, []any{id}, row.dest()...)
-	if errors.Is(err, sql.ErrNoRows) {
-		return key.Credits{}, store.ErrNotFound
+	err = w.row(query, []any{id}, append([]any{&num, &of}, row.dest()...)...)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return 0, c, store.ErrNotFound
+	case err != nil:
+		return 0, c, failed("reading credits", err)
+	case !of.Valid:
+		return num, key.Credits{Version: 1}, nil
 	}
-	if err != nil {
-		return key.Credits{}, failed("reading credits", err)
-	}
-	return row.credits(), nil
+	return num, row.credits(), nil
+}
+
+func insertCredits(w *writerConn, num int64, c key.Credits) error {
+	const query = `INSERT INTO {p}credits
+		(remaining, leased, spent, forfeited, granted, peak, refill_amount, refill_interval, refill_from, last_refill_at, version, key)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
+	_, err := w.exec(query, append(creditsValues(c), num)...)
+	return failed("creating a key's credits", err)
 }
 
 // errLostUpdate cannot happen while only one connection writes.
 var errLostUpdate = errors.New("the row changed between reading and writing it")
 
-// writeCredits stores c where the row still has the version that was read.
-func writeCredits(conn *writerConn, id string, c key.Credits, version int64) error {
+// writeCredits stores c where the row still has the version that was read. The first
+// credits of a key make the row.
+func writeCredits(w *writerConn, num int64, c key.Credits, version int64) error {
 	const query = `UPDATE {p}credits SET remaining = ?, leased = ?, spent = ?, forfeited = ?, granted = ?, peak = ?,
-		refill_amount = ?, refill_interval = ?, refill_from = ?, last_refill_at = ?, version = ? WHERE key_id = ? AND version = ?`
-	n, err := conn.exec(query, append(creditsValues(c), id, version)...)
-	if err == nil && n != 1 {
+		refill_amount = ?, refill_interval = ?, refill_from = ?, last_refill_at = ?, version = ? WHERE key = ? AND version = ?`
+	n, err := w.exec(query, append(creditsValues(c), num, version)...)
+	switch {
+	case err == nil && n == 0 && version == 1:
+		if err = insertCredits(w, num, c); !errors.Is(err, store.ErrExists) {
+			return err
+		}
+		err = errLostUpdate
+	case err == nil && n != 1:
 		err = errLostUpdate
 	}
 	return failed("writing credits", err)

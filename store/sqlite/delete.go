@@ -2,16 +2,28 @@ package sqlite
 
 import (
 	"context"
+	"slices"
 
+	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/store"
 )
 
-// What belongs to a key (previous raw keys, credits, counters) and to an owner
-// (keys) goes by ON DELETE CASCADE.
+// What belongs to a key (previous raw keys, credits, last use) and to an owner (keys)
+// goes by ON DELETE CASCADE, and windows by triggers. Usage stays.
+
+// rememberKeys keeps what finds the usage of keys that are deleted.
+const rememberKeys = `INSERT INTO {p}past_keys (num, id, owner) SELECT num, id, owner FROM {p}keys WHERE `
+
+// usageOfOwner deletes the usage of an owner, and of the keys that are or were its own.
+const usageOfOwner = `DELETE FROM {p}usage WHERE (subject = ?1 AND kind = 'owner') OR (kind = 'key' AND subject IN (
+	SELECT num FROM {p}keys WHERE owner = ?1 UNION ALL SELECT num FROM {p}past_keys WHERE owner = ?1))`
 
 // Delete implements store.Store.
 func (s *Store) Delete(ctx context.Context, id string) error {
 	return s.write(ctx, func(w *writerConn) error {
+		if _, err := w.exec(rememberKeys+`id = ?`, id); err != nil {
+			return failed("deleting a key", err)
+		}
 		n, err := w.exec(`DELETE FROM {p}keys WHERE id = ?`, id)
 		if err == nil && n == 0 {
 			return store.ErrNotFound
@@ -30,7 +42,7 @@ const (
 		FROM configs WHERE configs.id IS NOT NULL)
 		SELECT id FROM configs WHERE id IS NOT NULL`
 
-	expiredOf = `SELECT id FROM {p}keys
+	expiredOf = `SELECT num FROM {p}keys
 		WHERE config_id = ? AND expires_at IS NOT NULL AND expires_at < ? ORDER BY expires_at, id LIMIT ?`
 )
 
@@ -43,27 +55,64 @@ func (s *Store) DeleteExpired(ctx context.Context, x store.Expired, limit int) (
 		}
 		var all []string
 		for _, id := range configs {
-			ids, err := w.ids(`DELETE FROM {p}keys WHERE id IN (`+expiredOf+`) RETURNING id`, id, x.Before(id), max(limit-len(all), 0))
+			args := []any{id, x.Before(id), max(limit-len(all), 0)}
+			if _, err := w.exec(rememberKeys+`num IN (`+expiredOf+`)`, args...); err != nil {
+				return nil, failed("deleting expired keys", err)
+			}
+			ids, err := w.ids(`DELETE FROM {p}keys WHERE num IN (`+expiredOf+`) RETURNING id`, args...)
 			if err != nil {
 				return nil, failed("deleting expired keys", err)
 			}
 			all = append(all, ids...)
 		}
-		_, err = w.exec(`DELETE FROM {p}former_hashes WHERE until_ms < ?`, x.Previous)
-		return all, failed("deleting previous keys", err)
+		return all, dropPrevious(w, x.Previous)
 	})
+}
+
+// overPrevious names the keys that have a previous raw key whose grace ended before a time.
+const overPrevious = `SELECT DISTINCT k.id FROM {p}previous_hashes p JOIN {p}keys k ON k.num = p.key WHERE p.until_ms < ?`
+
+// dropPrevious takes the previous raw keys out of their documents whose grace ended
+// before a time.
+func dropPrevious(w *writerConn, before int64) error {
+	ids, err := w.ids(overPrevious, before)
+	if err != nil {
+		return failed("reading previous keys", err)
+	}
+	for _, id := range ids {
+		num, e, err := getEntry(w, id)
+		if err != nil {
+			return err
+		}
+		e.Key.Previous = slices.DeleteFunc(e.Key.Previous, func(p key.PreviousKey) bool { return p.Until < before })
+		doc, err := key.AppendDocument(nil, e.Key)
+		if err != nil {
+			return unavailable("storing a key: %w", err)
+		}
+		if _, err := w.exec(`UPDATE {p}keys SET doc = ? WHERE num = ?`, string(doc), num); err != nil {
+			return failed("deleting previous keys", err)
+		}
+	}
+	_, err = w.exec(`DELETE FROM {p}previous_hashes WHERE until_ms < ?`, before)
+	return failed("deleting previous keys", err)
 }
 
 // DeleteOwner implements store.Store.
 func (s *Store) DeleteOwner(ctx context.Context, userID string) ([]string, error) {
 	return writeFor(ctx, s, func(w *writerConn) ([]string, error) {
-		ids, err := w.ids(`SELECT id FROM {p}keys WHERE user_id = ? ORDER BY id`, userID)
+		ids, err := w.ids(`SELECT id FROM {p}keys WHERE owner = (SELECT num FROM {p}owners WHERE user_id = ?) ORDER BY id`, userID)
 		if err != nil {
 			return nil, failed("reading an owner's keys", err)
 		}
-		n, err := w.exec(`DELETE FROM {p}owners WHERE user_id = ?`, userID)
-		if err == nil && n == 0 {
+		num, err := numberOf(w, store.OfOwner(userID))
+		if err == nil && num == 0 {
 			return nil, store.ErrNotFound
+		}
+		if err == nil {
+			_, err = w.exec(usageOfOwner, num)
+		}
+		if err == nil {
+			_, err = w.exec(`DELETE FROM {p}owners WHERE num = ?`, num)
 		}
 		return ids, failed("deleting an owner", err)
 	})

@@ -33,6 +33,9 @@ func extendedCode(err error) int {
 	if e, ok := errors.AsType[*sqlite.Error](err); ok {
 		return e.Code()
 	}
+	if e, ok := errors.AsType[*codeError](err); ok {
+		return e.code
+	}
 	return sqlite3.SQLITE_OK
 }
 

@@ -270,7 +270,7 @@ func TestF5_notOurDatabase(t *testing.T) {
 		"nobody's": {func(t *testing.T, path string) { raw(t, path, "CREATE TABLE keys (id)") }, "another program"},
 		"newer": {func(t *testing.T, path string) {
 			must(t, open(t, path).Close())
-			raw(t, path, "INSERT INTO apikey_migrations (version_id, is_applied) VALUES (99999, 1)")
+			raw(t, path, "INSERT INTO apikey_schema (version_id, is_applied) VALUES (99999, 1)")
 		}, "newer version"},
 		"another prefix": {func(t *testing.T, path string) {
 			o, err := sqlite.New(sqlite.Options{Path: path, TablePrefix: "x_"})

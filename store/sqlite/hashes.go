@@ -12,7 +12,7 @@ func (s *Store) EachHash(ctx context.Context, f func(key.Hash)) error {
 		return err
 	}
 	defer s.leave()
-	stmt, err := s.readers.stmts.get(`SELECT hash FROM {p}keys UNION ALL SELECT hash FROM {p}former_hashes`)
+	stmt, err := s.readers.stmts.get(`SELECT hash FROM {p}keys UNION ALL SELECT hash FROM {p}previous_hashes`)
 	if err != nil {
 		return failed("reading hashes", err)
 	}

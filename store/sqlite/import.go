@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"slices"
 
@@ -29,7 +30,7 @@ func importKey(w *writerConn, e *store.Entry) (added bool, err error) {
 	if _, err := w.exec("SAVEPOINT entry"); err != nil {
 		return false, failed("savepoint", err)
 	}
-	err = addKey(w, e.Key.Clone(), e.Credits, e.Counters)
+	err = addKey(w, e.Key.Clone(), e.Credits, e.LastRequest, e.Windows)
 	if err != nil && !errors.Is(err, store.ErrExists) {
 		return false, err
 	}
@@ -60,15 +61,19 @@ func (s *Store) ImportOwners(ctx context.Context, batch []store.OwnerEntry) ([]b
 
 func importOwner(w *writerConn, o *store.OwnerEntry) (added bool, err error) {
 	const query = `INSERT INTO {p}owners (user_id, tier, enabled, created_at, updated_at, generation) VALUES (?, ?, ?, ?, ?, 1)
-		ON CONFLICT (user_id) DO NOTHING`
-	n, err := w.exec(query, o.UserID, optional(o.Tier), flag(o.Enabled), o.CreatedAt, o.UpdatedAt)
-	if err != nil || n == 0 {
+		ON CONFLICT (user_id) DO NOTHING RETURNING num`
+	var num int64
+	err = w.row(query, []any{o.UserID, optional(o.Tier), bit(o.Enabled), o.CreatedAt, o.UpdatedAt}, &num)
+	if errors.Is(err, sql.ErrNoRows) {
+		return false, nil
+	}
+	if err != nil {
 		return false, failed("importing an owner", err)
 	}
-	for _, c := range o.Counters {
-		if _, err := w.exec(saveOwnerCounter, o.UserID, c.Unit, c.State); err != nil {
-			return false, failed("importing an owner's counters", err)
+	for _, win := range o.Windows {
+		if len(win.State) == 0 {
+			return false, unavailable("importing an owner's windows: one has no state")
 		}
 	}
-	return true, nil
+	return true, failed("importing an owner's windows", saveWindows(w, num, store.KindOwner, o.Windows))
 }

@@ -18,54 +18,58 @@ func (s *Store) Create(ctx context.Context, k *key.Key, c key.Credits) (store.En
 }
 
 func createKey(w *writerConn, k *key.Key, c key.Credits) (store.Entry, error) {
-	if err := addKey(w, k, c, key.Counters{}); err != nil {
+	if err := addKey(w, k, c, 0, nil); err != nil {
 		return store.Entry{}, err
 	}
-	return getEntry(w, k.ID)
+	_, e, err := getEntry(w, k.ID)
+	return e, err
 }
 
 // addKey stores a key with all that belongs to it.
-func addKey(w *writerConn, k *key.Key, c key.Credits, n key.Counters) error {
+func addKey(w *writerConn, k *key.Key, c key.Credits, lastRequest int64, windows []store.Window) error {
 	k.Generation, c.Version = 1, 1
-	if err := ensureOwner(w, k.UserID, k.CreatedAt); err != nil {
-		return err
-	}
-	if err := insertKey(w, k); err != nil {
-		return err
-	}
-	const credits = `INSERT INTO {p}credits
-		(remaining, leased, spent, forfeited, granted, peak, refill_amount, refill_interval, refill_from, last_refill_at, version, key_id)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
-	if _, err := w.exec(credits, append(creditsValues(c), k.ID)...); err != nil {
-		return failed("creating a key's credits", err)
-	}
-	const counters = `INSERT INTO {p}counters (key_id, last_request, rate_state) VALUES (?, ?, ?)`
-	_, err := w.exec(counters, k.ID, nonZero(n.LastRequest), orNull(n.Rate))
-	return failed("creating a key's counters", err)
-}
-
-func insertKey(w *writerConn, k *key.Key) error {
-	const query = `INSERT INTO {p}keys (config_id, user_id, name, prefix, start, hash, secret_hash,
-		checksummed, enabled, disabled_by, permissions, metadata, allowed_ips, expires_at, created_at, updated_at, rotated_at,
-		rate_limit_enabled, rate_limit_max, rate_limit_time_window, rate_limit_algorithm, generation, id)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
-	values, err := keyValues(k)
+	owner, err := ensureOwner(w, k.UserID, k.CreatedAt)
 	if err != nil {
 		return err
 	}
-	if _, err := w.exec(query, append(values, k.Generation, k.ID)...); err != nil {
-		return failed("creating a key", err)
-	}
-	if err := insertPrevious(w, k); err != nil {
+	num, err := insertKey(w, k, owner)
+	if err != nil {
 		return err
 	}
-	return checkHashes(w, k)
+	if c != (key.Credits{Version: 1}) {
+		if err := insertCredits(w, num, c); err != nil {
+			return err
+		}
+	}
+	if lastRequest != 0 {
+		if err := saveLastUse(w, num, lastRequest); err != nil {
+			return failed("creating a key's last use", err)
+		}
+	}
+	return failed("creating a key's windows", saveWindows(w, num, store.KindKey, windows))
 }
 
-func insertPrevious(w *writerConn, k *key.Key) error {
-	const query = `INSERT INTO {p}former_hashes (hash, start, key_id, until_ms, checksummed, last_request, position) VALUES (?, ?, ?, ?, ?, ?, ?)`
-	for i, p := range k.Previous {
-		if _, err := w.exec(query, p.Hash[:], nonEmpty(p.Start), k.ID, p.Until, flag(p.Checksummed), nonZero(p.LastRequest), i); err != nil {
+func insertKey(w *writerConn, k *key.Key, owner int64) (num int64, err error) {
+	const query = `INSERT INTO {p}keys (owner, config_id, name, prefix, start, hash, checksummed, enabled, expires_at, created_at, doc, generation, id)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING num`
+	values, err := keyValues(k, owner)
+	if err != nil {
+		return 0, err
+	}
+	if err := w.row(query, append(values, k.ID), &num); err != nil {
+		return 0, failed("creating a key", err)
+	}
+	if err := insertPrevious(w, num, k); err != nil {
+		return 0, err
+	}
+	return num, checkHashes(w, num, k)
+}
+
+func insertPrevious(w *writerConn, num int64, k *key.Key) error {
+	const query = `INSERT INTO {p}previous_hashes (hash, key, until_ms, checksummed, last_request) VALUES (?, ?, ?, ?, ?)`
+	for i := range k.Previous {
+		p := &k.Previous[i]
+		if _, err := w.exec(query, p.Hash[:], num, p.Until, bit(p.Checksummed), nonZero(p.LastRequest)); err != nil {
 			return failed("storing a previous key", err)
 		}
 	}
@@ -74,11 +78,11 @@ func insertPrevious(w *writerConn, k *key.Key) error {
 
 // checkHashes keeps a raw key from opening two records: no hash may be current
 // and previous at once. The unique indexes of the two tables see to the rest.
-func checkHashes(w *writerConn, k *key.Key) error {
-	const query = `SELECT EXISTS (SELECT 1 FROM {p}former_hashes WHERE hash = ?1)
-		OR EXISTS (SELECT 1 FROM {p}former_hashes f JOIN {p}keys k ON k.hash = f.hash WHERE f.key_id = ?2)`
+func checkHashes(w *writerConn, num int64, k *key.Key) error {
+	const query = `SELECT EXISTS (SELECT 1 FROM {p}previous_hashes WHERE hash = ?1)
+		OR EXISTS (SELECT 1 FROM {p}previous_hashes p JOIN {p}keys k ON k.hash = p.hash WHERE p.key = ?2)`
 	var taken bool
-	if err := w.row(query, []any{k.Hash[:], k.ID}, &taken); err != nil {
+	if err := w.row(query, []any{k.Hash[:], num}, &taken); err != nil {
 		return failed("comparing hashes", err)
 	}
 	if taken {
@@ -93,7 +97,7 @@ func (s *Store) Update(ctx context.Context, id string, change func(*store.Entry)
 }
 
 func updateKey(w *writerConn, id string, change func(*store.Entry) error) (store.Entry, error) {
-	e, err := getEntry(w, id)
+	num, e, err := getEntry(w, id)
 	if err != nil {
 		return store.Entry{}, err
 	}
@@ -107,35 +111,35 @@ func updateKey(w *writerConn, id string, change func(*store.Entry) error) (store
 	after := e.Key.Clone()
 	after.Generation = before.Generation
 	if !sameKey(&before, after) {
-		if err := replaceKey(w, &before, after); err != nil {
+		if err := replaceKey(w, num, &before, after); err != nil {
 			return store.Entry{}, err
 		}
 	}
 	e.Credits.Version = credits.Version
 	if e.Credits != credits {
 		e.Credits.Version++
-		if err := writeCredits(w, id, e.Credits, credits.Version); err != nil {
+		if err := writeCredits(w, num, e.Credits, credits.Version); err != nil {
 			return store.Entry{}, err
 		}
 	}
-	return getEntry(w, id)
+	_, e, err = getEntry(w, id)
+	return e, err
 }
 
-func replaceKey(w *writerConn, before, after *key.Key) error {
-	if after.UserID != before.UserID {
-		if err := ensureOwner(w, after.UserID, after.UpdatedAt); err != nil {
-			return err
-		}
-	}
-	const query = `UPDATE {p}keys SET config_id = ?, user_id = ?, name = ?, prefix = ?, start = ?, hash = ?, secret_hash = ?,
-		checksummed = ?, enabled = ?, disabled_by = ?, permissions = ?, metadata = ?, allowed_ips = ?, expires_at = ?, created_at = ?, updated_at = ?, rotated_at = ?,
-		rate_limit_enabled = ?, rate_limit_max = ?, rate_limit_time_window = ?, rate_limit_algorithm = ?, generation = ?
-		WHERE id = ? AND generation = ?`
-	values, err := keyValues(after)
+func replaceKey(w *writerConn, num int64, before, after *key.Key) error {
+	owner, err := ensureOwner(w, after.UserID, after.UpdatedAt)
 	if err != nil {
 		return err
 	}
-	n, err := w.exec(query, append(values, before.Generation+1, after.ID, before.Generation)...)
+	const query = `UPDATE {p}keys SET owner = ?, config_id = ?, name = ?, prefix = ?, start = ?, hash = ?,
+		checksummed = ?, enabled = ?, expires_at = ?, created_at = ?, doc = ?, generation = ?
+		WHERE num = ? AND generation = ?`
+	after.Generation = before.Generation + 1
+	values, err := keyValues(after, owner)
+	if err != nil {
+		return err
+	}
+	n, err := w.exec(query, append(values, num, before.Generation)...)
 	if err == nil && n != 1 {
 		err = errLostUpdate
 	}
@@ -143,14 +147,14 @@ func replaceKey(w *writerConn, before, after *key.Key) error {
 		return failed("changing a key", err)
 	}
 	if !slices.Equal(before.Previous, after.Previous) {
-		if _, err := w.exec(`DELETE FROM {p}former_hashes WHERE key_id = ?`, after.ID); err != nil {
+		if _, err := w.exec(`DELETE FROM {p}previous_hashes WHERE key = ?`, num); err != nil {
 			return failed("replacing previous keys", err)
 		}
-		if err := insertPrevious(w, after); err != nil {
+		if err := insertPrevious(w, num, after); err != nil {
 			return err
 		}
 	}
-	return checkHashes(w, after)
+	return checkHashes(w, num, after)
 }
 
 // sameKey compares everything that is stored of a key.

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/caddy-apikey/caddy-apikey/store"
@@ -32,21 +33,24 @@ type sorting struct {
 	column string // NULL where a key has no value, which createdAt never is
 	id     string
 	tables string
+	// hour is, of the last request, the column that leads its index.
+	hour string
 }
 
 var sortings = map[store.Sort]sorting{
-	store.SortCreatedAt: {orderCreatedAt, "k.created_at", "k.id", entryTables},
-	store.SortName:      {orderName, "k.name", "k.id", entryTables},
-	// Led by the counters: their index has the order. CROSS JOIN pins that.
+	store.SortCreatedAt: {orderCreatedAt, "k.created_at", "k.id", entryTables, ""},
+	store.SortName:      {orderName, "k.name", "k.id", entryTables, ""},
+	// Led by the last uses: their index has the hours in order, and what was used in
+	// the same hour is sorted. CROSS JOIN pins that.
 	store.SortLastRequest: {
-		orderLastRequest, "n.last_request", "n.key_id",
-		` FROM {p}counters n CROSS JOIN {p}keys k ON k.id = n.key_id` + entryJoins,
+		orderLastRequest, "u.at", "k.id",
+		` FROM {p}last_uses u CROSS JOIN {p}keys k ON k.num = u.key` + entryJoins, "u.hour",
 	},
 }
 
 // lastRequestOfFew serves a filter that an index narrows: then it is cheaper to
 // find the keys first and to sort what was found.
-var lastRequestOfFew = sorting{orderLastRequest, "n.last_request", "k.id", entryTables}
+var lastRequestOfFew = sorting{orderLastRequest, "u.at", "k.id", entryTables, ""}
 
 // List implements store.Store. A limit below 1 means 50, one over 1000 means 1000.
 func (s *Store) List(ctx context.Context, q store.List) (store.Page, error) {
@@ -78,6 +82,7 @@ type lister struct {
 	from    *cursorPoint
 	where   []string
 	args    []any
+	asked   store.Filter
 	nothing bool // no key can pass the filter
 }
 
@@ -105,18 +110,19 @@ func newLister(q store.List) (*lister, error) {
 }
 
 func (l *lister) filter(f store.Filter) {
+	l.asked = f
 	add := func(condition string, args ...any) {
 		l.where = append(l.where, condition)
 		l.args = append(l.args, args...)
 	}
 	if f.UserID != "" {
-		add("k.user_id = ?", f.UserID)
+		add("k.owner = (SELECT num FROM {p}owners WHERE user_id = ?)", f.UserID)
 	}
 	if f.ConfigID != "" {
 		add("k.config_id = ?", f.ConfigID)
 	}
 	if f.Enabled != nil {
-		add("k.enabled = ?", flag(*f.Enabled))
+		add("k.enabled = ?", bit(*f.Enabled))
 	}
 	if f.Prefix != "" {
 		add("k.prefix = ?", f.Prefix)
@@ -135,7 +141,8 @@ func (l *lister) read(ctx context.Context, tx *sql.Tx, stmts *statements) (page 
 	if l.nothing {
 		return page, nil
 	}
-	if err := tx.QueryRowContext(ctx, stmts.sql(l.count()), l.args...).Scan(&page.Total); err != nil {
+	count, args := l.count()
+	if err := tx.QueryRowContext(ctx, stmts.sql(count), args...).Scan(&page.Total); err != nil {
 		return page, err
 	}
 	for _, null := range []bool{false, true} { // keys without a value come last in both directions
@@ -143,7 +150,7 @@ func (l *lister) read(ctx context.Context, tx *sql.Tx, stmts *statements) (page 
 		if !ok {
 			continue
 		}
-		if page.Entries, err = appendEntries(ctx, tx, page.Entries, stmts.sql(query), args); err != nil {
+		if page.Entries, err = appendEntries(ctx, tx, page.Entries, stmts, query, args); err != nil {
 			return page, err
 		}
 		if len(page.Entries) > l.limit { // one more than asked for: there is a next page
@@ -155,8 +162,24 @@ func (l *lister) read(ctx context.Context, tx *sql.Tx, stmts *statements) (page 
 	return page, nil
 }
 
-func (l *lister) count() string {
-	return "SELECT count(*) FROM {p}keys k" + l.conditions(l.where)
+// count returns the query for the number of all keys that pass the filter. The numbers
+// by owner, and by configuration and state, are kept.
+func (l *lister) count() (query string, args []any) {
+	f := l.asked
+	switch {
+	case f.Prefix != "" || f.Query != "" || f.UserID != "" && (f.ConfigID != "" || f.Enabled != nil):
+		return "SELECT count(*) FROM {p}keys k" + l.conditions(l.where), l.args
+	case f.UserID != "":
+		return "SELECT coalesce(sum(key_count), 0) FROM {p}owners WHERE user_id = ?", []any{f.UserID}
+	}
+	var where []string
+	if f.ConfigID != "" {
+		where, args = append(where, "config_id = ?"), append(args, f.ConfigID)
+	}
+	if f.Enabled != nil {
+		where, args = append(where, "state = iif(?, 'enabled', 'disabled')"), append(args, bit(*f.Enabled))
+	}
+	return "SELECT coalesce(sum(n), 0) FROM {p}key_counts" + l.conditions(where), args
 }
 
 func (l *lister) conditions(where []string) string {
@@ -188,16 +211,23 @@ func (l *lister) part(null bool, limit int) (query string, args []any, ok bool) 
 	case l.from.null == null && null:
 		where, args = append(where, l.id+" "+compare+" ?"), append(args, l.from.id)
 	case l.from.null == null:
+		if l.hour != "" { // what the index can serve of the comparison below
+			where, args = append(where, l.hour+" "+compare+"= ? / 3600000"), append(args, l.from.sql(l.order))
+		}
 		where = append(where, fmt.Sprintf("(%s, %s) %s (?, ?)", l.column, l.id, compare))
 		args = append(args, l.from.sql(l.order), l.from.id)
 	case !null: // the part that comes first, and the cursor lies in the second
 		return "", nil, false
 	}
 	by := l.column + direction + ", " + l.id + direction
-	if null {
-		by = l.id + direction
+	if l.hour != "" {
+		by = l.hour + direction + ", " + by
 	}
-	query = "SELECT " + entryColumns + l.tables + l.conditions(where) + " ORDER BY " + by + " LIMIT ?"
+	tables := l.tables
+	if null {
+		by, tables = l.id+direction, entryTables
+	}
+	query = "SELECT " + entryColumns + tables + l.conditions(where) + " ORDER BY " + by + " LIMIT ?"
 	return query, append(args, limit), true
 }
 
@@ -209,30 +239,66 @@ func (l *lister) point(e *store.Entry) cursorPoint {
 		c.value = numberValue(e.Key.CreatedAt)
 	case l.order == orderName && e.Key.Name != nil:
 		c.value = []byte(*e.Key.Name)
-	case l.order == orderLastRequest && e.Counters.LastRequest != 0:
-		c.value = numberValue(e.Counters.LastRequest)
+	case l.order == orderLastRequest && e.LastRequest != 0:
+		c.value = numberValue(e.LastRequest)
 	default:
 		c.null = true
 	}
 	return c
 }
 
-func appendEntries(ctx context.Context, tx *sql.Tx, list []store.Entry, query string, args []any) ([]store.Entry, error) {
-	rows, err := tx.QueryContext(ctx, query, args...)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
+const (
+	// These read what lies beside the entries of a page, whose numbers are a JSON array.
+	windowsOfPage  = `SELECT w.subject, w.unit, w.state FROM json_each(?) j CROSS JOIN {p}windows w ON w.subject = j.value AND w.kind = 'key'`
+	previousOfPage = `SELECT p.key, p.hash, p.last_request FROM json_each(?) j CROSS JOIN {p}previous_hashes p ON p.key = j.value AND p.last_request IS NOT NULL`
+)
+
+func appendEntries(ctx context.Context, tx *sql.Tx, list []store.Entry, stmts *statements, query string, args []any) ([]store.Entry, error) {
+	at := map[int64]int{} // of a number, the place in the list
+	var nums []byte
+	rotated := false
+	err := eachRowOf(ctx, tx, stmts, query, args, func(rows *sql.Rows) error {
 		var row entryRow
 		if err := rows.Scan(row.dest()...); err != nil {
-			return nil, err
+			return err
 		}
 		e, err := row.entry()
-		if err != nil {
-			return nil, err
-		}
+		rotated = rotated || err == nil && len(e.Key.Previous) > 0
+		at[row.num] = len(list)
+		nums = strconv.AppendInt(append(nums, ','), row.num, 10)
 		list = append(list, e)
+		return err
+	})
+	if err != nil || len(nums) == 0 {
+		return list, err
 	}
-	return list, rows.Err()
+	nums[0] = '['
+	page := []any{string(append(nums, ']'))}
+	err = eachRowOf(ctx, tx, stmts, windowsOfPage, page, func(rows *sql.Rows) error {
+		var num int64
+		var w store.Window
+		err := rows.Scan(&num, &w.Unit, &w.State)
+		e := &list[at[num]]
+		e.Windows = append(e.Windows, w)
+		return err
+	})
+	if err != nil || !rotated {
+		return list, err
+	}
+	err = eachRowOf(ctx, tx, stmts, previousOfPage, page, func(rows *sql.Rows) error {
+		var num, last int64
+		var hash []byte
+		err := rows.Scan(&num, &hash, &last)
+		used(list[at[num]].Key, hash, last)
+		return err
+	})
+	return list, err
+}
+
+func eachRowOf(ctx context.Context, tx *sql.Tx, stmts *statements, query string, args []any, read func(*sql.Rows) error) error {
+	stmt, err := tx.PrepareContext(ctx, stmts.sql(query))
+	if err != nil {
+		return err
+	}
+	return errors.Join(eachRow(ctx, stmt, args, read), stmt.Close())
 }

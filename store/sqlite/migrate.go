@@ -21,8 +21,13 @@ var migrationFiles embed.FS
 
 const placeholder = "{p}"
 
-// migrationsTable is where goose remembers which steps were done.
-const migrationsTable = "apikey_migrations"
+const (
+	// schemaTable is where goose remembers which steps were done.
+	schemaTable = "apikey_schema"
+	// unreleasedTable is where it did so before the first release, for tables of
+	// another shape.
+	unreleasedTable = "apikey_migrations"
+)
 
 type migration struct {
 	version int64
@@ -71,7 +76,7 @@ func migrateBy(ctx context.Context, db *sql.DB, prefix string, steps []migration
 		}, nil))
 	}
 	p, err := goose.NewProvider(goose.DialectSQLite3, db, nil,
-		goose.WithTableName(prefix+migrationsTable),
+		goose.WithTableName(prefix+schemaTable),
 		goose.WithGoMigrations(list...),
 		goose.WithDisableGlobalRegistry(true), // other plugins may use goose too
 		goose.WithLogger(goose.NopLogger()),

@@ -4,8 +4,9 @@
 //
 // One connection writes. A single goroutine owns it and runs all writes, as
 // many to a transaction as are waiting (see writer.go): so a durable commit,
-// whose price is one fsync, is shared by all who ask at the same moment. Four
-// connections read, each in its own snapshot, and cannot write.
+// whose price is one fsync, is shared by all who ask at the same moment. Two
+// connections look keys up (see lookup.go) and two read everything else, each in
+// its own snapshot. They cannot write.
 //
 // # Who may touch the files
 //
@@ -105,6 +106,7 @@ func (o *Opener) Identity() string { return "sqlite:" + o.path }
 
 // Open implements store.Opener.
 func (o *Opener) Open(ctx context.Context) (store.Store, error) {
+	preparePageCache() // before SQLite is used first
 	if err := makeFolder(o.path); err != nil {
 		return nil, err
 	}
@@ -153,19 +155,31 @@ func (o *Opener) start(ctx context.Context, lock *fileLock, w *writerConn) (*Sto
 	if err != nil {
 		return nil, unreadable(o.path, err)
 	}
+	finders, err := openFinders(o.path, o.prefix)
+	if err != nil {
+		return nil, errors.Join(unreadable(o.path, err), r.close())
+	}
 	files, err := watchFiles(o.path)
 	if err != nil {
-		return nil, errors.Join(err, r.close())
+		return nil, errors.Join(err, closeFinders(finders), r.close())
 	}
 	s := &Store{
 		path:    o.path,
 		lock:    lock,
 		readers: r,
+		finders: finders,
 		watch:   files,
 		closing: make(chan struct{}),
+		folded:  make(chan struct{}),
+
+		foldPart: foldSize,
+	}
+	if err := s.usage.load(w); err != nil {
+		return nil, errors.Join(unreadable(o.path, fmt.Errorf("reading the journal of usage: %w", err)), closeFinders(finders), r.close())
 	}
 	s.writer = newWriter(w, files, o.hooks)
 	go s.writer.loop()
+	go s.foldLoop()
 	return s, nil
 }
 
@@ -202,7 +216,7 @@ func openWriter(ctx context.Context, path, prefix string) (_ *writerConn, err er
 // program that has the file open (a backup, the sqlite3 shell) can hold up all writes.
 func writerDSN(path string) string {
 	return dsn(path, "_busy_timeout=5000", "_pragma=synchronous(FULL)", "_pragma=foreign_keys(1)",
-		"_pragma=cell_size_check(1)", "_pragma=trusted_schema(0)")
+		"_pragma=cache_size("+cacheSize()+")", "_pragma=cell_size_check(1)", "_pragma=trusted_schema(0)")
 }
 
 var _ store.Opener = (*Opener)(nil)

@@ -10,7 +10,7 @@ import (
 )
 
 // ownerInfo reads an owner with the number of its keys, counted in an index.
-const ownerInfo = `SELECT ` + ownerColumns + `, (SELECT count(*) FROM {p}keys k WHERE k.user_id = o.user_id) FROM {p}owners o`
+const ownerInfo = `SELECT ` + ownerColumns + `, o.key_count FROM {p}owners o`
 
 // Owner implements store.Store.
 func (s *Store) Owner(ctx context.Context, userID string) (store.OwnerInfo, error) {
@@ -94,7 +94,7 @@ func putOwner(w *writerConn, userID string, now int64, change func(*key.Owner) e
 	const query = `INSERT INTO {p}owners (user_id, tier, enabled, created_at, updated_at, generation) VALUES (?, ?, ?, ?, ?, ?)
 		ON CONFLICT (user_id) DO UPDATE SET tier = excluded.tier, enabled = excluded.enabled,
 			created_at = excluded.created_at, updated_at = excluded.updated_at, generation = excluded.generation`
-	_, err = w.exec(query, userID, optional(after.Tier), flag(after.Enabled), after.CreatedAt, after.UpdatedAt, after.Generation)
+	_, err = w.exec(query, userID, optional(after.Tier), bit(after.Enabled), after.CreatedAt, after.UpdatedAt, after.Generation)
 	if err != nil {
 		return store.OwnerInfo{}, failed("storing an owner", err)
 	}
@@ -118,10 +118,13 @@ func getOwner(w *writerConn, userID string) (store.OwnerInfo, error) {
 	return store.OwnerInfo{Owner: row.owner(), KeyCount: count}, nil
 }
 
-// ensureOwner makes an owner where there is none; one that exists stays as it is.
-func ensureOwner(w *writerConn, userID string, now int64) error {
-	const query = `INSERT INTO {p}owners (user_id, enabled, created_at, updated_at, generation) VALUES (?, 1, ?, ?, 1)
-		ON CONFLICT (user_id) DO NOTHING`
-	_, err := w.exec(query, userID, now, now)
-	return failed("making an owner", err)
+// ensureOwner makes an owner where there is none, and returns its number; one that
+// exists stays as it is.
+func ensureOwner(w *writerConn, userID string, now int64) (num int64, err error) {
+	err = w.row(`SELECT num FROM {p}owners WHERE user_id = ?`, []any{userID}, &num)
+	if errors.Is(err, sql.ErrNoRows) {
+		const query = `INSERT INTO {p}owners (user_id, enabled, created_at, updated_at, generation) VALUES (?, 1, ?, ?, 1) RETURNING num`
+		err = w.row(query, []any{userID, now, now}, &num)
+	}
+	return num, failed("making an owner", err)
 }

@@ -64,13 +64,15 @@ func TestPlans(t *testing.T) {
 		plainKeys,
 		forfeitLeases,
 		expiring, expiredOf,
-		`DELETE FROM {p}former_hashes WHERE until_ms < ?`,
-		`SELECT id FROM {p}keys WHERE user_id = ? ORDER BY id`,
+		overPrevious, previousUses,
+		`DELETE FROM {p}previous_hashes WHERE until_ms < ?`,
+		`SELECT id FROM {p}keys WHERE owner = (SELECT num FROM {p}owners WHERE user_id = ?) ORDER BY id`,
 		`DELETE FROM {p}owners WHERE user_id = ?`,
-		usageOfKey, usageOfOwner, takeUsage, ownerCounters,
+		usageDays, keyNumbers, usageHours, topOwners, askedOf, windowsOfKey, windowsOfOwner,
+		rememberKeys + `id = ?`, usageOfOwner,
 	} {
 		args := make([]any, strings.Count(query, "?"))
-		if query == byHash {
+		if query == byHash || query == byID || query == keyNumbers || query == usageOfOwner {
 			args = args[:1]
 		}
 		got := plan(query, args...)

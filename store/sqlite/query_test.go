@@ -4,7 +4,6 @@ import (
 	"database/sql"
 	"fmt"
 	"net/url"
-	"strings"
 	"testing"
 )
 
@@ -28,8 +27,8 @@ func query(t *testing.T, path, q string) (s string) {
 func dump(t *testing.T, db *sql.DB) map[string]string {
 	t.Helper()
 	all := map[string]string{}
-	for _, table := range strings.Fields(tables) {
-		rows, err := db.Query("SELECT * FROM " + table)
+	for table, identity := range tables {
+		rows, err := db.Query("SELECT " + identity + ", * FROM " + table)
 		must(t, err)
 		columns, err := rows.Columns()
 		must(t, err)
@@ -40,8 +39,8 @@ func dump(t *testing.T, db *sql.DB) map[string]string {
 			}
 			must(t, rows.Scan(values...))
 			id := fmt.Sprint(*values[0].(*any))
-			for i, c := range columns {
-				all[table+"/"+id+"/"+c] = fmt.Sprintf("%#v", *values[i].(*any))
+			for i, c := range columns[1:] {
+				all[table+"/"+id+"/"+c] = fmt.Sprintf("%#v", *values[i+1].(*any))
 			}
 		}
 		must(t, rows.Err())
@@ -50,7 +49,15 @@ func dump(t *testing.T, db *sql.DB) map[string]string {
 	return all
 }
 
-const tables = "keys owners former_hashes credits counters usage usage_writers owner_counters apikey_migrations"
+const keyID = "(SELECT id FROM keys WHERE num = key)"
+
+// tables are all tables, with what names a row in a test.
+var tables = map[string]string{
+	"keys": "id", "owners": "user_id", "previous_hashes": "hash", "credits": keyID, "last_uses": keyID,
+	"windows":   "kind || ' ' || iif(kind = 'key', (SELECT id FROM keys WHERE num = subject), (SELECT user_id FROM owners WHERE num = subject))",
+	"past_keys": "id", "key_counts": "config_id || ' ' || state", "asked_permissions": keyID,
+	"usage": "subject", "usage_writers": "writer", "usage_journal": "num", "usage_fold": "one", "usage_hours": "hour", "usage_top_owners": "day", "apikey_schema": "id",
+}
 
 // cells returns the cells that differ.
 func cells(before, after map[string]string) map[string]bool {

@@ -4,50 +4,12 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"slices"
 
-	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/store"
 )
 
-const (
-	byID = `SELECT ` + entryColumns + entryTables + ` WHERE k.id = ?`
-
-	// byHash is one statement, so that a key that is being rotated is found
-	// under the old hash or the new one at any moment.
-	byHash = `SELECT ` + entryColumns + entryTables + ` WHERE k.id = (
-		SELECT id FROM {p}keys WHERE hash = ?1 UNION ALL SELECT key_id FROM {p}former_hashes WHERE hash = ?1 LIMIT 1)`
-
-	plainKeys = `SELECT EXISTS (SELECT 1 FROM {p}keys WHERE checksummed = 0)
-		OR EXISTS (SELECT 1 FROM {p}former_hashes WHERE checksummed = 0)`
-)
-
-// Find implements store.Store.
-func (s *Store) Find(ctx context.Context, hash key.Hash) (store.Entry, error) {
-	e, err := s.readEntry(ctx, byHash, hash[:])
-	if err != nil {
-		return store.Entry{}, err
-	}
-	previous := func(p key.PreviousKey) bool { return p.Hash.Equal(hash) }
-	if !e.Key.Hash.Equal(hash) && !slices.ContainsFunc(e.Key.Previous, previous) {
-		// Only a damaged index leads from a hash to another key.
-		return store.Entry{}, unavailable("finding a key: the index of hashes is damaged")
-	}
-	return e, nil
-}
-
-// Get implements store.Store.
-func (s *Store) Get(ctx context.Context, id string) (store.Entry, error) {
-	return s.readEntry(ctx, byID, id)
-}
-
-func (s *Store) readEntry(ctx context.Context, query string, arg any) (store.Entry, error) {
-	var row entryRow
-	if err := s.readRow(ctx, "reading a key", query, []any{arg}, row.dest()...); err != nil {
-		return store.Entry{}, err
-	}
-	return row.entry()
-}
+const plainKeys = `SELECT EXISTS (SELECT 1 FROM {p}keys WHERE checksummed = 0)
+		OR EXISTS (SELECT 1 FROM {p}previous_hashes WHERE checksummed = 0)`
 
 // readRow reads one row through a reader. No row is store.ErrNotFound.
 func (s *Store) readRow(ctx context.Context, doing, query string, args []any, dest ...any) error {
@@ -65,17 +27,48 @@ func (s *Store) readRow(ctx context.Context, doing, query string, args []any, de
 	return failed(doing, err)
 }
 
-// getEntry is Get inside a write.
-func getEntry(c *writerConn, id string) (store.Entry, error) {
+// readRows hands each row of a query to read, through a reader.
+func (s *Store) readRows(ctx context.Context, doing, query string, args []any, read func(*sql.Rows) error) error {
+	if err := s.enter(); err != nil {
+		return err
+	}
+	defer s.leave()
+	stmt, err := s.readers.stmts.get(query)
+	if err == nil {
+		err = eachRow(ctx, stmt, args, read)
+	}
+	return failed(doing, err)
+}
+
+// getEntry is Get inside a write. It also returns the number of the key.
+func getEntry(w *writerConn, id string) (num int64, e store.Entry, err error) {
 	var row entryRow
-	err := c.row(byID, []any{id}, row.dest()...)
-	if errors.Is(err, sql.ErrNoRows) {
-		return store.Entry{}, store.ErrNotFound
+	found := false
+	err = w.rows(byID, []any{id}, func(rows *sql.Rows) error {
+		found = true
+		var unit nullText
+		var state []byte
+		err := rows.Scan(append(row.dest(), &unit, &state)...)
+		row.addWindow(unit, state)
+		return err
+	})
+	switch {
+	case err != nil:
+		return 0, e, failed("reading a key", err)
+	case !found:
+		return 0, e, store.ErrNotFound
 	}
-	if err != nil {
-		return store.Entry{}, failed("reading a key", err)
+	if e, err = row.entry(); err != nil || len(e.Key.Previous) == 0 {
+		return row.num, e, err
 	}
-	return row.entry()
+	err = w.rows(previousUses, []any{row.num}, func(rows *sql.Rows) error {
+		var hash []byte
+		var last int64
+		err := rows.Scan(&hash, &last)
+		used(e.Key, hash, last)
+		return err
+	})
+	return row.num, e, failed("reading the uses of previous keys", err)
 }
 
 // HasPlainKeys implements store.Store.

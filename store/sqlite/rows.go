@@ -3,62 +3,41 @@ package sqlite
 import (
 	"bytes"
 	"database/sql"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
-	"fmt"
-	"net/netip"
-	"strconv"
-	"strings"
 
 	"github.com/caddy-apikey/caddy-apikey/key"
-	"github.com/caddy-apikey/caddy-apikey/ratelimit"
 	"github.com/caddy-apikey/caddy-apikey/store"
 )
 
 const (
-	keyColumns = `k.id, k.config_id, k.user_id, k.name, k.prefix, k.start, k.hash, k.secret_hash,
-		k.checksummed, k.enabled, k.disabled_by, k.permissions, k.metadata, k.allowed_ips, k.expires_at, k.created_at, k.updated_at, k.rotated_at,
-		k.rate_limit_enabled, k.rate_limit_max, k.rate_limit_time_window, k.rate_limit_algorithm, k.generation`
-
-	// previousColumn reads the previous raw keys inside the same statement, and so
-	// from the same snapshot, as the rest.
-	previousColumn = `(SELECT group_concat(hex(f.hash) || ':' || f.until_ms || ':' || f.checksummed || ':' || coalesce(f.last_request, 0) || ':' || coalesce(f.start, ''), ',' ORDER BY f.position)
-		FROM {p}former_hashes f WHERE f.key_id = k.id)`
-
 	creditsColumns = `c.remaining, c.leased, c.spent, c.forfeited, c.granted, c.peak,
 		c.refill_amount, c.refill_interval, c.refill_from, c.last_refill_at, c.version`
-	countersColumns = `n.key_id, n.last_request, n.rate_state`
-	ownerColumns    = `o.user_id, o.tier, o.enabled, o.created_at, o.updated_at, o.generation`
+	ownerColumns = `o.user_id, o.tier, o.enabled, o.created_at, o.updated_at, o.generation`
 
-	// entryColumns and entryTables read a whole store.Entry. The joins are outer
-	// ones so that a damaged database gives an error and not a missing key.
-	entryColumns = keyColumns + `, ` + previousColumn + `, ` + creditsColumns + `, ` + countersColumns + `, ` + ownerColumns
-	entryJoins   = ` LEFT JOIN {p}credits c ON c.key_id = k.id LEFT JOIN {p}owners o ON o.user_id = k.user_id`
-	counterJoin  = ` LEFT JOIN {p}counters n ON n.key_id = k.id`
-	entryTables  = ` FROM {p}keys k` + counterJoin + entryJoins
+	// entryColumns and entryTables read a whole store.Entry, but for its windows and
+	// the uses of previous raw keys. The joins are outer ones so that a damaged database gives an
+	// error and not a missing key.
+	entryColumns = `k.num, k.doc, k.generation, u.at, ` + ownerColumns + `, c.key, ` + creditsColumns
+	entryJoins   = ` LEFT JOIN {p}credits c ON c.key = k.num LEFT JOIN {p}owners o ON o.num = k.owner`
+	entryTables  = ` FROM {p}keys k LEFT JOIN {p}last_uses u ON u.key = k.num` + entryJoins
+
+	// windowColumns and windowJoin add the windows of a key to an entry, a row for each.
+	windowColumns = `, w.unit, w.state`
+	windowJoin    = ` LEFT JOIN {p}windows w ON w.subject = k.num AND w.kind = 'key'`
+
+	// previousUses reads what is kept of a key's previous raw keys beside its document.
+	previousUses = `SELECT hash, last_request FROM {p}previous_hashes WHERE key = ? AND last_request IS NOT NULL`
 )
 
-// keyValues are the columns of a key in the order of keyColumns, without the ID
-// and the generation.
-func keyValues(k *key.Key) ([]any, error) {
-	var permissions, ips []byte
-	var err error
-	if k.Permissions != nil {
-		if permissions, err = json.Marshal(k.Permissions); err != nil {
-			return nil, fmt.Errorf("permissions: %w", err)
-		}
-	}
-	if k.AllowedIPs != nil {
-		if ips, err = json.Marshal(k.AllowedIPs); err != nil {
-			return nil, fmt.Errorf("allowed IPs: %w", err)
-		}
+// keyValues are the columns of a key that a change may write: those of keySet.
+func keyValues(k *key.Key, owner int64) ([]any, error) {
+	doc, err := key.AppendDocument(nil, k)
+	if err != nil {
+		return nil, unavailable("storing a key: %w", err)
 	}
 	return []any{
-		k.ConfigID, k.UserID, optional(k.Name), optional(k.Prefix), optional(k.Start), k.Hash[:], secretValue(k.SecretHash),
-		flag(k.Checksummed), flag(k.Enabled), nonEmpty(string(k.DisabledBy)), text(permissions), text(k.Metadata), text(ips),
-		nonZero(k.ExpiresAt), k.CreatedAt, k.UpdatedAt, nonZero(k.RotatedAt),
-		flag(k.RateLimitEnabled), nonZero(k.RateLimitMax), nonZero(k.RateLimitTimeWindow), k.RateLimitAlgorithm.String(),
+		owner, k.ConfigID, optional(k.Name), optional(k.Prefix), optional(k.Start), k.Hash[:],
+		bit(k.Checksummed), bit(k.Enabled), nonZero(k.ExpiresAt), k.CreatedAt, string(doc), k.Generation,
 	}, nil
 }
 
@@ -81,20 +60,6 @@ func optional(s *string) any {
 	return *s
 }
 
-func orNull(b []byte) any {
-	if len(b) == 0 {
-		return nil
-	}
-	return b
-}
-
-func text(b []byte) any {
-	if b == nil {
-		return nil
-	}
-	return string(b)
-}
-
 func nonZero(n int64) any {
 	if n == 0 {
 		return nil
@@ -102,154 +67,77 @@ func nonZero(n int64) any {
 	return n
 }
 
-func nonEmpty(s string) any {
-	if s == "" {
-		return nil
-	}
-	return s
-}
-
-func flag(b bool) int64 {
+func bit(b bool) int64 {
 	if b {
 		return 1
 	}
 	return 0
 }
 
+type (
+	nullNumber = sql.NullInt64
+	nullText   = sql.NullString
+)
+
 // entryRow receives the columns of entryColumns.
 type entryRow struct {
-	k                      key.Key
-	name, prefix, start    sql.NullString
-	hash, secret           []byte
-	checksummed, enabled   int64
-	disabledBy             sql.NullString
-	permissions, meta, ips sql.NullString
-	expires, rotated       sql.NullInt64
-	maxim, window          sql.NullInt64
-	limited                int64
-	algorithm              string
-	previous               sql.NullString
-	credits                creditsRow
-	counterOf              string // NULL, and so an error, where the row is missing
-	lastRequest            sql.NullInt64
-	rate                   []byte
-	owner                  ownerRow
+	num         int64
+	doc         string
+	generation  int64
+	lastRequest nullNumber
+	owner       ownerRow
+	creditsOf   nullNumber
+	credits     creditsRow
+	windows     []store.Window
+}
+
+func (r *entryRow) addWindow(unit nullText, state []byte) {
+	if unit.Valid {
+		r.windows = append(r.windows, store.Window{Unit: unit.String, State: state})
+	}
 }
 
 func (r *entryRow) dest() []any {
-	d := []any{
-		&r.k.ID, &r.k.ConfigID, &r.k.UserID, &r.name, &r.prefix, &r.start, &r.hash, &r.secret,
-		&r.checksummed, &r.enabled, &r.disabledBy, &r.permissions, &r.meta, &r.ips, &r.expires, &r.k.CreatedAt, &r.k.UpdatedAt, &r.rotated,
-		&r.limited, &r.maxim, &r.window, &r.algorithm, &r.k.Generation, &r.previous,
-	}
-	d = append(d, r.credits.dest()...)
-	d = append(d, &r.counterOf, &r.lastRequest, &r.rate)
-	return append(d, r.owner.dest()...)
+	d := []any{&r.num, &r.doc, &r.generation, &r.lastRequest}
+	d = append(append(d, r.owner.dest()...), &r.creditsOf)
+	return append(d, r.credits.dest()...)
 }
 
 // entry decodes the row. What cannot have been written by this package is an error.
 func (r *entryRow) entry() (store.Entry, error) {
-	k := r.k
-	k.Name, k.Prefix, k.Start = pointer(r.name), pointer(r.prefix), pointer(r.start)
-	k.Checksummed, k.Enabled, k.RateLimitEnabled = r.checksummed != 0, r.enabled != 0, r.limited != 0
-	k.DisabledBy, k.RotatedAt = key.DisabledBy(r.disabledBy.String), r.rotated.Int64
-	k.ExpiresAt, k.RateLimitMax, k.RateLimitTimeWindow = r.expires.Int64, r.maxim.Int64, r.window.Int64
-	if err := r.decode(&k); err != nil {
-		return store.Entry{}, unavailable("key %q is damaged: %w", r.k.ID, err)
+	k, err := key.ParseDocument(r.doc)
+	switch {
+	case err != nil:
+	case r.owner.userID.String != k.UserID:
+		err = errors.New("its owner is another one")
 	}
-	return store.Entry{
-		Key:      &k,
-		Credits:  r.credits.credits(),
-		Counters: key.Counters{LastRequest: r.lastRequest.Int64, Rate: bytes.Clone(r.rate)},
-		Owner:    r.owner.owner(),
-	}, nil
+	if err != nil {
+		return store.Entry{}, unavailable("key number %d is damaged: %w", r.num, err)
+	}
+	k.Generation = r.generation
+	e := store.Entry{
+		Key:         k,
+		Credits:     key.Credits{Version: 1}, // as those of a new key that has none
+		LastRequest: r.lastRequest.Int64,
+		Windows:     r.windows,
+		Owner:       r.owner.owner(),
+	}
+	if r.creditsOf.Valid {
+		e.Credits = r.credits.credits()
+	}
+	return e, nil
 }
 
-func (r *entryRow) decode(k *key.Key) error {
-	if len(r.hash) != len(k.Hash) {
-		return errors.New("hash: wrong length")
-	}
-	copy(k.Hash[:], r.hash)
-	if r.secret != nil {
-		k.SecretHash = new(key.Hash)
-		if copy(k.SecretHash[:], r.secret) != len(r.secret) || len(r.secret) != len(k.Hash) {
-			return errors.New("secret hash: wrong length")
+// used notes the last use of a previous raw key.
+func used(k *key.Key, hash []byte, last int64) {
+	for i := range k.Previous {
+		if p := &k.Previous[i]; bytes.Equal(p.Hash[:], hash) {
+			p.LastRequest = last
 		}
 	}
-	if r.meta.Valid {
-		k.Metadata = json.RawMessage(r.meta.String)
-	}
-	var err error
-	if r.permissions.Valid {
-		if err = json.Unmarshal([]byte(r.permissions.String), &k.Permissions); err != nil {
-			return fmt.Errorf("permissions: %w", err)
-		}
-	}
-	if r.ips.Valid {
-		k.AllowedIPs = []netip.Prefix{}
-		if err = json.Unmarshal([]byte(r.ips.String), &k.AllowedIPs); err != nil {
-			return fmt.Errorf("allowed IPs: %w", err)
-		}
-		if k.AllowedIPs == nil { // "null": this package never writes it, and it would mean "everywhere"
-			return errors.New("allowed IPs: null")
-		}
-	}
-	if k.RateLimitAlgorithm, err = ratelimit.ParseAlgorithm(r.algorithm); err != nil {
-		return fmt.Errorf("rate limit algorithm: %w", err)
-	}
-	k.Previous, err = parsePrevious(r.previous.String)
-	return err
 }
 
-// secretValue returns what is stored for the hash of a secret, or NULL.
-func secretValue(h *key.Hash) any {
-	if h == nil {
-		return nil
-	}
-	return h[:]
-}
-
-func parsePrevious(s string) (list []key.PreviousKey, _ error) {
-	if s == "" {
-		return nil, nil
-	}
-	for one := range strings.SplitSeq(s, ",") {
-		p, err := parseOnePrevious(one)
-		if err != nil {
-			return nil, fmt.Errorf("previous key: %w", err)
-		}
-		list = append(list, p)
-	}
-	return list, nil
-}
-
-// parseOnePrevious reads "hash:until:checksummed:lastRequest:start", the last of
-// which may be empty.
-func parseOnePrevious(s string) (p key.PreviousKey, err error) {
-	parts := strings.SplitN(s, ":", 5)
-	if len(parts) < 5 {
-		return p, errors.New("damaged")
-	}
-	if p.Hash, err = parseHash(parts[0]); err != nil {
-		return p, err
-	}
-	if p.Until, err = strconv.ParseInt(parts[1], 10, 64); err != nil {
-		return p, err
-	}
-	p.Checksummed, p.Start = parts[2] == "1", parts[4]
-	p.LastRequest, err = strconv.ParseInt(parts[3], 10, 64)
-	return p, err
-}
-
-func parseHash(s string) (h key.Hash, err error) {
-	b, err := hex.DecodeString(s)
-	if err != nil || len(b) != len(h) {
-		return h, errors.New("damaged")
-	}
-	return key.Hash(b), nil
-}
-
-func pointer(s sql.NullString) *string {
+func pointer(s nullText) *string {
 	if !s.Valid {
 		return nil
 	}
@@ -258,45 +146,51 @@ func pointer(s sql.NullString) *string {
 
 // creditsRow receives the columns of creditsColumns.
 type creditsRow struct {
-	remaining, amount, interval, from, last sql.NullInt64
-	leased, spent, forfeited, granted       int64
-	peak, version                           int64
+	remaining, leased, spent, forfeited, granted, peak nullNumber
+	amount, interval, from, last, version              nullNumber
 }
 
-func (r *creditsRow) dest() []any {
-	return []any{&r.remaining, &r.leased, &r.spent, &r.forfeited, &r.granted, &r.peak, &r.amount, &r.interval, &r.from, &r.last, &r.version}
+func (r *creditsRow) numbers() [11]*nullNumber {
+	return [...]*nullNumber{&r.remaining, &r.leased, &r.spent, &r.forfeited, &r.granted, &r.peak, &r.amount, &r.interval, &r.from, &r.last, &r.version}
+}
+
+func (r *creditsRow) dest() (d []any) {
+	for _, n := range r.numbers() {
+		d = append(d, n)
+	}
+	return d
 }
 
 func (r *creditsRow) credits() key.Credits {
 	return key.Credits{
 		Limited:        r.remaining.Valid,
 		Remaining:      r.remaining.Int64,
-		Leased:         r.leased,
-		Spent:          r.spent,
-		Forfeited:      r.forfeited,
-		Granted:        r.granted,
-		Peak:           r.peak,
+		Leased:         r.leased.Int64,
+		Spent:          r.spent.Int64,
+		Forfeited:      r.forfeited.Int64,
+		Granted:        r.granted.Int64,
+		Peak:           r.peak.Int64,
 		RefillAmount:   r.amount.Int64,
 		RefillInterval: r.interval.Int64,
 		RefillFrom:     r.from.Int64,
 		LastRefillAt:   r.last.Int64,
-		Version:        r.version,
+		Version:        r.version.Int64,
 	}
 }
 
 // ownerRow receives the columns of ownerColumns.
 type ownerRow struct {
-	o       key.Owner
-	tier    sql.NullString
-	enabled int64
+	userID, tier                              nullText
+	enabled, createdAt, updatedAt, generation nullNumber
 }
 
 func (r *ownerRow) dest() []any {
-	return []any{&r.o.UserID, &r.tier, &r.enabled, &r.o.CreatedAt, &r.o.UpdatedAt, &r.o.Generation}
+	return []any{&r.userID, &r.tier, &r.enabled, &r.createdAt, &r.updatedAt, &r.generation}
 }
 
 func (r *ownerRow) owner() key.Owner {
-	o := r.o
-	o.Tier, o.Enabled = pointer(r.tier), r.enabled != 0
-	return o
+	return key.Owner{
+		UserID: r.userID.String, Tier: pointer(r.tier), Enabled: r.enabled.Int64 != 0,
+		CreatedAt: r.createdAt.Int64, UpdatedAt: r.updatedAt.Int64, Generation: r.generation.Int64,
+	}
 }

@@ -13,8 +13,13 @@ type Store struct {
 	path    string // absolute, without symbolic links
 	lock    *fileLock
 	readers *readers
+	finders chan *finder // those that are free
 	writer  *writer
 	watch   *watch
+
+	usage    usageJournal  // of the writer
+	foldPart int           // foldSize; less in tests
+	folded   chan struct{} // closed when nothing is folded any more
 
 	mu       sync.RWMutex // guards closed against calls that begin
 	closed   bool
@@ -47,9 +52,10 @@ func (s *Store) Close() error {
 	s.closed = true
 	s.mu.Unlock()
 
-	close(s.closing) // wakes those who wait for room in the queue
+	close(s.closing) // wakes those who wait for room in the queue, and ends the folding
+	<-s.folded
 	s.inflight.Wait()
-	err := s.readers.close()
+	err := errors.Join(closeFinders(s.finders), s.readers.close())
 	err = errors.Join(err, s.writer.close())
 	return errors.Join(err, s.lock.release())
 }
@@ -67,8 +73,8 @@ func (s *Store) Health(ctx context.Context) (store.Status, error) {
 	}
 	defer s.leave()
 	const query = `SELECT sqlite_version(),
-		(SELECT coalesce(max(version_id), 0) FROM {p}` + migrationsTable + ` WHERE is_applied),
-		(SELECT count(*) FROM {p}keys)`
+		(SELECT coalesce(max(version_id), 0) FROM {p}` + schemaTable + ` WHERE is_applied),
+		(SELECT coalesce(sum(n), 0) FROM {p}key_counts)`
 	stmt, err := s.readers.stmts.get(query)
 	if err == nil {
 		err = stmt.QueryRowContext(ctx).Scan(&st.Version, &st.Schema, &st.Keys)

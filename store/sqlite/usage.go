@@ -10,93 +10,158 @@ import (
 )
 
 const (
-	// addUsage leaves out an owner that is gone, which would fail the whole batch.
-	addUsage = `INSERT INTO {p}usage (key_id, user_id, day, allowed, limited, denied)
-		SELECT ?1, ?2, ?3, ?4, ?5, ?6 WHERE EXISTS (SELECT 1 FROM {p}owners WHERE user_id = ?2)
-		ON CONFLICT (user_id, day, key_id) DO UPDATE SET
-			allowed = allowed + excluded.allowed, limited = limited + excluded.limited, denied = denied + excluded.denied`
-
-	// takeUsage takes back what turned out to be something else. SQLite holds a
-	// new row against its CHECKs before it looks for a conflict, so addUsage could not.
-	takeUsage = `UPDATE {p}usage SET allowed = max(allowed - ?4, 0), limited = max(limited - ?5, 0), denied = max(denied - ?6, 0)
-		WHERE key_id = ?1 AND user_id = ?2 AND day = ?3`
-
 	noteBatch = `INSERT INTO {p}usage_writers (writer, number) VALUES (?, ?)
 		ON CONFLICT (writer) DO UPDATE SET number = excluded.number`
 
-	usageOfKey = `SELECT day, sum(allowed), sum(limited), sum(denied) FROM {p}usage
-		WHERE key_id = ? AND day BETWEEN ? AND ? GROUP BY day ORDER BY day`
-	usageOfOwner = `SELECT day, sum(allowed), sum(limited), sum(denied) FROM {p}usage
-		WHERE user_id = ? AND day BETWEEN ? AND ? GROUP BY day ORDER BY day`
+	usageDays = `SELECT day, what, n FROM {p}usage WHERE subject = ? AND kind = ? AND day BETWEEN ? AND ? ORDER BY day`
+
+	// keyNumbers are those of all keys that have or had an ID: one may be made again.
+	keyNumbers = `SELECT num FROM {p}keys WHERE id = ?1 UNION ALL SELECT num FROM {p}past_keys WHERE id = ?1`
+
+	usageHours = `SELECT hour, outcome, tier, n FROM {p}usage_hours WHERE hour BETWEEN ? AND ?`
+	topOwners  = `SELECT t.owner FROM {p}usage_top_owners t WHERE t.day = ?`
+	askedOf    = `SELECT a.permission FROM {p}keys k JOIN {p}asked_permissions a ON a.key = k.num WHERE k.id = ? ORDER BY a.permission`
 )
 
-// SaveUsage implements store.Store.
+// SaveUsage implements store.Store. The batch goes into the journal.
 func (s *Store) SaveUsage(ctx context.Context, b store.UsageBatch) error {
-	b.Used = slices.Clone(b.Used) // the caller may go on using its own
-	return s.write(ctx, func(w *writerConn) error {
-		var last int64
-		err := w.row(`SELECT number FROM {p}usage_writers WHERE writer = ?`, []any{b.Writer}, &last)
-		switch {
-		case errors.Is(err, sql.ErrNoRows):
-			// One process has the database at a time: the others will not come back.
-			_, err = w.exec(`DELETE FROM {p}usage_writers`)
-		case err == nil && b.Number <= last:
-			return nil
-		}
-		if err != nil {
+	b.Used, b.Hours, b.Asked = slices.Clone(b.Used), slices.Clone(b.Hours), slices.Clone(b.Asked) // the caller may go on using its own
+	var saved *journalBatch
+	var num int64
+	return s.submit(ctx, &job{
+		run: func(w *writerConn) (err error) {
+			num, saved, err = appendUsage(w, &b)
 			return failed("saving usage", err)
-		}
-		return failed("saving usage", writeUsage(w, b))
+		},
+		ended: func(err error) {
+			if err == nil && saved != nil {
+				s.usage.next.add(num, saved)
+			}
+		},
 	})
 }
 
-func writeUsage(w *writerConn, b store.UsageBatch) error {
+// appendUsage writes a batch into the journal, unless it is there already.
+func appendUsage(w *writerConn, b *store.UsageBatch) (num int64, saved *journalBatch, err error) {
+	var last int64
+	err = w.row(`SELECT number FROM {p}usage_writers WHERE writer = ?`, []any{b.Writer}, &last)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		// One process has the database at a time: the others will not come back.
+		_, err = w.exec(`DELETE FROM {p}usage_writers`)
+	case err == nil && b.Number <= last:
+		return 0, nil, nil
+	}
+	if err != nil {
+		return 0, nil, err
+	}
+	if _, err := w.exec(noteBatch, b.Writer, b.Number); err != nil {
+		return 0, nil, err
+	}
+	if saved, err = toNumbers(w, b); err != nil {
+		return 0, nil, err
+	}
+	err = w.row(`INSERT INTO {p}usage_journal (batch) VALUES (?) RETURNING num`, []any{saved.encode()}, &num)
+	return num, saved, err
+}
+
+// toNumbers replaces the IDs in a batch by numbers, and leaves out what is gone.
+func toNumbers(w *writerConn, b *store.UsageBatch) (*journalBatch, error) {
+	saved := &journalBatch{hours: b.Hours}
 	for _, u := range b.Used {
-		if _, err := w.exec(addUsage, u.KeyID, u.UserID, u.Day, max(u.Allowed, 0), max(u.Limited, 0), max(u.Denied, 0)); err != nil {
-			return err
-		}
-		if u.Allowed >= 0 && u.Limited >= 0 && u.Denied >= 0 {
-			continue
-		}
-		if _, err := w.exec(takeUsage, u.KeyID, u.UserID, u.Day, max(-u.Allowed, 0), max(-u.Limited, 0), max(-u.Denied, 0)); err != nil {
-			return err
-		}
-	}
-	_, err := w.exec(noteBatch, b.Writer, b.Number)
-	return err
-}
-
-// UsageOfKey implements store.Store.
-func (s *Store) UsageOfKey(ctx context.Context, id string, first, last int32) ([]store.DayUses, error) {
-	return s.usage(ctx, usageOfKey, id, first, last)
-}
-
-// UsageOfOwner implements store.Store.
-func (s *Store) UsageOfOwner(ctx context.Context, userID string, first, last int32) ([]store.DayUses, error) {
-	return s.usage(ctx, usageOfOwner, userID, first, last)
-}
-
-func (s *Store) usage(ctx context.Context, query, of string, first, last int32) (days []store.DayUses, err error) {
-	if err := s.enter(); err != nil {
-		return nil, err
-	}
-	defer s.leave()
-	defer func() { err = failed("reading usage", err) }()
-	stmt, err := s.readers.stmts.get(query)
-	if err != nil {
-		return nil, err
-	}
-	rows, err := stmt.QueryContext(ctx, of, first, last)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var d store.DayUses
-		if err := rows.Scan(&d.Day, &d.Allowed, &d.Limited, &d.Denied); err != nil {
+		owner, err := numberOf(w, store.OfOwner(u.UserID))
+		if err != nil {
 			return nil, err
 		}
-		days = append(days, d)
+		if owner == 0 {
+			continue
+		}
+		var num int64
+		if err := w.row(keyNumbers+` ORDER BY num DESC LIMIT 1`, []any{u.KeyID}, &num); err != nil && !errors.Is(err, sql.ErrNoRows) {
+			return nil, err
+		}
+		saved.used = append(saved.used, journalUse{num, owner, u.Day, u.Uses})
 	}
-	return days, rows.Err()
+	for _, a := range b.Asked {
+		num, err := numberOf(w, store.OfKey(a.KeyID))
+		if err != nil {
+			return nil, err
+		}
+		if num != 0 && a.Permission != "" {
+			saved.asked = append(saved.asked, journalAsked{num, a.Permission})
+		}
+	}
+	return saved, nil
 }
+
+// Usage implements store.Store. It runs where the journal is kept, so that it finds
+// each increment either in the tables or in memory.
+func (s *Store) Usage(ctx context.Context, of store.Subject, first, last int32) ([]store.DayUses, error) {
+	return writeFor(ctx, s, func(w *writerConn) ([]store.DayUses, error) {
+		nums, err := numbersOf(w, of)
+		if err != nil {
+			return nil, failed("reading usage", err)
+		}
+		var days []store.DayUses
+		for _, num := range nums {
+			some, err := s.usage.days(w, subject{num, of.Kind}, first, last)
+			if err != nil {
+				return nil, failed("reading usage", err)
+			}
+			days = addDays(days, some...)
+		}
+		return days, nil
+	})
+}
+
+func numbersOf(w *writerConn, of store.Subject) (nums []int64, err error) {
+	if of.Kind == store.KindOwner {
+		num, err := numberOf(w, of)
+		return []int64{num}, err
+	}
+	err = w.rows(keyNumbers, []any{of.ID}, func(rows *sql.Rows) error {
+		var num int64
+		err := rows.Scan(&num)
+		nums = append(nums, num)
+		return err
+	})
+	return nums, err
+}
+
+// KeyCounts implements store.Statistics.
+func (s *Store) KeyCounts(ctx context.Context) (all []store.KeyCount, err error) {
+	const query = `SELECT config_id, state = 'enabled', n FROM {p}key_counts WHERE n > 0`
+	err = s.readRows(ctx, "reading the numbers of keys", query, nil, func(rows *sql.Rows) error {
+		var c store.KeyCount
+		err := rows.Scan(&c.ConfigID, &c.Enabled, &c.N)
+		all = append(all, c)
+		return err
+	})
+	return all, err
+}
+
+// Hours implements store.Statistics.
+func (s *Store) Hours(ctx context.Context, first, last int64) ([]store.HourUses, error) {
+	return writeFor(ctx, s, func(w *writerConn) ([]store.HourUses, error) {
+		all, err := s.usage.hours(w, first, last)
+		return all, failed("reading requests by hour", err)
+	})
+}
+
+// TopOwners implements store.Statistics.
+func (s *Store) TopOwners(ctx context.Context, day int32) ([]store.OwnerUses, error) {
+	return writeFor(ctx, s, func(w *writerConn) ([]store.OwnerUses, error) {
+		all, err := s.usage.topOwners(w, day)
+		return all, failed("reading the busiest owners", err)
+	})
+}
+
+// AskedPermissions implements store.Statistics.
+func (s *Store) AskedPermissions(ctx context.Context, id string) ([]string, error) {
+	return writeFor(ctx, s, func(w *writerConn) ([]string, error) {
+		all, err := s.usage.askedPermissions(w, id)
+		return all, failed("reading permissions that were asked for", err)
+	})
+}
+
+var _ store.Statistics = (*Store)(nil)

@@ -26,6 +26,9 @@ type job struct {
 	run    func(*writerConn) error // nil: a movement of credits
 	credit movement
 
+	// ended is called in the goroutine of the writer when err is final, if run was.
+	ended func(error)
+
 	state    atomic.Int32
 	done     chan struct{} // closed when err is final
 	err      error
@@ -162,6 +165,9 @@ func (w *writer) process(batch []*job) {
 		}
 	}
 	for _, j := range live {
+		if j.ended != nil {
+			j.ended(j.err)
+		}
 		close(j.done)
 	}
 }

@@ -365,15 +365,15 @@ func TestLostUpdateGuard(t *testing.T) {
 	s := openHooked(t, hooks{})
 	createTest(t, s, 1, 10)
 	err := s.write(t.Context(), func(w *writerConn) error {
-		c, err := readCredits(w, testKey(1).ID)
+		num, c, err := readCredits(w, testKey(1).ID)
 		if err != nil {
 			return err
 		}
 		c.Version++
-		if err := writeCredits(w, testKey(1).ID, c, 1); err != nil {
+		if err := writeCredits(w, num, c, 1); err != nil {
 			return err
 		}
-		return writeCredits(w, testKey(1).ID, c, 1) // read before the first write
+		return writeCredits(w, num, c, 1) // read before the first write
 	})
 	if !errors.Is(err, errLostUpdate) || !errors.Is(err, store.ErrUnavailable) {
 		t.Errorf("error %v", err)

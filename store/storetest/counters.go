@@ -12,24 +12,26 @@ import (
 var counterTests = []test{
 	{"are stored, replaced and cleared", func(e *env) {
 		id := e.create(limited(5), nil).Key.ID
-		for _, c := range []key.Counters{
-			{LastRequest: t0, Rate: []byte{0, 1, 0xff}},
-			{LastRequest: t0 - 5},
-			{Rate: bytes.Repeat([]byte{7}, 5000)},
-			{LastRequest: key.MaxTime, Rate: []byte("x")},
-			{},
+		for _, c := range []store.Counters{
+			keyCounters(id, t0, []byte{0, 1, 0xff}),
+			keyCounters(id, t0-5, nil),
+			keyCounters(id, 0, bytes.Repeat([]byte{7}, 5000)),
+			keyCounters(id, key.MaxTime, []byte("x")),
+			keyCounters(id, 0, nil),
 		} {
-			e.must(e.store.SaveCounters(e.ctx, []store.Counted{{ID: id, Counters: c}}))
-			if d := diffStruct("counters", e.get(id).Counters, c); d != "" {
-				e.Fatal(d)
+			e.must(e.store.SaveCounters(e.ctx, []store.Counters{c}))
+			got := e.get(id)
+			if got.LastRequest != c.LastRequest || !bytes.Equal(got.Window(store.UnitRate), c.Windows[0].State) {
+				e.Fatalf("%+v, want %+v", got, c)
 			}
+			e.sameEntry(e.dump()[id], got)
 		}
 		e.must(e.store.SaveCounters(e.ctx, nil))
 	}},
 	{"A6 touch no record", func(e *env) {
 		full, err := e.store.Create(e.ctx, fullKey(100), limited(5))
 		e.must(err)
-		var batch []store.Counted
+		var batch []store.Counters
 		want := map[string]store.Entry{full.Key.ID: full}
 		for range 20 {
 			made := e.create(limited(5), nil)
@@ -38,9 +40,9 @@ var counterTests = []test{
 		i := int64(0)
 		for id, entry := range want {
 			i++
-			entry.Counters = key.Counters{LastRequest: t0 + i, Rate: fmt.Appendf(nil, "%d", i)}
-			want[id] = entry
-			batch = append(batch, store.Counted{ID: id, Counters: entry.Counters})
+			c := keyCounters(id, t0+i, fmt.Appendf(nil, "%d", i))
+			want[id] = counted(entry, c)
+			batch = append(batch, c)
 		}
 		untouched := e.create(limited(5), nil)
 		want[untouched.Key.ID] = untouched
@@ -53,13 +55,13 @@ var counterTests = []test{
 		})
 		other := e.create(limited(5), func(k *key.Key) { k.Previous = []key.PreviousKey{{Hash: hash("old", 3), Until: t0}} })
 		save := func(last int64) {
-			e.must(e.store.SaveCounters(e.ctx, []store.Counted{{
-				ID: made.Key.ID, Counters: key.Counters{LastRequest: t0},
+			e.must(e.store.SaveCounters(e.ctx, []store.Counters{{
+				Subject: store.OfKey(made.Key.ID), LastRequest: t0,
 				Previous: []store.PreviousUse{{Hash: hash("old", 1), LastRequest: last}, {Hash: hash("old", 3), LastRequest: last}, {Hash: hash("gone", 1), LastRequest: last}},
 			}}))
 		}
 		want := made
-		want.Counters.LastRequest = t0
+		want.LastRequest = t0
 		for _, last := range []int64{t0, t0 - 5, 0, t0 + 1} { // a use may be taken back
 			save(last)
 			k := made.Key.Clone()
@@ -77,12 +79,26 @@ var counterTests = []test{
 	{"C4 bring no deleted key back", func(e *env) {
 		a, b := e.create(limited(5), nil), e.create(limited(5), nil)
 		e.must(e.store.Delete(e.ctx, a.Key.ID))
-		c := key.Counters{LastRequest: t0, Rate: []byte("x")}
-		e.must(e.store.SaveCounters(e.ctx, []store.Counted{{ID: a.Key.ID, Counters: c}, {ID: b.Key.ID, Counters: c}, {ID: "nobody", Counters: c}}))
-		b.Counters = c
+		var batch []store.Counters
+		for _, id := range []string{a.Key.ID, b.Key.ID, "nobody"} {
+			batch = append(batch, keyCounters(id, t0, []byte("x")))
+		}
+		e.must(e.store.SaveCounters(e.ctx, batch))
+		b = counted(b, batch[1])
 		e.unchanged(map[string]store.Entry{b.Key.ID: b})
 	}},
 	{"C4 bring nothing back, under load", testC4},
+}
+
+// keyCounters are counters of a key with the window of its own limit.
+func keyCounters(id string, lastRequest int64, state []byte) store.Counters {
+	return store.Counters{Subject: store.OfKey(id), LastRequest: lastRequest, Windows: []store.Window{{Unit: store.UnitRate, State: state}}}
+}
+
+// counted returns the entry of a key with its counters.
+func counted(e store.Entry, c store.Counters) store.Entry {
+	e.LastRequest, e.Windows = c.LastRequest, c.Windows
+	return e
 }
 
 // testC4 edits, spends and deletes while counters are written all the time.
@@ -102,9 +118,9 @@ func testC4(e *env) {
 					return
 				default:
 				}
-				var batch []store.Counted
+				var batch []store.Counters
 				for _, id := range ids {
-					batch = append(batch, store.Counted{ID: id, Counters: key.Counters{LastRequest: t0 + i, Rate: []byte{byte(w)}}})
+					batch = append(batch, keyCounters(id, t0+i, []byte{byte(w)}))
 				}
 				if err := e.store.SaveCounters(e.ctx, batch); err != nil {
 					e.Error(err)

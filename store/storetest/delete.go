@@ -18,7 +18,7 @@ var deleteTests = []test{
 		_, err := e.store.Create(e.ctx, full, limited(5))
 		e.must(err)
 		other := e.create(limited(7), func(k *key.Key) { k.ID = "other"; k.Hash = hash("other", 1) })
-		e.must(e.store.SaveCounters(e.ctx, []store.Counted{{ID: full.ID, Counters: key.Counters{LastRequest: t0, Rate: []byte("x")}}}))
+		e.must(e.store.SaveCounters(e.ctx, []store.Counters{keyCounters(full.ID, t0, []byte("x"))}))
 		before := e.dump()
 
 		e.must(e.store.Delete(e.ctx, full.ID))
@@ -39,8 +39,8 @@ var deleteTests = []test{
 
 		again, err := e.store.Create(e.ctx, full, limited(2)) // the same ID and hashes are free again
 		e.must(err)
-		if again.Counters.LastRequest != 0 || again.Credits.Remaining != 2 {
-			e.Fatalf("the old key's counters came back: %+v %+v", again.Counters, again.Credits)
+		if again.LastRequest != 0 || len(again.Windows) != 0 || again.Credits.Remaining != 2 {
+			e.Fatalf("the old key's counters came back: %+v %+v", again, again.Credits)
 		}
 	}},
 	{"T2 expired keys, and only those", testT2},

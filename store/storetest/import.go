@@ -26,7 +26,7 @@ var importTests = []test{
 		e.create(limited(1), nil)
 		before := e.dump()
 		_, err := e.store.ImportOwners(e.ctx, []store.OwnerEntry{
-			ownerEntry("one", ownerCounter("day", 1)), ownerEntry("two", store.OwnerCounter{Unit: "day"}), ownerEntry("three"),
+			ownerEntry("one", ownerCounter("day", 1)), ownerEntry("two", store.Window{Unit: "day"}), ownerEntry("three"),
 		})
 		if err == nil {
 			e.Error("a counter without a state was stored")
@@ -51,7 +51,7 @@ var importTests = []test{
 
 func testImportRoundTrip(e *env) {
 	c := key.Credits{Limited: true, Remaining: 7, Spent: 90, Forfeited: 3, Granted: 100, Peak: 70, RefillAmount: 50, RefillInterval: 1000, RefillFrom: t0, LastRefillAt: t0 + 3000}
-	full := store.Entry{Key: fullKey(1), Credits: c, Counters: key.Counters{LastRequest: t0 + 9, Rate: bytes.Repeat([]byte{7, 0xff}, 500)}}
+	full := store.Entry{Key: fullKey(1), Credits: c, LastRequest: t0 + 9, Windows: []store.Window{ownerCounter("60000ms", 1), {Unit: store.UnitRate, State: bytes.Repeat([]byte{7, 0xff}, 500)}}}
 	plain := store.Entry{Key: plainKey(2)}
 	plain.Key.UserID = "bob"
 	full.Key.Generation, full.Credits.Version = 77, 77
@@ -82,12 +82,12 @@ func testImportExists(e *env) {
 	e.must(err)
 	k := there.Key
 	change := func(n int, f func(*key.Key)) store.Entry {
-		one := store.Entry{Key: plainKey(n), Credits: limited(9), Counters: key.Counters{LastRequest: t0}}
+		one := store.Entry{Key: plainKey(n), Credits: limited(9), LastRequest: t0}
 		one.Key.UserID = "mallory"
 		f(one.Key)
 		return one
 	}
-	same := store.Entry{Key: k.Clone(), Credits: limited(9), Counters: key.Counters{LastRequest: t0 + 5}}
+	same := store.Entry{Key: k.Clone(), Credits: limited(9), LastRequest: t0 + 5}
 	same.Key.UserID = "mallory"
 	added, err := e.store.Import(e.ctx, []store.Entry{
 		same,
@@ -113,9 +113,9 @@ func testImportExists(e *env) {
 }
 
 // ownerEntry is a disabled owner of a tier.
-func ownerEntry(id string, counters ...store.OwnerCounter) store.OwnerEntry {
+func ownerEntry(id string, windows ...store.Window) store.OwnerEntry {
 	o := key.Owner{UserID: id, Tier: ptr("gold"), CreatedAt: t0 - 5, UpdatedAt: t0 + 5, Generation: 77}
-	return store.OwnerEntry{Owner: o, Counters: counters}
+	return store.OwnerEntry{Owner: o, Windows: windows}
 }
 
 func testImportOwners(e *env) {
@@ -135,7 +135,7 @@ func testImportOwners(e *env) {
 		e.wantOwner("Ünïcode", store.OwnerInfo{Owner: first.Owner})
 		e.wantOwner("plain", store.OwnerInfo{Owner: plain.Owner})
 		e.wantOwner("alice", store.OwnerInfo{Owner: there.Owner, KeyCount: 1})
-		e.wantOwnerCounters("Ünïcode", first.Counters...)
+		e.wantOwnerCounters("Ünïcode", first.Windows...)
 		e.wantOwnerCounters("plain")
 		e.wantOwnerCounters("alice", ownerCounter("day", 1))
 		e.reopen()

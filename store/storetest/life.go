@@ -28,8 +28,9 @@ var lifeTests = []test{
 		e.must(e.store.Delete(e.ctx, gone.Key.ID))
 		taken := e.take(full.Key.ID, 3, t0)
 		full.Credits = taken.Credits
-		full.Counters = key.Counters{LastRequest: t0, Rate: []byte("state")}
-		e.must(e.store.SaveCounters(e.ctx, []store.Counted{{ID: full.Key.ID, Counters: full.Counters}}))
+		counters := keyCounters(full.Key.ID, t0, []byte("state"))
+		e.must(e.store.SaveCounters(e.ctx, []store.Counters{counters}))
+		full = counted(full, counters)
 		o, err := e.store.PutOwner(e.ctx, full.Key.UserID, t0+9, func(o *key.Owner) error { o.Enabled = false; return nil })
 		e.must(err)
 		full.Owner = o.Owner
@@ -64,7 +65,7 @@ func testClosed(e *env) {
 		"DeleteExpired": func() error { _, err := e.store.DeleteExpired(e.ctx, expiredBefore(t0), 5); return err },
 		"MoveCredits":   func() error { _, err := e.store.MoveCredits(e.ctx, id, key.Move{Take: 1}, t0); return err },
 		"ForfeitLeases": func() error { return e.store.ForfeitLeases(e.ctx) },
-		"SaveCounters":  func() error { return e.store.SaveCounters(e.ctx, []store.Counted{{ID: id}}) },
+		"SaveCounters":  func() error { return e.store.SaveCounters(e.ctx, []store.Counters{{Subject: store.OfKey(id)}}) },
 		"Owner":         func() error { _, err := e.store.Owner(e.ctx, "alice"); return err },
 		"Owners":        func() error { _, err := e.store.Owners(e.ctx, 5, ""); return err },
 		"PutOwner": func() error {

@@ -48,7 +48,7 @@ var listTests = []test{
 func (e *env) mixed(n int) (all []store.Entry) {
 	e.Helper()
 	names := []*string{nil, ptr("b"), ptr("a"), nil, ptr("b"), ptr(""), ptr("ä"), ptr("B")}
-	var counted []store.Counted
+	var batch []store.Counters
 	for i := range n {
 		made := e.create(limited(1), func(k *key.Key) {
 			k.ID = fmt.Sprintf("%02d-%d", (i*37)%100, i) // in no order that matters
@@ -56,12 +56,12 @@ func (e *env) mixed(n int) (all []store.Entry) {
 			k.UserID = []string{"alice", "bob"}[i%2]
 		})
 		if i%3 != 0 {
-			made.Counters.LastRequest = t0 + int64(i%4)
-			counted = append(counted, store.Counted{ID: made.Key.ID, Counters: made.Counters})
+			made.LastRequest = t0 + int64(i%4)*1_234_567 // within an hour and beyond
+			batch = append(batch, store.Counters{Subject: store.OfKey(made.Key.ID), LastRequest: made.LastRequest})
 		}
 		all = append(all, made)
 	}
-	e.must(e.store.SaveCounters(e.ctx, counted))
+	e.must(e.store.SaveCounters(e.ctx, batch))
 	return all
 }
 
@@ -74,8 +74,8 @@ func compareBy(s store.Sort, reverse bool) func(a, b store.Entry) int {
 			return 0, "", e.Key.CreatedAt
 		case s == store.SortName && e.Key.Name != nil:
 			return 0, *e.Key.Name, 0
-		case s == store.SortLastRequest && e.Counters.LastRequest != 0:
-			return 0, "", e.Counters.LastRequest
+		case s == store.SortLastRequest && e.LastRequest != 0:
+			return 0, "", e.LastRequest
 		}
 		return 1, "", 0
 	}

@@ -17,8 +17,8 @@ var ownerCounterTests = []test{
 		e.wantOwnerCounters("alice", ownerCounter("60000ms", 2), ownerCounter("day", 1))
 		e.saveOwnerCounters(ownerCounted("alice", "day", 3))
 		e.wantOwnerCounters("alice", ownerCounter("60000ms", 2), ownerCounter("day", 3))
-		big := store.OwnerCounter{Unit: "month", State: bytes.Repeat([]byte{0, 0xff}, 5000)}
-		e.saveOwnerCounters(store.OwnerCounted{UserID: "alice", OwnerCounter: big})
+		big := store.Window{Unit: "month", State: bytes.Repeat([]byte{0, 0xff}, 5000)}
+		e.saveOwnerCounters(store.Counters{Subject: store.OfOwner("alice"), Windows: []store.Window{big}})
 		e.saveOwnerCounters()
 		e.reopen()
 		e.wantOwnerCounters("alice", ownerCounter("60000ms", 2), ownerCounter("day", 3), big)
@@ -58,22 +58,22 @@ var ownerCounterTests = []test{
 	}},
 }
 
-func ownerCounter(unit string, state byte) store.OwnerCounter {
-	return store.OwnerCounter{Unit: unit, State: []byte{state}}
+func ownerCounter(unit string, state byte) store.Window {
+	return store.Window{Unit: unit, State: []byte{state}}
 }
 
-func ownerCounted(userID, unit string, state byte) store.OwnerCounted {
-	return store.OwnerCounted{UserID: userID, OwnerCounter: ownerCounter(unit, state)}
+func ownerCounted(userID, unit string, state byte) store.Counters {
+	return store.Counters{Subject: store.OfOwner(userID), Windows: []store.Window{ownerCounter(unit, state)}}
 }
 
-func (e *env) saveOwnerCounters(batch ...store.OwnerCounted) {
+func (e *env) saveOwnerCounters(batch ...store.Counters) {
 	e.Helper()
-	e.must(e.store.SaveOwnerCounters(e.ctx, batch))
+	e.must(e.store.SaveCounters(e.ctx, batch))
 }
 
-func (e *env) wantOwnerCounters(userID string, want ...store.OwnerCounter) {
+func (e *env) wantOwnerCounters(userID string, want ...store.Window) {
 	e.Helper()
-	got, err := e.store.OwnerCounters(e.ctx, userID)
+	got, err := e.store.Windows(e.ctx, store.OfOwner(userID))
 	e.must(err)
 	if len(got) != len(want) || len(want) > 0 && !reflect.DeepEqual(got, want) {
 		e.Fatalf("counters of %s: %v, want %v", userID, got, want)

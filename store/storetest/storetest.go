@@ -36,6 +36,7 @@ func Run(t *testing.T, open func(t *testing.T) store.Opener) {
 		{"Usage", usageTests},
 		{"Owners", ownerTests},
 		{"OwnerCounters", ownerCounterTests},
+		{"Statistics", statisticsTests},
 		{"List", listTests},
 		{"Life", lifeTests},
 		{"Concurrency", concurrencyTests},
@@ -196,7 +197,13 @@ func diffEntry(got, want store.Entry) string {
 	}
 	for _, d := range []string{
 		diffStruct("credits", got.Credits, want.Credits),
-		diffStruct("counters", got.Counters, want.Counters),
+		diffStruct("entry", struct {
+			LastRequest int64
+			Windows     []store.Window
+		}{got.LastRequest, got.Windows}, struct {
+			LastRequest int64
+			Windows     []store.Window
+		}{want.LastRequest, want.Windows}),
 		diffStruct("owner", got.Owner, want.Owner),
 	} {
 		if d != "" {

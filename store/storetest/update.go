@@ -42,7 +42,7 @@ var updateTests = []test{
 		before := e.dump()
 		_, err := e.store.Update(e.ctx, made.Key.ID, func(en *store.Entry) error {
 			en.Owner.Enabled, en.Owner.Tier = false, ptr("gold")
-			en.Counters = key.Counters{LastRequest: 5, Rate: []byte{1}}
+			en.LastRequest, en.Windows = 5, []store.Window{ownerCounter("day", 1)}
 			return nil
 		})
 		e.must(err)

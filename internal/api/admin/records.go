@@ -128,8 +128,11 @@ func (r *KeyRecord) entry(now int64) (e store.Entry, err error) {
 			return e, err
 		}
 	}
-	e = store.Entry{Key: k, Credits: r.credits(created), Counters: key.Counters{LastRequest: millis(r.LastRequest, 0)}}
-	e.Counters.Rate, err = r.rate()
+	e = store.Entry{Key: k, Credits: r.credits(created), LastRequest: millis(r.LastRequest, 0)}
+	rate, err := r.rate()
+	if len(rate) > 0 {
+		e.Windows = []store.Window{{Unit: store.UnitRate, State: rate}}
+	}
 	return e, err
 }
 
@@ -196,15 +199,15 @@ func recordOf(e store.Entry) KeyRecord {
 		ExpiresAt: api.MaybeTime(k.ExpiresAt), CreatedAt: some(api.TimeOf(k.CreatedAt)), UpdatedAt: some(api.TimeOf(k.UpdatedAt)),
 		RateLimitEnabled: &k.RateLimitEnabled, RateLimitMax: api.MaybeCount(k.RateLimitMax),
 		RateLimitTimeWindow: api.MaybeCount(k.RateLimitTimeWindow), RateLimitAlgorithm: &algorithm,
-		LastRequest: api.MaybeTime(e.Counters.LastRequest), RefillAmount: api.MaybeCount(c.RefillAmount),
+		LastRequest: api.MaybeTime(e.LastRequest), RefillAmount: api.MaybeCount(c.RefillAmount),
 		RefillInterval: api.MaybeCount(c.RefillInterval), RefillFrom: api.MaybeTime(c.RefillFrom), LastRefillAt: api.MaybeTime(c.LastRefillAt),
 		Spent: api.MaybeCount(min(c.Spent, key.MaxCount)), Forfeited: api.MaybeCount(min(c.Forfeited, key.MaxCount)),
 	}
 	if c.Limited {
 		r.Remaining, r.Peak = &c.Remaining, &c.Peak
 	}
-	if len(e.Counters.Rate) > 0 {
-		r.RateState = some(base64.StdEncoding.EncodeToString(e.Counters.Rate))
+	if rate := e.Window(store.UnitRate); len(rate) > 0 {
+		r.RateState = some(base64.StdEncoding.EncodeToString(rate))
 	}
 	for _, p := range k.Previous {
 		r.PreviousKeys = append(r.PreviousKeys, PreviousKeyRecord{
@@ -226,7 +229,7 @@ func (r *OwnerRecord) owner(now int64) (keyring.OwnerRecord, error) {
 		if err != nil {
 			return o, api.Invalid("windows", "must be exported values")
 		}
-		o.Counters = append(o.Counters, store.OwnerCounter{Unit: w.Unit, State: b})
+		o.Windows = append(o.Windows, store.Window{Unit: w.Unit, State: b})
 	}
 	return o, nil
 }
@@ -237,7 +240,7 @@ func ownerRecordOf(o keyring.OwnerRecord) OwnerRecord {
 		UserID: o.UserID, Tier: o.Tier, Enabled: &o.Enabled,
 		CreatedAt: some(api.TimeOf(o.CreatedAt)), UpdatedAt: some(api.TimeOf(o.UpdatedAt)),
 	}
-	for _, c := range o.Counters {
+	for _, c := range o.Windows {
 		r.Windows = append(r.Windows, WindowRecord{c.Unit, base64.StdEncoding.EncodeToString(c.State)})
 	}
 	return r

@@ -69,11 +69,11 @@ func (s *brokenStore) Update(ctx context.Context, id string, change func(*store.
 	return s.Store.Update(ctx, id, change)
 }
 
-func (s *brokenStore) UsageOfOwner(ctx context.Context, userID string, first, last int32) ([]store.DayUses, error) {
+func (s *brokenStore) Usage(ctx context.Context, of store.Subject, first, last int32) ([]store.DayUses, error) {
 	if s.fail != nil {
 		return nil, s.fail
 	}
-	return s.Store.UsageOfOwner(ctx, userID, first, last)
+	return s.Store.Usage(ctx, of, first, last)
 }
 
 // opener opens a brokenStore.

@@ -1,4 +1,4 @@
--- The first schema. {p} is the table prefix of the configuration.
+-- The schema. {p} is the table prefix of the configuration.
 --
 -- Times are Unix milliseconds, durations milliseconds, booleans 0 or 1, and
 -- NULL is "none". Counts lie within 0 and 2^53-1, so that every JSON reader
@@ -8,82 +8,219 @@
 -- What changes at different moments lies in different tables: records change
 -- by administration, credits and counters by use. So no write of a counter can
 -- bring back an old record.
+--
+-- Keys and owners have a number that is never used again, by which other tables
+-- refer to them.
 
 CREATE TABLE {p}owners (
-    user_id    TEXT    NOT NULL PRIMARY KEY CHECK (length(user_id) BETWEEN 1 AND 255),
+    num        INTEGER PRIMARY KEY AUTOINCREMENT,
+    user_id    TEXT    NOT NULL UNIQUE CHECK (length(user_id) BETWEEN 1 AND 255),
     tier       TEXT,
     enabled    INTEGER NOT NULL CHECK (enabled IN (0, 1)),
+    key_count  INTEGER NOT NULL DEFAULT 0 CHECK (key_count >= 0),
     created_at INTEGER NOT NULL CHECK (created_at BETWEEN 0 AND 9007199254740991),
     updated_at INTEGER NOT NULL CHECK (updated_at BETWEEN 0 AND 9007199254740991),
     generation INTEGER NOT NULL CHECK (generation >= 1)
-) STRICT, WITHOUT ROWID;
+) STRICT;
 
+-- doc is the whole record (see key.AppendDocument). The other columns repeat what
+-- is searched, sorted or guarded; they are what a document of the same key says.
 CREATE TABLE {p}keys (
-    id                     TEXT    NOT NULL PRIMARY KEY CHECK (length(id) BETWEEN 1 AND 255),
-    config_id              TEXT    NOT NULL CHECK (length(config_id) BETWEEN 1 AND 255),
-    user_id                TEXT    NOT NULL REFERENCES {p}owners (user_id) ON DELETE CASCADE,
-    name                   TEXT    CHECK (length(name) <= 16384),
-    prefix                 TEXT    CHECK (length(prefix) <= 255),
-    start                  TEXT    CHECK (length(start) <= 255),
-    hash                   BLOB    NOT NULL UNIQUE CHECK (length(hash) = 32),
-    secret_hash            BLOB    CHECK (length(secret_hash) = 32),
-    checksummed            INTEGER NOT NULL CHECK (checksummed IN (0, 1)),
-    enabled                INTEGER NOT NULL CHECK (enabled IN (0, 1)),
-    permissions            TEXT    CHECK (length(permissions) <= 1048576),
-    metadata               TEXT    CHECK (length(metadata) <= 1048576),
-    allowed_ips            TEXT    CHECK (length(allowed_ips) <= 1048576),
-    expires_at             INTEGER CHECK (expires_at BETWEEN 1 AND 9007199254740991),
-    created_at             INTEGER NOT NULL CHECK (created_at BETWEEN 0 AND 9007199254740991),
-    updated_at             INTEGER NOT NULL CHECK (updated_at BETWEEN 0 AND 9007199254740991),
-    rate_limit_enabled     INTEGER NOT NULL CHECK (rate_limit_enabled IN (0, 1)),
-    rate_limit_max         INTEGER CHECK (rate_limit_max BETWEEN 1 AND 9007199254740991),
-    rate_limit_time_window INTEGER CHECK (rate_limit_time_window BETWEEN 1 AND 9007199254740991),
-    rate_limit_algorithm   TEXT    NOT NULL CHECK (rate_limit_algorithm IN ('fixed_window', 'sliding_window', 'token_bucket')),
-    generation             INTEGER NOT NULL CHECK (generation >= 1)
+    num         INTEGER PRIMARY KEY AUTOINCREMENT,
+    id          TEXT    NOT NULL UNIQUE CHECK (length(id) BETWEEN 1 AND 255),
+    hash        BLOB    NOT NULL UNIQUE CHECK (length(hash) = 32),
+    owner       INTEGER NOT NULL REFERENCES {p}owners (num) ON DELETE CASCADE,
+    config_id   TEXT    NOT NULL CHECK (length(config_id) BETWEEN 1 AND 255),
+    name        TEXT    CHECK (length(name) <= 16384),
+    prefix      TEXT    CHECK (length(prefix) <= 255),
+    start       TEXT    CHECK (length(start) <= 255),
+    checksummed INTEGER NOT NULL CHECK (checksummed IN (0, 1)),
+    enabled     INTEGER NOT NULL CHECK (enabled IN (0, 1)),
+    expires_at  INTEGER CHECK (expires_at BETWEEN 1 AND 9007199254740991),
+    created_at  INTEGER NOT NULL CHECK (created_at BETWEEN 0 AND 9007199254740991),
+    generation  INTEGER NOT NULL CHECK (generation >= 1),
+    doc         TEXT    NOT NULL CHECK (length(doc) <= 4194304 AND json_valid(doc)
+        AND doc ->> 'id' IS id AND doc ->> 'hash' IS lower(hex(hash))
+        AND coalesce(doc ->> 'enabled', 0) IS enabled AND doc ->> 'expiresAt' IS expires_at
+        AND coalesce(doc ->> 'updatedAt', 0) BETWEEN 0 AND 9007199254740991
+        AND coalesce(doc ->> 'rateLimitMax', 1) BETWEEN 1 AND 9007199254740991
+        AND coalesce(doc ->> 'rateLimitTimeWindow', 1) BETWEEN 1 AND 9007199254740991)
 ) STRICT;
 
 -- One index for each way to look for and to page through keys: a page must not
 -- cost more at its end than at its start.
 CREATE INDEX {p}keys_by_created ON {p}keys (created_at, id);
 CREATE INDEX {p}keys_by_name ON {p}keys (name, id);
-CREATE INDEX {p}keys_by_owner ON {p}keys (user_id, created_at, id);
+CREATE INDEX {p}keys_by_owner ON {p}keys (owner, created_at, id);
 CREATE INDEX {p}keys_by_config ON {p}keys (config_id, created_at, id);
 CREATE INDEX {p}keys_by_prefix ON {p}keys (prefix, created_at, id);
 CREATE INDEX {p}keys_by_enabled ON {p}keys (enabled, created_at, id);
-CREATE INDEX {p}keys_by_expiry ON {p}keys (expires_at, id) WHERE expires_at IS NOT NULL;
-CREATE INDEX {p}keys_plain ON {p}keys (id) WHERE checksummed = 0;
+-- How long an expired key is kept is a matter of its configuration.
+CREATE INDEX {p}keys_by_expiry ON {p}keys (config_id, expires_at, id) WHERE expires_at IS NOT NULL;
+CREATE INDEX {p}keys_plain ON {p}keys (num) WHERE checksummed = 0;
 
--- Hashes of raw keys that rotation replaced, and of the secrets that went with them.
-CREATE TABLE {p}former_hashes (
-    hash        BLOB    NOT NULL PRIMARY KEY CHECK (length(hash) = 32),
-    secret_hash BLOB    CHECK (length(secret_hash) = 32),
-    key_id      TEXT    NOT NULL REFERENCES {p}keys (id) ON DELETE CASCADE,
-    until_ms    INTEGER NOT NULL CHECK (until_ms BETWEEN 0 AND 9007199254740991),
-    position    INTEGER NOT NULL CHECK (position >= 0)
+-- How many keys there are is kept, not counted, here and in owners.key_count. state
+-- is what is stored: whether a key has expired is a matter of the moment.
+CREATE TABLE {p}key_counts (
+    config_id TEXT    NOT NULL,
+    state     TEXT    NOT NULL CHECK (state IN ('enabled', 'disabled')),
+    n         INTEGER NOT NULL CHECK (n >= 0),
+    PRIMARY KEY (config_id, state)
 ) STRICT, WITHOUT ROWID;
 
-CREATE INDEX {p}former_by_key ON {p}former_hashes (key_id, position);
-CREATE INDEX {p}former_by_end ON {p}former_hashes (until_ms);
+CREATE TRIGGER {p}count_created AFTER INSERT ON {p}keys BEGIN
+    INSERT INTO {p}key_counts VALUES (new.config_id, iif(new.enabled, 'enabled', 'disabled'), 1)
+        ON CONFLICT (config_id, state) DO UPDATE SET n = n + 1;
+    UPDATE {p}owners SET key_count = key_count + 1 WHERE num = new.owner;
+END;
 
--- remaining NULL is unlimited.
+CREATE TRIGGER {p}count_deleted AFTER DELETE ON {p}keys BEGIN
+    UPDATE {p}key_counts SET n = n - 1 WHERE config_id = old.config_id AND state = iif(old.enabled, 'enabled', 'disabled');
+    UPDATE {p}owners SET key_count = key_count - 1 WHERE num = old.owner;
+END;
+
+CREATE TRIGGER {p}count_changed AFTER UPDATE OF config_id, enabled ON {p}keys
+    WHEN old.config_id <> new.config_id OR old.enabled <> new.enabled BEGIN
+    UPDATE {p}key_counts SET n = n - 1 WHERE config_id = old.config_id AND state = iif(old.enabled, 'enabled', 'disabled');
+    INSERT INTO {p}key_counts VALUES (new.config_id, iif(new.enabled, 'enabled', 'disabled'), 1)
+        ON CONFLICT (config_id, state) DO UPDATE SET n = n + 1;
+END;
+
+CREATE TRIGGER {p}count_moved AFTER UPDATE OF owner ON {p}keys WHEN old.owner <> new.owner BEGIN
+    UPDATE {p}owners SET key_count = key_count - 1 WHERE num = old.owner;
+    UPDATE {p}owners SET key_count = key_count + 1 WHERE num = new.owner;
+END;
+
+-- The raw keys that rotation replaced are part of the document; this finds the key
+-- by their hash, and holds what use changes of them.
+CREATE TABLE {p}previous_hashes (
+    hash         BLOB    NOT NULL PRIMARY KEY CHECK (length(hash) = 32),
+    key          INTEGER NOT NULL REFERENCES {p}keys (num) ON DELETE CASCADE,
+    until_ms     INTEGER NOT NULL CHECK (until_ms BETWEEN 0 AND 9007199254740991),
+    checksummed  INTEGER NOT NULL CHECK (checksummed IN (0, 1)),
+    last_request INTEGER CHECK (last_request BETWEEN 1 AND 9007199254740991)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX {p}previous_by_key ON {p}previous_hashes (key);
+CREATE INDEX {p}previous_by_end ON {p}previous_hashes (until_ms);
+CREATE INDEX {p}previous_plain ON {p}previous_hashes (key) WHERE checksummed = 0;
+
+-- The ledger of credits, for keys that have or had some. Whatever was given to a
+-- key is at home (remaining), out with a process that spends it from memory
+-- (leased), spent or forfeited; the last CHECK holds the sum. remaining NULL is
+-- unlimited.
 CREATE TABLE {p}credits (
-    key_id          TEXT    NOT NULL PRIMARY KEY REFERENCES {p}keys (id) ON DELETE CASCADE,
+    key             INTEGER PRIMARY KEY REFERENCES {p}keys (num) ON DELETE CASCADE,
     remaining       INTEGER CHECK (remaining BETWEEN 0 AND 9007199254740991),
+    leased          INTEGER NOT NULL CHECK (leased BETWEEN 0 AND 9007199254740991),
+    spent           INTEGER NOT NULL CHECK (spent >= 0),
+    forfeited       INTEGER NOT NULL CHECK (forfeited >= 0),
+    granted         INTEGER NOT NULL CHECK (granted >= 0),
     peak            INTEGER NOT NULL CHECK (peak BETWEEN 0 AND 9007199254740991),
     refill_amount   INTEGER CHECK (refill_amount BETWEEN 1 AND 9007199254740991),
     refill_interval INTEGER CHECK (refill_interval BETWEEN 1 AND 9007199254740991),
     refill_from     INTEGER CHECK (refill_from BETWEEN 0 AND 9007199254740991),
     last_refill_at  INTEGER CHECK (last_refill_at BETWEEN 0 AND 9007199254740991),
     version         INTEGER NOT NULL CHECK (version >= 1),
-    CHECK ((refill_amount IS NULL) = (refill_interval IS NULL))
+    CHECK ((refill_amount IS NULL) = (refill_interval IS NULL)),
+    CHECK (granted = coalesce(remaining, 0) + leased + spent + forfeited)
+) STRICT;
+
+-- What a crash left leased is looked for at each start.
+CREATE INDEX {p}credits_leased ON {p}credits (key) WHERE leased > 0;
+
+-- When a key was last used, by any raw key. Only the hour is in an index, so that
+-- a key that is used all the time changes it once an hour.
+CREATE TABLE {p}last_uses (
+    key  INTEGER PRIMARY KEY REFERENCES {p}keys (num) ON DELETE CASCADE,
+    at   INTEGER NOT NULL CHECK (at BETWEEN 1 AND 9007199254740991),
+    hour INTEGER NOT NULL GENERATED ALWAYS AS (at / 3600000) VIRTUAL
+) STRICT;
+
+CREATE INDEX {p}last_uses_by_hour ON {p}last_uses (hour);
+
+-- What keys and owners have used of their limits, by unit: "rate" for a key's own
+-- limit, day, month, or a duration such as 60000ms. subject is the number of the key
+-- or of the owner. It is written behind the requests.
+CREATE TABLE {p}windows (
+    subject INTEGER NOT NULL,
+    kind    TEXT    NOT NULL CHECK (kind IN ('key', 'owner')),
+    unit    TEXT    NOT NULL CHECK (length(unit) BETWEEN 1 AND 255),
+    state   BLOB    NOT NULL CHECK (length(state) BETWEEN 1 AND 1048576),
+    PRIMARY KEY (subject, kind, unit)
 ) STRICT, WITHOUT ROWID;
 
--- Each key has a row from its first day, so that a late write of counters is an
--- UPDATE that misses, never an INSERT that brings a deleted key back.
-CREATE TABLE {p}counters (
-    key_id       TEXT    NOT NULL PRIMARY KEY REFERENCES {p}keys (id) ON DELETE CASCADE,
-    last_request INTEGER CHECK (last_request BETWEEN 1 AND 9007199254740991),
-    rate_state   BLOB    CHECK (length(rate_state) BETWEEN 1 AND 1048576)
+CREATE TRIGGER {p}windows_of_key AFTER DELETE ON {p}keys BEGIN
+    DELETE FROM {p}windows WHERE subject = old.num AND kind = 'key';
+END;
+
+CREATE TRIGGER {p}windows_of_owner AFTER DELETE ON {p}owners BEGIN
+    DELETE FROM {p}windows WHERE subject = old.num AND kind = 'owner';
+END;
+
+-- Usage statistics. Batches of increments come into the journal, one row each, and
+-- are folded from there into the rows below. A folding takes several transactions:
+-- of the batches up to fold.batch, what comes before fold.position in their order is
+-- folded already.
+CREATE TABLE {p}usage_journal (
+    num   INTEGER PRIMARY KEY AUTOINCREMENT,
+    batch BLOB    NOT NULL
+) STRICT;
+
+CREATE TABLE {p}usage_fold (
+    one      INTEGER PRIMARY KEY CHECK (one = 1),
+    batch    INTEGER NOT NULL,
+    position INTEGER NOT NULL CHECK (position >= 0)
+) STRICT;
+
+-- The last batch that each process has written (see store.UsageBatch).
+CREATE TABLE {p}usage_writers (
+    writer TEXT    NOT NULL PRIMARY KEY CHECK (length(writer) BETWEEN 1 AND 255),
+    number INTEGER NOT NULL CHECK (number >= 1)
 ) STRICT, WITHOUT ROWID;
 
-CREATE INDEX {p}counters_by_last_request ON {p}counters (last_request, key_id);
+-- What keys and owners did by calendar day (YYYYMMDD, in the time zone that the
+-- configuration had). what is allowed, limited, denied. A key that is deleted leaves
+-- its rows behind; an owner takes them along.
+CREATE TABLE {p}usage (
+    subject INTEGER NOT NULL,
+    kind    TEXT    NOT NULL CHECK (kind IN ('key', 'owner')),
+    day     INTEGER NOT NULL CHECK (day BETWEEN 10101 AND 99991231),
+    what    TEXT    NOT NULL CHECK (length(what) BETWEEN 1 AND 32),
+    n       INTEGER NOT NULL CHECK (n BETWEEN 0 AND 9007199254740991),
+    PRIMARY KEY (subject, kind, day, what)
+) STRICT, WITHOUT ROWID;
+
+-- Keys that were deleted, so that their usage is found by their ID.
+CREATE TABLE {p}past_keys (
+    num   INTEGER PRIMARY KEY,
+    id    TEXT    NOT NULL,
+    owner INTEGER NOT NULL REFERENCES {p}owners (num) ON DELETE CASCADE
+) STRICT;
+
+CREATE INDEX {p}past_keys_by_id ON {p}past_keys (id);
+CREATE INDEX {p}past_keys_by_owner ON {p}past_keys (owner);
+
+-- Requests by hour (of Unix time), outcome and tier; empty: none.
+CREATE TABLE {p}usage_hours (
+    hour    INTEGER NOT NULL,
+    outcome TEXT    NOT NULL CHECK (length(outcome) <= 64),
+    tier    TEXT    NOT NULL CHECK (length(tier) <= 255),
+    n       INTEGER NOT NULL CHECK (n BETWEEN 0 AND 9007199254740991),
+    PRIMARY KEY (hour, outcome, tier)
+) STRICT, WITHOUT ROWID;
+
+-- The owners with the most requests of each day, at most 100.
+CREATE TABLE {p}usage_top_owners (
+    day   INTEGER NOT NULL,
+    owner INTEGER NOT NULL,
+    n     INTEGER NOT NULL,
+    PRIMARY KEY (day, owner)
+) STRICT, WITHOUT ROWID;
+
+-- The permissions that requests asked keys for, at most 64 of a key.
+CREATE TABLE {p}asked_permissions (
+    key        INTEGER NOT NULL REFERENCES {p}keys (num) ON DELETE CASCADE,
+    permission TEXT    NOT NULL CHECK (length(permission) BETWEEN 1 AND 512),
+    PRIMARY KEY (key, permission)
+) STRICT, WITHOUT ROWID;
