@@ -164,7 +164,7 @@ func (g *rig) later() instant {
 func (g *rig) takeAt(d *Decision, at instant, n int64) {
 	g.t.Helper()
 	l := g.limitsOf(d)
-	if err := l.owner.load(g.ring.store.Load(), g.ring.lookupTimeout); err != nil {
+	if err := l.owner.load(context.Background(), g.ring.store.Load(), &g.ring.lookups); err != nil {
 		g.t.Fatal(err)
 	}
 	l.reserveAt(d, at, n, false)

@@ -48,8 +48,8 @@ const (
 	cachedKeys    = 100_000
 	cachedUnknown = 65_536
 
-	// lookupTimeout bounds how long a request waits for the store to be opened
-	// or to look a key up.
+	// lookupTimeout bounds how long a request waits for the store to be opened, or to
+	// answer anybody at all.
 	lookupTimeout = 250 * time.Millisecond
 )
 
@@ -70,6 +70,7 @@ type Ring struct {
 	unknown *otter.Cache[key.Hash, uint64] // value: additions when it was looked up
 	members membership
 	loads   singleflight.Group
+	lookups lookups
 	lives   lives
 	owners  owners
 	owned   ownerList
@@ -107,7 +108,7 @@ type opened struct {
 func New(opener store.Opener, now func() time.Time, report func(error)) *Ring {
 	r := &Ring{
 		opener: opener, now: now, report: report, ready: make(chan struct{}),
-		lookupTimeout: lookupTimeout,
+		lookupTimeout: lookupTimeout, lookups: lookups{silence: lookupTimeout, patience: lookupPatience},
 	}
 	r.ledger = ledger{clock: r.clock, report: report, timeout: chargeTimeout}
 	r.cache = otter.Must(&otter.Options[key.Hash, *live]{

@@ -116,14 +116,14 @@ func (s *limits) evicted() bool {
 // reserve takes n of every rate limit that applies to a decision, or of none, and shows
 // where they stand. It returns when it did so: the clock is read under the locks, since
 // times that were read before would come out of order.
-func (s *Service) reserve(st store.Store, d *Decision, n int64, dry bool) (now instant, err error) {
+func (s *Service) reserve(ctx context.Context, st store.Store, d *Decision, n int64, dry bool) (now instant, err error) {
 	if !s.limited(d.rec, d.rules) {
 		return s.ring.clock(), nil
 	}
 	l := s.limitsOf(d)
 	defer l.release()
 	if l.owner != nil {
-		if err := l.owner.load(st, s.ring.lookupTimeout); err != nil {
+		if err := l.owner.load(ctx, st, &s.ring.lookups); err != nil {
 			return now, err
 		}
 	}
@@ -205,7 +205,7 @@ func (s *Service) cancel(d *Decision) error {
 		// It may have left memory since, and come again.
 		l.owner = s.ring.owners.hold(l.owner.id)
 		defer s.ring.owners.drop(l.owner)
-		if err := l.owner.load(st, s.ring.lookupTimeout); err != nil {
+		if err := l.owner.load(context.Background(), st, &s.ring.lookups); err != nil {
 			return err
 		}
 	}
@@ -269,7 +269,7 @@ func (s *limits) name(i int) string {
 // charge takes n of the rate limits and n credits, both or neither, of a key that has
 // limits or credits. It returns when it did.
 func (s *Service) charge(ctx context.Context, st *opened, d *Decision, n int64, dry bool) (now instant, err error) {
-	if now, err = s.reserve(st, d, n, dry); err == nil {
+	if now, err = s.reserve(ctx, st, d, n, dry); err == nil {
 		d.at = now.wall
 		if d.Outcome != Allowed || n == 0 || dry {
 			err = s.checkCredits(ctx, d, n)
@@ -321,7 +321,7 @@ func (s *Service) takeCredits(ctx context.Context, st *opened, d *Decision, n in
 		return err
 	case r.result == short:
 		if err = s.cancel(d); err == nil {
-			_, err = s.reserve(st, d, 0, true) // to show where the limits stand now
+			_, err = s.reserve(ctx, st, d, 0, true) // to show where the limits stand now
 		}
 		d.exceed(r.credits, n, r.now)
 	}

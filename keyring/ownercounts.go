@@ -6,7 +6,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"golang.org/x/sync/singleflight"
 
@@ -35,22 +34,21 @@ type unitCount struct {
 }
 
 // load reads the counts from the store, if that has not been done.
-func (o *liveOwner) load(st store.Store, timeout time.Duration) error {
+func (o *liveOwner) load(ctx context.Context, st store.Store, l *lookups) error {
 	c := &o.counts
 	if c.loaded.Load() {
 		return nil
 	}
-	_, err, _ := c.loading.Do("", func() (any, error) {
-		// It serves all who wait for it, so it must not end with one of them.
-		ctx, cancel := context.WithTimeout(context.Background(), timeout)
-		defer cancel()
-		stored, err := st.Windows(ctx, store.OfOwner(o.id))
-		if err != nil {
-			return nil, fmt.Errorf("reading what an owner has used: %w", err)
-		}
-		c.restore(stored)
-		return nil, nil
-	})
+	_, err := l.wait(ctx, c.loading.DoChan("", func() (any, error) {
+		return nil, l.run(func(ctx context.Context) error {
+			stored, err := st.Windows(ctx, store.OfOwner(o.id))
+			if err != nil {
+				return fmt.Errorf("reading what an owner has used: %w", err)
+			}
+			c.restore(stored)
+			return nil
+		})
+	}))
 	return err
 }
 

@@ -180,26 +180,25 @@ func (r *Ring) find(ctx context.Context, st *opened, hash key.Hash) (*live, erro
 
 // lookUp asks the store, once for all who ask at the same time.
 func (r *Ring) lookUp(ctx context.Context, st *opened, hash key.Hash) (*live, error) {
-	// The look-up serves all who wait for it, so it must not end with one of them.
-	loaded := r.loads.DoChan(string(hash[:]), func() (any, error) { return r.load(st, hash) })
-	select {
-	case res := <-loaded:
-		if res.Err != nil {
-			return nil, res.Err
-		}
-		return res.Val.(*live), nil
-	case <-ctx.Done():
-		return nil, fmt.Errorf("%w: %w", store.ErrUnavailable, ctx.Err())
+	found, err := r.lookups.wait(ctx, r.loads.DoChan(string(hash[:]), func() (any, error) {
+		var l *live
+		err := r.lookups.run(func(ctx context.Context) (err error) {
+			l, err = r.load(ctx, st, hash)
+			return err
+		})
+		return l, err
+	}))
+	if err != nil {
+		return nil, err
 	}
+	return found.(*live), nil
 }
 
-func (r *Ring) load(st *opened, hash key.Hash) (*live, error) {
+func (r *Ring) load(ctx context.Context, st *opened, hash key.Hash) (*live, error) {
 	// Another look-up may have ended between the caller's look and this one.
 	if l, ok := r.cache.GetIfPresent(hash); ok && !l.dead.Load() {
 		return l, nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), r.lookupTimeout)
-	defer cancel()
 	for {
 		began, additions := r.changes.Load(), r.additions.Load()
 		e, err := st.Find(ctx, hash)

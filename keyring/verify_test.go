@@ -412,7 +412,7 @@ func TestNotOpenYet(t *testing.T) {
 	if d.Outcome != Unavailable || !errors.Is(err, store.ErrUnavailable) {
 		t.Fatalf("%q, %v", d.Outcome.Code(), err)
 	}
-	ring.lookupTimeout = time.Minute
+	ring.lookupTimeout, ring.lookups.silence, ring.lookups.patience = time.Minute, time.Minute, time.Minute
 	answer := make(chan Decision)
 	go func() {
 		d, _ := s.Verify(context.Background(), k.Raw, &Request{Cost: 1})
