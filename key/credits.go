@@ -1,12 +1,16 @@
 package key
 
+import "errors"
+
 // Credits is the ledger row of one key: how many requests it may still make,
 // and how that is refilled. It is a value: methods return the new one.
 //
-// Every credit that was ever given is in one of four places, and every method
-// keeps the sum:
+// Every credit that was ever given is in one of six places, and what was spent
+// beyond that is a debt. Every method keeps the sum:
 //
-//	Granted = Remaining + Leased + Spent + Forfeited
+//	Granted = Remaining + Leased + Held + Spent + Forfeited + Expired - Debt
+//
+// What is granted later pays the debt first.
 //
 // Refills lie on a grid: RefillFrom + n*RefillInterval, where RefillFrom is the
 // moment the refill was set. A refill raises the balance to RefillAmount and
@@ -15,8 +19,11 @@ package key
 type Credits struct {
 	Limited   bool  // false: unlimited, and Remaining means nothing
 	Remaining int64 // at home: free to take or to lease
-	Leased    int64 // out with a process, which spends them from memory
+	Leased    int64 // out with holders, who spend them from memory (see Holder)
+	Held      int64 // set aside for requests whose cost is not known yet
+	Debt      int64 // spent beyond what was there
 	Spent     int64
+	Expired   int64 // granted until a time that is over
 	Forfeited int64 // lost: leased when a process crashed, or given back above MaxCount
 	Granted   int64 // given in all: at first, by refills and by top-ups; deductions subtract
 	Peak      int64 // the last refill amount, or the most the key has held since
@@ -26,8 +33,38 @@ type Credits struct {
 	RefillFrom     int64 // origin of the grid
 	LastRefillAt   int64 // a point of the grid; 0: never yet
 
+	// Unit is what one credit is.
+	Unit Unit
+
 	// Version grows with each change, so that the later of two copies can be told.
 	Version int64
+}
+
+// Unit is what credits count. It is fixed when an account is made, and written by name.
+type Unit string
+
+const (
+	UnitRequests Unit = "" // "requests" where it is written
+	UnitTokens   Unit = "tokens"
+	UnitUSD      Unit = "usd" // millionths of a dollar
+)
+
+// String returns the name of the unit.
+func (u Unit) String() string {
+	if u == UnitRequests {
+		return "requests"
+	}
+	return string(u)
+}
+
+// ParseUnit reads the name of a unit.
+func ParseUnit(name string) (Unit, error) {
+	for _, u := range []Unit{UnitRequests, UnitTokens, UnitUSD} {
+		if name == u.String() {
+			return u, nil
+		}
+	}
+	return "", errors.New("must be requests, tokens or usd")
 }
 
 // maxGranted bounds the history. Where more was given, what was spent and
@@ -40,17 +77,20 @@ func NewCredits(remaining *int64, refillAmount, refillInterval, now int64) Credi
 	return c.WithRemaining(remaining)
 }
 
-// Balance is what the key holds: at home and out on lease.
-func (c Credits) Balance() int64 { return c.Remaining + c.Leased }
+// Balance is what the key has: at home, out on lease and held.
+func (c Credits) Balance() int64 { return c.Remaining + c.Leased + c.Held }
 
-// grant gives n, or takes back -n of what is at home.
+// grant gives n, of which a debt is paid first, or takes back -n of what is at home.
 func (c Credits) grant(n int64) Credits {
 	if c.Granted > maxGranted-max(n, 0) {
-		c.Granted -= c.Spent + c.Forfeited
-		c.Spent, c.Forfeited = 0, 0
+		// What a debt is owed for stays: the rest of the history goes.
+		c.Granted -= c.Spent + c.Forfeited + c.Expired - c.Debt
+		c.Spent, c.Forfeited, c.Expired = c.Debt, 0, 0
 	}
 	c.Granted += n
-	c.Remaining += n
+	paid := max(0, min(n, c.Debt))
+	c.Debt -= paid
+	c.Remaining += n - paid
 	return c
 }
 
@@ -62,7 +102,9 @@ func (c Credits) WithRemaining(remaining *int64) Credits {
 	if remaining != nil {
 		balance = *remaining
 	}
-	c = c.grant(max(0, balance-c.Leased) - c.Remaining)
+	c.Granted += c.Debt // whoever sets a balance waives the debt
+	c.Debt = 0
+	c = c.grant(max(0, balance-c.Leased-c.Held) - c.Remaining)
 	c.Peak = c.Balance()
 	if !c.Limited {
 		c.Peak = 0
@@ -168,7 +210,7 @@ func (c Credits) Leasable() int64 {
 	if !c.Limited {
 		return 0
 	}
-	return c.Balance() / leaseShare
+	return (c.Remaining + c.Leased) / leaseShare // what is held stays there
 }
 
 // Lease gives out up to n on lease, and returns how many.
@@ -194,10 +236,50 @@ func (c Credits) Settle(used, returned int64) (Credits, bool) {
 	return c, true
 }
 
+// Hold sets n aside, after the refill that is due. It sets aside all or nothing.
+func (c Credits) Hold(n, now int64) (Credits, bool) {
+	if !c.Limited {
+		return c, true
+	}
+	c = c.At(now)
+	if c.Remaining < n {
+		return c, false
+	}
+	c.Remaining -= n
+	c.Held += n
+	return c, true
+}
+
+// Charge ends a hold of n credits with what the request cost. What it cost less comes
+// back; what it cost more is taken from what is at home, and where that is too little
+// it is a debt. More than is held is refused.
+func (c Credits) Charge(held, cost int64) (Credits, bool) {
+	if !c.Limited && c.Held == 0 {
+		return c, true
+	}
+	if held > c.Held {
+		return c, false
+	}
+	c.Held -= held
+	c.Spent += cost
+	c.Remaining += held
+	paid := min(cost, c.Remaining)
+	c.Remaining -= paid
+	c.Debt += cost - paid
+	if !c.Limited {
+		c = c.grant(-c.Remaining) // there is nothing to come back to
+		c.Granted, c.Debt = c.Granted+c.Debt, 0
+	}
+	return c, true
+}
+
 // Forfeit gives up what is leased: nobody knows any more how much of it was used.
-func (c Credits) Forfeit() Credits {
-	c.Forfeited += c.Leased
-	c.Leased = 0
+func (c Credits) Forfeit() Credits { return c.ForfeitLeased(c.Leased) }
+
+// ForfeitLeased gives up n of what is leased.
+func (c Credits) ForfeitLeased(n int64) Credits {
+	c.Forfeited += n
+	c.Leased -= n
 	return c
 }
 

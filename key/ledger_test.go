@@ -9,12 +9,12 @@ import (
 
 // whole reports what is wrong with the sum of a ledger.
 func whole(t interface{ Fatalf(string, ...any) }, c Credits) {
-	for _, n := range []int64{c.Remaining, c.Leased, c.Spent, c.Forfeited, c.Granted} {
+	for _, n := range []int64{c.Remaining, c.Leased, c.Held, c.Debt, c.Spent, c.Forfeited, c.Expired, c.Granted} {
 		if n < 0 {
 			t.Fatalf("negative: %+v", c)
 		}
 	}
-	if c.Granted != c.Remaining+c.Leased+c.Spent+c.Forfeited {
+	if c.Granted != c.Remaining+c.Leased+c.Held+c.Spent+c.Forfeited+c.Expired-c.Debt {
 		t.Fatalf("the sum is wrong: %+v", c)
 	}
 	if c.Balance() > MaxCount || c.Limited && c.Peak < c.Balance() || !c.Limited && c.Remaining != 0 {
@@ -114,6 +114,76 @@ func TestCreditsLedgerModel(t *testing.T) {
 			},
 		})
 	})
+}
+
+// TestCreditsHolds: holds and debts keep the sum too, a hold costs what it is charged,
+// and what is granted later pays a debt first.
+func TestCreditsHolds(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		start, now := rapid.Int64Range(0, 200).Draw(t, "start"), epoch
+		c := NewCredits(&start, 50, 1000, now)
+		small := rapid.Int64Range(0, 60)
+		t.Repeat(map[string]func(*rapid.T){
+			"wait": func(t *rapid.T) { now += rapid.Int64Range(0, 1500).Draw(t, "ms") },
+			"move": func(t *rapid.T) {
+				m := Move{Take: small.Draw(t, "take"), Hold: small.Draw(t, "hold"), Lease: small.Draw(t, "lease"), Cost: small.Draw(t, "cost")}
+				m.Held = rapid.Int64Range(0, c.Held).Draw(t, "held")
+				m.Used = rapid.Int64Range(0, c.Leased).Draw(t, "used")
+				after, did, keep, err := c.Move(m, now)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if spent := m.Used + m.Cost; c.Limited && !did.OK && after.Spent != c.Spent+spent {
+					t.Fatalf("%+v spent %d, want %d", m, after.Spent-c.Spent, spent)
+				}
+				if did.OK && c.Limited && after.Held != c.Held-m.Held+m.Hold {
+					t.Fatalf("%+v: %d held of %d", m, after.Held, c.Held)
+				}
+				if keep {
+					c = after
+				}
+			},
+			"too much": func(t *rapid.T) {
+				m := Move{Held: c.Held + 1 + small.Draw(t, "n")}
+				if after, _, keep, err := c.Move(m, now); c.Limited && (!errors.Is(err, ErrNotHeld) || keep || after != c) {
+					t.Fatalf("%+v, %v, %v", after, keep, err)
+				}
+			},
+			"add": func(t *rapid.T) {
+				n := small.Draw(t, "n")
+				before := c.At(now)
+				var ok bool
+				if c, ok = c.Add(n, now); !ok || c.Limited && c.Debt != max(0, before.Debt-n) {
+					t.Fatalf("%d added to %+v: %+v", n, before, c)
+				}
+			},
+			"forfeit": func(*rapid.T) { c = c.Forfeit() },
+			"set": func(t *rapid.T) {
+				if n := rapid.Int64Range(-1, 200).Draw(t, "n"); n < 0 {
+					c = c.WithRemaining(nil)
+				} else {
+					c = c.WithRemaining(&n)
+				}
+				if c.Debt != 0 {
+					t.Fatalf("%+v", c)
+				}
+			},
+			"": func(t *rapid.T) { whole(t, c) },
+		})
+	})
+}
+
+func TestUnits(t *testing.T) {
+	for _, u := range []Unit{UnitRequests, UnitTokens, UnitUSD} {
+		if got, err := ParseUnit(u.String()); err != nil || got != u {
+			t.Errorf("%q: %q, %v", u.String(), got, err)
+		}
+	}
+	for _, name := range []string{"", "request", "USD"} {
+		if u, err := ParseUnit(name); err == nil {
+			t.Errorf("%q is read as %q", name, u)
+		}
+	}
 }
 
 func (b *books) move(m Move, now int64) (ok bool, leased int64) {

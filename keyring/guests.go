@@ -121,14 +121,14 @@ func (g guarded) DeleteExpired(ctx context.Context, x store.Expired, limit int) 
 	return g.Store.DeleteExpired(ctx, x, limit)
 }
 
-func (g guarded) MoveCredits(ctx context.Context, id string, m key.Move, now int64) (t store.Taken, err error) {
+func (g guarded) MoveCredits(ctx context.Context, account store.Subject, m key.Move, now int64) (t store.Taken, err error) {
 	defer g.recovered(&err)
-	return g.Store.MoveCredits(ctx, id, m, now)
+	return g.Store.MoveCredits(ctx, account, m, now)
 }
 
-func (g guarded) ForfeitLeases(ctx context.Context) (err error) {
+func (g guarded) ForfeitLeases(ctx context.Context, holder string) (err error) {
 	defer g.recovered(&err)
-	return g.Store.ForfeitLeases(ctx)
+	return g.Store.ForfeitLeases(ctx, holder)
 }
 
 func (g guarded) SaveCounters(ctx context.Context, batch []store.Counters) (err error) {

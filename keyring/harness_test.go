@@ -115,13 +115,13 @@ func (s *spy) onMove(hook func(key.Move)) {
 	s.mu.Unlock()
 }
 
-func (s *spy) MoveCredits(ctx context.Context, id string, m key.Move, now int64) (store.Taken, error) {
+func (s *spy) MoveCredits(ctx context.Context, account store.Subject, m key.Move, now int64) (store.Taken, error) {
 	s.mayPanic()
 	s.takes.Add(1)
 	if s.failTake != nil {
 		return store.Taken{}, s.failTake
 	}
-	t, err := s.Store.MoveCredits(ctx, id, m, now)
+	t, err := s.Store.MoveCredits(ctx, account, m, now)
 	s.mu.Lock()
 	hook := s.afterMove
 	s.mu.Unlock()

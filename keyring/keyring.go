@@ -141,7 +141,7 @@ func (r *Ring) Open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := st.ForfeitLeases(ctx); err != nil {
+	if err := st.ForfeitLeases(ctx, holderName); err != nil {
 		return errors.Join(fmt.Errorf("forfeiting what a crash left leased: %w", err), st.Close())
 	}
 	plain, err := st.HasPlainKeys(ctx)
@@ -149,6 +149,7 @@ func (r *Ring) Open(ctx context.Context) error {
 		return errors.Join(fmt.Errorf("reading keys: %w", err), st.Close())
 	}
 	r.plain.Store(plain)
+	r.ledger.holder = key.Holder{Name: holderName, Epoch: r.now().UnixMilli()}
 	r.store.Store(&opened{st, r.now()})
 	close(r.ready)
 	r.startLoops()

@@ -23,6 +23,8 @@ const (
 	// returners is how many keys return their leases at a time. The store puts them into
 	// few transactions.
 	returners = 64
+	// holderName is that of every process that leases: one at a time has the store.
+	holderName = "local"
 )
 
 // ledger takes the credits of requests. The database is the truth: a credit is taken
@@ -32,6 +34,7 @@ type ledger struct {
 	clock   func() instant
 	report  func(error)
 	timeout time.Duration // chargeTimeout; longer in tests
+	holder  key.Holder    // whose leases are this process's; set when the store is opened
 
 	mu     sync.Mutex
 	listed map[*account]struct{} // those that may have a lease
@@ -218,20 +221,26 @@ func (g *ledger) execute(ctx context.Context, st store.Store, a *account, p *ste
 
 // move makes a movement that neither settles nor leases.
 func (g *ledger) move(ctx context.Context, st store.Store, a *account, m key.Move, now int64, epoch int) (store.Taken, error) {
-	t, err := st.MoveCredits(ctx, a.id, m, now)
+	t, err := g.moveCredits(ctx, st, a.id, m, now)
 	if err == nil {
 		a.updateFrom(epoch, t.Credits)
 	}
 	return t, err
 }
 
+// moveCredits asks the store.
+func (g *ledger) moveCredits(ctx context.Context, st store.Store, id string, m key.Move, now int64) (store.Taken, error) {
+	m.Holder = g.holder
+	return st.MoveCredits(ctx, store.OfKey(id), m, now)
+}
+
 // settle carries a settlement to the store and back. Nobody's leaving ends it: how many
 // credits are leased must be known.
 func (g *ledger) settle(st store.Store, a *account, s *settlement) {
-	t, err := st.MoveCredits(context.Background(), a.id, s.Move, s.now)
+	t, err := g.moveCredits(context.Background(), st, a.id, s.Move, s.now)
 	if !a.finish(s, t, err, g.clock) && t.Leased > 0 {
 		// The key was deleted meanwhile, and another one made under its ID.
-		if _, err := st.MoveCredits(context.Background(), a.id, key.Move{Returned: t.Leased}, s.now); err != nil && !errors.Is(err, store.ErrNotFound) && !errors.Is(err, key.ErrNotLeased) {
+		if _, err := g.moveCredits(context.Background(), st, a.id, key.Move{Returned: t.Leased}, s.now); err != nil && !errors.Is(err, store.ErrNotFound) && !errors.Is(err, key.ErrNotLeased) {
 			g.report(fmt.Errorf("returning what was leased of a deleted key %s: %w", a.id, err))
 		}
 	}

@@ -37,9 +37,9 @@ func (s *slowStore) Find(ctx context.Context, _ key.Hash) (store.Entry, error) {
 	return store.Entry{}, store.ErrNotFound
 }
 
-func (*slowStore) ForfeitLeases(context.Context) error        { return nil }
-func (*slowStore) HasPlainKeys(context.Context) (bool, error) { return false, nil }
-func (*slowStore) Close() error                               { return nil }
+func (*slowStore) ForfeitLeases(context.Context, string) error { return nil }
+func (*slowStore) HasPlainKeys(context.Context) (bool, error)  { return false, nil }
+func (*slowStore) Close() error                                { return nil }
 func (*slowStore) Health(context.Context) (store.Status, error) {
 	return store.Status{}, store.ErrUnavailable // so that no filter excludes a key
 }
@@ -47,7 +47,7 @@ func (*slowStore) SaveUsage(context.Context, store.UsageBatch) error { return ni
 
 type slowOpener struct{ *slowStore }
 
-func (slowOpener) Identity() string                             { return "slow" }
+func (slowOpener) Identity() string                            { return "slow" }
 func (o slowOpener) Open(context.Context) (store.Store, error) { return o.slowStore, nil }
 
 // TestF6_BusyStore: look-ups wait in turn as long as the store answers others, and for two

@@ -116,6 +116,18 @@ type Taken struct {
 	Credits key.Credits // after the call, the due refill applied
 }
 
+// Lease is what a holder has of an account.
+type Lease struct {
+	key.Holder
+	Amount int64
+}
+
+// Account is the balance of a key or an owner.
+type Account struct {
+	Credits key.Credits // as stored: a refill that is due is not applied
+	Leases  []Lease     // sorted by holder and epoch; Credits.Leased is their sum
+}
+
 // Expired says what DeleteExpired removes.
 type Expired struct {
 	// Before returns a time for a configuration: those of its keys go whose expiry
@@ -159,7 +171,8 @@ type Store interface {
 	Import(ctx context.Context, batch []Entry) (added []bool, err error)
 	// Update runs change on a key inside one transaction and stores what it
 	// left in the entry: change may replace Entry.Key (by a changed Clone) and
-	// Entry.Credits, nothing else. Generation grows by one if the key changed,
+	// Entry.Credits, nothing else. Of what is leased it may settle all or nothing: where
+	// nothing is leased afterwards, the leases are gone. Generation grows by one if the key changed,
 	// Version if the credits did; what did not change is not written. An error
 	// of change is returned as it is and nothing is stored. Changing UserID
 	// moves the key, and makes the owner where that is new. change runs while
@@ -171,15 +184,24 @@ type Store interface {
 	// enough, and returns their IDs. Previous raw keys go too.
 	DeleteExpired(ctx context.Context, x Expired, limit int) ([]string, error)
 
-	// MoveCredits makes a movement of a key's credits, as key.Credits.Move says.
+	// MoveCredits makes a movement of an account's credits, as key.Credits.Move says.
 	// It is durable when it returns. A refusal writes nothing, not even a refill
 	// that is due, unless something was settled or given back. key.ErrNotLeased
-	// is returned, and nothing changed, where more is settled than is leased.
-	MoveCredits(ctx context.Context, id string, m key.Move, now int64) (Taken, error)
-	// ForfeitLeases gives up all that is leased (key.Credits.Forfeit). It is
-	// called before the store is used: what a process had leased that did not
-	// return it is lost, because nobody knows how much of it was spent.
-	ForfeitLeases(ctx context.Context) error
+	// is returned, and nothing changed, where more is settled than the holder has
+	// leased, and key.ErrNotHeld where more is settled than is held.
+	MoveCredits(ctx context.Context, account Subject, m key.Move, now int64) (Taken, error)
+	// ForfeitLeases gives up all that a holder has leased, in every epoch
+	// (key.Credits.Forfeit). A process calls it before it leases anything: what was
+	// leased under its name and did not come back is lost, because nobody knows how
+	// much of it was spent.
+	ForfeitLeases(ctx context.Context, holder string) error
+	// Account returns the balance of a key or an owner with its leases. One that never
+	// had credits is unlimited.
+	Account(ctx context.Context, account Subject) (Account, error)
+	// UpdateAccount runs change on the credits of a key or an owner inside one
+	// transaction and stores what it left. It must not change what is leased.
+	UpdateAccount(ctx context.Context, account Subject, change func(*key.Credits) error) (Account, error)
+
 	// SaveCounters writes counters and nothing else. Subjects and previous raw keys
 	// that are gone are skipped.
 	SaveCounters(ctx context.Context, batch []Counters) error

@@ -49,7 +49,7 @@ func TestA6_collateral(t *testing.T) {
 	}
 	counts := func(state string) []string { return row("key_counts", "default "+state, "n") }
 	everything := func(n int) []string {
-		return join(whole("keys", id(n)), whole("credits", id(n)), whole("previous_hashes", hashText(fmt.Sprint("former ", n))))
+		return join(whole("keys", id(n)), whole("accounts", id(n)), whole("previous_hashes", hashText(fmt.Sprint("former ", n))))
 	}
 	ctx := t.Context()
 	db := readOnly(t, path)
@@ -68,14 +68,23 @@ func TestA6_collateral(t *testing.T) {
 			_, err := s.Health(ctx)
 			return err
 		}, nil},
-		{"take", func() error { _, err := s.MoveCredits(ctx, id(1), key.Move{Take: 3}, now); return err }, row("credits", id(1), "remaining", "spent", "version")},
-		{"refused take", func() error { _, err := s.MoveCredits(ctx, id(1), key.Move{Take: 99}, now+9000); return err }, nil},
-		{"take nothing", func() error { _, err := s.MoveCredits(ctx, id(1), key.Move{Take: 0}, now); return err }, nil},
-		{"give", func() error { _, err := s.MoveCredits(ctx, id(1), key.Move{Give: 1}, now); return err }, row("credits", id(1), "remaining", "spent", "version")},
-		{"take with refill", func() error { _, err := s.MoveCredits(ctx, id(1), key.Move{Take: 3}, now+1000); return err }, row("credits", id(1), "remaining", "spent", "granted", "peak", "last_refill_at", "version")},
-		{"lease", func() error { _, err := s.MoveCredits(ctx, id(1), key.Move{Lease: 1}, now); return err }, row("credits", id(1), "remaining", "leased", "version")},
-		{"forfeit", func() error { return s.ForfeitLeases(ctx) }, row("credits", id(1), "leased", "forfeited", "version")},
-		{"forfeit nothing", func() error { return s.ForfeitLeases(ctx) }, nil},
+		{"take", func() error { _, err := s.MoveCredits(ctx, store.OfKey(id(1)), key.Move{Take: 3}, now); return err }, row("accounts", id(1), "remaining", "spent", "version")},
+		{"refused take", func() error {
+			_, err := s.MoveCredits(ctx, store.OfKey(id(1)), key.Move{Take: 99}, now+9000)
+			return err
+		}, nil},
+		{"take nothing", func() error { _, err := s.MoveCredits(ctx, store.OfKey(id(1)), key.Move{Take: 0}, now); return err }, nil},
+		{"give", func() error { _, err := s.MoveCredits(ctx, store.OfKey(id(1)), key.Move{Give: 1}, now); return err }, row("accounts", id(1), "remaining", "spent", "version")},
+		{"take with refill", func() error {
+			_, err := s.MoveCredits(ctx, store.OfKey(id(1)), key.Move{Take: 3}, now+1000)
+			return err
+		}, row("accounts", id(1), "remaining", "spent", "granted", "peak", "last_refill_at", "version")},
+		{"lease", func() error {
+			_, err := s.MoveCredits(ctx, store.OfKey(id(1)), key.Move{Lease: 1, Holder: key.Holder{Name: "here"}}, now)
+			return err
+		}, join(row("accounts", id(1), "remaining", "leased", "version"), whole("leases", id(1)))},
+		{"forfeit", func() error { return s.ForfeitLeases(ctx, "here") }, join(row("accounts", id(1), "leased", "forfeited", "version"), whole("leases", id(1)))},
+		{"forfeit nothing", func() error { return s.ForfeitLeases(ctx, "here") }, nil},
 		{"counters", func() error {
 			return s.SaveCounters(ctx, []store.Counters{
 				{Subject: store.OfKey(id(2)), LastRequest: now, Windows: []store.Window{{Unit: store.UnitRate, State: []byte("x")}}}, {Subject: store.OfKey("nobody"), LastRequest: now},
@@ -111,7 +120,7 @@ func TestA6_collateral(t *testing.T) {
 		}, whole("windows", "owner alice")},
 		{"disable", func() error { return change(2, func(e *store.Entry) { e.Key.Enabled = false }) }, join(row("keys", id(2), "enabled", "doc", "generation"), counts("enabled"), whole("key_counts", "default disabled"))},
 		{"no change", func() error { return change(2, func(*store.Entry) {}) }, nil},
-		{"top up", func() error { return change(2, func(e *store.Entry) { e.Credits, _ = e.Credits.Add(5, now) }) }, row("credits", id(2), "remaining", "granted", "peak", "version")},
+		{"top up", func() error { return change(2, func(e *store.Entry) { e.Credits, _ = e.Credits.Add(5, now) }) }, row("accounts", id(2), "remaining", "granted", "peak", "version")},
 		{"move", func() error { return change(2, func(e *store.Entry) { e.Key.UserID = "carol" }) }, join(row("keys", id(2), "owner", "doc", "generation"), whole("owners", "carol"), row("owners", "alice", "key_count"))},
 		{"rotate", func() error {
 			return change(3, func(e *store.Entry) {

@@ -88,7 +88,7 @@ func survives(t *testing.T, path string) (opened bool) {
 		}
 	}
 	for n := range 10 {
-		_, _ = s.MoveCredits(t.Context(), newKey(n).ID, key.Move{Take: 1}, now)
+		_, _ = s.MoveCredits(t.Context(), store.OfKey(newKey(n).ID), key.Move{Take: 1}, now)
 	}
 	for _, sort := range []store.Sort{store.SortCreatedAt, store.SortName, store.SortLastRequest} {
 		_, _ = s.List(t.Context(), store.List{Sort: sort, Limit: 500})

@@ -329,7 +329,7 @@ func TestVanished(t *testing.T) {
 			lose(t, path)
 			left := list(t, dir)
 
-			_, err := s.MoveCredits(t.Context(), made.Key.ID, key.Move{Take: 1}, now)
+			_, err := s.MoveCredits(t.Context(), store.OfKey(made.Key.ID), key.Move{Take: 1}, now)
 			vanished(t, err, path)
 			_, err = s.Create(t.Context(), newKey(2), key.Credits{})
 			vanished(t, err, path)
@@ -368,11 +368,11 @@ func TestVanished_comesBack(t *testing.T) {
 	s := open(t, path)
 	made := create(t, s, 1, 5)
 	must(t, os.Rename(path, path+".old"))
-	if _, err := s.MoveCredits(t.Context(), made.Key.ID, key.Move{Take: 1}, now); err == nil {
+	if _, err := s.MoveCredits(t.Context(), store.OfKey(made.Key.ID), key.Move{Take: 1}, now); err == nil {
 		t.Fatal("taken from a file that is not there")
 	}
 	must(t, os.Rename(path+".old", path))
-	got, err := s.MoveCredits(t.Context(), made.Key.ID, key.Move{Take: 1}, now)
+	got, err := s.MoveCredits(t.Context(), store.OfKey(made.Key.ID), key.Move{Take: 1}, now)
 	must(t, err)
 	if !got.OK || got.Credits.Remaining != 4 {
 		t.Errorf("%+v", got)

@@ -50,7 +50,7 @@ func goldenKeys() (all []store.Entry) {
 	secret := key.HashOf("secret")
 	add(key.Credits{
 		Limited: true, Remaining: 7, Spent: 90, Forfeited: 3, Granted: 100, Peak: 70,
-		RefillAmount: 50, RefillInterval: 86_400_000, RefillFrom: now - 5, LastRefillAt: now - 4,
+		Unit: key.UnitTokens, RefillAmount: 50, RefillInterval: 86_400_000, RefillFrom: now - 5, LastRefillAt: now - 4,
 	}, now+9, []store.Window{{Unit: "60000ms", State: []byte{1}}, {Unit: store.UnitRate, State: window}}, func(k *key.Key) {
 		k.ConfigID, k.UserID = "other", "Ünïcode 👩‍👩‍👧 владелец"
 		k.Name, k.Prefix, k.Start = ptr("naïve \u202eRTL\u202c 名前 '; DROP TABLE keys; -- \"%_\\"), ptr("ak_"), ptr("ak_012345678")
@@ -95,6 +95,16 @@ var (
 	goldenAsked = []store.Asked{{KeyID: newKey(0).ID, Permission: "files:read"}}
 )
 
+// The account of an owner, with a hold, a debt and a lease.
+var (
+	goldenLeased  = store.OfOwner("nobody's")
+	goldenLease   = store.Lease{Holder: key.Holder{Name: "here", Epoch: 3, Until: now}, Amount: 5}
+	goldenCredits = key.Credits{
+		Limited: true, Remaining: 78, Leased: 5, Held: 7, Debt: 1, Spent: 11, Granted: 100, Peak: 100,
+		Unit: key.UnitUSD, Version: 3,
+	}
+)
+
 func ptr[T any](v T) *T { return &v }
 
 func makeGolden(t *testing.T) {
@@ -109,6 +119,13 @@ func makeGolden(t *testing.T) {
 	_, err = s.Create(t.Context(), deleted, key.Credits{})
 	must(t, err)
 	must(t, s.Delete(t.Context(), deleted.ID))
+	_, err = s.UpdateAccount(t.Context(), goldenLeased, func(c *key.Credits) error {
+		*c = key.Credits{Limited: true, Remaining: 90, Debt: 1, Spent: 11, Granted: 100, Peak: 100, Unit: key.UnitUSD}
+		return nil
+	})
+	must(t, err)
+	_, err = s.MoveCredits(t.Context(), goldenLeased, key.Move{Hold: 7, Lease: 5, Holder: goldenLease.Holder}, now)
+	must(t, err)
 	// The first batch is folded by the next start, the second stays in the journal.
 	must(t, s.SaveUsage(t.Context(), store.UsageBatch{Writer: "w", Number: 6, Used: goldenUsage[:1], Hours: goldenHours, Asked: goldenAsked}))
 	must(t, s.Close())
@@ -202,6 +219,9 @@ func TestGolden(t *testing.T) {
 	must(t, err)
 	if len(days) != 2 || days[0].Denied != 3 {
 		t.Errorf("usage of the owner: %+v", days)
+	}
+	if a, err := s.Account(ctx, goldenLeased); err != nil || len(a.Leases) != 1 || a.Leases[0] != goldenLease || a.Credits != goldenCredits {
+		t.Errorf("%+v, %v", a, err)
 	}
 	statistics := s.(store.Statistics)
 	hours, err := statistics.Hours(ctx, 0, 1<<40)

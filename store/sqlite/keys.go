@@ -37,7 +37,7 @@ func addKey(w *writerConn, k *key.Key, c key.Credits, lastRequest int64, windows
 		return err
 	}
 	if c != (key.Credits{Version: 1}) {
-		if err := insertCredits(w, num, c); err != nil {
+		if err := insertCredits(w, subject{num, store.KindKey}, c); err != nil {
 			return err
 		}
 	}
@@ -118,7 +118,11 @@ func updateKey(w *writerConn, id string, change func(*store.Entry) error) (store
 	e.Credits.Version = credits.Version
 	if e.Credits != credits {
 		e.Credits.Version++
-		if err := writeCredits(w, num, e.Credits, credits.Version); err != nil {
+		of := subject{num, store.KindKey}
+		if err := endLeases(w, of, credits, e.Credits); err != nil {
+			return store.Entry{}, err
+		}
+		if err := writeCredits(w, of, e.Credits, credits.Version); err != nil {
 			return store.Entry{}, err
 		}
 	}

@@ -166,7 +166,7 @@ func (f *finder) scan(stmt uintptr, r *entryRow) {
 	r.lastRequest = c.number()
 	o := &r.owner
 	o.userID, o.tier, o.enabled, o.createdAt, o.updatedAt, o.generation = c.text(), c.text(), c.number(), c.number(), c.number(), c.number()
-	if r.creditsOf = c.number(); !r.creditsOf.Valid {
+	if r.credits.unit = c.text(); !r.credits.unit.Valid {
 		return
 	}
 	for _, n := range r.credits.numbers() {

@@ -53,10 +53,11 @@ func TestLedgerCheck(t *testing.T) {
 	createTest(t, s, 1, 10)
 	for _, change := range []string{
 		"remaining = 11", "remaining = 9", "leased = 1", "spent = 1", "forfeited = 1", "granted = 11", "remaining = NULL",
+		"held = 1", "debt = 1", "expired = 1", "held = -1, remaining = 11", "debt = -1, remaining = 9", "expired = -1, remaining = 11", "unit = 'eur'",
 		"leased = -1, remaining = 11", "spent = -1, remaining = 11", "forfeited = -1, remaining = 11", "granted = -1",
 	} {
 		err := s.write(t.Context(), func(w *writerConn) error {
-			_, err := w.exec("UPDATE {p}credits SET " + change)
+			_, err := w.exec("UPDATE {p}accounts SET " + change)
 			return err
 		})
 		if err == nil {

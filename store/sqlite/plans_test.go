@@ -62,7 +62,7 @@ func TestPlans(t *testing.T) {
 		byID, byHash,
 		ownerInfo + ` WHERE o.user_id > ? ORDER BY o.user_id LIMIT ?`,
 		plainKeys,
-		forfeitLeases,
+		leasesOf, accountLeases,
 		expiring, expiredOf,
 		overPrevious, previousUses,
 		`DELETE FROM {p}previous_hashes WHERE until_ms < ?`,

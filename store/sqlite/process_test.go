@@ -49,7 +49,7 @@ func childMain(what string, o store.Opener) error {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 	case "endure": // a sick disk: says what became of each call
 		for range 300 {
-			if got, err := s.MoveCredits(ctx, newKey(1).ID, key.Move{Take: 1}, now); err != nil {
+			if got, err := s.MoveCredits(ctx, store.OfKey(newKey(1).ID), key.Move{Take: 1}, now); err != nil {
 				fmt.Println("failed", err)
 			} else if got.OK {
 				fmt.Println("took")
@@ -59,7 +59,7 @@ func childMain(what string, o store.Opener) error {
 		for w := range 8 {
 			go func() {
 				for {
-					if got, err := s.MoveCredits(ctx, newKey(w%2+1).ID, key.Move{Take: 1}, now); err != nil || !got.OK {
+					if got, err := s.MoveCredits(ctx, store.OfKey(newKey(w%2+1).ID), key.Move{Take: 1}, now); err != nil || !got.OK {
 						fmt.Println("failed", got, err)
 						return
 					}

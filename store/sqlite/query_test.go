@@ -49,12 +49,15 @@ func dump(t *testing.T, db *sql.DB) map[string]string {
 	return all
 }
 
-const keyID = "(SELECT id FROM keys WHERE num = key)"
+const (
+	keyID     = "(SELECT id FROM keys WHERE num = key)"
+	subjectID = "iif(kind = 'key', (SELECT id FROM keys WHERE num = subject), (SELECT user_id FROM owners WHERE num = subject))"
+)
 
 // tables are all tables, with what names a row in a test.
 var tables = map[string]string{
-	"keys": "id", "owners": "user_id", "previous_hashes": "hash", "credits": keyID, "last_uses": keyID,
-	"windows":   "kind || ' ' || iif(kind = 'key', (SELECT id FROM keys WHERE num = subject), (SELECT user_id FROM owners WHERE num = subject))",
+	"keys": "id", "owners": "user_id", "previous_hashes": "hash", "last_uses": keyID, "accounts": subjectID, "leases": subjectID, "grants": subjectID,
+	"windows":   "kind || ' ' || " + subjectID,
 	"past_keys": "id", "key_counts": "config_id || ' ' || state", "asked_permissions": keyID,
 	"usage": "subject", "usage_writers": "writer", "usage_journal": "num", "usage_fold": "one", "usage_hours": "hour", "usage_top_owners": "day", "apikey_schema": "id",
 }

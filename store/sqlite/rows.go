@@ -10,15 +10,15 @@ import (
 )
 
 const (
-	creditsColumns = `c.remaining, c.leased, c.spent, c.forfeited, c.granted, c.peak,
+	creditsColumns = `c.unit, c.remaining, c.leased, c.held, c.debt, c.spent, c.forfeited, c.expired, c.granted, c.peak,
 		c.refill_amount, c.refill_interval, c.refill_from, c.last_refill_at, c.version`
 	ownerColumns = `o.user_id, o.tier, o.enabled, o.created_at, o.updated_at, o.generation`
 
 	// entryColumns and entryTables read a whole store.Entry, but for its windows and
 	// the uses of previous raw keys. The joins are outer ones so that a damaged database gives an
 	// error and not a missing key.
-	entryColumns = `k.num, k.doc, k.generation, u.at, ` + ownerColumns + `, c.key, ` + creditsColumns
-	entryJoins   = ` LEFT JOIN {p}credits c ON c.key = k.num LEFT JOIN {p}owners o ON o.num = k.owner`
+	entryColumns = `k.num, k.doc, k.generation, u.at, ` + ownerColumns + `, ` + creditsColumns
+	entryJoins   = ` LEFT JOIN {p}accounts c ON c.subject = k.num AND c.kind = 'key' LEFT JOIN {p}owners o ON o.num = k.owner`
 	entryTables  = ` FROM {p}keys k LEFT JOIN {p}last_uses u ON u.key = k.num` + entryJoins
 
 	// windowColumns and windowJoin add the windows of a key to an entry, a row for each.
@@ -48,7 +48,7 @@ func creditsValues(c key.Credits) []any {
 		remaining, peak = c.Remaining, c.Peak
 	}
 	return []any{
-		remaining, c.Leased, c.Spent, c.Forfeited, c.Granted, peak, nonZero(c.RefillAmount), nonZero(c.RefillInterval),
+		c.Unit.String(), remaining, c.Leased, c.Held, c.Debt, c.Spent, c.Forfeited, c.Expired, c.Granted, peak, nonZero(c.RefillAmount), nonZero(c.RefillInterval),
 		nonZero(c.RefillFrom), nonZero(c.LastRefillAt), c.Version,
 	}
 }
@@ -86,7 +86,6 @@ type entryRow struct {
 	generation  int64
 	lastRequest nullNumber
 	owner       ownerRow
-	creditsOf   nullNumber
 	credits     creditsRow
 	windows     []store.Window
 }
@@ -99,7 +98,7 @@ func (r *entryRow) addWindow(unit nullText, state []byte) {
 
 func (r *entryRow) dest() []any {
 	d := []any{&r.num, &r.doc, &r.generation, &r.lastRequest}
-	d = append(append(d, r.owner.dest()...), &r.creditsOf)
+	d = append(d, r.owner.dest()...)
 	return append(d, r.credits.dest()...)
 }
 
@@ -122,10 +121,10 @@ func (r *entryRow) entry() (store.Entry, error) {
 		Windows:     r.windows,
 		Owner:       r.owner.owner(),
 	}
-	if r.creditsOf.Valid {
-		e.Credits = r.credits.credits()
+	if r.credits.unit.Valid {
+		e.Credits, err = r.credits.credits()
 	}
-	return e, nil
+	return e, err
 }
 
 // used notes the last use of a previous raw key.
@@ -146,23 +145,38 @@ func pointer(s nullText) *string {
 
 // creditsRow receives the columns of creditsColumns.
 type creditsRow struct {
-	remaining, leased, spent, forfeited, granted, peak nullNumber
-	amount, interval, from, last, version              nullNumber
+	unit                                     nullText // NULL: there is no row
+	remaining, leased, held, debt            nullNumber
+	spent, forfeited, expired, granted, peak nullNumber
+	amount, interval, from, last, version    nullNumber
 }
 
-func (r *creditsRow) numbers() [11]*nullNumber {
-	return [...]*nullNumber{&r.remaining, &r.leased, &r.spent, &r.forfeited, &r.granted, &r.peak, &r.amount, &r.interval, &r.from, &r.last, &r.version}
+// numbers are the columns after the unit.
+func (r *creditsRow) numbers() [14]*nullNumber {
+	return [...]*nullNumber{
+		&r.remaining, &r.leased, &r.held, &r.debt, &r.spent, &r.forfeited, &r.expired, &r.granted, &r.peak,
+		&r.amount, &r.interval, &r.from, &r.last, &r.version,
+	}
 }
 
-func (r *creditsRow) dest() (d []any) {
+func (r *creditsRow) dest() []any {
+	d := []any{&r.unit}
 	for _, n := range r.numbers() {
 		d = append(d, n)
 	}
 	return d
 }
 
-func (r *creditsRow) credits() key.Credits {
+func (r *creditsRow) credits() (key.Credits, error) {
+	unit, err := key.ParseUnit(r.unit.String)
+	if err != nil {
+		return key.Credits{}, unavailable("the unit of credits: %w", err)
+	}
 	return key.Credits{
+		Unit:           unit,
+		Held:           r.held.Int64,
+		Debt:           r.debt.Int64,
+		Expired:        r.expired.Int64,
 		Limited:        r.remaining.Valid,
 		Remaining:      r.remaining.Int64,
 		Leased:         r.leased.Int64,
@@ -175,7 +189,7 @@ func (r *creditsRow) credits() key.Credits {
 		RefillFrom:     r.from.Int64,
 		LastRefillAt:   r.last.Int64,
 		Version:        r.version.Int64,
-	}
+	}, nil
 }
 
 // ownerRow receives the columns of ownerColumns.

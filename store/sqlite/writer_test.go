@@ -100,7 +100,7 @@ func TestGroupCommit(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range 200 {
 		wg.Go(func() {
-			if _, err := s.MoveCredits(t.Context(), testKey(1+i%2).ID, key.Move{Take: 1}, now); err != nil {
+			if _, err := s.MoveCredits(t.Context(), store.OfKey(testKey(1+i%2).ID), key.Move{Take: 1}, now); err != nil {
 				t.Error(err)
 			}
 		})
@@ -139,7 +139,10 @@ func TestBatch_failedJobHarmsNobody(t *testing.T) {
 		queuedNow++
 		waitBacklog(t, s, queuedNow) // keeps the order
 	}
-	take := func() error { _, err := s.MoveCredits(t.Context(), testKey(1).ID, key.Move{Take: 1}, now); return err }
+	take := func() error {
+		_, err := s.MoveCredits(t.Context(), store.OfKey(testKey(1).ID), key.Move{Take: 1}, now)
+		return err
+	}
 	update := func(end func() error) func() error {
 		return func() error {
 			_, err := s.Update(t.Context(), testKey(1).ID, func(e *store.Entry) error {
@@ -154,14 +157,17 @@ func TestBatch_failedJobHarmsNobody(t *testing.T) {
 	submit(nil, take)
 	submit(store.ErrExists, func() error { _, err := s.Create(t.Context(), testKey(1), key.Credits{}); return err })
 	submit(nil, func() error { _, err := s.Create(t.Context(), testKey(2), key.Credits{}); return err })
-	submit(store.ErrNotFound, func() error { _, err := s.MoveCredits(t.Context(), "nobody", key.Move{Take: 1}, now); return err })
+	submit(store.ErrNotFound, func() error {
+		_, err := s.MoveCredits(t.Context(), store.OfKey("nobody"), key.Move{Take: 1}, now)
+		return err
+	})
 	submit(nil, take)
 	submit(store.ErrUnavailable, func() error { // a CHECK in the middle of a job that had written
 		return s.write(t.Context(), func(w *writerConn) error {
-			if _, err := w.exec("UPDATE {p}credits SET remaining = 5, granted = spent + 5"); err != nil {
+			if _, err := w.exec("UPDATE {p}accounts SET remaining = 5, granted = spent + 5"); err != nil {
 				return err
 			}
-			_, err := w.exec("UPDATE {p}credits SET remaining = -5, granted = spent - 5")
+			_, err := w.exec("UPDATE {p}accounts SET remaining = -5, granted = spent - 5")
 			return failed("test", err)
 		})
 	})
@@ -175,7 +181,7 @@ func TestBatch_failedJobHarmsNobody(t *testing.T) {
 			}
 		}()
 		return s.write(t.Context(), func(w *writerConn) error {
-			if _, err := w.exec("UPDATE {p}credits SET remaining = 7, granted = spent + 7"); err != nil {
+			if _, err := w.exec("UPDATE {p}accounts SET remaining = 7, granted = spent + 7"); err != nil {
 				return err
 			}
 			panic("mine")
@@ -213,7 +219,7 @@ func TestCommitFails(t *testing.T) {
 		wg.Go(func() {
 			var err error
 			if i%2 == 0 {
-				_, err = s.MoveCredits(t.Context(), testKey(1).ID, key.Move{Take: 1}, now)
+				_, err = s.MoveCredits(t.Context(), store.OfKey(testKey(1).ID), key.Move{Take: 1}, now)
 			} else {
 				_, err = s.Create(t.Context(), testKey(100+i/4), key.Credits{}) // half of them exist by then
 			}
@@ -242,7 +248,7 @@ func TestCommitFails(t *testing.T) {
 	if e.Credits.Remaining != 1000 || st.Keys != 1 {
 		t.Errorf("something of a failed batch is stored: %+v, %d keys", e.Credits, st.Keys)
 	}
-	got, err := s.MoveCredits(t.Context(), testKey(1).ID, key.Move{Take: 1}, now)
+	got, err := s.MoveCredits(t.Context(), store.OfKey(testKey(1).ID), key.Move{Take: 1}, now)
 	must(t, err)
 	if got.Credits.Remaining != 999 || got.Credits.Version != 2 {
 		t.Errorf("the next batch does not start clean: %+v", got)
@@ -256,7 +262,7 @@ func TestF2_doubt(t *testing.T) {
 	createTest(t, s, 1, 1000)
 	must(t, s.write(t.Context(), func(w *writerConn) error { s.writer.doubt = errors.New("fsync failed"); return nil }))
 	old := s.writer.conn.db
-	got, err := s.MoveCredits(t.Context(), testKey(1).ID, key.Move{Take: 1}, now)
+	got, err := s.MoveCredits(t.Context(), store.OfKey(testKey(1).ID), key.Move{Take: 1}, now)
 	must(t, err)
 	if got.Credits.Remaining != 999 {
 		t.Errorf("%+v", got)
@@ -286,7 +292,7 @@ func TestCallerGone(t *testing.T) {
 	defer release()
 	ctx, cancel := context.WithCancel(t.Context())
 	errs := make(chan error, 2)
-	go func() { _, err := s.MoveCredits(ctx, testKey(1).ID, key.Move{Take: 1}, now); errs <- err }()
+	go func() { _, err := s.MoveCredits(ctx, store.OfKey(testKey(1).ID), key.Move{Take: 1}, now); errs <- err }()
 	go func() {
 		_, err := s.Create(ctx, testKey(2), key.Credits{})
 		errs <- err
@@ -321,7 +327,7 @@ func TestQueueIsBounded(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	for range queueSize + 50 {
-		wg.Go(func() { _, _ = s.MoveCredits(ctx, testKey(1).ID, key.Move{Take: 1}, now) })
+		wg.Go(func() { _, _ = s.MoveCredits(ctx, store.OfKey(testKey(1).ID), key.Move{Take: 1}, now) })
 	}
 	waitBacklog(t, s, queueSize)
 	cancel()
@@ -332,7 +338,7 @@ func TestReadersCannotWrite(t *testing.T) {
 	s := openHooked(t, hooks{})
 	createTest(t, s, 1, 10)
 	for _, q := range []string{
-		"DELETE FROM keys", "UPDATE credits SET remaining = 99", "CREATE TABLE x (y)", "PRAGMA user_version = 5",
+		"DELETE FROM keys", "UPDATE accounts SET remaining = 99", "CREATE TABLE x (y)", "PRAGMA user_version = 5",
 		"INSERT INTO owners (user_id, enabled, created_at, updated_at, generation) VALUES ('x', 1, 1, 1, 1)",
 	} {
 		if _, err := s.readers.db.Exec(q); primaryCode(err) != sqlite3.SQLITE_READONLY {
@@ -365,15 +371,19 @@ func TestLostUpdateGuard(t *testing.T) {
 	s := openHooked(t, hooks{})
 	createTest(t, s, 1, 10)
 	err := s.write(t.Context(), func(w *writerConn) error {
-		num, c, err := readCredits(w, testKey(1).ID)
+		of, err := findAccount(w, store.OfKey(testKey(1).ID))
+		if err != nil {
+			return err
+		}
+		c, err := readCredits(w, of)
 		if err != nil {
 			return err
 		}
 		c.Version++
-		if err := writeCredits(w, num, c, 1); err != nil {
+		if err := writeCredits(w, of, c, 1); err != nil {
 			return err
 		}
-		return writeCredits(w, num, c, 1) // read before the first write
+		return writeCredits(w, of, c, 1) // read before the first write
 	})
 	if !errors.Is(err, errLostUpdate) || !errors.Is(err, store.ErrUnavailable) {
 		t.Errorf("error %v", err)

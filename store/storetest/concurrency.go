@@ -31,7 +31,7 @@ var concurrencyTests = []test{
 			if err := e.reads(changed); err != nil {
 				return fmt.Errorf("after update: %w", err)
 			}
-			got, err := e.store.MoveCredits(e.ctx, k.ID, key.Move{Take: 4}, t0)
+			got, err := e.store.MoveCredits(e.ctx, store.OfKey(k.ID), key.Move{Take: 4}, t0)
 			if err != nil {
 				return err
 			}

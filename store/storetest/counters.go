@@ -133,7 +133,7 @@ func testC4(e *env) {
 	defer end()
 	e.parallel(n, func(i int) error { // in this order for each key
 		for range 3 {
-			if _, err := e.store.MoveCredits(e.ctx, ids[i], key.Move{Take: 1}, t0); err != nil {
+			if _, err := e.store.MoveCredits(e.ctx, store.OfKey(ids[i]), key.Move{Take: 1}, t0); err != nil {
 				return err
 			}
 		}

@@ -1,7 +1,9 @@
 package storetest
 
 import (
+	"errors"
 	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -11,9 +13,9 @@ import (
 
 var creditTests = []test{
 	{"unknown", func(e *env) {
-		_, err := e.store.MoveCredits(e.ctx, "nobody", key.Move{Take: 1}, t0)
+		_, err := e.store.MoveCredits(e.ctx, store.OfKey("nobody"), key.Move{Take: 1}, t0)
 		e.wantErr(err, store.ErrNotFound)
-		_, err = e.store.MoveCredits(e.ctx, "nobody", key.Move{Give: 1}, t0)
+		_, err = e.store.MoveCredits(e.ctx, store.OfKey("nobody"), key.Move{Give: 1}, t0)
 		e.wantErr(err, store.ErrNotFound)
 	}},
 	{"taking, to the last and not further", func(e *env) {
@@ -38,10 +40,10 @@ var creditTests = []test{
 	{"an amount that is none is refused", func(e *env) {
 		made := e.create(limited(10), nil)
 		for _, n := range []int64{-1, key.MaxCount + 1, math.MinInt64, math.MaxInt64} {
-			if got, err := e.store.MoveCredits(e.ctx, made.Key.ID, key.Move{Take: n}, t0); err == nil {
+			if got, err := e.store.MoveCredits(e.ctx, store.OfKey(made.Key.ID), key.Move{Take: n}, t0); err == nil {
 				e.Errorf("took %d: %+v", n, got)
 			}
-			if got, err := e.store.MoveCredits(e.ctx, made.Key.ID, key.Move{Give: n}, t0); err == nil {
+			if got, err := e.store.MoveCredits(e.ctx, store.OfKey(made.Key.ID), key.Move{Give: n}, t0); err == nil {
 				e.Errorf("gave %d: %+v", n, got)
 			}
 		}
@@ -52,7 +54,7 @@ var creditTests = []test{
 		if got := e.take(made.Key.ID, 5, t0+5000); !got.OK || got.Credits != made.Credits {
 			e.Fatalf("%+v", got)
 		}
-		got, err := e.store.MoveCredits(e.ctx, made.Key.ID, key.Move{Give: 5}, t0+5000)
+		got, err := e.store.MoveCredits(e.ctx, store.OfKey(made.Key.ID), key.Move{Give: 5}, t0+5000)
 		e.must(err)
 		if !got.OK || got.Credits != made.Credits {
 			e.Fatalf("%+v", got)
@@ -130,10 +132,10 @@ var creditTests = []test{
 					given.Add(-1)
 					return nil
 				}
-				_, err := e.store.MoveCredits(e.ctx, made.Key.ID, key.Move{Give: 1}, t0)
+				_, err := e.store.MoveCredits(e.ctx, store.OfKey(made.Key.ID), key.Move{Give: 1}, t0)
 				return err
 			}
-			got, err := e.store.MoveCredits(e.ctx, made.Key.ID, key.Move{Take: 1}, t0)
+			got, err := e.store.MoveCredits(e.ctx, store.OfKey(made.Key.ID), key.Move{Take: 1}, t0)
 			if got.OK {
 				taken.Add(1)
 			}
@@ -175,7 +177,8 @@ var creditTests = []test{
 		id := e.create(limited(100), nil).Key.ID
 		made := e.move(id, key.Move{Lease: 10}, t0)
 		for _, m := range []key.Move{{Used: 11}, {Returned: 11}, {Used: 5, Returned: 6, Take: 1}, {Used: key.MaxCount, Returned: key.MaxCount}} {
-			_, err := e.store.MoveCredits(e.ctx, id, m, t0)
+			m.Holder = here
+			_, err := e.store.MoveCredits(e.ctx, store.OfKey(id), m, t0)
 			e.wantErr(err, key.ErrNotLeased)
 		}
 		if got := e.get(id).Credits; got != made.Credits {
@@ -195,6 +198,126 @@ var creditTests = []test{
 			e.Fatalf("%+v", got)
 		}
 	}},
+	{"each holder has its own leases", func(e *env) {
+		id := e.create(limited(1000), nil).Key.ID
+		before := here // of the same node, before it started again
+		before.Epoch--
+		there := key.Holder{Name: "there", Epoch: 7}
+		for _, h := range []key.Holder{here, before, there} {
+			e.move(id, key.Move{Lease: 10, Holder: h}, t0)
+		}
+		lease := func(h key.Holder, n int64) store.Lease { return store.Lease{Holder: h, Amount: n} }
+		account := store.OfKey(id)
+		e.wantLeases(account, lease(before, 10), lease(here, 10), lease(there, 10))
+		for _, m := range []key.Move{{Used: 11, Holder: here}, {Returned: 1, Holder: key.Holder{Name: "here", Epoch: 2}}, {Used: 1, Holder: key.Holder{Name: "nobody"}}} {
+			_, err := e.store.MoveCredits(e.ctx, account, m, t0)
+			e.wantErr(err, key.ErrNotLeased)
+		}
+		later := here
+		later.Until += 1000
+		e.move(id, key.Move{Used: 4, Holder: later}, t0)
+		e.wantLeases(account, lease(before, 10), lease(later, 6), lease(there, 10))
+		e.move(id, key.Move{Used: 3, Returned: 7, Holder: there}, t0)
+		e.wantLeases(account, lease(before, 10), lease(later, 6))
+		e.reopen()
+		e.wantLeases(account, lease(before, 10), lease(later, 6))
+		e.must(e.store.ForfeitLeases(e.ctx, "there"))
+		e.wantLeases(account, lease(before, 10), lease(later, 6))
+		e.must(e.store.ForfeitLeases(e.ctx, here.Name))
+		e.wantLeases(account)
+		if c := e.get(id).Credits; c.Forfeited != 16 || c.Spent != 7 || c.Remaining != 977 {
+			e.Fatalf("%+v", c)
+		}
+		e.move(id, key.Move{Lease: 5}, t0)
+		e.change(id, func(k *key.Key) { k.Enabled = false }) // leaves credits alone
+		e.wantLeases(account, lease(here, 5))
+		_, err := e.store.Update(e.ctx, id, func(en *store.Entry) error { en.Credits = en.Credits.ForfeitLeased(2); return nil })
+		if err == nil {
+			e.Fatal("a part of what is leased was settled by a change")
+		}
+		_, err = e.store.Update(e.ctx, id, func(en *store.Entry) error { en.Credits = en.Credits.Forfeit(); return nil })
+		e.must(err)
+		e.wantLeases(account)
+		e.move(id, key.Move{Lease: 5}, t0)
+		e.must(e.store.Delete(e.ctx, id))
+		_, err = e.store.Account(e.ctx, account)
+		e.wantErr(err, store.ErrNotFound)
+		e.must(e.store.ForfeitLeases(e.ctx, here.Name))
+	}},
+	{"holds and debts", func(e *env) {
+		id := e.create(limited(100), nil).Key.ID
+		for i, c := range []struct {
+			m                            key.Move
+			ok                           bool
+			remaining, held, spent, debt int64
+		}{
+			{key.Move{Hold: 60}, true, 40, 60, 0, 0},
+			{key.Move{Hold: 41}, false, 40, 60, 0, 0},
+			{key.Move{Held: 50, Cost: 30}, true, 60, 10, 30, 0}, // the rest comes back
+			{key.Move{Held: 10, Cost: 75}, true, 0, 0, 105, 5},  // what is there, and a debt
+			{key.Move{Take: 1}, false, 0, 0, 105, 5},
+		} {
+			got := e.move(id, c.m, t0)
+			have := got.Credits
+			if got.OK != c.ok || have.Remaining != c.remaining || have.Held != c.held || have.Spent != c.spent || have.Debt != c.debt {
+				e.Fatalf("step %d: %+v, want %+v", i, got, c)
+			}
+			if stored := e.get(id).Credits; stored != have {
+				e.Fatalf("step %d: stored %+v, answered %+v", i, stored, have)
+			}
+		}
+		_, err := e.store.MoveCredits(e.ctx, store.OfKey(id), key.Move{Held: 1}, t0)
+		e.wantErr(err, key.ErrNotHeld)
+		e.topUp(id, 7)
+		if c := e.get(id).Credits; c.Debt != 0 || c.Remaining != 2 {
+			e.Fatalf("%+v", c)
+		}
+	}},
+	{"owners have accounts too", func(e *env) {
+		e.create(limited(1), nil)
+		owner := store.OfOwner("alice")
+		a, err := e.store.Account(e.ctx, owner)
+		e.must(err)
+		if a.Credits != (key.Credits{Version: 1}) || a.Leases != nil {
+			e.Fatalf("%+v", a)
+		}
+		for _, missing := range []store.Subject{store.OfOwner("nobody"), store.OfKey("nobody")} {
+			_, err = e.store.Account(e.ctx, missing)
+			e.wantErr(err, store.ErrNotFound)
+			_, err = e.store.UpdateAccount(e.ctx, missing, func(*key.Credits) error { return nil })
+			e.wantErr(err, store.ErrNotFound)
+		}
+		want := key.NewCredits(ptr(int64(500)), 500, 1000, t0)
+		want.Unit = key.UnitUSD
+		a, err = e.store.UpdateAccount(e.ctx, owner, func(c *key.Credits) error { *c = want; return nil })
+		e.must(err)
+		if want.Version = 2; a.Credits != want {
+			e.Fatalf("%+v, want %+v", a.Credits, want)
+		}
+		before := e.dump()
+		got, err := e.store.MoveCredits(e.ctx, owner, key.Move{Take: 3, Hold: 7, Lease: 20, Holder: here}, t0)
+		e.must(err)
+		want.Remaining, want.Spent, want.Held, want.Leased, want.Version = 470, 3, 7, 20, 3
+		if got.Credits != want {
+			e.Fatalf("%+v, want %+v", got.Credits, want)
+		}
+		e.reopen()
+		e.wantLeases(owner, store.Lease{Holder: here, Amount: 20})
+		e.unchanged(before)
+		mine := errors.New("mine")
+		_, err = e.store.UpdateAccount(e.ctx, owner, func(c *key.Credits) error { c.Remaining++; return mine })
+		e.wantErr(err, mine)
+		if _, err = e.store.UpdateAccount(e.ctx, owner, func(c *key.Credits) error { *c = c.Forfeit(); return nil }); err == nil {
+			e.Fatal("a change took what is leased")
+		}
+		e.must(e.store.ForfeitLeases(e.ctx, here.Name))
+		_, err = e.store.DeleteOwner(e.ctx, "alice")
+		e.must(err)
+		e.create(limited(1), nil)
+		if a, err = e.store.Account(e.ctx, owner); err != nil || a.Credits.Limited {
+			e.Fatalf("%+v, %v", a, err)
+		}
+	}},
 	{"leases are forfeited once", func(e *env) {
 		var ids []string
 		for range 3 {
@@ -206,7 +329,7 @@ var creditTests = []test{
 		before := e.dump()
 		e.reopen()
 		for range 2 {
-			e.must(e.store.ForfeitLeases(e.ctx))
+			e.must(e.store.ForfeitLeases(e.ctx, here.Name))
 			want := before[ids[0]].Credits
 			want.Leased, want.Forfeited, want.Version = 0, 10, want.Version+1
 			if got := e.get(ids[0]).Credits; got != want {
@@ -219,9 +342,28 @@ var creditTests = []test{
 
 func (e *env) move(id string, m key.Move, now int64) store.Taken {
 	e.Helper()
-	got, err := e.store.MoveCredits(e.ctx, id, m, now)
+	if m.Holder.Name == "" {
+		m.Holder = here
+	}
+	got, err := e.store.MoveCredits(e.ctx, store.OfKey(id), m, now)
 	e.must(err)
 	return got
+}
+
+// here is who leases in the tests.
+var here = key.Holder{Name: "here", Epoch: 1, Until: t0 + 60_000}
+
+func (e *env) wantLeases(account store.Subject, want ...store.Lease) {
+	e.Helper()
+	a, err := e.store.Account(e.ctx, account)
+	e.must(err)
+	sum := int64(0)
+	for _, l := range a.Leases {
+		sum += l.Amount
+	}
+	if !slices.Equal(a.Leases, want) || a.Credits.Leased != sum {
+		e.Fatalf("%+v, leased %d, want %+v", a.Leases, a.Credits.Leased, want)
+	}
 }
 
 func (e *env) take(id string, n, now int64) store.Taken {
@@ -270,7 +412,7 @@ func testK1(e *env) {
 			var passed atomic.Int64
 			versions := sync.Map{}
 			e.parallel(int(k/cost)+500, func(int) error {
-				got, err := e.store.MoveCredits(e.ctx, made.Key.ID, key.Move{Take: cost}, t0)
+				got, err := e.store.MoveCredits(e.ctx, store.OfKey(made.Key.ID), key.Move{Take: cost}, t0)
 				if got.OK {
 					passed.Add(1)
 					if _, twice := versions.LoadOrStore(got.Credits.Version, true); twice {
@@ -298,7 +440,7 @@ func testK1ManyKeys(e *env) {
 	e.parallel(keys*60, func(i int) error {
 		k := i % keys
 		n := costs[(i/keys)%len(costs)]
-		got, err := e.store.MoveCredits(e.ctx, ids[k], key.Move{Take: n}, t0)
+		got, err := e.store.MoveCredits(e.ctx, store.OfKey(ids[k]), key.Move{Take: n}, t0)
 		if got.OK {
 			spent[k].Add(n)
 		}
@@ -316,7 +458,7 @@ func testK7(e *env) {
 	made := e.create(key.NewCredits(ptr(int64(0)), 100, 1000, t0), nil)
 	var passed atomic.Int64
 	e.parallel(1000, func(int) error {
-		got, err := e.store.MoveCredits(e.ctx, made.Key.ID, key.Move{Take: 1}, t0+1000)
+		got, err := e.store.MoveCredits(e.ctx, store.OfKey(made.Key.ID), key.Move{Take: 1}, t0+1000)
 		if got.OK {
 			passed.Add(1)
 		}
@@ -344,7 +486,7 @@ func testTakeAgainstUpdate(e *env) {
 			})
 			return err
 		}
-		got, err := e.store.MoveCredits(e.ctx, made.Key.ID, key.Move{Take: 1}, t0)
+		got, err := e.store.MoveCredits(e.ctx, store.OfKey(made.Key.ID), key.Move{Take: 1}, t0)
 		if got.OK {
 			passed.Add(1)
 		}

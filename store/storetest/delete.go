@@ -30,9 +30,9 @@ var deleteTests = []test{
 			_, err = e.store.Find(e.ctx, h)
 			e.wantErr(err, store.ErrNotFound)
 		}
-		_, err = e.store.MoveCredits(e.ctx, full.ID, key.Move{Take: 1}, t0)
+		_, err = e.store.MoveCredits(e.ctx, store.OfKey(full.ID), key.Move{Take: 1}, t0)
 		e.wantErr(err, store.ErrNotFound)
-		_, err = e.store.MoveCredits(e.ctx, full.ID, key.Move{Give: 1}, t0)
+		_, err = e.store.MoveCredits(e.ctx, store.OfKey(full.ID), key.Move{Give: 1}, t0)
 		e.wantErr(err, store.ErrNotFound)
 		e.keyCount(full.UserID, 0)
 		e.sameEntry(e.get(other.Key.ID), other)

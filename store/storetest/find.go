@@ -90,7 +90,7 @@ var findTests = []test{
 		e.wantErr(err, context.Canceled)
 		_, err = e.store.List(ctx, store.List{})
 		e.wantErr(err, store.ErrUnavailable)
-		_, err = e.store.MoveCredits(ctx, made.Key.ID, key.Move{Take: 1}, t0)
+		_, err = e.store.MoveCredits(ctx, store.OfKey(made.Key.ID), key.Move{Take: 1}, t0)
 		e.wantErr(err, store.ErrUnavailable)
 		e.sameEntry(e.get(made.Key.ID), made) // a write that never began
 	}},

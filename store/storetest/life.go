@@ -63,8 +63,8 @@ func testClosed(e *env) {
 		},
 		"Delete":        func() error { return e.store.Delete(e.ctx, id) },
 		"DeleteExpired": func() error { _, err := e.store.DeleteExpired(e.ctx, expiredBefore(t0), 5); return err },
-		"MoveCredits":   func() error { _, err := e.store.MoveCredits(e.ctx, id, key.Move{Take: 1}, t0); return err },
-		"ForfeitLeases": func() error { return e.store.ForfeitLeases(e.ctx) },
+		"MoveCredits":   func() error { _, err := e.store.MoveCredits(e.ctx, store.OfKey(id), key.Move{Take: 1}, t0); return err },
+		"ForfeitLeases": func() error { return e.store.ForfeitLeases(e.ctx, here.Name) },
 		"SaveCounters":  func() error { return e.store.SaveCounters(e.ctx, []store.Counters{{Subject: store.OfKey(id)}}) },
 		"Owner":         func() error { _, err := e.store.Owner(e.ctx, "alice"); return err },
 		"Owners":        func() error { _, err := e.store.Owners(e.ctx, 5, ""); return err },
@@ -104,7 +104,7 @@ func testCloseRace(e *env) {
 				stored.Store(k.ID, err == nil)
 				if err == nil {
 					var got store.Taken
-					if got, err = e.store.MoveCredits(e.ctx, made.Key.ID, key.Move{Take: 1}, t0); err == nil && got.OK {
+					if got, err = e.store.MoveCredits(e.ctx, store.OfKey(made.Key.ID), key.Move{Take: 1}, t0); err == nil && got.OK {
 						taken.Add(1)
 					}
 				}

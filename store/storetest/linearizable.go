@@ -148,7 +148,7 @@ func (e *env) do(round int, in keyInput) (keyOutput, error) {
 		})
 	case "take":
 		var taken store.Taken
-		taken, err = e.store.MoveCredits(e.ctx, k.ID, key.Move{Take: 1}, t0)
+		taken, err = e.store.MoveCredits(e.ctx, store.OfKey(k.ID), key.Move{Take: 1}, t0)
 		got, ok = store.Entry{Key: k, Credits: taken.Credits}, taken.OK
 	case "delete":
 		err = e.store.Delete(e.ctx, k.ID)

@@ -105,29 +105,75 @@ CREATE INDEX {p}previous_by_key ON {p}previous_hashes (key);
 CREATE INDEX {p}previous_by_end ON {p}previous_hashes (until_ms);
 CREATE INDEX {p}previous_plain ON {p}previous_hashes (key) WHERE checksummed = 0;
 
--- The ledger of credits, for keys that have or had some. Whatever was given to a
--- key is at home (remaining), out with a process that spends it from memory
--- (leased), spent or forfeited; the last CHECK holds the sum. remaining NULL is
+-- The balances of keys, for those that have or had credits, and of owners. subject
+-- is the number of the key or owner. Whatever was given to an account is at home
+-- (remaining), out with holders that spend it from memory (leased), set aside for
+-- requests whose cost is not known yet (held), spent, forfeited or expired; what was
+-- spent beyond that is a debt. The last CHECK holds the sum. remaining NULL is
 -- unlimited.
-CREATE TABLE {p}credits (
-    key             INTEGER PRIMARY KEY REFERENCES {p}keys (num) ON DELETE CASCADE,
+CREATE TABLE {p}accounts (
+    subject         INTEGER NOT NULL,
+    kind            TEXT    NOT NULL CHECK (kind IN ('key', 'owner')),
+    unit            TEXT    NOT NULL CHECK (unit IN ('requests', 'tokens', 'usd')),
     remaining       INTEGER CHECK (remaining BETWEEN 0 AND 9007199254740991),
     leased          INTEGER NOT NULL CHECK (leased BETWEEN 0 AND 9007199254740991),
+    held            INTEGER NOT NULL CHECK (held BETWEEN 0 AND 9007199254740991),
+    debt            INTEGER NOT NULL CHECK (debt >= 0),
     spent           INTEGER NOT NULL CHECK (spent >= 0),
     forfeited       INTEGER NOT NULL CHECK (forfeited >= 0),
+    expired         INTEGER NOT NULL CHECK (expired >= 0),
     granted         INTEGER NOT NULL CHECK (granted >= 0),
     peak            INTEGER NOT NULL CHECK (peak BETWEEN 0 AND 9007199254740991),
     refill_amount   INTEGER CHECK (refill_amount BETWEEN 1 AND 9007199254740991),
     refill_interval INTEGER CHECK (refill_interval BETWEEN 1 AND 9007199254740991),
+    refill_calendar TEXT    CHECK (length(refill_calendar) BETWEEN 1 AND 64),
     refill_from     INTEGER CHECK (refill_from BETWEEN 0 AND 9007199254740991),
     last_refill_at  INTEGER CHECK (last_refill_at BETWEEN 0 AND 9007199254740991),
     version         INTEGER NOT NULL CHECK (version >= 1),
-    CHECK ((refill_amount IS NULL) = (refill_interval IS NULL)),
-    CHECK (granted = coalesce(remaining, 0) + leased + spent + forfeited)
+    PRIMARY KEY (subject, kind),
+    CHECK ((refill_amount IS NULL) = (refill_interval IS NULL AND refill_calendar IS NULL)),
+    CHECK (refill_interval IS NULL OR refill_calendar IS NULL),
+    CHECK (granted = coalesce(remaining, 0) + leased + held + spent + forfeited + expired - debt)
+) STRICT, WITHOUT ROWID;
+
+-- What of an account is out with whom. accounts.leased is the sum. A holder that
+-- starts again has a higher epoch. until_ms 0 is: until the holder says so.
+CREATE TABLE {p}leases (
+    subject  INTEGER NOT NULL,
+    kind     TEXT    NOT NULL,
+    holder   TEXT    NOT NULL CHECK (length(holder) BETWEEN 1 AND 255),
+    epoch    INTEGER NOT NULL,
+    amount   INTEGER NOT NULL CHECK (amount BETWEEN 1 AND 9007199254740991),
+    until_ms INTEGER NOT NULL CHECK (until_ms BETWEEN 0 AND 9007199254740991),
+    PRIMARY KEY (subject, kind, holder, epoch),
+    FOREIGN KEY (subject, kind) REFERENCES {p}accounts (subject, kind) ON DELETE CASCADE
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX {p}leases_by_holder ON {p}leases (holder, epoch);
+
+-- Parts of a balance that end: left of amount is in accounts.remaining until then.
+CREATE TABLE {p}grants (
+    num        INTEGER PRIMARY KEY AUTOINCREMENT,
+    subject    INTEGER NOT NULL,
+    kind       TEXT    NOT NULL,
+    amount     INTEGER NOT NULL CHECK (amount BETWEEN 1 AND 9007199254740991),
+    left_over  INTEGER NOT NULL CHECK (left_over BETWEEN 0 AND amount),
+    expires_at INTEGER CHECK (expires_at BETWEEN 1 AND 9007199254740991),
+    created_at INTEGER NOT NULL CHECK (created_at BETWEEN 0 AND 9007199254740991),
+    note       TEXT    CHECK (length(note) <= 16384),
+    FOREIGN KEY (subject, kind) REFERENCES {p}accounts (subject, kind) ON DELETE CASCADE
 ) STRICT;
 
--- What a crash left leased is looked for at each start.
-CREATE INDEX {p}credits_leased ON {p}credits (key) WHERE leased > 0;
+CREATE INDEX {p}grants_by_account ON {p}grants (subject, kind, expires_at);
+CREATE INDEX {p}grants_by_end ON {p}grants (expires_at) WHERE left_over > 0;
+
+CREATE TRIGGER {p}account_of_key AFTER DELETE ON {p}keys BEGIN
+    DELETE FROM {p}accounts WHERE subject = old.num AND kind = 'key';
+END;
+
+CREATE TRIGGER {p}account_of_owner AFTER DELETE ON {p}owners BEGIN
+    DELETE FROM {p}accounts WHERE subject = old.num AND kind = 'owner';
+END;
 
 -- When a key was last used, by any raw key. Only the hour is in an index, so that
 -- a key that is used all the time changes it once an hour.
