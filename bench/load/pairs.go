@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
+	"os"
 	"path/filepath"
 	"slices"
 	"time"
@@ -62,7 +64,7 @@ func (b *bench) measure(ctx context.Context, r row) (res result, err error) {
 			return res, err
 		}
 	}
-	defer func() { err = errors.Join(err, caddy.Stop()) }()
+	defer func() { err = errors.Join(err, stop(path)) }()
 	gate, bare, err := b.clients(ctx, &r, path)
 	if err != nil {
 		return res, err
@@ -75,6 +77,20 @@ func (b *bench) measure(ctx context.Context, r row) (res result, err error) {
 		return res, err
 	}
 	return res, b.profileRow(&r, gate)
+}
+
+// stop stops Caddy and waits until the store at path is closed, which happens in the
+// background: SQLite removes its log then. Else the next row could find it in use.
+func stop(path string) error {
+	if err := caddy.Stop(); err != nil {
+		return err
+	}
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		if _, err := os.Stat(path + "-wal"); errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+	}
+	return fmt.Errorf("%s is still open", path)
 }
 
 // clients loads the configuration of a row and connects to both sides.
