@@ -15,7 +15,7 @@ import (
 
 // A document is a whole record as JSON text, as stores keep it. Everything in it is
 // written by name, and what is none (nil, empty or zero) is left out. Only
-// PreviousKey.LastRequest and Generation are not in it: the one is written behind
+// PreviousKey.LastRequest and Revision are not in it: the one is written behind
 // requests, the other belongs to the store.
 //
 // Reading is strict: a member or a name that is not known is an error, because the

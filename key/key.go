@@ -62,9 +62,9 @@ type Key struct {
 	RateLimitTimeWindow int64 // 0: none
 	RateLimitAlgorithm  ratelimit.Algorithm
 
-	// Generation grows by one with each change of the record, so that the later
-	// of two copies can be told.
-	Generation int64
+	// Revision is that of the store after the last change of the record: of two copies
+	// the one with the higher revision is the later.
+	Revision int64
 }
 
 // PreviousKey is a raw key that rotation replaced. It works while now < Until.
@@ -104,12 +104,12 @@ func (d DisabledBy) Valid(enabled bool) bool {
 
 // Owner is who keys belong to.
 type Owner struct {
-	UserID     string
-	Tier       *string
-	Enabled    bool
-	CreatedAt  int64
-	UpdatedAt  int64
-	Generation int64
+	UserID    string
+	Tier      *string
+	Enabled   bool
+	CreatedAt int64
+	UpdatedAt int64
+	Revision  int64 // as that of a key
 }
 
 // Clone returns a copy whose fields can be replaced without touching k. Slices

@@ -16,10 +16,11 @@ import (
 func (r *Ring) create(ctx context.Context, st *opened, k *key.Key, c key.Credits) (store.Entry, error) {
 	defer r.changing.lock(k.ID)()
 	began := r.changes.Load()
-	e, err := st.Create(context.WithoutCancel(ctx), k, c)
+	change, err := st.Create(context.WithoutCancel(ctx), k, c)
 	if err != nil {
-		return e, err
+		return store.Entry{}, err
 	}
+	e := *change.Entry
 	r.added(e.Key)
 	if l := r.lives.get(k.ID); l != nil { // the trace of a deleted key
 		return r.publish(ctx, st, e, began)
@@ -82,7 +83,8 @@ func (r *Ring) updateStored(ctx context.Context, st store.Store, id string, firs
 	if recalled != nil {
 		defer func() { a.finish(recalled, store.Taken{Credits: e.Credits}, err, r.clock) }()
 	}
-	return st.Update(context.WithoutCancel(ctx), id, func(e *store.Entry) error {
+	var changed store.Change
+	changed, err = st.Update(context.WithoutCancel(ctx), id, func(e *store.Entry) error {
 		credits, err := returned(e.Credits, recalled)
 		if err != nil {
 			return err
@@ -98,6 +100,10 @@ func (r *Ring) updateStored(ctx context.Context, st store.Store, id string, firs
 		e.Credits = credits
 		return change(e)
 	})
+	if err == nil {
+		e = *changed.Entry
+	}
+	return e, err
 }
 
 // errUnfinished stands where a change panicked, and so changed nothing.
@@ -554,7 +560,7 @@ func (s *Service) Delete(ctx context.Context, id string, within *Bounds, only fu
 			return err
 		}
 	}
-	if err := st.Delete(context.WithoutCancel(ctx), id); err != nil {
+	if _, err := st.Delete(context.WithoutCancel(ctx), id); err != nil {
 		return err
 	}
 	s.ring.buried(id)
@@ -616,7 +622,7 @@ func (s *Service) PutOwner(ctx context.Context, userID string, p OwnerPatch) (st
 	}
 	defer s.ring.changing.lock("owner " + userID)()
 	now := s.ring.clock().wall
-	o, err := st.PutOwner(context.WithoutCancel(ctx), userID, now, func(o *key.Owner) error {
+	c, err := st.PutOwner(context.WithoutCancel(ctx), userID, now, func(o *key.Owner) error {
 		if p.Tier.Set {
 			o.Tier = p.Tier.Value
 		}
@@ -625,8 +631,8 @@ func (s *Service) PutOwner(ctx context.Context, userID string, p OwnerPatch) (st
 	if err != nil {
 		return store.OwnerInfo{}, err
 	}
-	s.ring.owners.publish(o.Owner, s.ring.changes.Add(1), now)
-	return o, nil
+	s.ring.owners.publish(c.Owner.Owner, s.ring.changes.Add(1), now)
+	return *c.Owner, nil
 }
 
 // checkNewOwner checks whether there may be an owner of that name. An organization
@@ -650,15 +656,25 @@ func (s *Service) DeleteOwner(ctx context.Context, userID string) error {
 	}
 	defer s.ring.changing.lockAll()()
 	defer s.ring.owned.pause()()
-	var ids []string
+	var changes []store.Change
 	err = s.ring.book.forget(userID, func() (err error) {
-		ids, err = st.DeleteOwner(context.WithoutCancel(ctx), userID)
+		changes, err = st.DeleteOwner(context.WithoutCancel(ctx), userID)
 		return err
 	})
 	if err != nil {
 		return err
 	}
 	s.ring.owners.bury(userID)
-	s.ring.buried(ids...)
+	s.ring.buried(deletedKeys(changes)...)
 	return nil
+}
+
+// deletedKeys returns the IDs of the keys that changes have deleted.
+func deletedKeys(changes []store.Change) (ids []string) {
+	for _, c := range changes {
+		if c.Kind == store.KindKey && c.Deleted() {
+			ids = append(ids, c.ID)
+		}
+	}
+	return ids
 }

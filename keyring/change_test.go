@@ -477,7 +477,7 @@ func TestUpdateChecks(t *testing.T) {
 	if _, err := g.Update(context.Background(), k.Key.ID, Patch{RemainingDelta: to(int64(-6))}); !errors.Is(err, ErrTooFewCredits) {
 		t.Errorf("%v", err)
 	}
-	if after := g.get(k.Key.ID); after.Key.Generation != before.Key.Generation || after.Credits != before.Credits {
+	if after := g.get(k.Key.ID); after.Key.Revision != before.Key.Revision || after.Credits != before.Credits {
 		t.Errorf("%+v", after)
 	}
 	got := g.update(k.Key.ID, Patch{Name: cleared[string](), Metadata: cleared[json.RawMessage](), Remaining: cleared[int64]()})

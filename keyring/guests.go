@@ -96,27 +96,27 @@ func (g guarded) List(ctx context.Context, q store.List) (p store.Page, err erro
 	return g.Store.List(ctx, q)
 }
 
-func (g guarded) Create(ctx context.Context, k *key.Key, c key.Credits) (e store.Entry, err error) {
+func (g guarded) Create(ctx context.Context, k *key.Key, credits key.Credits) (c store.Change, err error) {
 	defer g.recovered(&err)
-	return g.Store.Create(ctx, k, c)
+	return g.Store.Create(ctx, k, credits)
 }
 
-func (g guarded) Import(ctx context.Context, batch []store.Entry) (added []bool, err error) {
+func (g guarded) Import(ctx context.Context, batch []store.Entry) (all []store.Change, err error) {
 	defer g.recovered(&err)
 	return g.Store.Import(ctx, batch)
 }
 
-func (g guarded) Update(ctx context.Context, id string, change func(*store.Entry) error) (e store.Entry, err error) {
+func (g guarded) Update(ctx context.Context, id string, change func(*store.Entry) error) (c store.Change, err error) {
 	defer g.recovered(&err)
 	return g.Store.Update(ctx, id, change)
 }
 
-func (g guarded) Delete(ctx context.Context, id string) (err error) {
+func (g guarded) Delete(ctx context.Context, id string) (c store.Change, err error) {
 	defer g.recovered(&err)
 	return g.Store.Delete(ctx, id)
 }
 
-func (g guarded) DeleteExpired(ctx context.Context, x store.Expired, limit int) (ids []string, err error) {
+func (g guarded) DeleteExpired(ctx context.Context, x store.Expired, limit int) (all []store.Change, err error) {
 	defer g.recovered(&err)
 	return g.Store.DeleteExpired(ctx, x, limit)
 }
@@ -129,6 +129,16 @@ func (g guarded) MoveCredits(ctx context.Context, account store.Subject, m key.M
 func (g guarded) ForfeitLeases(ctx context.Context, holder string) (err error) {
 	defer g.recovered(&err)
 	return g.Store.ForfeitLeases(ctx, holder)
+}
+
+func (g guarded) Account(ctx context.Context, account store.Subject) (a store.Account, err error) {
+	defer g.recovered(&err)
+	return g.Store.Account(ctx, account)
+}
+
+func (g guarded) UpdateAccount(ctx context.Context, account store.Subject, change func(*key.Credits) error) (a store.Account, err error) {
+	defer g.recovered(&err)
+	return g.Store.UpdateAccount(ctx, account, change)
 }
 
 func (g guarded) SaveCounters(ctx context.Context, batch []store.Counters) (err error) {
@@ -161,20 +171,22 @@ func (g guarded) Owners(ctx context.Context, limit int, cursor string) (p store.
 	return g.Store.Owners(ctx, limit, cursor)
 }
 
-func (g guarded) PutOwner(ctx context.Context, userID string, now int64, change func(*key.Owner) error) (o store.OwnerInfo, err error) {
+func (g guarded) PutOwner(ctx context.Context, userID string, now int64, change func(*key.Owner) error) (c store.Change, err error) {
 	defer g.recovered(&err)
 	return g.Store.PutOwner(ctx, userID, now, change)
 }
 
-func (g guarded) ImportOwners(ctx context.Context, batch []store.OwnerEntry) (added []bool, err error) {
+func (g guarded) ImportOwners(ctx context.Context, batch []store.OwnerEntry) (all []store.Change, err error) {
 	defer g.recovered(&err)
 	return g.Store.ImportOwners(ctx, batch)
 }
 
-func (g guarded) DeleteOwner(ctx context.Context, userID string) (ids []string, err error) {
+func (g guarded) DeleteOwner(ctx context.Context, userID string) (all []store.Change, err error) {
 	defer g.recovered(&err)
 	return g.Store.DeleteOwner(ctx, userID)
 }
+
+func (g guarded) Subscribe(f func([]store.Change)) (cancel func()) { return g.Store.Subscribe(f) }
 
 func (g guarded) EachHash(ctx context.Context, f func(key.Hash)) (err error) {
 	defer g.recovered(&err)

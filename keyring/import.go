@@ -34,7 +34,7 @@ func conflict(field, message string) Imported {
 // Import adds keys as they were elsewhere: with their IDs, hashes, counters and
 // credits. The rules for new keys (lengths, expiration, what is required) do not
 // bind them, so that what was exported can always come back. Nothing that exists
-// is changed. A dry run answers the same and writes nothing. Generations,
+// is changed. A dry run answers the same and writes nothing. Revisions,
 // versions and owners of the entries are not looked at.
 func (s *Service) Import(ctx context.Context, batch []store.Entry, dryRun bool) ([]Imported, error) {
 	st, err := s.ring.open(ctx)
@@ -79,20 +79,20 @@ func (r *Ring) importKeys(ctx context.Context, st *opened, batch []store.Entry) 
 	ctx = context.WithoutCancel(ctx)
 	defer r.changing.lockAll()()
 	began := r.changes.Load()
-	added, err := st.Import(ctx, batch)
+	changes, err := st.Import(ctx, batch)
 	if err != nil {
 		return nil, err
 	}
 	results := make([]Imported, len(batch))
 	for i := range batch { // what is stored is known before anything can fail
-		if added[i] {
+		if changes[i].Revision != 0 {
 			results[i].Status = Created
 			r.allAdded(batch[i].Key)
 		}
 	}
 	for i := range batch {
 		k := batch[i].Key
-		if !added[i] {
+		if changes[i].Revision == 0 {
 			if results[i], err = whatIsThere(ctx, st, k); err != nil {
 				return nil, err
 			}

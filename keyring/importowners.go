@@ -32,22 +32,21 @@ func (s *Service) ImportOwners(ctx context.Context, batch []OwnerRecord, dryRun 
 // importOwners stores owners and makes them known.
 func (r *Ring) importOwners(ctx context.Context, st *opened, batch []OwnerRecord) ([]Imported, error) {
 	defer r.changing.lockAll()()
-	added, err := st.ImportOwners(ctx, batch)
+	changes, err := st.ImportOwners(ctx, batch)
 	if err != nil {
 		return nil, err
 	}
 	results := make([]Imported, len(batch))
 	for i := range batch { // what is stored is known before anything can fail
-		if added[i] {
+		if changes[i].Revision != 0 {
 			results[i].Status = Created
-			o := batch[i].Owner
-			o.Generation = 1
+			o := changes[i].Owner.Owner
 			r.owners.publish(o, r.changes.Add(1), r.clock().wall)
 			r.owners.reload(o.UserID)
 		}
 	}
 	for i := range batch {
-		if !added[i] {
+		if changes[i].Revision == 0 {
 			if results[i], err = compareOwner(ctx, st, &batch[i].Owner); err != nil {
 				return nil, err
 			}

@@ -228,7 +228,7 @@ func (g *ledger) move(ctx context.Context, st store.Store, a *account, m key.Mov
 	return t, err
 }
 
-// moveCredits asks the store.
+// moveCredits asks the store, in the name of this process.
 func (g *ledger) moveCredits(ctx context.Context, st store.Store, id string, m key.Move, now int64) (store.Taken, error) {
 	m.Holder = g.holder
 	return st.MoveCredits(ctx, store.OfKey(id), m, now)

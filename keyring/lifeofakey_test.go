@@ -41,7 +41,7 @@ func TestQ29(t *testing.T) {
 		{"delete", func(b *Bounds) error { return g.Delete(ctx, other.Key.ID, b, nil) }},
 	} {
 		old := g.want(k.Raw, Allowed)
-		before := g.get(k.Key.ID).Key.Generation
+		before := g.get(k.Key.ID).Key.Revision
 		if !old.Previous() {
 			t.Fatal("the decision does not know that the raw key was replaced")
 		}
@@ -49,7 +49,7 @@ func TestQ29(t *testing.T) {
 		if err := c.call(g.BoundsOf(&old)); !errors.As(err, &refused) {
 			t.Errorf("%s with the replaced raw key: %v", c.name, err)
 		}
-		if list, err := g.List(ctx, store.List{Limit: 10}); err != nil || list.Total != 2 || g.get(k.Key.ID).Key.Generation != before {
+		if list, err := g.List(ctx, store.List{Limit: 10}); err != nil || list.Total != 2 || g.get(k.Key.ID).Key.Revision != before {
 			t.Errorf("%s has changed something: %v", c.name, err)
 		}
 	}

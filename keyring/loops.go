@@ -287,10 +287,11 @@ func (r *Ring) deleteExpired(ctx context.Context, st store.Store, x store.Expire
 
 func (r *Ring) deleteSome(ctx context.Context, st store.Store, x store.Expired) (int, error) {
 	defer r.changing.lockAll()()
-	ids, err := st.DeleteExpired(ctx, x, deleteBatch)
+	changes, err := st.DeleteExpired(ctx, x, deleteBatch)
 	if err != nil {
 		return 0, err
 	}
+	ids := deletedKeys(changes)
 	r.buried(ids...)
 	return len(ids), nil
 }

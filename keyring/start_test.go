@@ -19,8 +19,8 @@ const multiply = `
 CREATE TEMP TABLE more AS
 	WITH RECURSIVE c (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < %d)
 	SELECT lower(hex(randomblob(12))) AS id, randomblob(32) AS hash FROM c;
-INSERT INTO keys (id, hash, owner, config_id, name, prefix, start, checksummed, enabled, expires_at, created_at, generation, doc)
-	SELECT more.id, more.hash, owner, config_id, name, prefix, start, checksummed, enabled, expires_at, created_at, generation,
+INSERT INTO keys (id, hash, owner, config_id, name, prefix, start, checksummed, enabled, expires_at, created_at, revision, doc)
+	SELECT more.id, more.hash, owner, config_id, name, prefix, start, checksummed, enabled, expires_at, created_at, revision,
 		json_set(doc, '$.id', more.id, '$.hash', lower(hex(more.hash)))
 	FROM more, (SELECT * FROM keys LIMIT 1);
 DROP TABLE more;`

@@ -138,6 +138,18 @@ type Expired struct {
 	Previous int64
 }
 
+// Change is an administrative change of a key or an owner. Each has a revision, which
+// grows over the whole store and is never used again.
+type Change struct {
+	Revision int64
+	Subject
+	Entry *Entry     // what a key is now
+	Owner *OwnerInfo // what an owner is now
+}
+
+// Deleted reports whether the key or owner is gone.
+func (c Change) Deleted() bool { return c.Entry == nil && c.Owner == nil }
+
 // Status is what Health found.
 type Status struct {
 	Kind     string // "sqlite"
@@ -145,7 +157,8 @@ type Status struct {
 	Schema   int64  // of the tables
 	Database string // which database it is, without a password: for SQLite the path of the file
 	Keys     int64
-	Backlog  int // writes that wait
+	Revision int64 // of the last change
+	Backlog  int   // writes that wait
 }
 
 // Store keeps keys. All methods are safe for concurrent use. Times are Unix
@@ -161,28 +174,28 @@ type Store interface {
 	List(ctx context.Context, q List) (Page, error)
 
 	// Create adds a key, with its credits, and its owner where that is new
-	// (enabled, no tier, made at the key's CreatedAt). It sets Generation and
-	// Version to 1 and returns what is stored.
-	Create(ctx context.Context, k *key.Key, c key.Credits) (Entry, error)
+	// (enabled, no tier, made at the key's CreatedAt). It sets Version to 1.
+	Create(ctx context.Context, k *key.Key, c key.Credits) (Change, error)
 	// Import adds keys as Create does, each with its last use and its windows, all in one
 	// transaction. A key whose ID or one of whose hashes exists is left out with
-	// its owner, and nothing of what exists is changed: added tells which are new.
+	// its owner, and nothing of what exists is changed: its place in changes is empty.
 	// Any other error is that of all, and nothing is stored.
-	Import(ctx context.Context, batch []Entry) (added []bool, err error)
+	Import(ctx context.Context, batch []Entry) (changes []Change, err error)
 	// Update runs change on a key inside one transaction and stores what it
 	// left in the entry: change may replace Entry.Key (by a changed Clone) and
 	// Entry.Credits, nothing else. Of what is leased it may settle all or nothing: where
-	// nothing is leased afterwards, the leases are gone. Generation grows by one if the key changed,
-	// Version if the credits did; what did not change is not written. An error
+	// nothing is leased afterwards, the leases are gone. Version grows by one if the
+	// credits changed; where nothing changed nothing is written, and the revision is
+	// that of the last change. An error
 	// of change is returned as it is and nothing is stored. Changing UserID
 	// moves the key, and makes the owner where that is new. change runs while
 	// other writes wait: it must not call the store, or it waits for itself.
-	Update(ctx context.Context, id string, change func(*Entry) error) (Entry, error)
+	Update(ctx context.Context, id string, change func(*Entry) error) (Change, error)
 	// Delete removes a key with all that belongs to it, but for its usage.
-	Delete(ctx context.Context, id string) error
+	Delete(ctx context.Context, id string) (Change, error)
 	// DeleteExpired removes up to limit keys that have been expired for long
-	// enough, and returns their IDs. Previous raw keys go too.
-	DeleteExpired(ctx context.Context, x Expired, limit int) ([]string, error)
+	// enough. Previous raw keys go too, which changes the keys that had them.
+	DeleteExpired(ctx context.Context, x Expired, limit int) ([]Change, error)
 
 	// MoveCredits makes a movement of an account's credits, as key.Credits.Move says.
 	// It is durable when it returns. A refusal writes nothing, not even a refill
@@ -225,15 +238,20 @@ type Store interface {
 	Owners(ctx context.Context, limit int, cursor string) (OwnerPage, error)
 	// PutOwner runs change on an owner inside one transaction and stores the
 	// result; an owner that does not exist begins enabled, with both times now.
-	// Generation grows by one if something changed.
-	PutOwner(ctx context.Context, userID string, now int64, change func(*key.Owner) error) (OwnerInfo, error)
-	// ImportOwners adds owners, each with its windows, all in one transaction. It
-	// sets their Generation to 1. An owner that exists is left out and stays as it
-	// is: added tells which are new. Any error is that of all, and nothing is stored.
-	ImportOwners(ctx context.Context, batch []OwnerEntry) (added []bool, err error)
-	// DeleteOwner removes an owner with its keys, its windows and its usage, and returns the
-	// keys' IDs.
-	DeleteOwner(ctx context.Context, userID string) ([]string, error)
+	// Where nothing changed nothing is written, as in Update.
+	PutOwner(ctx context.Context, userID string, now int64, change func(*key.Owner) error) (Change, error)
+	// ImportOwners adds owners, each with its windows, all in one transaction. An owner
+	// that exists is left out and stays as it is: its place in changes is empty. Any
+	// error is that of all, and nothing is stored.
+	ImportOwners(ctx context.Context, batch []OwnerEntry) (changes []Change, err error)
+	// DeleteOwner removes an owner with its keys, its windows and its usage. The changes
+	// are those of the keys and then that of the owner.
+	DeleteOwner(ctx context.Context, userID string) ([]Change, error)
+
+	// Subscribe has f called with all changes from now on, until cancel is called: in
+	// the order of their revisions, each after it is durable and before the write that
+	// made it returns. f must be quick, and must not call the store.
+	Subscribe(f func([]Change)) (cancel func())
 
 	// EachHash calls f with the hash of every present and previous raw key that was
 	// stored before the call, and perhaps of some stored during it.

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+
+	"github.com/caddy-apikey/caddy-apikey/store"
 )
 
 // statements keeps prepared statements by their text, with the table prefix applied.
@@ -60,6 +62,8 @@ type writerConn struct {
 	db    *sql.DB
 	conn  *sql.Conn
 	stmts *statements
+
+	changes []store.Change // of the transaction that is under way
 }
 
 // pin takes the only connection of db for good.

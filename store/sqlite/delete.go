@@ -11,6 +11,8 @@ import (
 // What belongs to a key (previous raw keys, credits, last use) and to an owner (keys)
 // goes by ON DELETE CASCADE, and windows by triggers. Usage stays.
 
+const keysOfOwner = `SELECT id FROM {p}keys WHERE owner = ? ORDER BY id`
+
 // rememberKeys keeps what finds the usage of keys that are deleted.
 const rememberKeys = `INSERT INTO {p}past_keys (num, id, owner) SELECT num, id, owner FROM {p}keys WHERE `
 
@@ -19,16 +21,23 @@ const usageOfOwner = `DELETE FROM {p}usage WHERE (subject = ?1 AND kind = 'owner
 	SELECT num FROM {p}keys WHERE owner = ?1 UNION ALL SELECT num FROM {p}past_keys WHERE owner = ?1))`
 
 // Delete implements store.Store.
-func (s *Store) Delete(ctx context.Context, id string) error {
-	return s.write(ctx, func(w *writerConn) error {
+func (s *Store) Delete(ctx context.Context, id string) (store.Change, error) {
+	return writeFor(ctx, s, func(w *writerConn) (store.Change, error) {
 		if _, err := w.exec(rememberKeys+`id = ?`, id); err != nil {
-			return failed("deleting a key", err)
+			return store.Change{}, failed("deleting a key", err)
 		}
 		n, err := w.exec(`DELETE FROM {p}keys WHERE id = ?`, id)
-		if err == nil && n == 0 {
-			return store.ErrNotFound
+		if err != nil {
+			return store.Change{}, failed("deleting a key", err)
 		}
-		return failed("deleting a key", err)
+		if n == 0 {
+			return store.Change{}, store.ErrNotFound
+		}
+		changes, err := w.deletedKeys([]string{id})
+		if err != nil {
+			return store.Change{}, err
+		}
+		return changes[0], nil
 	})
 }
 
@@ -47,8 +56,8 @@ const (
 )
 
 // DeleteExpired implements store.Store. Of each configuration, the oldest go first.
-func (s *Store) DeleteExpired(ctx context.Context, x store.Expired, limit int) ([]string, error) {
-	return writeFor(ctx, s, func(w *writerConn) ([]string, error) {
+func (s *Store) DeleteExpired(ctx context.Context, x store.Expired, limit int) ([]store.Change, error) {
+	return writeFor(ctx, s, func(w *writerConn) ([]store.Change, error) {
 		configs, err := w.ids(expiring)
 		if err != nil {
 			return nil, failed("reading the configurations of keys", err)
@@ -65,7 +74,11 @@ func (s *Store) DeleteExpired(ctx context.Context, x store.Expired, limit int) (
 			}
 			all = append(all, ids...)
 		}
-		return all, dropPrevious(w, x.Previous)
+		changes, err := w.deletedKeys(all)
+		if err != nil {
+			return nil, err
+		}
+		return dropPrevious(w, x.Previous, changes)
 	})
 }
 
@@ -74,46 +87,54 @@ const overPrevious = `SELECT DISTINCT k.id FROM {p}previous_hashes p JOIN {p}key
 
 // dropPrevious takes the previous raw keys out of their documents whose grace ended
 // before a time.
-func dropPrevious(w *writerConn, before int64) error {
+func dropPrevious(w *writerConn, before int64, changes []store.Change) ([]store.Change, error) {
 	ids, err := w.ids(overPrevious, before)
 	if err != nil {
-		return failed("reading previous keys", err)
+		return nil, failed("reading previous keys", err)
 	}
 	for _, id := range ids {
-		num, e, err := getEntry(w, id)
+		c, err := updateKey(w, id, func(e *store.Entry) error {
+			k := e.Key.Clone()
+			k.Previous = slices.DeleteFunc(slices.Clone(k.Previous), func(p key.PreviousKey) bool { return p.Until < before })
+			if len(k.Previous) == 0 {
+				k.Previous = nil
+			}
+			e.Key = k
+			return nil
+		})
 		if err != nil {
-			return err
+			return nil, err
 		}
-		e.Key.Previous = slices.DeleteFunc(e.Key.Previous, func(p key.PreviousKey) bool { return p.Until < before })
-		doc, err := key.AppendDocument(nil, e.Key)
-		if err != nil {
-			return unavailable("storing a key: %w", err)
-		}
-		if _, err := w.exec(`UPDATE {p}keys SET doc = ? WHERE num = ?`, string(doc), num); err != nil {
-			return failed("deleting previous keys", err)
-		}
+		changes = append(changes, c)
 	}
-	_, err = w.exec(`DELETE FROM {p}previous_hashes WHERE until_ms < ?`, before)
-	return failed("deleting previous keys", err)
+	return changes, nil
 }
 
 // DeleteOwner implements store.Store.
-func (s *Store) DeleteOwner(ctx context.Context, userID string) ([]string, error) {
-	return writeFor(ctx, s, func(w *writerConn) ([]string, error) {
-		ids, err := w.ids(`SELECT id FROM {p}keys WHERE owner = (SELECT num FROM {p}owners WHERE user_id = ?) ORDER BY id`, userID)
-		if err != nil {
-			return nil, failed("reading an owner's keys", err)
-		}
+func (s *Store) DeleteOwner(ctx context.Context, userID string) ([]store.Change, error) {
+	return writeFor(ctx, s, func(w *writerConn) ([]store.Change, error) {
 		num, err := numberOf(w, store.OfOwner(userID))
-		if err == nil && num == 0 {
+		if err != nil {
+			return nil, failed("reading an owner", err)
+		}
+		if num == 0 {
 			return nil, store.ErrNotFound
 		}
+		ids, err := w.ids(keysOfOwner, num)
 		if err == nil {
 			_, err = w.exec(usageOfOwner, num)
 		}
 		if err == nil {
 			_, err = w.exec(`DELETE FROM {p}owners WHERE num = ?`, num)
 		}
-		return ids, failed("deleting an owner", err)
+		if err != nil {
+			return nil, failed("deleting an owner", err)
+		}
+		changes, err := w.deletedKeys(ids)
+		if err != nil {
+			return nil, err
+		}
+		revision, err := w.revisions(1)
+		return append(changes, w.changed(store.Change{Revision: revision, Subject: store.OfOwner(userID)})), err
 	})
 }

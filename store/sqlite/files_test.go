@@ -71,11 +71,11 @@ func newKey(n int) *key.Key {
 
 func create(t *testing.T, s store.Store, n int, credits int64) store.Entry {
 	t.Helper()
-	e, err := s.Create(context.Background(), newKey(n), key.NewCredits(&credits, 0, 0, now))
+	c, err := s.Create(context.Background(), newKey(n), key.NewCredits(&credits, 0, 0, now))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return e
+	return *c.Entry
 }
 
 func write(t *testing.T, path, content string) {

@@ -118,7 +118,8 @@ func makeGolden(t *testing.T) {
 	deleted.ID = "deleted"
 	_, err = s.Create(t.Context(), deleted, key.Credits{})
 	must(t, err)
-	must(t, s.Delete(t.Context(), deleted.ID))
+	_, err = s.Delete(t.Context(), deleted.ID)
+	must(t, err)
 	_, err = s.UpdateAccount(t.Context(), goldenLeased, func(c *key.Credits) error {
 		*c = key.Credits{Limited: true, Remaining: 90, Debt: 1, Spent: 11, Granted: 100, Peak: 100, Unit: key.UnitUSD}
 		return nil
@@ -166,7 +167,7 @@ func TestGolden(t *testing.T) {
 		must(t, err)
 		windows, err := s.Windows(ctx, store.OfOwner(o.UserID))
 		must(t, err)
-		o.Generation = got.Generation
+		o.Revision = got.Revision
 		if !reflect.DeepEqual(got.Owner, o.Owner) || !reflect.DeepEqual(windows, o.Windows) {
 			t.Errorf("owner %s: %+v with %+v", o.UserID, got.Owner, windows)
 		}
@@ -199,7 +200,7 @@ func TestGolden(t *testing.T) {
 			w.Owner = key.Owner{UserID: w.Key.UserID, Enabled: true, CreatedAt: w.Key.CreatedAt, UpdatedAt: w.Key.CreatedAt}
 		}
 		for _, e := range got {
-			e.Key.Generation, e.Credits.Version, e.Owner.Generation = 0, 0, 0
+			e.Key.Revision, e.Credits.Version, e.Owner.Revision = 0, 0, 0
 			for _, d := range []struct{ got, want any }{{*e.Key, *w.Key}, {e.Credits, w.Credits}, {e.LastRequest, w.LastRequest}, {e.Windows, w.Windows}, {e.Owner, w.Owner}} {
 				if !reflect.DeepEqual(d.got, d.want) {
 					t.Errorf("key %s:\n%+v, want\n%+v", w.Key.ID, d.got, d.want)

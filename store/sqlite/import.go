@@ -2,7 +2,6 @@ package sqlite
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"slices"
 
@@ -10,17 +9,22 @@ import (
 )
 
 // Import implements store.Store.
-func (s *Store) Import(ctx context.Context, batch []store.Entry) ([]bool, error) {
+func (s *Store) Import(ctx context.Context, batch []store.Entry) ([]store.Change, error) {
 	batch = slices.Clone(batch) // the caller may be gone before this runs
-	return writeFor(ctx, s, func(w *writerConn) ([]bool, error) {
-		added := make([]bool, len(batch))
+	return writeFor(ctx, s, func(w *writerConn) ([]store.Change, error) {
+		changes := make([]store.Change, len(batch))
 		for i := range batch {
-			var err error
-			if added[i], err = importKey(w, &batch[i]); err != nil {
+			e := batch[i]
+			e.Key = e.Key.Clone()
+			added, err := importKey(w, &e)
+			if err != nil {
 				return nil, err
 			}
+			if added {
+				changes[i] = w.changedKey(e)
+			}
 		}
-		return added, nil
+		return changes, nil
 	})
 }
 
@@ -30,7 +34,7 @@ func importKey(w *writerConn, e *store.Entry) (added bool, err error) {
 	if _, err := w.exec("SAVEPOINT entry"); err != nil {
 		return false, failed("savepoint", err)
 	}
-	err = addKey(w, e.Key.Clone(), e.Credits, e.LastRequest, e.Windows)
+	err = addKey(w, e)
 	if err != nil && !errors.Is(err, store.ErrExists) {
 		return false, err
 	}
@@ -45,28 +49,33 @@ func importKey(w *writerConn, e *store.Entry) (added bool, err error) {
 }
 
 // ImportOwners implements store.Store.
-func (s *Store) ImportOwners(ctx context.Context, batch []store.OwnerEntry) ([]bool, error) {
+func (s *Store) ImportOwners(ctx context.Context, batch []store.OwnerEntry) ([]store.Change, error) {
 	batch = slices.Clone(batch) // the caller may be gone before this runs
-	return writeFor(ctx, s, func(w *writerConn) ([]bool, error) {
-		added := make([]bool, len(batch))
+	return writeFor(ctx, s, func(w *writerConn) ([]store.Change, error) {
+		changes := make([]store.Change, len(batch))
 		for i := range batch {
-			var err error
-			if added[i], err = importOwner(w, &batch[i]); err != nil {
+			added, err := importOwner(w, &batch[i])
+			if err != nil {
 				return nil, err
 			}
+			if added {
+				changes[i] = w.changedOwner(store.OwnerInfo{Owner: batch[i].Owner})
+			}
 		}
-		return added, nil
+		return changes, nil
 	})
 }
 
 func importOwner(w *writerConn, o *store.OwnerEntry) (added bool, err error) {
-	const query = `INSERT INTO {p}owners (user_id, tier, enabled, created_at, updated_at, generation) VALUES (?, ?, ?, ?, ?, 1)
-		ON CONFLICT (user_id) DO NOTHING RETURNING num`
-	var num int64
-	err = w.row(query, []any{o.UserID, optional(o.Tier), bit(o.Enabled), o.CreatedAt, o.UpdatedAt}, &num)
-	if errors.Is(err, sql.ErrNoRows) {
-		return false, nil
+	num, err := numberOf(w, store.OfOwner(o.UserID))
+	if err != nil || num != 0 {
+		return false, failed("importing an owner", err)
 	}
+	if o.Revision, err = w.revisions(1); err != nil {
+		return false, err
+	}
+	const query = `INSERT INTO {p}owners (user_id, tier, enabled, created_at, updated_at, revision) VALUES (?, ?, ?, ?, ?, ?) RETURNING num`
+	err = w.row(query, []any{o.UserID, optional(o.Tier), bit(o.Enabled), o.CreatedAt, o.UpdatedAt, o.Revision}, &num)
 	if err != nil {
 		return false, failed("importing an owner", err)
 	}

@@ -12,45 +12,46 @@ import (
 )
 
 // Create implements store.Store.
-func (s *Store) Create(ctx context.Context, k *key.Key, c key.Credits) (store.Entry, error) {
-	k = k.Clone() // it is the caller's, who may be gone before this runs
-	return writeFor(ctx, s, func(w *writerConn) (store.Entry, error) { return createKey(w, k, c) })
+func (s *Store) Create(ctx context.Context, k *key.Key, c key.Credits) (store.Change, error) {
+	e := store.Entry{Key: k.Clone(), Credits: c} // it is the caller's, who may be gone before this runs
+	return writeFor(ctx, s, func(w *writerConn) (store.Change, error) {
+		if err := addKey(w, &e); err != nil {
+			return store.Change{}, err
+		}
+		return w.changedKey(e), nil
+	})
 }
 
-func createKey(w *writerConn, k *key.Key, c key.Credits) (store.Entry, error) {
-	if err := addKey(w, k, c, 0, nil); err != nil {
-		return store.Entry{}, err
+// addKey stores a key with all that belongs to it, and completes the entry.
+func addKey(w *writerConn, e *store.Entry) (err error) {
+	k := e.Key
+	e.Credits.Version = 1
+	if k.Revision, err = w.revisions(1); err != nil {
+		return err
 	}
-	_, e, err := getEntry(w, k.ID)
-	return e, err
-}
-
-// addKey stores a key with all that belongs to it.
-func addKey(w *writerConn, k *key.Key, c key.Credits, lastRequest int64, windows []store.Window) error {
-	k.Generation, c.Version = 1, 1
-	owner, err := ensureOwner(w, k.UserID, k.CreatedAt)
+	owner, num, err := ensureOwner(w, k.UserID, k.CreatedAt, k.Revision)
 	if err != nil {
 		return err
 	}
-	num, err := insertKey(w, k, owner)
-	if err != nil {
+	e.Owner = owner
+	if num, err = insertKey(w, k, num); err != nil {
 		return err
 	}
-	if c != (key.Credits{Version: 1}) {
-		if err := insertCredits(w, subject{num, store.KindKey}, c); err != nil {
+	if e.Credits != (key.Credits{Version: 1}) {
+		if err := insertCredits(w, subject{num, store.KindKey}, e.Credits); err != nil {
 			return err
 		}
 	}
-	if lastRequest != 0 {
-		if err := saveLastUse(w, num, lastRequest); err != nil {
+	if e.LastRequest != 0 {
+		if err := saveLastUse(w, num, e.LastRequest); err != nil {
 			return failed("creating a key's last use", err)
 		}
 	}
-	return failed("creating a key's windows", saveWindows(w, num, store.KindKey, windows))
+	return failed("creating a key's windows", saveWindows(w, num, store.KindKey, e.Windows))
 }
 
 func insertKey(w *writerConn, k *key.Key, owner int64) (num int64, err error) {
-	const query = `INSERT INTO {p}keys (owner, config_id, name, prefix, start, hash, checksummed, enabled, expires_at, created_at, doc, generation, id)
+	const query = `INSERT INTO {p}keys (owner, config_id, name, prefix, start, hash, checksummed, enabled, expires_at, created_at, doc, revision, id)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING num`
 	values, err := keyValues(k, owner)
 	if err != nil {
@@ -92,58 +93,80 @@ func checkHashes(w *writerConn, num int64, k *key.Key) error {
 }
 
 // Update implements store.Store.
-func (s *Store) Update(ctx context.Context, id string, change func(*store.Entry) error) (store.Entry, error) {
-	return writeFor(ctx, s, func(w *writerConn) (store.Entry, error) { return updateKey(w, id, change) })
+func (s *Store) Update(ctx context.Context, id string, change func(*store.Entry) error) (store.Change, error) {
+	return writeFor(ctx, s, func(w *writerConn) (store.Change, error) { return updateKey(w, id, change) })
 }
 
-func updateKey(w *writerConn, id string, change func(*store.Entry) error) (store.Entry, error) {
+func updateKey(w *writerConn, id string, change func(*store.Entry) error) (store.Change, error) {
 	num, e, err := getEntry(w, id)
 	if err != nil {
-		return store.Entry{}, err
+		return store.Change{}, err
 	}
-	before, credits := *e.Key, e.Credits
+	before := e
+	kept := *e.Key // should change write into it
 	if err := change(&e); err != nil {
-		return store.Entry{}, err
+		return store.Change{}, err
 	}
 	if e.Key == nil || e.Key.ID != id {
-		return store.Entry{}, errors.New("a change must keep the key and its ID")
+		return store.Change{}, errors.New("a change must keep the key and its ID")
 	}
 	after := e.Key.Clone()
-	after.Generation = before.Generation
-	if !sameKey(&before, after) {
-		if err := replaceKey(w, num, &before, after); err != nil {
-			return store.Entry{}, err
-		}
+	after.Revision, e.Credits.Version = kept.Revision, before.Credits.Version
+	record, credits := !sameKey(&kept, after), e.Credits != before.Credits
+	if !record && !credits {
+		before.Key = &kept
+		return store.Change{Revision: kept.Revision, Subject: store.OfKey(id), Entry: &before}, nil
 	}
-	e.Credits.Version = credits.Version
-	if e.Credits != credits {
+	if after.Revision, err = w.revisions(1); err != nil {
+		return store.Change{}, err
+	}
+	if record {
+		err = replaceKey(w, num, &kept, after)
+	} else {
+		err = touchKey(w, num, kept.Revision, after.Revision)
+	}
+	if err != nil {
+		return store.Change{}, err
+	}
+	if credits {
 		e.Credits.Version++
 		of := subject{num, store.KindKey}
-		if err := endLeases(w, of, credits, e.Credits); err != nil {
-			return store.Entry{}, err
+		if err := endLeases(w, of, before.Credits, e.Credits); err != nil {
+			return store.Change{}, err
 		}
-		if err := writeCredits(w, of, e.Credits, credits.Version); err != nil {
-			return store.Entry{}, err
+		if err := writeCredits(w, of, e.Credits, before.Credits.Version); err != nil {
+			return store.Change{}, err
 		}
 	}
-	_, e, err = getEntry(w, id)
-	return e, err
+	if _, e, err = getEntry(w, id); err != nil {
+		return store.Change{}, err
+	}
+	return w.changedKey(e), nil
 }
 
+// touchKey gives a key whose record stays a new revision.
+func touchKey(w *writerConn, num, before, after int64) error {
+	n, err := w.exec(`UPDATE {p}keys SET revision = ? WHERE num = ? AND revision = ?`, after, num, before)
+	if err == nil && n != 1 {
+		err = errLostUpdate
+	}
+	return failed("changing a key", err)
+}
+
+// replaceKey stores a record with a new revision.
 func replaceKey(w *writerConn, num int64, before, after *key.Key) error {
-	owner, err := ensureOwner(w, after.UserID, after.UpdatedAt)
+	_, owner, err := ensureOwner(w, after.UserID, after.UpdatedAt, after.Revision)
 	if err != nil {
 		return err
 	}
 	const query = `UPDATE {p}keys SET owner = ?, config_id = ?, name = ?, prefix = ?, start = ?, hash = ?,
-		checksummed = ?, enabled = ?, expires_at = ?, created_at = ?, doc = ?, generation = ?
-		WHERE num = ? AND generation = ?`
-	after.Generation = before.Generation + 1
+		checksummed = ?, enabled = ?, expires_at = ?, created_at = ?, doc = ?, revision = ?
+		WHERE num = ? AND revision = ?`
 	values, err := keyValues(after, owner)
 	if err != nil {
 		return err
 	}
-	n, err := w.exec(query, append(values, num, before.Generation)...)
+	n, err := w.exec(query, append(values, num, before.Revision)...)
 	if err == nil && n != 1 {
 		err = errLostUpdate
 	}
@@ -172,7 +195,7 @@ func sameKey(a, b *key.Key) bool {
 		a.ExpiresAt == b.ExpiresAt && a.CreatedAt == b.CreatedAt && a.UpdatedAt == b.UpdatedAt && a.RotatedAt == b.RotatedAt &&
 		a.RateLimitEnabled == b.RateLimitEnabled && a.RateLimitMax == b.RateLimitMax &&
 		a.RateLimitTimeWindow == b.RateLimitTimeWindow && a.RateLimitAlgorithm == b.RateLimitAlgorithm &&
-		a.Generation == b.Generation
+		a.Revision == b.Revision
 }
 
 func samePermissions(a, b key.Permissions) bool {

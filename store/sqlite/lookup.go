@@ -162,10 +162,10 @@ func (f *finder) scan(stmt uintptr, r *entryRow) {
 		return // another window of the same key
 	}
 	c := columns{f.tls, stmt, 0}
-	r.num, r.doc, r.generation = c.number().Int64, c.text().String, c.number().Int64
+	r.num, r.doc, r.revision = c.number().Int64, c.text().String, c.number().Int64
 	r.lastRequest = c.number()
 	o := &r.owner
-	o.userID, o.tier, o.enabled, o.createdAt, o.updatedAt, o.generation = c.text(), c.text(), c.number(), c.number(), c.number(), c.number()
+	o.userID, o.tier, o.enabled, o.createdAt, o.updatedAt, o.revision = c.text(), c.text(), c.number(), c.number(), c.number(), c.number()
 	if r.credits.unit = c.text(); !r.credits.unit.Valid {
 		return
 	}

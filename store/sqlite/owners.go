@@ -67,38 +67,44 @@ func (s *Store) Owners(ctx context.Context, limit int, cursor string) (store.Own
 }
 
 // PutOwner implements store.Store.
-func (s *Store) PutOwner(ctx context.Context, userID string, now int64, change func(*key.Owner) error) (store.OwnerInfo, error) {
-	return writeFor(ctx, s, func(w *writerConn) (store.OwnerInfo, error) { return putOwner(w, userID, now, change) })
+func (s *Store) PutOwner(ctx context.Context, userID string, now int64, change func(*key.Owner) error) (store.Change, error) {
+	return writeFor(ctx, s, func(w *writerConn) (store.Change, error) { return putOwner(w, userID, now, change) })
 }
 
-func putOwner(w *writerConn, userID string, now int64, change func(*key.Owner) error) (store.OwnerInfo, error) {
+func putOwner(w *writerConn, userID string, now int64, change func(*key.Owner) error) (store.Change, error) {
 	before, err := getOwner(w, userID)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		before.Owner = key.Owner{UserID: userID, Enabled: true, CreatedAt: now, UpdatedAt: now}
 	case err != nil:
-		return store.OwnerInfo{}, err
+		return store.Change{}, err
 	}
 	after := before.Owner
 	if err := change(&after); err != nil {
-		return store.OwnerInfo{}, err
+		return store.Change{}, err
 	}
-	after.UserID, after.Generation = userID, before.Generation
-	if before.Generation != 0 && sameOwner(before.Owner, after) {
-		return before, nil
+	after.UserID, after.Revision = userID, before.Revision
+	if before.Revision != 0 && sameOwner(before.Owner, after) {
+		return store.Change{Revision: before.Revision, Subject: store.OfOwner(userID), Owner: &before}, nil
 	}
 	if after.UpdatedAt == before.UpdatedAt {
 		after.UpdatedAt = now
 	}
-	after.Generation++
-	const query = `INSERT INTO {p}owners (user_id, tier, enabled, created_at, updated_at, generation) VALUES (?, ?, ?, ?, ?, ?)
-		ON CONFLICT (user_id) DO UPDATE SET tier = excluded.tier, enabled = excluded.enabled,
-			created_at = excluded.created_at, updated_at = excluded.updated_at, generation = excluded.generation`
-	_, err = w.exec(query, userID, optional(after.Tier), bit(after.Enabled), after.CreatedAt, after.UpdatedAt, after.Generation)
-	if err != nil {
-		return store.OwnerInfo{}, failed("storing an owner", err)
+	if after.Revision, err = w.revisions(1); err != nil {
+		return store.Change{}, err
 	}
-	return getOwner(w, userID)
+	const query = `INSERT INTO {p}owners (user_id, tier, enabled, created_at, updated_at, revision) VALUES (?, ?, ?, ?, ?, ?)
+		ON CONFLICT (user_id) DO UPDATE SET tier = excluded.tier, enabled = excluded.enabled,
+			created_at = excluded.created_at, updated_at = excluded.updated_at, revision = excluded.revision`
+	_, err = w.exec(query, userID, optional(after.Tier), bit(after.Enabled), after.CreatedAt, after.UpdatedAt, after.Revision)
+	if err != nil {
+		return store.Change{}, failed("storing an owner", err)
+	}
+	stored, err := getOwner(w, userID)
+	if err != nil {
+		return store.Change{}, err
+	}
+	return w.changedOwner(stored), nil
 }
 
 func sameOwner(a, b key.Owner) bool {
@@ -118,13 +124,15 @@ func getOwner(w *writerConn, userID string) (store.OwnerInfo, error) {
 	return store.OwnerInfo{Owner: row.owner(), KeyCount: count}, nil
 }
 
-// ensureOwner makes an owner where there is none, and returns its number; one that
-// exists stays as it is.
-func ensureOwner(w *writerConn, userID string, now int64) (num int64, err error) {
-	err = w.row(`SELECT num FROM {p}owners WHERE user_id = ?`, []any{userID}, &num)
+// ensureOwner makes an owner where there is none, and returns it with its number; one
+// that exists stays as it is.
+func ensureOwner(w *writerConn, userID string, now, revision int64) (o key.Owner, num int64, err error) {
+	var row ownerRow
+	err = w.row(`SELECT `+ownerColumns+`, o.num FROM {p}owners o WHERE o.user_id = ?`, []any{userID}, append(row.dest(), &num)...)
 	if errors.Is(err, sql.ErrNoRows) {
-		const query = `INSERT INTO {p}owners (user_id, enabled, created_at, updated_at, generation) VALUES (?, 1, ?, ?, 1) RETURNING num`
-		err = w.row(query, []any{userID, now, now}, &num)
+		const query = `INSERT INTO {p}owners (user_id, enabled, created_at, updated_at, revision) VALUES (?, 1, ?, ?, ?) RETURNING num`
+		err = w.row(query, []any{userID, now, now, revision}, &num)
+		return key.Owner{UserID: userID, Enabled: true, CreatedAt: now, UpdatedAt: now, Revision: revision}, num, failed("making an owner", err)
 	}
-	return num, failed("making an owner", err)
+	return row.owner(), num, failed("reading an owner", err)
 }

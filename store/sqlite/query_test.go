@@ -58,7 +58,7 @@ const (
 var tables = map[string]string{
 	"keys": "id", "owners": "user_id", "previous_hashes": "hash", "last_uses": keyID, "accounts": subjectID, "leases": subjectID, "grants": subjectID,
 	"windows":   "kind || ' ' || " + subjectID,
-	"past_keys": "id", "key_counts": "config_id || ' ' || state", "asked_permissions": keyID,
+	"past_keys": "id", "revision": "one", "key_counts": "config_id || ' ' || state", "asked_permissions": keyID,
 	"usage": "subject", "usage_writers": "writer", "usage_journal": "num", "usage_fold": "one", "usage_hours": "hour", "usage_top_owners": "day", "apikey_schema": "id",
 }
 

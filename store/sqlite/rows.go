@@ -12,12 +12,12 @@ import (
 const (
 	creditsColumns = `c.unit, c.remaining, c.leased, c.held, c.debt, c.spent, c.forfeited, c.expired, c.granted, c.peak,
 		c.refill_amount, c.refill_interval, c.refill_from, c.last_refill_at, c.version`
-	ownerColumns = `o.user_id, o.tier, o.enabled, o.created_at, o.updated_at, o.generation`
+	ownerColumns = `o.user_id, o.tier, o.enabled, o.created_at, o.updated_at, o.revision`
 
 	// entryColumns and entryTables read a whole store.Entry, but for its windows and
 	// the uses of previous raw keys. The joins are outer ones so that a damaged database gives an
 	// error and not a missing key.
-	entryColumns = `k.num, k.doc, k.generation, u.at, ` + ownerColumns + `, ` + creditsColumns
+	entryColumns = `k.num, k.doc, k.revision, u.at, ` + ownerColumns + `, ` + creditsColumns
 	entryJoins   = ` LEFT JOIN {p}accounts c ON c.subject = k.num AND c.kind = 'key' LEFT JOIN {p}owners o ON o.num = k.owner`
 	entryTables  = ` FROM {p}keys k LEFT JOIN {p}last_uses u ON u.key = k.num` + entryJoins
 
@@ -37,7 +37,7 @@ func keyValues(k *key.Key, owner int64) ([]any, error) {
 	}
 	return []any{
 		owner, k.ConfigID, optional(k.Name), optional(k.Prefix), optional(k.Start), k.Hash[:],
-		bit(k.Checksummed), bit(k.Enabled), nonZero(k.ExpiresAt), k.CreatedAt, string(doc), k.Generation,
+		bit(k.Checksummed), bit(k.Enabled), nonZero(k.ExpiresAt), k.CreatedAt, string(doc), k.Revision,
 	}, nil
 }
 
@@ -83,7 +83,7 @@ type (
 type entryRow struct {
 	num         int64
 	doc         string
-	generation  int64
+	revision    int64
 	lastRequest nullNumber
 	owner       ownerRow
 	credits     creditsRow
@@ -97,7 +97,7 @@ func (r *entryRow) addWindow(unit nullText, state []byte) {
 }
 
 func (r *entryRow) dest() []any {
-	d := []any{&r.num, &r.doc, &r.generation, &r.lastRequest}
+	d := []any{&r.num, &r.doc, &r.revision, &r.lastRequest}
 	d = append(d, r.owner.dest()...)
 	return append(d, r.credits.dest()...)
 }
@@ -113,7 +113,7 @@ func (r *entryRow) entry() (store.Entry, error) {
 	if err != nil {
 		return store.Entry{}, unavailable("key number %d is damaged: %w", r.num, err)
 	}
-	k.Generation = r.generation
+	k.Revision = r.revision
 	e := store.Entry{
 		Key:         k,
 		Credits:     key.Credits{Version: 1}, // as those of a new key that has none
@@ -194,17 +194,17 @@ func (r *creditsRow) credits() (key.Credits, error) {
 
 // ownerRow receives the columns of ownerColumns.
 type ownerRow struct {
-	userID, tier                              nullText
-	enabled, createdAt, updatedAt, generation nullNumber
+	userID, tier                            nullText
+	enabled, createdAt, updatedAt, revision nullNumber
 }
 
 func (r *ownerRow) dest() []any {
-	return []any{&r.userID, &r.tier, &r.enabled, &r.createdAt, &r.updatedAt, &r.generation}
+	return []any{&r.userID, &r.tier, &r.enabled, &r.createdAt, &r.updatedAt, &r.revision}
 }
 
 func (r *ownerRow) owner() key.Owner {
 	return key.Owner{
 		UserID: r.userID.String, Tier: pointer(r.tier), Enabled: r.enabled.Int64 != 0,
-		CreatedAt: r.createdAt.Int64, UpdatedAt: r.updatedAt.Int64, Generation: r.generation.Int64,
+		CreatedAt: r.createdAt.Int64, UpdatedAt: r.updatedAt.Int64, Revision: r.revision.Int64,
 	}
 }

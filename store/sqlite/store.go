@@ -74,10 +74,11 @@ func (s *Store) Health(ctx context.Context) (store.Status, error) {
 	defer s.leave()
 	const query = `SELECT sqlite_version(),
 		(SELECT coalesce(max(version_id), 0) FROM {p}` + schemaTable + ` WHERE is_applied),
-		(SELECT coalesce(sum(n), 0) FROM {p}key_counts)`
+		(SELECT coalesce(sum(n), 0) FROM {p}key_counts),
+		(SELECT last FROM {p}revision)`
 	stmt, err := s.readers.stmts.get(query)
 	if err == nil {
-		err = stmt.QueryRowContext(ctx).Scan(&st.Version, &st.Schema, &st.Keys)
+		err = stmt.QueryRowContext(ctx).Scan(&st.Version, &st.Schema, &st.Keys, &st.Revision)
 	}
 	if err != nil {
 		return store.Status{}, failed("health", err)

@@ -47,6 +47,7 @@ type writer struct {
 	conn  *writerConn
 	watch *watch
 	hooks hooks
+	feed  feed
 	queue chan *job
 	ended chan struct{}
 
@@ -159,10 +160,13 @@ func (w *writer) process(batch []*job) {
 	if len(live) == 0 {
 		return
 	}
+	w.conn.changes = nil
 	if err := w.transact(live); err != nil {
 		for _, j := range live {
 			j.err = err // also of those that were refused: what they saw was undone
 		}
+	} else {
+		w.feed.publish(w.conn.changes)
 	}
 	for _, j := range live {
 		if j.ended != nil {
@@ -236,11 +240,13 @@ func (w *writer) runOne(j *job) error {
 	if _, err := w.conn.exec("SAVEPOINT job"); err != nil {
 		return failed("savepoint", err)
 	}
+	before := len(w.conn.changes)
 	j.err = w.call(j)
 	if !harmless(j.err) {
 		return j.err
 	}
 	if j.err != nil || j.panicked != nil {
+		w.conn.changes = w.conn.changes[:before]
 		if _, err := w.conn.exec("ROLLBACK TO job"); err != nil {
 			return failed("undoing a write", err)
 		}

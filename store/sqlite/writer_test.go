@@ -173,7 +173,7 @@ func TestBatch_failedJobHarmsNobody(t *testing.T) {
 	})
 	submit(nil, update(func() error { return nil }))
 	submit(nil, take)
-	submit(store.ErrNotFound, func() error { return s.Delete(t.Context(), "nobody") })
+	submit(store.ErrNotFound, func() error { _, err := s.Delete(t.Context(), "nobody"); return err })
 	submit(nil, func() error { // a panic, which is its caller's
 		defer func() {
 			if recover() == nil {
@@ -339,7 +339,7 @@ func TestReadersCannotWrite(t *testing.T) {
 	createTest(t, s, 1, 10)
 	for _, q := range []string{
 		"DELETE FROM keys", "UPDATE accounts SET remaining = 99", "CREATE TABLE x (y)", "PRAGMA user_version = 5",
-		"INSERT INTO owners (user_id, enabled, created_at, updated_at, generation) VALUES ('x', 1, 1, 1, 1)",
+		"INSERT INTO owners (user_id, enabled, created_at, updated_at, revision) VALUES ('x', 1, 1, 1, 1)",
 	} {
 		if _, err := s.readers.db.Exec(q); primaryCode(err) != sqlite3.SQLITE_READONLY {
 			t.Errorf("%s: error %v", q, err)

@@ -12,14 +12,14 @@ var concurrencyTests = []test{
 	{"everybody reads their own writes", func(e *env) {
 		e.parallel(300, func(i int) error {
 			k := plainKey(i + 1)
-			made, err := e.store.Create(e.ctx, k, limited(10))
+			made, err := e.storeCreate(k, limited(10))
 			if err != nil {
 				return err
 			}
 			if err := e.reads(made); err != nil {
 				return fmt.Errorf("after create: %w", err)
 			}
-			changed, err := e.store.Update(e.ctx, k.ID, func(en *store.Entry) error {
+			changed, err := e.storeUpdate(k.ID, func(en *store.Entry) error {
 				k := en.Key.Clone()
 				k.Hash, k.Previous = hash("new", i), []key.PreviousKey{{Hash: k.Hash, Until: t0}}
 				en.Key = k
@@ -39,7 +39,7 @@ var concurrencyTests = []test{
 			if err := e.reads(changed); err != nil {
 				return fmt.Errorf("after taking: %w", err)
 			}
-			if err := e.store.Delete(e.ctx, k.ID); err != nil {
+			if err := e.storeDelete(k.ID); err != nil {
 				return err
 			}
 			for _, h := range []key.Hash{k.Hash, hash("new", i)} {

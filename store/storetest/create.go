@@ -47,15 +47,15 @@ var createTests = []test{
 			e.roundTrip(k, key.Credits{})
 		}
 	}},
-	{"starts generation and version at 1", func(e *env) {
+	{"starts revision and version at 1", func(e *env) {
 		k, c := plainKey(1), limited(5)
-		k.Generation, c.Version = 77, 77
-		got, err := e.store.Create(e.ctx, k, c)
+		k.Revision, c.Version = 77, 77
+		got, err := e.storeCreate(k, c)
 		e.must(err)
-		if got.Key.Generation != 1 || got.Credits.Version != 1 {
-			e.Fatalf("generation %d, version %d, want 1 and 1", got.Key.Generation, got.Credits.Version)
+		if got.Key.Revision != 1 || got.Credits.Version != 1 {
+			e.Fatalf("revision %d, version %d, want 1 and 1", got.Key.Revision, got.Credits.Version)
 		}
-		if k.Generation != 77 {
+		if k.Revision != 77 {
 			e.Fatal("the caller's key was changed")
 		}
 	}},
@@ -67,13 +67,13 @@ var createTests = []test{
 // roundTrip creates a key and reads it in every way there is.
 func (e *env) roundTrip(k *key.Key, c key.Credits) {
 	e.Helper()
-	created, err := e.store.Create(e.ctx, k, c)
+	created, err := e.storeCreate(k, c)
 	e.must(err)
 	want := store.Entry{
 		Key: k.Clone(), Credits: c,
-		Owner: key.Owner{UserID: k.UserID, Enabled: true, CreatedAt: created.Owner.CreatedAt, UpdatedAt: created.Owner.UpdatedAt, Generation: 1},
+		Owner: key.Owner{UserID: k.UserID, Enabled: true, CreatedAt: created.Owner.CreatedAt, UpdatedAt: created.Owner.UpdatedAt, Revision: created.Owner.Revision},
 	}
-	want.Key.Generation, want.Credits.Version = 1, 1
+	want.Key.Revision, want.Credits.Version = created.Key.Revision, 1
 	e.sameEntry(created, want)
 	e.sameEntry(e.get(k.ID), want)
 	found, err := e.store.Find(e.ctx, k.Hash)
@@ -91,7 +91,7 @@ func (e *env) roundTrip(k *key.Key, c key.Credits) {
 
 func testCreateConflicts(e *env) {
 	k := fullKey(1)
-	_, err := e.store.Create(e.ctx, k, limited(3))
+	_, err := e.storeCreate(k, limited(3))
 	e.must(err)
 	before := e.dump()
 	conflicts := map[string]func(*key.Key){
@@ -108,7 +108,7 @@ func testCreateConflicts(e *env) {
 		n := plainKey(2)
 		n.UserID = "bob"
 		change(n)
-		_, err := e.store.Create(e.ctx, n, limited(9))
+		_, err := e.storeCreate(n, limited(9))
 		if !errors.Is(err, store.ErrExists) || errors.Is(err, store.ErrUnavailable) {
 			e.Errorf("%s: error %v, want %v", name, err, store.ErrExists)
 		}
@@ -127,7 +127,7 @@ func testCreateRace(e *env) {
 		wg.Go(func() {
 			k := plainKey(i + 1)
 			k.Hash = hash("the same", 0)
-			switch _, err := e.store.Create(e.ctx, k, key.Credits{}); {
+			switch _, err := e.storeCreate(k, key.Credits{}); {
 			case err == nil:
 				won.Add(1)
 			case !errors.Is(err, store.ErrExists):
@@ -155,7 +155,7 @@ func testOutOfRange(e *env) {
 	for name, change := range bad {
 		k, c := plainKey(50), limited(5)
 		change(k, &c)
-		if _, err := e.store.Create(e.ctx, k, c); err == nil {
+		if _, err := e.storeCreate(k, c); err == nil {
 			e.Errorf("%s was stored", name)
 		}
 	}

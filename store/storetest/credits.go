@@ -231,15 +231,15 @@ var creditTests = []test{
 		e.move(id, key.Move{Lease: 5}, t0)
 		e.change(id, func(k *key.Key) { k.Enabled = false }) // leaves credits alone
 		e.wantLeases(account, lease(here, 5))
-		_, err := e.store.Update(e.ctx, id, func(en *store.Entry) error { en.Credits = en.Credits.ForfeitLeased(2); return nil })
+		_, err := e.storeUpdate(id, func(en *store.Entry) error { en.Credits = en.Credits.ForfeitLeased(2); return nil })
 		if err == nil {
 			e.Fatal("a part of what is leased was settled by a change")
 		}
-		_, err = e.store.Update(e.ctx, id, func(en *store.Entry) error { en.Credits = en.Credits.Forfeit(); return nil })
+		_, err = e.storeUpdate(id, func(en *store.Entry) error { en.Credits = en.Credits.Forfeit(); return nil })
 		e.must(err)
 		e.wantLeases(account)
 		e.move(id, key.Move{Lease: 5}, t0)
-		e.must(e.store.Delete(e.ctx, id))
+		e.must(e.storeDelete(id))
 		_, err = e.store.Account(e.ctx, account)
 		e.wantErr(err, store.ErrNotFound)
 		e.must(e.store.ForfeitLeases(e.ctx, here.Name))
@@ -311,7 +311,7 @@ var creditTests = []test{
 			e.Fatal("a change took what is leased")
 		}
 		e.must(e.store.ForfeitLeases(e.ctx, here.Name))
-		_, err = e.store.DeleteOwner(e.ctx, "alice")
+		_, err = e.storeDeleteOwner("alice")
 		e.must(err)
 		e.create(limited(1), nil)
 		if a, err = e.store.Account(e.ctx, owner); err != nil || a.Credits.Limited {
@@ -373,7 +373,7 @@ func (e *env) take(id string, n, now int64) store.Taken {
 
 func (e *env) topUp(id string, n int64) {
 	e.Helper()
-	_, err := e.store.Update(e.ctx, id, func(en *store.Entry) error {
+	_, err := e.storeUpdate(id, func(en *store.Entry) error {
 		en.Credits, _ = en.Credits.Add(n, t0)
 		return nil
 	})
@@ -477,7 +477,7 @@ func testTakeAgainstUpdate(e *env) {
 	var passed atomic.Int64
 	e.parallel(1000+topUps, func(i int) error {
 		if i%26 == 0 && i/26 < topUps {
-			_, err := e.store.Update(e.ctx, made.Key.ID, func(en *store.Entry) error {
+			_, err := e.storeUpdate(made.Key.ID, func(en *store.Entry) error {
 				k := en.Key.Clone()
 				k.UpdatedAt++
 				en.Key = k
@@ -493,7 +493,7 @@ func testTakeAgainstUpdate(e *env) {
 		return err
 	})
 	got := e.get(made.Key.ID)
-	if got.Credits.Remaining != topUps*by-passed.Load() || got.Key.Generation != topUps+1 {
-		e.Fatalf("%d left of %d after %d passed, generation %d", got.Credits.Remaining, topUps*by, passed.Load(), got.Key.Generation)
+	if got.Credits.Remaining != topUps*by-passed.Load() || got.Key.Revision != topUps+1 {
+		e.Fatalf("%d left of %d after %d passed, revision %d", got.Credits.Remaining, topUps*by, passed.Load(), got.Key.Revision)
 	}
 }

@@ -47,14 +47,14 @@ var findTests = []test{
 	}},
 	{"the owner comes along", func(e *env) {
 		made := e.create(key.Credits{}, nil)
-		_, err := e.store.PutOwner(e.ctx, "alice", t0+5, func(o *key.Owner) error {
+		_, err := e.storePutOwner("alice", t0+5, func(o *key.Owner) error {
 			o.Tier, o.Enabled = ptr("gold"), false
 			return nil
 		})
 		e.must(err)
 		got, err := e.store.Find(e.ctx, made.Key.Hash)
 		e.must(err)
-		if got.Owner.Enabled || got.Owner.Tier == nil || *got.Owner.Tier != "gold" || got.Owner.Generation != 2 {
+		if got.Owner.Enabled || got.Owner.Tier == nil || *got.Owner.Tier != "gold" || got.Owner.Revision != 2 {
 			e.Fatalf("owner %+v", got.Owner)
 		}
 	}},
@@ -72,7 +72,7 @@ var findTests = []test{
 		plain(false)
 		made := e.create(key.Credits{}, func(k *key.Key) { k.Checksummed = false })
 		plain(true)
-		e.must(e.store.Delete(e.ctx, made.Key.ID))
+		e.must(e.storeDelete(made.Key.ID))
 		plain(false)
 		e.create(key.Credits{}, func(k *key.Key) { k.Previous = []key.PreviousKey{{Hash: hash("old", 3), Until: t0, Checksummed: true}} })
 		plain(false)

@@ -16,7 +16,7 @@ var importTests = []test{
 		before := e.dump()
 		bad := store.Entry{Key: plainKey(51), Credits: limited(5)}
 		bad.Credits.Remaining = -1
-		if _, err := e.store.Import(e.ctx, []store.Entry{{Key: plainKey(50)}, bad, {Key: plainKey(52)}}); err == nil {
+		if _, err := e.storeImport([]store.Entry{{Key: plainKey(50)}, bad, {Key: plainKey(52)}}); err == nil {
 			e.Error("credits below zero were stored")
 		}
 		e.unchanged(before)
@@ -25,7 +25,7 @@ var importTests = []test{
 	{"no owner is stored where one is out of range", func(e *env) {
 		e.create(limited(1), nil)
 		before := e.dump()
-		_, err := e.store.ImportOwners(e.ctx, []store.OwnerEntry{
+		_, err := e.storeImportOwners([]store.OwnerEntry{
 			ownerEntry("one", ownerCounter("day", 1)), ownerEntry("two", store.Window{Unit: "day"}), ownerEntry("three"),
 		})
 		if err == nil {
@@ -39,9 +39,9 @@ var importTests = []test{
 		e.unchanged(before)
 	}},
 	{"nothing is no error", func(e *env) {
-		added, err := e.store.Import(e.ctx, nil)
+		added, err := e.storeImport(nil)
 		e.must(err)
-		owners, err := e.store.ImportOwners(e.ctx, nil)
+		owners, err := e.storeImportOwners(nil)
 		e.must(err)
 		if len(added)+len(owners) != 0 {
 			e.Errorf("added %v, %v", added, owners)
@@ -54,20 +54,20 @@ func testImportRoundTrip(e *env) {
 	full := store.Entry{Key: fullKey(1), Credits: c, LastRequest: t0 + 9, Windows: []store.Window{ownerCounter("60000ms", 1), {Unit: store.UnitRate, State: bytes.Repeat([]byte{7, 0xff}, 500)}}}
 	plain := store.Entry{Key: plainKey(2)}
 	plain.Key.UserID = "bob"
-	full.Key.Generation, full.Credits.Version = 77, 77
-	added, err := e.store.Import(e.ctx, []store.Entry{full, plain})
+	full.Key.Revision, full.Credits.Version = 77, 77
+	added, err := e.storeImport([]store.Entry{full, plain})
 	e.must(err)
 	if !slices.Equal(added, []bool{true, true}) {
 		e.Fatalf("added %v", added)
 	}
-	if full.Key.Generation != 77 {
+	if full.Key.Revision != 77 {
 		e.Error("the caller's key was changed")
 	}
 	for range 2 {
-		for _, want := range []store.Entry{full, plain} {
+		for i, want := range []store.Entry{full, plain} {
 			k := want.Key.Clone()
-			k.Generation, want.Credits.Version = 1, 1
-			want.Key, want.Owner = k, key.Owner{UserID: k.UserID, Enabled: true, CreatedAt: k.CreatedAt, UpdatedAt: k.CreatedAt, Generation: 1}
+			k.Revision, want.Credits.Version = int64(i+1), 1
+			want.Key, want.Owner = k, key.Owner{UserID: k.UserID, Enabled: true, CreatedAt: k.CreatedAt, UpdatedAt: k.CreatedAt, Revision: k.Revision}
 			e.sameEntry(e.get(k.ID), want)
 			found, err := e.store.Find(e.ctx, k.Hash)
 			e.must(err)
@@ -78,7 +78,7 @@ func testImportRoundTrip(e *env) {
 }
 
 func testImportExists(e *env) {
-	there, err := e.store.Create(e.ctx, fullKey(1), limited(3))
+	there, err := e.storeCreate(fullKey(1), limited(3))
 	e.must(err)
 	k := there.Key
 	change := func(n int, f func(*key.Key)) store.Entry {
@@ -89,7 +89,7 @@ func testImportExists(e *env) {
 	}
 	same := store.Entry{Key: k.Clone(), Credits: limited(9), LastRequest: t0 + 5}
 	same.Key.UserID = "mallory"
-	added, err := e.store.Import(e.ctx, []store.Entry{
+	added, err := e.storeImport([]store.Entry{
 		same,
 		change(2, func(n *key.Key) { n.ID = k.ID }),
 		change(3, func(n *key.Key) { n.Hash = k.Hash }),
@@ -114,7 +114,7 @@ func testImportExists(e *env) {
 
 // ownerEntry is a disabled owner of a tier.
 func ownerEntry(id string, windows ...store.Window) store.OwnerEntry {
-	o := key.Owner{UserID: id, Tier: ptr("gold"), CreatedAt: t0 - 5, UpdatedAt: t0 + 5, Generation: 77}
+	o := key.Owner{UserID: id, Tier: ptr("gold"), CreatedAt: t0 - 5, UpdatedAt: t0 + 5, Revision: 77}
 	return store.OwnerEntry{Owner: o, Windows: windows}
 }
 
@@ -125,13 +125,13 @@ func testImportOwners(e *env) {
 	again := ownerEntry("Ünïcode", ownerCounter("day", 9))
 	again.Enabled = true
 	plain := store.OwnerEntry{Owner: key.Owner{UserID: "plain", Enabled: true, CreatedAt: t0, UpdatedAt: t0}}
-	added, err := e.store.ImportOwners(e.ctx, []store.OwnerEntry{ownerEntry("alice", ownerCounter("day", 7), ownerCounter("month", 7)), first, again, plain})
+	added, err := e.storeImportOwners([]store.OwnerEntry{ownerEntry("alice", ownerCounter("day", 7), ownerCounter("month", 7)), first, again, plain})
 	e.must(err)
 	if want := []bool{false, true, false, true}; !slices.Equal(added, want) {
 		e.Fatalf("added %v, want %v", added, want)
 	}
 	for range 2 {
-		first.Generation, plain.Generation = 1, 1
+		first.Revision, plain.Revision = 2, 3
 		e.wantOwner("Ünïcode", store.OwnerInfo{Owner: first.Owner})
 		e.wantOwner("plain", store.OwnerInfo{Owner: plain.Owner})
 		e.wantOwner("alice", store.OwnerInfo{Owner: there.Owner, KeyCount: 1})

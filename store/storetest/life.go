@@ -22,16 +22,16 @@ var lifeTests = []test{
 	{"after Close everything is ErrClosed", testClosed},
 	{"calls that race with Close end, and tell the truth", testCloseRace},
 	{"what was stored survives", func(e *env) {
-		full, err := e.store.Create(e.ctx, fullKey(1), key.NewCredits(ptr(int64(9)), 10, 1000, t0))
+		full, err := e.storeCreate(fullKey(1), key.NewCredits(ptr(int64(9)), 10, 1000, t0))
 		e.must(err)
 		gone := e.create(limited(4), func(k *key.Key) { k.ID = "gone"; k.Hash = hash("gone", 1) })
-		e.must(e.store.Delete(e.ctx, gone.Key.ID))
+		e.must(e.storeDelete(gone.Key.ID))
 		taken := e.take(full.Key.ID, 3, t0)
 		full.Credits = taken.Credits
 		counters := keyCounters(full.Key.ID, t0, []byte("state"))
 		e.must(e.store.SaveCounters(e.ctx, []store.Counters{counters}))
 		full = counted(full, counters)
-		o, err := e.store.PutOwner(e.ctx, full.Key.UserID, t0+9, func(o *key.Owner) error { o.Enabled = false; return nil })
+		o, err := e.storePutOwner(full.Key.UserID, t0+9, func(o *key.Owner) error { o.Enabled = false; return nil })
 		e.must(err)
 		full.Owner = o.Owner
 		for range 3 {
@@ -56,23 +56,23 @@ func testClosed(e *env) {
 		"Find":   func() error { _, err := e.store.Find(e.ctx, made.Key.Hash); return err },
 		"Get":    func() error { _, err := e.store.Get(e.ctx, id); return err },
 		"List":   func() error { _, err := e.store.List(e.ctx, store.List{}); return err },
-		"Create": func() error { _, err := e.store.Create(e.ctx, plainKey(9), limited(1)); return err },
+		"Create": func() error { _, err := e.storeCreate(plainKey(9), limited(1)); return err },
 		"Update": func() error {
-			_, err := e.store.Update(e.ctx, id, func(*store.Entry) error { return fail() })
+			_, err := e.storeUpdate(id, func(*store.Entry) error { return fail() })
 			return err
 		},
-		"Delete":        func() error { return e.store.Delete(e.ctx, id) },
-		"DeleteExpired": func() error { _, err := e.store.DeleteExpired(e.ctx, expiredBefore(t0), 5); return err },
+		"Delete":        func() error { return e.storeDelete(id) },
+		"DeleteExpired": func() error { _, err := e.storeDeleteExpired(expiredBefore(t0), 5); return err },
 		"MoveCredits":   func() error { _, err := e.store.MoveCredits(e.ctx, store.OfKey(id), key.Move{Take: 1}, t0); return err },
 		"ForfeitLeases": func() error { return e.store.ForfeitLeases(e.ctx, here.Name) },
 		"SaveCounters":  func() error { return e.store.SaveCounters(e.ctx, []store.Counters{{Subject: store.OfKey(id)}}) },
 		"Owner":         func() error { _, err := e.store.Owner(e.ctx, "alice"); return err },
 		"Owners":        func() error { _, err := e.store.Owners(e.ctx, 5, ""); return err },
 		"PutOwner": func() error {
-			_, err := e.store.PutOwner(e.ctx, "alice", t0, func(*key.Owner) error { return fail() })
+			_, err := e.storePutOwner("alice", t0, func(*key.Owner) error { return fail() })
 			return err
 		},
-		"DeleteOwner":  func() error { _, err := e.store.DeleteOwner(e.ctx, "alice"); return err },
+		"DeleteOwner":  func() error { _, err := e.storeDeleteOwner("alice"); return err },
 		"HasPlainKeys": func() error { _, err := e.store.HasPlainKeys(e.ctx); return err },
 		"Health":       func() error { _, err := e.store.Health(e.ctx); return err },
 		"Close":        func() error { return e.store.Close() },
@@ -100,7 +100,7 @@ func testCloseRace(e *env) {
 					close(enough)
 				}
 				k := plainKey(1000 + w*100_000 + i)
-				_, err := e.store.Create(e.ctx, k, key.Credits{})
+				_, err := e.storeCreate(k, key.Credits{})
 				stored.Store(k.ID, err == nil)
 				if err == nil {
 					var got store.Taken

@@ -15,7 +15,7 @@ import (
 // keyState is what the model knows of one key.
 type keyState struct {
 	exists     bool
-	generation int64
+	generation int64 // how often it was updated, and 1
 	remaining  int64
 	version    int64
 }
@@ -131,16 +131,17 @@ func testC8(e *env) {
 // do makes one call and says what it showed of the key.
 func (e *env) do(round int, in keyInput) (keyOutput, error) {
 	k := plainKey(1 + round*100 + in.key)
+	made := k.UpdatedAt
 	var got store.Entry
 	var err error
 	ok := true
 	switch in.op {
 	case "create":
-		got, err = e.store.Create(e.ctx, k, limited(startCredits))
+		got, err = e.storeCreate(k, limited(startCredits))
 	case "get":
 		got, err = e.store.Find(e.ctx, k.Hash)
 	case "update":
-		got, err = e.store.Update(e.ctx, k.ID, func(en *store.Entry) error {
+		got, err = e.storeUpdate(k.ID, func(en *store.Entry) error {
 			k := en.Key.Clone()
 			k.UpdatedAt++
 			en.Key = k
@@ -151,7 +152,7 @@ func (e *env) do(round int, in keyInput) (keyOutput, error) {
 		taken, err = e.store.MoveCredits(e.ctx, store.OfKey(k.ID), key.Move{Take: 1}, t0)
 		got, ok = store.Entry{Key: k, Credits: taken.Credits}, taken.OK
 	case "delete":
-		err = e.store.Delete(e.ctx, k.ID)
+		err = e.storeDelete(k.ID)
 		got.Key = k
 	}
 	if errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrExists) {
@@ -160,5 +161,5 @@ func (e *env) do(round int, in keyInput) (keyOutput, error) {
 	if err != nil {
 		return keyOutput{}, err
 	}
-	return shown(in.op, keyState{true, got.Key.Generation, got.Credits.Remaining, got.Credits.Version}, ok), nil
+	return shown(in.op, keyState{true, got.Key.UpdatedAt - made + 1, got.Credits.Remaining, got.Credits.Version}, ok), nil
 }

@@ -266,11 +266,11 @@ func testListMoving(e *env) {
 					if i%2 == 0 {
 						k.Name = ptr("b")
 					}
-					if _, err := e.store.Create(e.ctx, k, key.Credits{}); err != nil {
+					if _, err := e.storeCreate(k, key.Credits{}); err != nil {
 						e.Error(err)
 						return
 					}
-					if err := e.store.Delete(e.ctx, k.ID); err != nil {
+					if err := e.storeDelete(k.ID); err != nil {
 						e.Error(err)
 						return
 					}

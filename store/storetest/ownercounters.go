@@ -38,9 +38,9 @@ var ownerCounterTests = []test{
 		made := e.create(limited(1), nil)
 		e.create(limited(1), func(k *key.Key) { k.UserID = "bob" })
 		e.saveOwnerCounters(ownerCounted("alice", "day", 1))
-		e.must(e.store.Delete(e.ctx, made.Key.ID))
+		e.must(e.storeDelete(made.Key.ID))
 		e.wantOwnerCounters("alice", ownerCounter("day", 1)) // an owner stays without keys
-		_, err := e.store.DeleteOwner(e.ctx, "alice")
+		_, err := e.storeDeleteOwner("alice")
 		e.must(err)
 		e.saveOwnerCounters(ownerCounted("alice", "day", 2), ownerCounted("bob", "day", 3))
 		e.wantOwnerCounters("alice")

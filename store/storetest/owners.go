@@ -14,20 +14,20 @@ var ownerTests = []test{
 	{"unknown", func(e *env) {
 		_, err := e.store.Owner(e.ctx, "nobody")
 		e.wantErr(err, store.ErrNotFound)
-		_, err = e.store.DeleteOwner(e.ctx, "nobody")
+		_, err = e.storeDeleteOwner("nobody")
 		e.wantErr(err, store.ErrNotFound)
 	}},
 	{"a key makes its owner", func(e *env) {
 		e.create(limited(1), func(k *key.Key) { k.CreatedAt = t0 + 77 })
-		e.wantOwner("alice", store.OwnerInfo{Owner: key.Owner{UserID: "alice", Enabled: true, CreatedAt: t0 + 77, UpdatedAt: t0 + 77, Generation: 1}, KeyCount: 1})
+		e.wantOwner("alice", store.OwnerInfo{Owner: key.Owner{UserID: "alice", Enabled: true, CreatedAt: t0 + 77, UpdatedAt: t0 + 77, Revision: 1}, KeyCount: 1})
 		e.create(limited(1), func(k *key.Key) { k.CreatedAt = t0 + 99 })
-		e.wantOwner("alice", store.OwnerInfo{Owner: key.Owner{UserID: "alice", Enabled: true, CreatedAt: t0 + 77, UpdatedAt: t0 + 77, Generation: 1}, KeyCount: 2})
+		e.wantOwner("alice", store.OwnerInfo{Owner: key.Owner{UserID: "alice", Enabled: true, CreatedAt: t0 + 77, UpdatedAt: t0 + 77, Revision: 1}, KeyCount: 2})
 	}},
 	{"a key leaves an owner who exists as it is", func(e *env) {
-		_, err := e.store.PutOwner(e.ctx, "alice", t0, func(o *key.Owner) error { o.Enabled, o.Tier = false, ptr("pro"); return nil })
+		_, err := e.storePutOwner("alice", t0, func(o *key.Owner) error { o.Enabled, o.Tier = false, ptr("pro"); return nil })
 		e.must(err)
 		made := e.create(limited(1), nil)
-		want := key.Owner{UserID: "alice", Tier: ptr("pro"), CreatedAt: t0, UpdatedAt: t0, Generation: 1}
+		want := key.Owner{UserID: "alice", Tier: ptr("pro"), CreatedAt: t0, UpdatedAt: t0, Revision: 1}
 		if d := diffStruct("owner", made.Owner, want); d != "" {
 			e.Fatal(d)
 		}
@@ -45,7 +45,7 @@ var ownerTests = []test{
 			}
 		}
 		before := e.dump()
-		ids, err := e.store.DeleteOwner(e.ctx, "alice")
+		ids, err := e.storeDeleteOwner("alice")
 		e.must(err)
 		slices.Sort(ids)
 		if !slices.Equal(ids, alices) {
@@ -60,9 +60,9 @@ var ownerTests = []test{
 	}},
 	{"stays without keys", func(e *env) {
 		made := e.create(limited(1), nil)
-		e.must(e.store.Delete(e.ctx, made.Key.ID))
+		e.must(e.storeDelete(made.Key.ID))
 		e.keyCount("alice", 0)
-		ids, err := e.store.DeleteOwner(e.ctx, "alice")
+		ids, err := e.storeDeleteOwner("alice")
 		e.must(err)
 		if len(ids) != 0 {
 			e.Fatalf("%v", ids)
@@ -91,12 +91,12 @@ func (e *env) sameOwner(got, want store.OwnerInfo) {
 func testPutOwner(e *env) {
 	put := func(now int64, change func(*key.Owner) error, want store.OwnerInfo) {
 		e.Helper()
-		got, err := e.store.PutOwner(e.ctx, "alice", now, change)
+		got, err := e.storePutOwner("alice", now, change)
 		e.must(err)
 		e.sameOwner(got, want)
 		e.wantOwner("alice", want)
 	}
-	want := store.OwnerInfo{Owner: key.Owner{UserID: "alice", Enabled: true, CreatedAt: t0, UpdatedAt: t0, Generation: 1}}
+	want := store.OwnerInfo{Owner: key.Owner{UserID: "alice", Enabled: true, CreatedAt: t0, UpdatedAt: t0, Revision: 1}}
 	put(t0, func(o *key.Owner) error {
 		if o.UserID != "alice" || !o.Enabled || o.Tier != nil || o.CreatedAt != t0 || o.UpdatedAt != t0 {
 			e.Errorf("a new owner begins as %+v", o)
@@ -105,21 +105,21 @@ func testPutOwner(e *env) {
 	}, want)
 	put(t0+1, func(*key.Owner) error { return nil }, want) // nothing changed: nothing is written
 
-	want.Tier, want.Enabled, want.UpdatedAt, want.Generation = ptr("pro"), false, t0+2, 2
+	want.Tier, want.Enabled, want.UpdatedAt, want.Revision = ptr("pro"), false, t0+2, 2
 	set := func(o *key.Owner) error {
 		o.Tier, o.Enabled = ptr("pro"), false
-		o.UserID, o.Generation = "mallory", 99 // not the caller's to choose
+		o.UserID, o.Revision = "mallory", 99 // not the caller's to choose
 		return nil
 	}
 	put(t0+2, set, want)
 	put(t0+3, set, want)
 
-	want.Tier, want.UpdatedAt, want.Generation = nil, t0+4, 3
+	want.Tier, want.UpdatedAt, want.Revision = nil, t0+4, 3
 	put(t0+4, func(o *key.Owner) error { o.Tier = nil; return nil }, want)
 
 	mine := errors.New("mine")
 	for _, id := range []string{"alice", "bob"} {
-		_, err := e.store.PutOwner(e.ctx, id, t0+5, func(o *key.Owner) error { o.Enabled = true; return mine })
+		_, err := e.storePutOwner(id, t0+5, func(o *key.Owner) error { o.Enabled = true; return mine })
 		if err != mine { //nolint:errorlint // "as it is"
 			e.Fatalf("error %v, want it as it was", err)
 		}
@@ -139,7 +139,7 @@ func testOwnerPages(e *env) {
 		for range i % 3 {
 			e.create(limited(1), func(k *key.Key) { k.UserID = id })
 		}
-		_, err := e.store.PutOwner(e.ctx, id, t0, func(*key.Owner) error { return nil })
+		_, err := e.storePutOwner(id, t0, func(*key.Owner) error { return nil })
 		e.must(err)
 	}
 	for _, limit := range []int{1, 5, 36, 37, 38} {

@@ -23,8 +23,8 @@ var statisticsTests = []test{
 		e.keyCount("bob", 2)
 		e.keyCount("alice", 1)
 		e.wantCounts(s, store.KeyCount{ConfigID: "default", N: 1}, store.KeyCount{ConfigID: "default", Enabled: true, N: 1}, store.KeyCount{ConfigID: "third", N: 1})
-		e.must(e.store.Delete(e.ctx, a.Key.ID))
-		_, err := e.store.DeleteOwner(e.ctx, "bob")
+		e.must(e.storeDelete(a.Key.ID))
+		_, err := e.storeDeleteOwner("bob")
 		e.must(err)
 		e.wantCounts(s)
 		e.keyCount("alice", 0)
@@ -67,7 +67,7 @@ var statisticsTests = []test{
 			}
 			e.reopen()
 		}
-		_, err := e.store.DeleteOwner(e.ctx, "owner000")
+		_, err := e.storeDeleteOwner("owner000")
 		e.must(err)
 		got, err := e.statistics().TopOwners(e.ctx, 20261120)
 		e.must(err)

@@ -30,6 +30,7 @@ func Run(t *testing.T, open func(t *testing.T) store.Opener) {
 		{"Import", importTests},
 		{"Find", findTests},
 		{"Update", updateTests},
+		{"Changes", changeTests},
 		{"Delete", deleteTests},
 		{"Credits", creditTests},
 		{"Counters", counterTests},
@@ -141,7 +142,7 @@ func (e *env) create(c key.Credits, change func(*key.Key)) store.Entry {
 	if change != nil {
 		change(k)
 	}
-	got, err := e.store.Create(e.ctx, k, c)
+	got, err := e.storeCreate(k, c)
 	e.must(err)
 	return got
 }

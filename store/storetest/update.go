@@ -12,7 +12,7 @@ import (
 var updateTests = []test{
 	{"unknown", func(e *env) {
 		called := false
-		_, err := e.store.Update(e.ctx, "nobody", func(*store.Entry) error { called = true; return nil })
+		_, err := e.storeUpdate("nobody", func(*store.Entry) error { called = true; return nil })
 		e.wantErr(err, store.ErrNotFound)
 		if called {
 			e.Fatal("change was called")
@@ -23,7 +23,7 @@ var updateTests = []test{
 		made := e.create(limited(5), nil)
 		before := e.dump()
 		mine := errors.New("mine")
-		_, err := e.store.Update(e.ctx, made.Key.ID, func(en *store.Entry) error {
+		_, err := e.storeUpdate(made.Key.ID, func(en *store.Entry) error {
 			k := fullKey(9)
 			k.ID = en.Key.ID
 			en.Key, en.Credits = k, limited(99)
@@ -36,11 +36,11 @@ var updateTests = []test{
 		_, err = e.store.Owner(e.ctx, fullKey(9).UserID)
 		e.wantErr(err, store.ErrNotFound)
 	}},
-	{"generation and version grow only with what changed", testGenerations},
+	{"revision and version grow only with what changed", testRevisions},
 	{"only key and credits may be replaced", func(e *env) {
 		made := e.create(limited(5), nil)
 		before := e.dump()
-		_, err := e.store.Update(e.ctx, made.Key.ID, func(en *store.Entry) error {
+		_, err := e.storeUpdate(made.Key.ID, func(en *store.Entry) error {
 			en.Owner.Enabled, en.Owner.Tier = false, ptr("gold")
 			en.LastRequest, en.Windows = 5, []store.Window{ownerCounter("day", 1)}
 			return nil
@@ -51,7 +51,7 @@ var updateTests = []test{
 	{"the ID cannot change", func(e *env) {
 		made := e.create(limited(5), nil)
 		before := e.dump()
-		_, err := e.store.Update(e.ctx, made.Key.ID, func(en *store.Entry) error {
+		_, err := e.storeUpdate(made.Key.ID, func(en *store.Entry) error {
 			en.Key = en.Key.Clone()
 			en.Key.ID = "another"
 			return nil
@@ -59,7 +59,7 @@ var updateTests = []test{
 		if err == nil {
 			e.Fatal("it did")
 		}
-		_, err = e.store.Update(e.ctx, made.Key.ID, func(en *store.Entry) error { en.Key = nil; return nil })
+		_, err = e.storeUpdate(made.Key.ID, func(en *store.Entry) error { en.Key = nil; return nil })
 		if err == nil {
 			e.Fatal("a key was replaced by nothing")
 		}
@@ -68,7 +68,7 @@ var updateTests = []test{
 	{"moving a key makes its owner", func(e *env) {
 		made := e.create(limited(5), nil)
 		got := e.change(made.Key.ID, func(k *key.Key) { k.UserID = "carol" })
-		if got.Owner.UserID != "carol" || !got.Owner.Enabled || got.Owner.Tier != nil || got.Owner.Generation != 1 {
+		if got.Owner.UserID != "carol" || !got.Owner.Enabled || got.Owner.Tier != nil || got.Owner.Revision != 2 {
 			e.Fatalf("owner %+v", got.Owner)
 		}
 		e.keyCount("alice", 0)
@@ -98,7 +98,7 @@ var updateTests = []test{
 		for i := range 16 {
 			wg.Go(func() {
 				for j := range 8 {
-					_, err := e.store.Update(e.ctx, made.Key.ID, func(en *store.Entry) error {
+					_, err := e.storeUpdate(made.Key.ID, func(en *store.Entry) error {
 						k := en.Key.Clone()
 						k.Name = ptr(*k.Name + fmt.Sprintf("[%d.%d]", i, j))
 						en.Key = k
@@ -113,8 +113,8 @@ var updateTests = []test{
 		}
 		wg.Wait()
 		got := e.get(made.Key.ID)
-		if got.Credits.Remaining != 128 || got.Key.Generation != 129 || got.Credits.Version != 129 {
-			e.Fatalf("remaining %d, generation %d, version %d", got.Credits.Remaining, got.Key.Generation, got.Credits.Version)
+		if got.Credits.Remaining != 128 || got.Key.Revision != 129 || got.Credits.Version != 129 {
+			e.Fatalf("remaining %d, revision %d, version %d", got.Credits.Remaining, got.Key.Revision, got.Credits.Version)
 		}
 	}},
 	{"a panic of change is the caller's", func(e *env) {
@@ -126,7 +126,7 @@ var updateTests = []test{
 					e.Error("the panic was swallowed")
 				}
 			}()
-			_, _ = e.store.Update(e.ctx, made.Key.ID, func(en *store.Entry) error {
+			_, _ = e.storeUpdate(made.Key.ID, func(en *store.Entry) error {
 				en.Credits = en.Credits.WithRemaining(ptr(int64(100)))
 				panic("mine")
 			})
@@ -139,7 +139,7 @@ var updateTests = []test{
 // change updates a key by a changed clone.
 func (e *env) change(id string, f func(*key.Key)) store.Entry {
 	e.Helper()
-	got, err := e.store.Update(e.ctx, id, func(en *store.Entry) error {
+	got, err := e.storeUpdate(id, func(en *store.Entry) error {
 		k := en.Key.Clone()
 		f(k)
 		en.Key = k
@@ -166,31 +166,31 @@ func testUpdateEveryField(e *env) {
 	before := e.dump()
 	got := e.change(made.Key.ID, func(k *key.Key) { *k = *full })
 	want := full.Clone()
-	want.Generation = 2
+	want.Revision = 3
 	e.sameEntry(got, store.Entry{Key: want, Credits: made.Credits, Owner: got.Owner})
 	e.sameEntry(e.get(made.Key.ID), got)
 	e.unchanged(before, made.Key.ID)
 
 	back := e.change(made.Key.ID, func(k *key.Key) { *k = *made.Key })
 	want = made.Key.Clone()
-	want.Generation = 3
+	want.Revision = 4
 	e.sameEntry(back, store.Entry{Key: want, Credits: made.Credits, Owner: made.Owner})
 	e.reopen()
 	e.sameEntry(e.get(made.Key.ID), back)
 }
 
-func testGenerations(e *env) {
+func testRevisions(e *env) {
 	made := e.create(key.NewCredits(ptr(int64(5)), 10, 1000, t0), nil)
-	check := func(got store.Entry, generation, version int64) {
+	check := func(got store.Entry, revision, version int64) {
 		e.Helper()
-		if got.Key.Generation != generation || got.Credits.Version != version {
-			e.Fatalf("generation %d, version %d, want %d and %d", got.Key.Generation, got.Credits.Version, generation, version)
+		if got.Key.Revision != revision || got.Credits.Version != version {
+			e.Fatalf("revision %d, version %d, want %d and %d", got.Key.Revision, got.Credits.Version, revision, version)
 		}
 		e.sameEntry(e.get(made.Key.ID), got)
 	}
 	update := func(f func(*store.Entry)) store.Entry {
 		e.Helper()
-		got, err := e.store.Update(e.ctx, made.Key.ID, func(en *store.Entry) error { f(en); return nil })
+		got, err := e.storeUpdate(made.Key.ID, func(en *store.Entry) error { f(en); return nil })
 		e.must(err)
 		return got
 	}
@@ -198,17 +198,17 @@ func testGenerations(e *env) {
 	check(update(func(en *store.Entry) { en.Key = en.Key.Clone() }), 1, 1)
 	check(update(func(en *store.Entry) {
 		en.Key = en.Key.Clone()
-		en.Key.Generation, en.Credits.Version = 50, 60 // not the caller's to choose
+		en.Key.Revision, en.Credits.Version = 50, 60 // not the caller's to choose
 	}), 1, 1)
 	check(e.change(made.Key.ID, func(k *key.Key) { k.Enabled = false }), 2, 1)
-	check(update(func(en *store.Entry) { en.Credits = en.Credits.WithRemaining(ptr(int64(4))) }), 2, 2)
-	check(update(func(en *store.Entry) { en.Credits = en.Credits.At(t0 + 2000) }), 2, 3)
+	check(update(func(en *store.Entry) { en.Credits = en.Credits.WithRemaining(ptr(int64(4))) }), 3, 2)
+	check(update(func(en *store.Entry) { en.Credits = en.Credits.At(t0 + 2000) }), 4, 3)
 	check(update(func(en *store.Entry) {
 		en.Key, en.Credits = en.Key.Clone(), en.Credits.WithRemaining(nil)
 		en.Key.UpdatedAt++
-	}), 3, 4)
-	check(e.change(made.Key.ID, func(k *key.Key) { k.Previous = []key.PreviousKey{{Hash: hash("f", 1), Until: 5}} }), 4, 4)
-	check(e.change(made.Key.ID, func(k *key.Key) { k.Previous = []key.PreviousKey{{Hash: hash("f", 1), Until: 6}} }), 5, 4)
+	}), 5, 4)
+	check(e.change(made.Key.ID, func(k *key.Key) { k.Previous = []key.PreviousKey{{Hash: hash("f", 1), Until: 5}} }), 6, 4)
+	check(e.change(made.Key.ID, func(k *key.Key) { k.Previous = []key.PreviousKey{{Hash: hash("f", 1), Until: 6}} }), 7, 4)
 }
 
 func testUpdateConflicts(e *env) {
@@ -222,7 +222,7 @@ func testUpdateConflicts(e *env) {
 		"former: another's former": func(k *key.Key) { k.Previous = []key.PreviousKey{{Hash: a.Key.Previous[0].Hash}} },
 		"former: its own hash":     func(k *key.Key) { k.Previous = []key.PreviousKey{{Hash: k.Hash}} },
 	} {
-		_, err := e.store.Update(e.ctx, b.Key.ID, func(en *store.Entry) error {
+		_, err := e.storeUpdate(b.Key.ID, func(en *store.Entry) error {
 			k := en.Key.Clone()
 			f(k)
 			en.Key = k

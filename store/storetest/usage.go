@@ -57,14 +57,14 @@ var usageTests = []test{
 			e.saveUsage("w", number, used(a.Key.ID, "alice", 20261120, 1, 0, 0), used(b.Key.ID, "alice", 20261120, 2, 0, 0), used(other.Key.ID, "bob", 20261120, 4, 0, 0))
 		}
 		save(1)
-		e.must(e.store.Delete(e.ctx, b.Key.ID))
-		if _, err := e.store.DeleteExpired(e.ctx, expiredBefore(t0+1), 10); err != nil {
+		e.must(e.storeDelete(b.Key.ID))
+		if _, err := e.storeDeleteExpired(expiredBefore(t0+1), 10); err != nil {
 			e.Fatal(err)
 		}
 		save(2) // counted before the deletion, written after it
 		e.wantUsage("deleted keys", store.OfOwner("alice"), 0, allDays, day(20261120, 6, 0, 0))
 		e.wantUsage("a deleted key", store.OfKey(b.Key.ID), 0, allDays, day(20261120, 4, 0, 0))
-		if _, err := e.store.DeleteOwner(e.ctx, "alice"); err != nil {
+		if _, err := e.storeDeleteOwner("alice"); err != nil {
 			e.Fatal(err)
 		}
 		e.wantUsage("a deleted owner", store.OfOwner("alice"), 0, allDays)
@@ -84,7 +84,7 @@ var usageTests = []test{
 		}
 	}},
 	{"takes any name", func(e *env) {
-		full, err := e.store.Create(e.ctx, fullKey(100), key.Credits{})
+		full, err := e.storeCreate(fullKey(100), key.Credits{})
 		e.must(err)
 		e.saveUsage("w", 1, used(full.Key.ID, full.Key.UserID, 20261120, 1, 0, 0))
 		e.wantUsage("by owner", store.OfOwner(full.Key.UserID), 0, allDays, day(20261120, 1, 0, 0))

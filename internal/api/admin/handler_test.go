@@ -118,8 +118,8 @@ func (b broken) Find(context.Context, key.Hash) (store.Entry, error) {
 	return store.Entry{}, b.err
 }
 
-func (b broken) Create(context.Context, *key.Key, key.Credits) (store.Entry, error) {
-	return store.Entry{}, b.err
+func (b broken) Create(context.Context, *key.Key, key.Credits) (store.Change, error) {
+	return store.Change{}, b.err
 }
 
 func (b broken) Health(context.Context) (store.Status, error) {

@@ -48,9 +48,9 @@ type brokenStore struct {
 	fail error
 }
 
-func (s *brokenStore) Create(ctx context.Context, k *key.Key, c key.Credits) (store.Entry, error) {
+func (s *brokenStore) Create(ctx context.Context, k *key.Key, c key.Credits) (store.Change, error) {
 	if s.fail != nil {
-		return store.Entry{}, s.fail
+		return store.Change{}, s.fail
 	}
 	return s.Store.Create(ctx, k, c)
 }
@@ -62,9 +62,9 @@ func (s *brokenStore) List(ctx context.Context, q store.List) (store.Page, error
 	return s.Store.List(ctx, q)
 }
 
-func (s *brokenStore) Update(ctx context.Context, id string, change func(*store.Entry) error) (store.Entry, error) {
+func (s *brokenStore) Update(ctx context.Context, id string, change func(*store.Entry) error) (store.Change, error) {
 	if s.fail != nil {
-		return store.Entry{}, s.fail
+		return store.Change{}, s.fail
 	}
 	return s.Store.Update(ctx, id, change)
 }

@@ -12,6 +12,14 @@
 -- Keys and owners have a number that is never used again, by which other tables
 -- refer to them.
 
+-- The revision of the last administrative change of anything.
+CREATE TABLE {p}revision (
+    one  INTEGER PRIMARY KEY CHECK (one = 1),
+    last INTEGER NOT NULL CHECK (last >= 0)
+) STRICT;
+
+INSERT INTO {p}revision (one, last) VALUES (1, 0);
+
 CREATE TABLE {p}owners (
     num        INTEGER PRIMARY KEY AUTOINCREMENT,
     user_id    TEXT    NOT NULL UNIQUE CHECK (length(user_id) BETWEEN 1 AND 255),
@@ -20,7 +28,7 @@ CREATE TABLE {p}owners (
     key_count  INTEGER NOT NULL DEFAULT 0 CHECK (key_count >= 0),
     created_at INTEGER NOT NULL CHECK (created_at BETWEEN 0 AND 9007199254740991),
     updated_at INTEGER NOT NULL CHECK (updated_at BETWEEN 0 AND 9007199254740991),
-    generation INTEGER NOT NULL CHECK (generation >= 1)
+    revision   INTEGER NOT NULL CHECK (revision >= 1)
 ) STRICT;
 
 -- doc is the whole record (see key.AppendDocument). The other columns repeat what
@@ -38,7 +46,7 @@ CREATE TABLE {p}keys (
     enabled     INTEGER NOT NULL CHECK (enabled IN (0, 1)),
     expires_at  INTEGER CHECK (expires_at BETWEEN 1 AND 9007199254740991),
     created_at  INTEGER NOT NULL CHECK (created_at BETWEEN 0 AND 9007199254740991),
-    generation  INTEGER NOT NULL CHECK (generation >= 1),
+    revision    INTEGER NOT NULL CHECK (revision >= 1),
     doc         TEXT    NOT NULL CHECK (length(doc) <= 4194304 AND json_valid(doc)
         AND doc ->> 'id' IS id AND doc ->> 'hash' IS lower(hex(hash))
         AND coalesce(doc ->> 'enabled', 0) IS enabled AND doc ->> 'expiresAt' IS expires_at

@@ -1,0 +1,82 @@
+package sqlite
+
+import (
+	"sync"
+
+	"github.com/caddy-apikey/caddy-apikey/store"
+)
+
+// feed tells subscribers of changes. Only the writer publishes.
+type feed struct {
+	mu          sync.Mutex
+	last        int
+	subscribers map[int]func([]store.Change)
+}
+
+// Subscribe implements store.Store.
+func (s *Store) Subscribe(f func([]store.Change)) (cancel func()) {
+	fd := &s.writer.feed
+	fd.mu.Lock()
+	defer fd.mu.Unlock()
+	if fd.subscribers == nil {
+		fd.subscribers = map[int]func([]store.Change){}
+	}
+	fd.last++
+	id := fd.last
+	fd.subscribers[id] = f
+	return func() {
+		fd.mu.Lock()
+		defer fd.mu.Unlock()
+		delete(fd.subscribers, id)
+	}
+}
+
+// publish calls the subscribers with changes that are durable.
+func (f *feed) publish(changes []store.Change) {
+	if len(changes) == 0 {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, subscriber := range f.subscribers {
+		subscriber(changes)
+	}
+}
+
+// revisions takes n revisions for changes of this transaction and returns the first.
+func (c *writerConn) revisions(n int) (first int64, err error) {
+	if n == 0 {
+		return 0, nil
+	}
+	err = c.row(`UPDATE {p}revision SET last = last + ?1 RETURNING last - ?1 + 1`, []any{n}, &first)
+	return first, failed("taking a revision", err)
+}
+
+// changed notes a change, which is published when the transaction is durable.
+func (c *writerConn) changed(change store.Change) store.Change {
+	c.changes = append(c.changes, change)
+	return change
+}
+
+// changedKey notes what a key is now.
+func (c *writerConn) changedKey(e store.Entry) store.Change {
+	return c.changed(store.Change{Revision: e.Key.Revision, Subject: store.OfKey(e.Key.ID), Entry: &e})
+}
+
+// changedOwner notes what an owner is now.
+func (c *writerConn) changedOwner(o store.OwnerInfo) store.Change {
+	return c.changed(store.Change{Revision: o.Revision, Subject: store.OfOwner(o.UserID), Owner: &o})
+}
+
+// deletedKeys notes the deletion of keys.
+func (c *writerConn) deletedKeys(ids []string) ([]store.Change, error) {
+	first, err := c.revisions(len(ids))
+	if err != nil {
+		return nil, err
+	}
+	var changes []store.Change
+	for i, id := range ids {
+		changes = append(changes, c.changed(store.Change{Revision: first + int64(i), Subject: store.OfKey(id)}))
+	}
+	return changes, nil
+}
