@@ -33,8 +33,7 @@ type account struct {
 	resume     int64 // the tick before which nothing is leased in the background, after a failure
 	listed     bool  // the ledger lists it among those that may have a lease
 	paying     int   // requests that are taking credits
-	epoch      int   // grows when the key is deleted: what was asked of it before is not heard after
-	gone       bool  // evicted; whoever finds it so finds the key again
+	gone       bool  // out of memory; whoever finds it so finds the key again
 }
 
 // settlement is a movement that settles or leases, on its way to the store and back.
@@ -61,15 +60,6 @@ func (a *account) update(c key.Credits) {
 	a.apply(c)
 }
 
-// updateFrom is update for an answer about the key as it was in an epoch.
-func (a *account) updateFrom(epoch int, c key.Credits) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.epoch == epoch {
-		a.apply(c)
-	}
-}
-
 // apply is update with the lock held.
 func (a *account) apply(c key.Credits) {
 	if c.Version < a.credits.Version {
@@ -82,25 +72,11 @@ func (a *account) apply(c key.Credits) {
 	a.limited.Store(c.Limited)
 }
 
-// reset forgets what belonged to a key that was deleted.
-func (a *account) reset() {
+// end forgets the lease of a key that is deleted.
+func (a *account) end() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.credits = key.Credits{}
-	a.limited.Store(false)
-	a.drop()
-}
-
-// close forgets the lease of a key that is deleted.
-func (a *account) close() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.drop()
-}
-
-func (a *account) drop() {
-	a.unspent, a.used, a.settlement, a.traffic, a.resume = 0, 0, nil, traffic{}, 0
-	a.epoch++
+	a.unspent, a.used, a.settlement, a.gone = 0, 0, nil, true
 }
 
 // view returns the credits as they are at this moment: what is leased and not spent

@@ -63,7 +63,7 @@ func (s *Service) BoundsOf(d *Decision) *Bounds {
 	k := d.Key()
 	b := &Bounds{
 		ConfigID: k.ConfigID, Permissions: k.Permissions, ExpiresAt: k.ExpiresAt, AllowedIPs: k.AllowedIPs,
-		Metered: d.live.account.limited.Load(), KeyID: k.ID, Previous: d.previous,
+		Metered: d.entry.account.limited.Load(), KeyID: k.ID, Previous: d.previous,
 	}
 	if p, ok := k.RatePolicy(); ok {
 		b.RateLimit = &p

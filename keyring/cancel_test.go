@@ -144,19 +144,10 @@ func TestK5_CanceledAfterForgetting(t *testing.T) {
 func (g *rig) forget(id string) {
 	g.t.Helper()
 	g.flush()
-	l := g.ring.lives.get(id)
-	g.ring.cache.InvalidateAll()
-	g.ring.lives.retire(l, g.later)
-	g.ring.owners.sweep(g.later().wall)
-	if !l.dead.Load() || !l.rec.Load().owner.counts.dead {
-		g.t.Fatal("they are still there")
+	g.evict()
+	if keys, owners := g.inMemory(); keys != 0 || owners != 0 {
+		g.t.Fatalf("%d keys and %d owners are still in memory", keys, owners)
 	}
-}
-
-// later is the clock of the ring, but no change is recent by it.
-func (g *rig) later() instant {
-	now := g.ring.clock()
-	return instant{now.wall + remember, now.tick}
 }
 
 // takeAt takes n slots at a time of which wall clock and monotonic clock may say
@@ -176,9 +167,9 @@ func TestK5_CanceledWithClockSet(t *testing.T) {
 	g := newRig(t).with(tier("free", per(minute, 10), per(Day, 10), per(Month, 10)))
 	k := g.create(Draft{})
 	g.want(k.Raw, Allowed, Request{})
-	l, now := g.ring.lives.get(k.Key.ID), g.ring.clock()
+	l, now := g.entry(k.Key.ID), g.ring.clock()
 	take := func(n int64, at instant) Decision {
-		d := Decision{live: l, rec: l.rec.Load(), rules: g.rulesFor(l.rec.Load().key), plan: g.planFor(l.rec.Load().owner)}
+		d := Decision{entry: l, rec: l.rec.Load(), rules: g.rulesFor(l.rec.Load().key), plan: g.planFor(l.rec.Load().owner)}
 		g.takeAt(&d, at, n)
 		d.noteUse(d.rec.uses[0], at)
 		return d

@@ -12,105 +12,60 @@ import (
 	"github.com/caddy-apikey/caddy-apikey/store"
 )
 
-// create stores a key and makes it known.
-func (r *Ring) create(ctx context.Context, st *opened, k *key.Key, c key.Credits) (store.Entry, error) {
-	defer r.changing.lock(k.ID)()
-	began := r.changes.Load()
-	change, err := st.Create(context.WithoutCancel(ctx), k, c)
-	if err != nil {
-		return store.Entry{}, err
-	}
-	e := *change.Entry
-	r.added(e.Key)
-	if l := r.lives.get(k.ID); l != nil { // the trace of a deleted key
-		return r.publish(ctx, st, e, began)
-	}
-	return e, nil
-}
-
-// publish brings the result of a change into memory.
-func (r *Ring) publish(ctx context.Context, st *opened, e store.Entry, began uint64) (store.Entry, error) {
-	seq := r.changes.Add(1)
-	for !r.lives.publish(e, began, seq, r.clock().wall) {
-		began = r.changes.Load()
-		var err error
-		if e, err = st.Get(context.WithoutCancel(ctx), e.Key.ID); err != nil {
-			return e, err
-		}
-	}
-	return e, nil
-}
-
-// added makes a new hash known: whoever found it unknown looks again.
-func (r *Ring) added(k *key.Key) {
-	if k.Plain() {
-		r.plain.Store(true)
-	}
-	r.addedHash(k.Hash)
-}
-
-func (r *Ring) addedHash(h key.Hash) {
-	r.members.add(h)
-	r.additions.Add(1)
-	r.loads.Forget(string(h[:]))
-}
-
-// update changes a key in the store and then in memory.
-func (r *Ring) update(ctx context.Context, st *opened, id string, change func(*store.Entry) error) (store.Entry, error) {
-	defer r.changing.lock(id)()
-	for try := 0; ; try++ {
-		began := r.changes.Load()
-		e, err := r.updateStored(ctx, st, id, try == 0, change)
-		if errors.Is(err, errLeased) {
-			continue // the key came into memory, and leased, just now
-		}
+// update changes a key. What this process has leased of its credits is returned with
+// that.
+func (r *Ring) update(ctx context.Context, st *opened, id string, change func(*store.Entry) error) (stored store.Entry, err error) {
+	ctx = context.WithoutCancel(ctx)
+	err = r.alone(ctx, st, id, func(recalled *settlement) (after key.Credits, unchanged bool, err error) {
+		changed, err := st.Update(ctx, id, func(stored *store.Entry) error {
+			credits, err := returned(stored.Credits, recalled)
+			if err != nil {
+				return err
+			}
+			// Nobody has leased what is left: this process has returned all of its own.
+			stored.Credits = credits.Forfeit()
+			err = change(stored)
+			unchanged = err != nil
+			return err
+		})
 		if err != nil {
-			return e, err
+			return after, unchanged, err
 		}
-		return r.publish(ctx, st, e, began)
-	}
+		stored = *changed.Entry
+		return stored.Credits, false, nil
+	})
+	return stored, err
 }
 
-// updateStored changes a key in the store, with what this process has leased of its
-// credits returned.
-func (r *Ring) updateStored(ctx context.Context, st store.Store, id string, first bool, change func(*store.Entry) error) (e store.Entry, err error) {
-	var a *account
-	var recalled *settlement
-	if l := r.lives.get(id); l != nil {
-		a, recalled = &l.account, r.ledger.recall(&l.account)
-	}
-	err = errUnfinished
-	if recalled != nil {
-		defer func() { a.finish(recalled, store.Taken{Credits: e.Credits}, err, r.clock) }()
-	}
-	var changed store.Change
-	changed, err = st.Update(context.WithoutCancel(ctx), id, func(e *store.Entry) error {
-		credits, err := returned(e.Credits, recalled)
+// alone runs f with a key whose lease is being returned: there is one such change of a
+// key at a time. f returns the credits after its change, or an error, and whether that is
+// its own: then the lease is as before.
+func (r *Ring) alone(ctx context.Context, st *opened, id string, f func(recalled *settlement) (key.Credits, bool, error)) error {
+	for {
+		e, err := r.cache.pin(ctx, st, id)
 		if err != nil {
 			return err
 		}
-		if credits.Leased > 0 {
-			// Nobody here holds this lease. By the second try, a key that came into memory
-			// meanwhile has been found there.
-			if first && recalled == nil {
-				return errLeased
-			}
-			credits = credits.Forfeit()
+		if recalled := r.ledger.recall(&e.account); recalled != nil {
+			defer r.cache.unpin(e)
+			return r.finishRecalled(e, recalled, f)
 		}
-		e.Credits = credits
-		return change(e)
-	})
-	if err == nil {
-		e = *changed.Entry
+		r.cache.unpin(e) // deleted just now
 	}
-	return e, err
 }
 
-// errUnfinished stands where a change panicked, and so changed nothing.
-var errUnfinished = errors.New("the change did not complete")
+func (r *Ring) finishRecalled(e *entry, recalled *settlement, f func(recalled *settlement) (key.Credits, bool, error)) error {
+	t, told := store.Taken{}, errUnfinished
+	defer func() { e.account.finish(recalled, t, told, r.clock) }()
+	credits, unchanged, err := f(recalled)
+	if !unchanged {
+		t.Credits, told = credits, err
+	}
+	return err
+}
 
-// errLeased is returned where credits are leased that nobody has recalled.
-var errLeased = errors.New("credits are leased")
+// errUnfinished is what a settlement is told of a change that was not made.
+var errUnfinished = errors.New("the change was not made")
 
 // returned makes the movement of a settlement that returns a lease.
 func returned(c key.Credits, s *settlement) (key.Credits, error) {
@@ -455,7 +410,6 @@ func (s *Service) rotateOnce(ctx context.Context, st *opened, id string, r Rotat
 	if err != nil {
 		return Issued{}, err
 	}
-	s.ring.added(e.Key)
 	issued.Info = s.info(e)
 	return issued, nil
 }
@@ -487,8 +441,8 @@ func (s *Service) rotate(e *store.Entry, r Rotation, issued *Issued, now int64) 
 	if err != nil {
 		return err
 	}
-	l, rec := s.ring.lives.find(k.ID)
-	k.Rotate(r.Grace, lastOfPresent(e, l, rec), now)
+	in, rec := s.ring.cache.current(k.ID)
+	k.Rotate(r.Grace, lastOfPresent(e, in, rec), now)
 	k.open(issued.Raw)
 	if r.WithSecret {
 		if issued.Secret, err = k.lock(s.rulesFor(e.Key)); err != nil {
@@ -503,13 +457,13 @@ func (s *Service) rotate(e *store.Entry, r Rotation, issued *Issued, now int64) 
 // lastOfPresent returns when the present raw key of a key was last used. The store
 // knows that of the key as a whole: it is the present one's unless another was used
 // then, or it was before there was the present one.
-func lastOfPresent(e *store.Entry, l *live, rec *record) int64 {
+func lastOfPresent(e *store.Entry, in *entry, rec *record) int64 {
 	last, others := e.LastRequest, e.Key.Previous
 	if rec != nil {
 		if own := rec.usesOf(e.Key.Hash).Load(); own != 0 {
 			return own
 		}
-		last, others = max(last, l.last(rec)), rec.used(others)
+		last, others = max(last, in.last(rec)), rec.used(others)
 	}
 	if last < e.Key.RotatedAt || slices.ContainsFunc(others, func(p key.PreviousKey) bool { return p.LastRequest >= last }) {
 		return 0
@@ -550,21 +504,29 @@ func (s *Service) Delete(ctx context.Context, id string, within *Bounds, only fu
 	if err != nil {
 		return err
 	}
-	defer s.ring.changing.lock(id)()
-	if only != nil { // within the lock: the key may have been given to somebody else just now
+	if only == nil {
+		return s.ring.delete(ctx, st, id)
+	}
+	// Alone, because the key may be given to somebody else just now.
+	return s.ring.alone(ctx, st, id, func(*settlement) (key.Credits, bool, error) {
 		e, err := st.Get(ctx, id)
-		if err != nil {
-			return err
+		if err == nil {
+			err = known(e.Key, only)
 		}
-		if err := known(e.Key, only); err != nil {
-			return err
+		if err == nil {
+			err = s.ring.delete(ctx, st, id)
 		}
-	}
-	if _, err := st.Delete(context.WithoutCancel(ctx), id); err != nil {
+		return key.Credits{}, true, err
+	})
+}
+
+// delete removes a key while no counters are written, so that none of it come to a key
+// that is imported under the same ID.
+func (r *Ring) delete(ctx context.Context, st *opened, id string) error {
+	return r.queue.pause(func() error {
+		_, err := st.Delete(context.WithoutCancel(ctx), id)
 		return err
-	}
-	s.ring.buried(id)
-	return nil
+	})
 }
 
 // DeleteExpired removes every key whose time is over, whatever Keep says. within are
@@ -620,7 +582,6 @@ func (s *Service) PutOwner(ctx context.Context, userID string, p OwnerPatch) (st
 	if err := s.checkNewOwner(ctx, st, userID); err != nil {
 		return store.OwnerInfo{}, err
 	}
-	defer s.ring.changing.lock("owner " + userID)()
 	now := s.ring.clock().wall
 	c, err := st.PutOwner(context.WithoutCancel(ctx), userID, now, func(o *key.Owner) error {
 		if p.Tier.Set {
@@ -631,7 +592,6 @@ func (s *Service) PutOwner(ctx context.Context, userID string, p OwnerPatch) (st
 	if err != nil {
 		return store.OwnerInfo{}, err
 	}
-	s.ring.owners.publish(c.Owner.Owner, s.ring.changes.Add(1), now)
 	return *c.Owner, nil
 }
 
@@ -654,27 +614,8 @@ func (s *Service) DeleteOwner(ctx context.Context, userID string) error {
 	if err != nil {
 		return err
 	}
-	defer s.ring.changing.lockAll()()
-	defer s.ring.owned.pause()()
-	var changes []store.Change
-	err = s.ring.book.forget(userID, func() (err error) {
-		changes, err = st.DeleteOwner(context.WithoutCancel(ctx), userID)
+	return s.ring.queue.forget(userID, func() error {
+		_, err := st.DeleteOwner(context.WithoutCancel(ctx), userID)
 		return err
 	})
-	if err != nil {
-		return err
-	}
-	s.ring.owners.bury(userID)
-	s.ring.buried(deletedKeys(changes)...)
-	return nil
-}
-
-// deletedKeys returns the IDs of the keys that changes have deleted.
-func deletedKeys(changes []store.Change) (ids []string) {
-	for _, c := range changes {
-		if c.Kind == store.KindKey && c.Deleted() {
-			ids = append(ids, c.ID)
-		}
-	}
-	return ids
 }

@@ -74,32 +74,28 @@ func TestT3_TimeUnderLock(t *testing.T) {
 	const hour = 3_600_000
 	limited := Draft{RateLimitMax: ptr(int64(1)), RateLimitTimeWindow: ptr(int64(hour))}
 	metered := Draft{Remaining: ptr(int64(1)), RefillAmount: ptr(int64(1)), RefillInterval: ptr(int64(hour))}
-	window := func(l *live) *sync.Mutex { return &l.window.mu }
-	account := func(l *live) *sync.Mutex { return &l.account.mu }
-	owner := func(l *live) *sync.Mutex { return &l.rec.Load().owner.counts.mu }
-	passes := func(g *rig, k Issued, _ *live) bool { return g.verify(k.Raw).Outcome == Allowed }
+	window := func(l *entry) *sync.Mutex { return &l.windows.mu }
+	account := func(l *entry) *sync.Mutex { return &l.account.mu }
+	owner := func(l *entry) *sync.Mutex { return &l.rec.Load().owner.windows.mu }
+	passes := func(g *rig, k Issued, _ *entry) bool { return g.verify(k.Raw).Outcome == Allowed }
 	for _, tt := range []struct {
 		name  string
 		draft Draft
 		tiers []Tier
-		lock  func(*live) *sync.Mutex
-		later func(*rig, Issued, *live) bool // an hour has passed
+		lock  func(*entry) *sync.Mutex
+		later func(*rig, Issued, *entry) bool // an hour has passed
 	}{
 		{"rate limit", limited, nil, window, passes},
 		{"limit of the owner", Draft{}, []Tier{tier("free", per(hour, 1))}, owner, passes},
 		{"credits", metered, nil, account, passes},
-		{"request count", limited, nil, window, func(g *rig, k Issued, _ *live) bool { return g.get(k.Key.ID).RequestCount == 0 }},
-		{"eviction", limited, nil, window, func(g *rig, k Issued, l *live) bool {
-			g.ring.lives.retire(l, g.ring.clock)
-			return l.dead.Load()
-		}},
+		{"request count", limited, nil, window, func(g *rig, k Issued, _ *entry) bool { return g.get(k.Key.ID).RequestCount == 0 }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			g := newRig(t).with(tt.tiers...)
 			k := g.create(tt.draft)
 			g.want(k.Raw, Allowed)
 			g.flush()
-			l := g.ring.lives.get(k.Key.ID)
+			l := g.entry(k.Key.ID)
 			g.clock.later.Store(tt.lock(l))
 			if !tt.later(g, k, l) {
 				t.Error("the time was read before the lock was taken")

@@ -170,7 +170,7 @@ type Decision struct {
 
 	at    int64 // when it was made, in Unix milliseconds; 0: a refusal for which the time did not matter
 	hash  key.Hash
-	live  *live
+	entry *entry
 	rec   *record
 	rules *Rules // of the key's configuration
 	plan  *plan  // of the owner; nil: none

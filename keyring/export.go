@@ -20,7 +20,7 @@ func (s *Service) Export(ctx context.Context, owner func(OwnerRecord) error, eac
 	if err != nil {
 		return err
 	}
-	if err := s.ring.owned.flush(ctx, st); err != nil {
+	if err := s.ring.flush(ctx, st); err != nil {
 		return err
 	}
 	if err := exportOwners(ctx, st, owner); err != nil {
@@ -67,10 +67,10 @@ func exportOwners(ctx context.Context, st store.Store, owner func(OwnerRecord) e
 // current is an entry with what is counted in memory.
 func (s *Service) current(e store.Entry) store.Entry {
 	now := s.ring.clock().wall
-	if l, rec := s.ring.lives.find(e.Key.ID); rec != nil {
-		c := l.counters(rec)
+	if in, rec := s.ring.cache.current(e.Key.ID); rec != nil {
+		c := in.counters(rec)
 		e.LastRequest, e.Windows = c.LastRequest, c.Windows
-		e.Credits = s.ring.ledger.balance(&l.account, e.Credits, now)
+		e.Credits = s.ring.ledger.balance(&in.account, e.Credits, now)
 		e.Key = e.Key.Clone()
 		e.Key.Previous = rec.used(e.Key.Previous)
 	} else {

@@ -137,8 +137,8 @@ func (m *membership) build(ctx context.Context, st store.Store) error {
 // waits for that, until ctx ends.
 func (r *Ring) KeysAtOpen(ctx context.Context) (int64, error) {
 	select {
-	case <-r.members.counted:
-		return r.members.keys, nil
+	case <-r.cache.members.counted:
+		return r.cache.members.keys, nil
 	case <-ctx.Done():
 		return 0, ctx.Err()
 	}
@@ -146,15 +146,15 @@ func (r *Ring) KeysAtOpen(ctx context.Context) (int64, error) {
 
 // keepMembership builds the filter at the start and when it has grown full.
 func (r *Ring) keepMembership(ctx context.Context, st store.Store) {
-	r.members.rebuild()
+	r.cache.members.rebuild()
 	r.loops.Go(func() {
 		for {
 			select {
 			case <-ctx.Done():
 				return
-			case <-r.members.wake:
+			case <-r.cache.members.wake:
 			}
-			if err := r.members.build(ctx, st); err != nil && ctx.Err() == nil {
+			if err := r.cache.members.build(ctx, st); err != nil && ctx.Err() == nil {
 				r.report(fmt.Errorf("unknown keys cost a look-up each: %w", err))
 			}
 		}

@@ -48,13 +48,14 @@ func TestC3_FilterWhileBuilding(t *testing.T) {
 		return [2]string{k.Raw, next.Raw}
 	}
 	look := func(raws [2]string) {
-		g.ring.cache.InvalidateAll()
+		g.flush()
+		g.evict()
 		for _, raw := range raws {
 			g.want(raw, Allowed)
 		}
 	}
 	// The ring builds filters, because two must not be built at the same time.
-	members := &g.ring.members
+	members := &g.ring.cache.members
 	for range 20 { // stored when all hashes have been read
 		old, hold := members.current.Load(), g.spy.stop("hashes")
 		release := sync.OnceFunc(func() { close(hold.release) })
@@ -80,11 +81,11 @@ func TestC3_FilterWhileBuilding(t *testing.T) {
 // A filter that has grown full is replaced by a larger one.
 func TestFilterGrows(t *testing.T) {
 	g := newRig(t)
-	old := g.ring.members.current.Load()
+	old := g.ring.cache.members.current.Load()
 	old.added.Store(old.room)
 	k := g.create(Draft{})
 	g.want(k.Raw, Allowed)
-	for g.ring.members.current.Load() == old {
+	for g.ring.cache.members.current.Load() == old {
 		g.clock.advance(1)
 	}
 	g.want(k.Raw, Allowed)

@@ -73,12 +73,10 @@ func (guarded) recovered(err *error) {
 	}
 }
 
-func openGuarded(ctx context.Context, o store.Opener) (st store.Store, err error) {
+func openGuarded(ctx context.Context, o store.Opener) (g guarded, err error) {
 	defer guarded{}.recovered(&err)
-	if st, err = o.Open(ctx); err != nil {
-		return nil, err
-	}
-	return guarded{st}, nil
+	g.Store, err = o.Open(ctx)
+	return g, err
 }
 
 func (g guarded) Find(ctx context.Context, hash key.Hash) (e store.Entry, err error) {
@@ -186,7 +184,11 @@ func (g guarded) DeleteOwner(ctx context.Context, userID string) (all []store.Ch
 	return g.Store.DeleteOwner(ctx, userID)
 }
 
-func (g guarded) Subscribe(f func([]store.Change)) (cancel func()) { return g.Store.Subscribe(f) }
+// follow is Subscribe, with a panic as an error.
+func (g guarded) follow(f func([]store.Change)) (cancel func(), err error) {
+	defer g.recovered(&err)
+	return g.Subscribe(f), nil
+}
 
 func (g guarded) EachHash(ctx context.Context, f func(key.Hash)) (err error) {
 	defer g.recovered(&err)

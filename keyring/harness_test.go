@@ -203,7 +203,7 @@ func (g *rig) start(change ...func(*Rules)) {
 	}
 	g.spy = so.opened
 	// What a look-up costs depends on whether the filter is there.
-	for g.ring.members.current.Load() == nil {
+	for g.ring.cache.members.current.Load() == nil {
 		runtime.Gosched()
 	}
 	rules := DefaultRules()
@@ -316,4 +316,25 @@ func cleared[T any]() Field[T] { return Field[T]{Set: true} }
 func (g *rig) more(ctx context.Context, before *Decision, q *Request) (d Decision, err error) {
 	err = g.Extend(ctx, before, q, &d)
 	return d, err
+}
+
+// evict lets all keys that may leave memory leave it, and their owners.
+func (g *rig) evict() {
+	c := &g.ring.cache
+	for hash := range c.keys.Keys() {
+		if e, ok := c.keys.Invalidate(hash); ok {
+			c.unpin(e)
+		}
+	}
+}
+
+// entry returns a key in memory, or nil.
+func (g *rig) entry(id string) *entry { return g.ring.cache.get(id) }
+
+// inMemory returns how many keys and owners are in memory.
+func (g *rig) inMemory() (keys, owners int) {
+	c := &g.ring.cache
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.byID), len(c.owners)
 }

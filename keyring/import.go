@@ -41,7 +41,7 @@ func (s *Service) Import(ctx context.Context, batch []store.Entry, dryRun bool) 
 	if err != nil {
 		return nil, err
 	}
-	take := s.ring.importKeys
+	take := importKeys
 	if dryRun {
 		take = foresee
 	}
@@ -74,60 +74,22 @@ func importGood[T any](batch []T, check func(*T) error, take func([]T) ([]Import
 	return results, nil
 }
 
-// importKeys stores keys and makes them known.
-func (r *Ring) importKeys(ctx context.Context, st *opened, batch []store.Entry) ([]Imported, error) {
+// importKeys stores keys.
+func importKeys(ctx context.Context, st *opened, batch []store.Entry) ([]Imported, error) {
 	ctx = context.WithoutCancel(ctx)
-	defer r.changing.lockAll()()
-	began := r.changes.Load()
 	changes, err := st.Import(ctx, batch)
 	if err != nil {
 		return nil, err
 	}
 	results := make([]Imported, len(batch))
-	for i := range batch { // what is stored is known before anything can fail
+	for i := range batch {
 		if changes[i].Revision != 0 {
 			results[i].Status = Created
-			r.allAdded(batch[i].Key)
-		}
-	}
-	for i := range batch {
-		k := batch[i].Key
-		if changes[i].Revision == 0 {
-			if results[i], err = whatIsThere(ctx, st, k); err != nil {
-				return nil, err
-			}
-		}
-		if results[i].Status == Exists {
-			r.allAdded(k) // an import before may have broken off
-		}
-		if results[i].Status != Conflict {
-			if err := r.refresh(ctx, st, k.ID, began); err != nil {
-				return nil, err
-			}
+		} else if results[i], err = whatIsThere(ctx, st, batch[i].Key); err != nil {
+			return nil, err
 		}
 	}
 	return results, nil
-}
-
-// allAdded makes all raw keys of a key known.
-func (r *Ring) allAdded(k *key.Key) {
-	r.added(k)
-	for _, f := range k.Previous {
-		r.addedHash(f.Hash)
-	}
-}
-
-// refresh brings a key into memory again, where that has it or its trace.
-func (r *Ring) refresh(ctx context.Context, st *opened, id string, began uint64) error {
-	if r.lives.get(id) == nil {
-		return nil
-	}
-	e, err := st.Get(ctx, id)
-	if err != nil {
-		return err
-	}
-	_, err = r.publish(ctx, st, e, began)
-	return err
 }
 
 // whatIsThere tells why a key could not be added.

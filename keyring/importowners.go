@@ -21,7 +21,7 @@ func (s *Service) ImportOwners(ctx context.Context, batch []OwnerRecord, dryRun 
 	if err != nil {
 		return nil, err
 	}
-	take := s.ring.importOwners
+	take := importOwners
 	if dryRun {
 		take = foreseeOwners
 	}
@@ -29,27 +29,18 @@ func (s *Service) ImportOwners(ctx context.Context, batch []OwnerRecord, dryRun 
 	return importGood(batch, s.checkRecord, func(good []OwnerRecord) ([]Imported, error) { return take(ctx, st, good) })
 }
 
-// importOwners stores owners and makes them known.
-func (r *Ring) importOwners(ctx context.Context, st *opened, batch []OwnerRecord) ([]Imported, error) {
-	defer r.changing.lockAll()()
+// importOwners stores owners.
+func importOwners(ctx context.Context, st *opened, batch []OwnerRecord) ([]Imported, error) {
 	changes, err := st.ImportOwners(ctx, batch)
 	if err != nil {
 		return nil, err
 	}
 	results := make([]Imported, len(batch))
-	for i := range batch { // what is stored is known before anything can fail
+	for i := range batch {
 		if changes[i].Revision != 0 {
 			results[i].Status = Created
-			o := changes[i].Owner.Owner
-			r.owners.publish(o, r.changes.Add(1), r.clock().wall)
-			r.owners.reload(o.UserID)
-		}
-	}
-	for i := range batch {
-		if changes[i].Revision == 0 {
-			if results[i], err = compareOwner(ctx, st, &batch[i].Owner); err != nil {
-				return nil, err
-			}
+		} else if results[i], err = compareOwner(ctx, st, &batch[i].Owner); err != nil {
+			return nil, err
 		}
 	}
 	return results, nil
@@ -107,7 +98,7 @@ func (s *Service) checkRecord(o *OwnerRecord) error {
 		return invalid("tier", "must be 1 to %d UTF-8 characters without control characters", maxUserID)
 	}
 	for _, c := range o.Windows {
-		if _, ok := unitOf(c.Unit); !ok || new(ratelimit.State).UnmarshalBinary(c.State) != nil {
+		if u, ok := unitOf(c.Unit); !ok || u == Rate || new(ratelimit.State).UnmarshalBinary(c.State) != nil {
 			return invalid("windows", "must be exported values")
 		}
 	}

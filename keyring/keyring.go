@@ -9,10 +9,9 @@
 // A [Service] is a ring seen with the rules of one configuration, and is what
 // callers use.
 //
-// Records in memory are immutable. A change is written to the store first and
-// then swapped in, before the caller gets its answer, so that the next request
-// sees it. A record that was read from the store while a change went on is never
-// put over the result of that change (see adopt).
+// Records in memory are immutable. A change is written to the store first, which tells
+// the cache of it before the caller gets its answer, so that the next request sees it.
+// Revisions of the store decide which of two records is the later one (see cache).
 //
 // # Thread safety
 //
@@ -34,24 +33,13 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/maypok86/otter/v2"
-	"golang.org/x/sync/singleflight"
-
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/store"
 )
 
-const (
-	// cachedKeys bounds the records in memory, cachedUnknown the hashes that are
-	// remembered as unknown. They are apart so that a flood of unknown keys
-	// cannot push out the good ones.
-	cachedKeys    = 100_000
-	cachedUnknown = 65_536
-
-	// lookupTimeout bounds how long a request waits for the store to be opened, or to
-	// answer anybody at all.
-	lookupTimeout = 250 * time.Millisecond
-)
+// lookupTimeout bounds how long a request waits for the store to be opened, or to
+// answer anybody at all.
+const lookupTimeout = 250 * time.Millisecond
 
 // Ring is the state of one store in this process.
 type Ring struct {
@@ -66,34 +54,17 @@ type Ring struct {
 	store   atomic.Pointer[opened]
 	closed  atomic.Bool
 
-	cache   *otter.Cache[key.Hash, *live]
-	unknown *otter.Cache[key.Hash, uint64] // value: additions when it was looked up
-	members membership
-	loads   singleflight.Group
+	cache   cache
 	lookups lookups
-	lives   lives
-	owners  owners
-	owned   ownerList
 	strays  strays
 	budgets budgets
+	ledger  ledger
+	queue   queue
+	keeping keeping
 
-	// plain tells that a raw key without checksum may exist.
-	plain atomic.Bool
-	// additions counts new hashes. What was unknown under an older count has to
-	// be looked up again.
-	additions atomic.Uint64
-	// changes counts changes of keys and owners, so that a read that began
-	// before one can be told (see adopt).
-	changes atomic.Uint64
-	// changing serialises the changes of one key, from the store to the memory.
-	changing stripes
-
-	ledger   ledger
-	keeping  keeping
-	dirty    dirtyList
-	book     book
 	loops    sync.WaitGroup
 	stopping context.CancelFunc
+	unfollow func() // ends the subscription to the changes of the store
 }
 
 // opened is a store that is open, and the moment it was: the windows of rate
@@ -110,19 +81,9 @@ func New(opener store.Opener, now func() time.Time, report func(error)) *Ring {
 		opener: opener, now: now, report: report, ready: make(chan struct{}),
 		lookupTimeout: lookupTimeout, lookups: lookups{silence: lookupTimeout, patience: lookupPatience},
 	}
-	r.ledger = ledger{clock: r.clock, report: report, timeout: chargeTimeout}
-	r.cache = otter.Must(&otter.Options[key.Hash, *live]{
-		MaximumSize: cachedKeys,
-		OnDeletion: func(e otter.DeletionEvent[key.Hash, *live]) {
-			if e.WasEvicted() {
-				r.lives.retire(e.Value, r.clock)
-			}
-		},
-	})
-	r.unknown = otter.Must(&otter.Options[key.Hash, uint64]{MaximumSize: cachedUnknown})
-	r.lives.init(&r.owners)
-	r.book.init()
-	r.members.init()
+	r.ledger = ledger{clock: r.clock, report: report, timeout: chargeTimeout, settled: r.cache.settled}
+	r.cache.init()
+	r.queue.init()
 	return r
 }
 
@@ -148,7 +109,10 @@ func (r *Ring) Open(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("reading keys: %w", err), st.Close())
 	}
-	r.plain.Store(plain)
+	r.cache.plain.Store(plain)
+	if r.unfollow, err = st.follow(r.cache.apply); err != nil {
+		return errors.Join(err, st.Close())
+	}
 	r.ledger.holder = key.Holder{Name: holderName, Epoch: r.now().UnixMilli()}
 	r.store.Store(&opened{st, r.now()})
 	close(r.ready)
@@ -174,6 +138,7 @@ func (r *Ring) Shut() (finish func() error) {
 	return func() error {
 		r.stopping()
 		r.loops.Wait()
+		defer r.unfollow()
 		return errors.Join(r.ledger.close(st), r.flush(context.Background(), st), st.Close())
 	}
 }

@@ -60,7 +60,7 @@ func settled(a *account) {
 
 // out returns what a key has leased and not spent.
 func (g *rig) out(id string) int64 {
-	l := g.ring.lives.get(id)
+	l := g.entry(id)
 	if l == nil {
 		return 0
 	}
@@ -508,7 +508,7 @@ func TestLeaseHeardOutOfOrder(t *testing.T) {
 	g := newRig(t).leasing(1000)
 	k := g.create(Draft{Remaining: ptr(int64(30))})
 	g.want(k.Raw, Allowed)
-	l := g.ring.lives.get(k.Key.ID)
+	l := g.entry(k.Key.ID)
 	held, release := make(chan struct{}), make(chan struct{})
 	g.spy.onMove(func(m key.Move) {
 		if m.Lease > 0 {
@@ -557,7 +557,7 @@ func TestLeaseOfDeletedKey(t *testing.T) {
 	}
 	k := g.create(Draft{Remaining: ptr(int64(1000))})
 	g.warm(k.Raw, k.Key.ID)
-	l := g.ring.lives.get(k.Key.ID)
+	l := g.entry(k.Key.ID)
 	var once sync.Once
 	held, release := make(chan struct{}), make(chan struct{})
 	g.spy.onMove(func(key.Move) {
@@ -579,7 +579,7 @@ func TestLeaseOfDeletedKey(t *testing.T) {
 		t.Errorf("%d are leased of a key that is gone", out)
 	}
 	again := k.Key.Clone()
-	if _, err := g.ring.create(ctx, g.ring.store.Load(), again, key.NewCredits(ptr(int64(2)), 0, 0, 0)); err != nil {
+	if _, err := g.ring.store.Load().Create(ctx, again, key.NewCredits(ptr(int64(2)), 0, 0, 0)); err != nil {
 		t.Fatal(err)
 	}
 	close(release)
@@ -645,13 +645,10 @@ func TestLeaseKeepsKeyInMemory(t *testing.T) {
 	g := newRig(t).leasing(1000)
 	k := g.create(Draft{Remaining: ptr(int64(1000))})
 	passed := g.warm(k.Raw, k.Key.ID)
-	l := g.ring.lives.get(k.Key.ID)
-	g.ring.cache.Invalidate(k.Key.Hash)
-	if err := g.ring.flush(context.Background(), g.spy); err != nil {
-		t.Fatal(err)
-	}
-	g.ring.lives.retire(l, g.ring.clock)
-	if l.dead.Load() || g.ring.lives.get(k.Key.ID) != l {
+	l := g.entry(k.Key.ID)
+	g.flush()
+	g.evict()
+	if g.entry(k.Key.ID) != l {
 		t.Fatal("a key with a lease was forgotten")
 	}
 	g.want(k.Raw, Allowed)
@@ -662,8 +659,8 @@ func TestLeaseKeepsKeyInMemory(t *testing.T) {
 	if err := errors.Join(g.ring.ledger.reclaim(g.spy), g.ring.flush(context.Background(), g.spy)); err != nil {
 		t.Fatal(err)
 	}
-	g.ring.lives.retire(l, g.ring.clock)
-	if !l.dead.Load() {
+	g.evict()
+	if g.entry(k.Key.ID) != nil {
 		t.Error("a key without a lease is kept")
 	}
 	if row := g.stored(k.Key.ID); row.Leased != 0 || row.Remaining != 1000-passed-1 {

@@ -33,8 +33,9 @@ const (
 type ledger struct {
 	clock   func() instant
 	report  func(error)
-	timeout time.Duration // chargeTimeout; longer in tests
-	holder  key.Holder    // whose leases are this process's; set when the store is opened
+	settled func(id string) // called when nobody pays from an account any more, or it is idle again
+	timeout time.Duration   // chargeTimeout; longer in tests
+	holder  key.Holder      // whose leases are this process's; set when the store is opened
 
 	mu     sync.Mutex
 	listed map[*account]struct{} // those that may have a lease
@@ -67,7 +68,6 @@ type step struct {
 
 	receipt receipt
 	now     int64
-	epoch   int
 }
 
 func (p *step) done() bool { return p.wait == nil && p.settlement == nil && p.move == key.Move{} }
@@ -80,7 +80,7 @@ func (g *ledger) take(ctx context.Context, st store.Store, a *account, n, most i
 	if p.done() {
 		return p.receipt, nil
 	}
-	defer a.leave()
+	defer g.leave(a)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), g.timeout)
 	defer cancel()
 	for refused := 0; !p.done(); p = a.plan(g, st, n, most, true) {
@@ -121,7 +121,7 @@ func (a *account) plan(g *ledger, st store.Store, n, most int64, again bool) (p 
 	if most > 0 && !again {
 		a.traffic.add(n, now.tick)
 	}
-	p.now, p.epoch = now.wall, a.epoch
+	p.now = now.wall
 	p.receipt = receipt{credits: a.credits, now: now.wall}
 	if !a.credits.Limited {
 		return p
@@ -155,10 +155,14 @@ func (a *account) plan(g *ledger, st store.Store, n, most int64, again bool) (p 
 	return p
 }
 
-func (a *account) leave() {
+func (g *ledger) leave(a *account) {
 	a.mu.Lock()
 	a.paying--
+	last := a.paying == 0
 	a.mu.Unlock()
+	if last {
+		g.settled(a.id)
+	}
 }
 
 // spend takes n of what is leased, if that is there. Nothing is spent from memory past a
@@ -216,14 +220,14 @@ func (g *ledger) execute(ctx context.Context, st store.Store, a *account, p *ste
 		}
 		return s.taken, s.err
 	}
-	return g.move(ctx, st, a, p.move, p.now, p.epoch)
+	return g.move(ctx, st, a, p.move, p.now)
 }
 
 // move makes a movement that neither settles nor leases.
-func (g *ledger) move(ctx context.Context, st store.Store, a *account, m key.Move, now int64, epoch int) (store.Taken, error) {
+func (g *ledger) move(ctx context.Context, st store.Store, a *account, m key.Move, now int64) (store.Taken, error) {
 	t, err := g.moveCredits(ctx, st, a.id, m, now)
 	if err == nil {
-		a.updateFrom(epoch, t.Credits)
+		a.update(t.Credits)
 	}
 	return t, err
 }
@@ -237,6 +241,7 @@ func (g *ledger) moveCredits(ctx context.Context, st store.Store, id string, m k
 // settle carries a settlement to the store and back. Nobody's leaving ends it: how many
 // credits are leased must be known.
 func (g *ledger) settle(st store.Store, a *account, s *settlement) {
+	defer g.settled(a.id)
 	t, err := g.moveCredits(context.Background(), st, a.id, s.Move, s.now)
 	if !a.finish(s, t, err, g.clock) && t.Leased > 0 {
 		// The key was deleted meanwhile, and another one made under its ID.
@@ -319,7 +324,7 @@ func (a *account) planGive(n int64, clock func() instant) (p step) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	now, m := clock(), key.Move{Give: n}
-	p.now, p.epoch = now.wall, a.epoch
+	p.now = now.wall
 	switch {
 	case a.used == 0:
 		p.move = m
@@ -436,6 +441,7 @@ func (g *ledger) returnLeases(st store.Store, list []*account, plan func(*accoun
 			<-wait.done
 		}
 		if s == nil {
+			g.settled(a.id)
 			continue
 		}
 		group.Go(func() error {

@@ -12,40 +12,6 @@ import (
 	"github.com/caddy-apikey/caddy-apikey/store"
 )
 
-// window is what has been counted of a key's own rate limit.
-type window struct {
-	mu    sync.Mutex // never held while waiting; taken before ownerCounts.mu
-	gone  bool       // evicted; whoever finds it so finds the key again
-	state ratelimit.State
-}
-
-// restore puts back what was written before. A state that cannot be read is dropped: it
-// can only be one of another version of this program.
-func (w *window) restore(state []byte) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if len(state) == 0 || w.state.UnmarshalBinary(state) != nil {
-		w.state = ratelimit.State{}
-	}
-}
-
-// encode returns what is to be written, or nil where nothing has been counted.
-func (w *window) encode() []byte {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.state.Empty() {
-		return nil
-	}
-	state, _ := w.state.AppendBinary(nil) // never fails
-	return state
-}
-
-func (w *window) count(k *key.Key, clock func() instant) int64 {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return countOf(&w.state, k, clock().tick)
-}
-
 // reservation is what a request has taken of its rate limits, and when: windows may end
 // between two gates of a request, and before it is canceled.
 type reservation struct {
@@ -57,10 +23,10 @@ type reservation struct {
 // keys of its owner share.
 type limits struct {
 	ring  *Ring
-	live  *live
+	entry *entry
 	rec   *record
-	keyed bool       // the key's own limit is the first
-	owner *liveOwner // nil: no tier limits anything
+	keyed bool        // the key's own limit is the first
+	owner *ownerEntry // nil: no tier limits anything
 	plans *plans
 	plan  *plan
 	all   []ratelimit.Limit
@@ -87,7 +53,7 @@ func keyed(rec *record, rules *Rules) bool { return rec.limited && rules.RateLim
 // limitsOf finds the rate limits that apply to a decision.
 func (s *Service) limitsOf(d *Decision) *limits {
 	l := limitsPool.Get().(*limits)
-	l.ring, l.live, l.rec, l.keyed = s.ring, d.live, d.rec, keyed(d.rec, d.rules)
+	l.ring, l.entry, l.rec, l.keyed = s.ring, d.entry, d.rec, keyed(d.rec, d.rules)
 	if len(s.plans.units) > 0 {
 		l.owner, l.plans, l.plan = d.rec.owner, s.plans, d.plan
 	}
@@ -96,21 +62,21 @@ func (s *Service) limitsOf(d *Decision) *limits {
 
 // lock locks the windows.
 func (s *limits) lock() (unlock func()) {
-	s.live.window.mu.Lock()
+	s.entry.windows.mu.Lock()
 	if s.owner == nil {
-		return s.live.window.mu.Unlock
+		return s.entry.windows.mu.Unlock
 	}
-	s.owner.counts.mu.Lock()
+	s.owner.windows.mu.Lock()
 	return func() {
-		s.owner.counts.mu.Unlock()
-		s.live.window.mu.Unlock()
+		s.owner.windows.mu.Unlock()
+		s.entry.windows.mu.Unlock()
 	}
 }
 
 // evicted reports whether others count for the key or its owner by now. The caller has
 // locked the windows.
 func (s *limits) evicted() bool {
-	return s.live.window.gone || s.owner != nil && s.owner.counts.dead
+	return s.entry.windows.gone || s.owner != nil && s.owner.windows.gone
 }
 
 // reserve takes n of every rate limit that applies to a decision, or of none, and shows
@@ -159,17 +125,18 @@ func (s *limits) reserveAt(d *Decision, now instant, n int64, dry bool) {
 func (s *limits) gather(now instant) {
 	s.all = s.all[:0]
 	if s.keyed {
-		s.all = append(s.all, ratelimit.Limit{State: &s.live.window.state, Policy: s.rec.policy})
+		s.all = append(s.all, ratelimit.Limit{State: s.entry.windows.state(Rate), Policy: s.rec.policy})
 	}
 	if s.owner == nil {
 		return
 	}
+	s.owner.windows.prepare(s.plans, now)
 	for i, u := range s.plans.units {
 		most := key.MaxCount
 		if s.plan != nil {
 			most = s.plan.quotas[i].max
 		}
-		limit := ratelimit.Limit{State: s.owner.counts.state(s.plans, u, now), Policy: s.plans.policy(u, most, now.wall)}
+		limit := ratelimit.Limit{State: s.owner.windows.state(u), Policy: s.plans.policy(u, most, now.wall)}
 		if u < 0 {
 			limit.Ahead = now.wall - now.tick
 		}
@@ -177,10 +144,13 @@ func (s *limits) gather(now instant) {
 	}
 }
 
-// changed notes that the owner's counts have to be written.
+// changed notes that the windows have to be written, before they can leave memory.
 func (s *limits) changed() {
+	if s.keyed {
+		s.ring.queue.add(s.entry)
+	}
 	if s.owner != nil {
-		s.ring.owned.changed(s.owner)
+		s.ring.queue.add(s.owner)
 	}
 }
 
@@ -195,22 +165,32 @@ func (s *Service) cancel(d *Decision) error {
 	if list == nil || !s.limited(d.rec, d.rules) {
 		return nil
 	}
+	ctx := context.Background()
+	st, err := s.ring.open(ctx)
+	if err != nil {
+		return err
+	}
 	l := s.limitsOf(d)
 	defer l.release()
+	// They may have left memory since, and come again.
+	switch e, err := s.ring.cache.pin(ctx, st, d.entry.id); {
+	case err == nil:
+		defer s.ring.cache.unpin(e)
+		l.entry = e
+	case errors.Is(err, store.ErrNotFound):
+		l.keyed = false
+	default:
+		return err
+	}
 	if l.owner != nil {
-		st, err := s.ring.open(context.Background())
-		if err != nil {
-			return err
-		}
-		// It may have left memory since, and come again.
-		l.owner = s.ring.owners.hold(l.owner.id)
-		defer s.ring.owners.drop(l.owner)
-		if err := l.owner.load(context.Background(), st, &s.ring.lookups); err != nil {
+		l.owner = s.ring.cache.pinOwner(l.owner.id)
+		defer s.ring.cache.unpinOwner(l.owner)
+		if err := l.owner.load(ctx, st, &s.ring.lookups); err != nil {
 			return err
 		}
 	}
 	defer l.lock()()
-	l.keyed = l.keyed && !l.live.window.gone // what is evicted is over
+	l.keyed = l.keyed && !l.entry.windows.gone // else deleted just now
 	for _, r := range list {
 		l.gather(r.at)
 		for i := range l.all {
@@ -285,10 +265,10 @@ func (s *Service) charge(ctx context.Context, st *opened, d *Decision, n int64, 
 
 // checkCredits decides about the credits of a key without taking any.
 func (s *Service) checkCredits(ctx context.Context, d *Decision, n int64) error {
-	if !d.live.account.limited.Load() {
+	if !d.entry.account.limited.Load() {
 		return nil
 	}
-	c, now, err := s.ring.ledger.peek(ctx, &d.live.account)
+	c, now, err := s.ring.ledger.peek(ctx, &d.entry.account)
 	if err != nil {
 		return err
 	}
@@ -306,10 +286,10 @@ func (s *Service) checkCredits(ctx context.Context, d *Decision, n int64) error 
 
 // takeCredits takes n credits of a key.
 func (s *Service) takeCredits(ctx context.Context, st *opened, d *Decision, n int64) error {
-	if !d.live.account.limited.Load() {
+	if !d.entry.account.limited.Load() {
 		return nil
 	}
-	r, err := s.ring.ledger.take(ctx, st, &d.live.account, n, s.set.Lease)
+	r, err := s.ring.ledger.take(ctx, st, &d.entry.account, n, s.set.Lease)
 	switch {
 	case err != nil:
 		return err
@@ -369,11 +349,11 @@ func (s *Service) Refund(ctx context.Context, d *Decision) error {
 	if err != nil {
 		return err
 	}
-	l := d.live
-	if now := s.ring.lives.get(l.id); now != nil {
-		l = now // the key may have left memory since, and come again
+	e, err := s.ring.cache.pin(context.WithoutCancel(ctx), st, d.entry.id) // it may have left memory since
+	if err == nil {
+		defer s.ring.cache.unpin(e)
+		err = s.ring.ledger.give(ctx, st, &e.account, n)
 	}
-	err = s.ring.ledger.give(ctx, st, &l.account, n)
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return fmt.Errorf("giving %d credits back: %w", n, err)
 	}
@@ -388,6 +368,6 @@ func (s *Service) Cancel(ctx context.Context, d *Decision) error {
 	if d.use.last != nil { // nil: only the record was checked
 		d.use.last.CompareAndSwap(d.use.at, d.use.before) // unless it was used again
 	}
-	s.ring.rewrite(d.live)
+	s.ring.queue.add(d.entry)
 	return errors.Join(err, s.Refund(ctx, d))
 }

@@ -2,7 +2,6 @@ package keyring
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -16,9 +15,7 @@ const (
 	// flushEvery leaves room for the write itself: a crash loses a second at most.
 	flushEvery  = 900 * time.Millisecond
 	tendEvery   = time.Second
-	sweepEvery  = 30 * time.Second
 	deleteEvery = 10 * time.Second
-	flushBatch  = 500
 	deleteBatch = 1000
 
 	// seenFor is for how long the wall clock must have shown, at every look, that a
@@ -43,7 +40,6 @@ func (r *Ring) startLoops() {
 		r.keeping.look(r.clock())
 		return r.ledger.reclaim(st)
 	})
-	r.every(ctx, sweepEvery, func() error { r.lives.sweep(r.clock); return nil })
 	r.every(ctx, deleteEvery, func() error { return r.deleteKept(ctx, st) })
 }
 
@@ -64,94 +60,10 @@ func (r *Ring) every(ctx context.Context, d time.Duration, work func() error) {
 	})
 }
 
-// dirtyList holds the keys that were used since they were last written. Each is
-// in it once, so that a busy key takes the lock once a second.
-type dirtyList struct {
-	shards [shardCount]struct {
-		mu sync.Mutex
-		l  []*live
-	}
-}
-
-func (d *dirtyList) add(l *live) {
-	if l.dirty.Load() || !l.dirty.CompareAndSwap(false, true) {
-		return
-	}
-	// IDs end in random hexadecimal digits.
-	sh := &d.shards[(uint(l.id[len(l.id)-1])*16+uint(l.id[max(0, len(l.id)-2)]))%shardCount]
-	sh.mu.Lock()
-	sh.l = append(sh.l, l)
-	sh.mu.Unlock()
-}
-
-// rewrite lets the counters of a key be written, unless others count for it now.
-func (r *Ring) rewrite(l *live) {
-	l.window.mu.Lock()
-	defer l.window.mu.Unlock()
-	if !l.window.gone {
-		r.dirty.add(l)
-	}
-}
-
-func (d *dirtyList) drain() (all []*live) {
-	for i := range d.shards {
-		sh := &d.shards[i]
-		sh.mu.Lock()
-		all = append(all, sh.l...)
-		sh.l = nil
-		sh.mu.Unlock()
-	}
-	return all
-}
-
-// flush writes the counters of the keys that were used. What could not be
-// written stays in memory and is tried again.
+// flush writes what was counted. What could not be written stays in memory and is tried
+// again.
 func (r *Ring) flush(ctx context.Context, st store.Store) error {
-	var errs []error
-	all := r.dirty.drain()
-	for len(all) > 0 {
-		n := min(len(all), flushBatch)
-		if err := flushSome(ctx, st, all[:n]); err != nil {
-			errs = append(errs, fmt.Errorf("writing counters of %d keys: %w", n, err))
-			for _, l := range all[:n] {
-				r.dirty.add(l)
-			}
-		}
-		all = all[n:]
-	}
-	return errors.Join(append(errs, r.owned.flush(ctx, st), r.book.flush(ctx, st))...)
-}
-
-func flushSome(ctx context.Context, st store.Store, some []*live) error {
-	batch := make([]store.Counters, 0, len(some))
-	for _, l := range some {
-		// Before the values are read: what is counted after that is written next time.
-		l.dirty.Store(false)
-		if rec := l.rec.Load(); rec != nil {
-			batch = append(batch, l.counters(rec))
-		}
-	}
-	return st.SaveCounters(ctx, batch)
-}
-
-// previousUses returns the last requests of previous raw keys that the store does
-// not have.
-func (rec *record) previousUses() (list []store.PreviousUse) {
-	for i, p := range rec.key.Previous {
-		if last := rec.uses[i+1].Load(); last != p.LastRequest {
-			list = append(list, store.PreviousUse{Hash: p.Hash, LastRequest: last})
-		}
-	}
-	return list
-}
-
-// counters are what use has changed of a key.
-func (l *live) counters(rec *record) store.Counters {
-	c := store.Counters{Subject: store.OfKey(l.id), LastRequest: l.last(rec), Previous: rec.previousUses()}
-	if state := l.window.encode(); state != nil || rec.limited {
-		c.Windows = []store.Window{{Unit: store.UnitRate, State: state}}
-	}
-	return c
+	return r.queue.flush(ctx, st, r.cache.written)
 }
 
 // keeping holds the Keep of every configuration that is alive. While a new
@@ -285,21 +197,15 @@ func (r *Ring) deleteExpired(ctx context.Context, st store.Store, x store.Expire
 	return total, ctx.Err()
 }
 
-func (r *Ring) deleteSome(ctx context.Context, st store.Store, x store.Expired) (int, error) {
-	defer r.changing.lockAll()()
-	changes, err := st.DeleteExpired(ctx, x, deleteBatch)
-	if err != nil {
-		return 0, err
-	}
-	ids := deletedKeys(changes)
-	r.buried(ids...)
-	return len(ids), nil
-}
-
-// buried tells the memory that keys are gone.
-func (r *Ring) buried(ids ...string) {
-	seq, now := r.changes.Add(1), r.clock().wall
-	for _, id := range ids {
-		r.lives.bury(id, seq, now)
-	}
+func (r *Ring) deleteSome(ctx context.Context, st store.Store, x store.Expired) (n int, err error) {
+	err = r.queue.pause(func() error {
+		changes, err := st.DeleteExpired(ctx, x, deleteBatch)
+		for _, c := range changes {
+			if c.Kind == store.KindKey && c.Deleted() {
+				n++
+			}
+		}
+		return err
+	})
+	return n, err
 }

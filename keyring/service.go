@@ -139,11 +139,11 @@ func (s *Service) Create(ctx context.Context, draft Draft) (Issued, error) {
 		}
 	}
 	credits := key.NewCredits(draft.Remaining, orZero(draft.RefillAmount), orZero(draft.RefillInterval), now.wall)
-	e, err := s.ring.create(ctx, st, &k.Key, credits)
+	change, err := st.Create(context.WithoutCancel(ctx), &k.Key, credits)
 	if err != nil {
 		return Issued{}, err
 	}
-	issued.Info = s.info(e)
+	issued.Info = s.info(*change.Entry)
 	return issued, nil
 }
 
@@ -320,11 +320,11 @@ func (s *Service) info(e store.Entry) Info {
 	}
 	over, previous := now.wall, e.Key.Previous
 	var rate ratelimit.State
-	if l, rec := s.ring.lives.find(e.Key.ID); rec != nil {
-		i.LastRequest = max(i.LastRequest, l.last(rec))
-		i.RequestCount = l.window.count(e.Key, s.ring.clock)
-		i.Credits = s.ring.ledger.balance(&l.account, e.Credits, now.wall)
-		over, previous = max(over, l.graceOver.Load()), rec.used(previous)
+	if in, rec := s.ring.cache.current(e.Key.ID); rec != nil {
+		i.LastRequest = max(i.LastRequest, in.last(rec))
+		i.RequestCount = in.windows.count(e.Key, s.ring.clock)
+		i.Credits = s.ring.ledger.balance(&in.account, e.Credits, now.wall)
+		over, previous = max(over, in.graceOver.Load()), rec.used(previous)
 	} else if state := e.Window(store.UnitRate); len(state) > 0 && rate.UnmarshalBinary(state) == nil {
 		i.RequestCount = countOf(&rate, e.Key, now.tick)
 	}

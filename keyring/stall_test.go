@@ -11,16 +11,22 @@ import (
 
 // waiting counts what waits to be written: keys, owners, and days of keys.
 func (g *rig) waiting() (keys, owners, days int) {
-	for i := range g.ring.dirty.shards {
-		sh := &g.ring.dirty.shards[i]
+	q := &g.ring.queue
+	for i := range q.shards {
+		sh := &q.shards[i]
 		sh.mu.Lock()
-		keys += len(sh.l)
+		for _, x := range sh.l {
+			switch x.(type) {
+			case *entry:
+				keys++
+			case *ownerEntry:
+				owners++
+			case *dayCounts:
+				days++
+			}
+		}
 		sh.mu.Unlock()
 	}
-	g.ring.owned.mu.Lock()
-	owners = len(g.ring.owned.l)
-	g.ring.owned.mu.Unlock()
-	g.ring.book.each(func(*tally) { days++ })
 	return keys, owners, days
 }
 

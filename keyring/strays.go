@@ -57,7 +57,7 @@ func (s *strays) first(userID, tier string) bool {
 }
 
 // planFor returns the plan of an owner, and warns where its tier is not configured.
-func (s *Service) planFor(o *liveOwner) *plan {
+func (s *Service) planFor(o *ownerEntry) *plan {
 	cur := o.cur.Load()
 	p, known := s.plans.of(cur)
 	if known {

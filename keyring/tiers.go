@@ -39,6 +39,9 @@ const (
 	Day   Unit = -1
 	Month Unit = -2
 
+	// Rate is the unit of a key's own limit, whose window is that of the key.
+	Rate Unit = 0
+
 	minute = Unit(time.Minute / time.Millisecond)
 	hour   = Unit(time.Hour / time.Millisecond)
 )
@@ -57,7 +60,10 @@ func (u Unit) String() string {
 
 // id is the name of the unit in the store.
 func (u Unit) id() string {
-	if u < 0 {
+	switch {
+	case u == Rate:
+		return store.UnitRate
+	case u < 0:
 		return u.String()
 	}
 	return strconv.FormatInt(int64(u), 10) + "ms"
@@ -70,6 +76,8 @@ func unitOf(id string) (Unit, bool) {
 		return Day, true
 	case Month.id():
 		return Month, true
+	case Rate.id():
+		return Rate, true
 	}
 	number, _ := strings.CutSuffix(id, "ms")
 	n, err := strconv.ParseInt(number, 10, 64)

@@ -309,10 +309,8 @@ func TestTierDead(t *testing.T) {
 	if err := g.ring.flush(context.Background(), g.spy); err != nil {
 		t.Fatal(err)
 	}
-	l := g.ring.lives.get(k.Key.ID)
-	if !l.rec.Load().owner.counts.die() {
-		t.Fatal("what is written can be forgotten")
-	}
+	l := g.entry(k.Key.ID)
+	l.rec.Load().owner.windows.end()
 	err := g.admit(context.Background(), g.ring.store.Load(), l, credential{hash: k.Key.Hash}, nil, &Request{Cost: 1}, &Decision{})
 	if !errors.Is(err, errEvicted) {
 		t.Errorf("%v", err)
@@ -325,10 +323,10 @@ func TestT3_TierClocks(t *testing.T) {
 	g.at("2026-11-21T23:59:00Z")
 	k := g.create(Draft{})
 	g.want(k.Raw, Allowed)
-	l := g.ring.lives.get(k.Key.ID)
+	l := g.entry(k.Key.ID)
 	take := func(wall, tick time.Duration) Decision {
 		now := g.ring.clock()
-		d := Decision{live: l, rec: l.rec.Load(), plan: g.planFor(l.rec.Load().owner)}
+		d := Decision{entry: l, rec: l.rec.Load(), plan: g.planFor(l.rec.Load().owner)}
 		g.takeAt(&d, instant{now.wall + wall.Milliseconds(), now.tick + tick.Milliseconds()}, 1)
 		return d
 	}
@@ -418,25 +416,11 @@ func TestTierSurvives(t *testing.T) {
 	if d := g.want(k.Raw, Allowed); left(t, d, "day") != 9 || left(t, d, "month") != 19 {
 		t.Errorf("%+v", d.Limits)
 	}
-	forget := func() bool {
-		g.ring.cache.InvalidateAll()
-		if l := g.ring.lives.get(k.Key.ID); l != nil {
-			l.dirty.Store(false) // of the key itself nothing counts
-			g.ring.lives.retire(l, g.later)
-		}
-		g.ring.owners.sweep(g.later().wall)
-		return g.ring.owners.m["alice"] == nil
+	g.evict()
+	if _, owners := g.inMemory(); owners != 1 {
+		t.Fatal("an owner was forgotten whose windows are not written")
 	}
-	if forget() {
-		t.Fatal("an owner was forgotten whose counts are not written")
-	}
-	if err := g.ring.flush(context.Background(), g.spy); err != nil {
-		t.Fatal(err)
-	}
-	forget()
-	if g.ring.owners.m["alice"] != nil {
-		t.Fatal("an owner whose counts are written stays in memory")
-	}
+	g.forget(k.Key.ID)
 	if d := g.want(k.Raw, Allowed); left(t, d, "day") != 8 || left(t, d, "month") != 18 {
 		t.Errorf("%+v", d.Limits)
 	}
@@ -453,13 +437,7 @@ func TestTierForgetting(t *testing.T) {
 		if err := g.ring.flush(context.Background(), g.spy); err != nil {
 			t.Error(err)
 		}
-		for _, k := range keys {
-			g.ring.cache.InvalidateAll()
-			if l := g.ring.lives.get(k.Key.ID); l != nil {
-				g.ring.lives.retire(l, g.later)
-			}
-		}
-		g.ring.owners.sweep(g.later().wall)
+		g.evict()
 	})
 	for w := range 8 {
 		users.Go(func() {

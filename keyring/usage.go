@@ -87,7 +87,7 @@ func (s *Service) usage(ctx context.Context, st *opened, days int, of used) (Usa
 	}
 	today := s.days.dateAt(s.ring.clock().wall)
 	first := min(today.plus(1-days), today.monthStart())
-	sums, err := s.ring.book.with(ctx, st, func() ([]store.DayUses, error) { return of.read(first, today) }, of.ours)
+	sums, err := s.ring.queue.with(ctx, st, func() ([]store.DayUses, error) { return of.read(first, today) }, of.ours)
 	if err != nil {
 		return Usage{}, err
 	}

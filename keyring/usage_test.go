@@ -260,7 +260,7 @@ func TestK11_lost_answers(t *testing.T) {
 	for i := range int64(300) {
 		g.want(k.Raw, Allowed)
 		failing.before, failing.after = r.IntN(3) == 0, r.IntN(3) == 0
-		err := g.ring.book.flush(context.Background(), failing)
+		err := g.ring.flush(context.Background(), failing)
 		if (err != nil) != (failing.before || failing.after) {
 			t.Fatalf("flush: %v", err)
 		}
@@ -398,22 +398,19 @@ func TestUsageDays(t *testing.T) {
 // TestK11_counted_while_taken: what is counted at the moment at which a batch is
 // made is in that batch or in the next, though nothing is counted after it.
 func TestK11_counted_while_taken(t *testing.T) {
-	b, sum := new(book), int64(0)
-	add := func() {
-		if b.unsent != nil {
-			for _, u := range b.unsent.Used {
-				sum += u.Allowed
-			}
-			b.unsent = nil
+	q, taken := new(queue), new(sums)
+	flush := func() {
+		if err := q.flush(context.Background(), taken, func([]counted) {}); err != nil {
+			t.Error(err)
 		}
 	}
-	in := &tally{keyID: "01a2003356af858777c3a24b", userID: "alice", day: 20261121}
+	in := &dayCounts{keyID: "01a2003356af858777c3a24b", userID: "alice", day: 20261121}
 	count := func() {
 		in.n[allowed].Add(1)
-		b.queue(in)
+		q.add(in)
 	}
 	const rounds = 20_000
-	var counted, begun atomic.Int64
+	var done, begun atomic.Int64
 	var work sync.WaitGroup
 	defer work.Wait()
 	defer begun.Store(rounds)
@@ -426,24 +423,34 @@ func TestK11_counted_while_taken(t *testing.T) {
 				_ = j
 			}
 			count()
-			counted.Add(1)
+			done.Add(1)
 		}
 	})
 	for i := range int64(rounds) {
 		count() // so that there is something to take
-		all := b.drain()
 		begun.Add(1)
-		b.fill(all)
-		add()
-		for counted.Load() <= i {
+		flush()
+		for done.Load() <= i {
 			runtime.Gosched()
 		}
-		b.fill(b.drain())
-		add()
-		if sum != 2*(i+1) {
-			t.Fatalf("%d of %d are taken", sum, 2*(i+1))
+		flush()
+		if taken.allowed != 2*(i+1) {
+			t.Fatalf("%d of %d are taken", taken.allowed, 2*(i+1))
 		}
 	}
+}
+
+// sums is a store that adds up what was allowed.
+type sums struct {
+	store.Store
+	allowed int64
+}
+
+func (s *sums) SaveUsage(_ context.Context, b store.UsageBatch) error {
+	for _, u := range b.Used {
+		s.allowed += u.Allowed
+	}
+	return nil
 }
 
 // TestK11_reading_waits: nobody reads while a batch is on its way, and no batch
@@ -452,8 +459,8 @@ func TestK11_reading_waits(t *testing.T) {
 	g := newRig(t)
 	k := g.create(Draft{})
 	g.want(k.Raw, Allowed)
-	watching := &lockWatch{g.ring.store.Load().Store, t, &g.ring.book}
-	if err := g.ring.book.flush(context.Background(), watching); err != nil {
+	watching := &lockWatch{g.ring.store.Load().Store, t, &g.ring.queue}
+	if err := g.ring.flush(context.Background(), watching); err != nil {
 		t.Fatal(err)
 	}
 	g.want(k.Raw, Allowed)
@@ -463,14 +470,14 @@ func TestK11_reading_waits(t *testing.T) {
 
 type lockWatch struct {
 	store.Store
-	t    *testing.T
-	book *book
+	t     *testing.T
+	queue *queue
 }
 
 func (s *lockWatch) locked() {
-	if s.book.mu.TryLock() {
-		s.book.mu.Unlock()
-		s.t.Error("the book is not locked")
+	if s.queue.mu.TryLock() {
+		s.queue.mu.Unlock()
+		s.t.Error("the queue is not locked")
 	}
 }
 

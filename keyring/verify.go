@@ -3,13 +3,11 @@ package keyring
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/caddy-apikey/caddy-apikey/key"
-	"github.com/caddy-apikey/caddy-apikey/store"
 )
 
 // Verify decides about a request that carries raw, and takes what it costs. A
@@ -71,14 +69,14 @@ type credential struct {
 
 // checksumFits holds the checksum against raw, unless a key without one is stored.
 func (s *Service) checksumFits(raw string) bool {
-	return s.ring.plain.Load() || key.ChecksumFits(raw)
+	return s.ring.cache.plain.Load() || key.ChecksumFits(raw)
 }
 
 // Checksums reports whether every key ends in a checksum: no stored one lacks it,
 // and no configuration makes keys without.
 func (s *Service) Checksums() bool {
 	without := func(r Rules) bool { return !r.Checksum }
-	return !s.ring.plain.Load() && !without(s.set.Rules) && !slices.ContainsFunc(s.set.Configs, without)
+	return !s.ring.cache.plain.Load() && !without(s.set.Rules) && !slices.ContainsFunc(s.set.Configs, without)
 }
 
 // Recognizes reports whether a value of a request may be a key of this server: its
@@ -89,7 +87,7 @@ func (s *Service) Recognizes(ctx context.Context, raw string) (bool, error) {
 		return false, nil
 	case key.ChecksumFits(raw):
 		return true, nil
-	case !s.ring.plain.Load():
+	case !s.ring.cache.plain.Load():
 		return false, nil
 	}
 	return s.Has(ctx, raw)
@@ -101,8 +99,8 @@ func (s *Service) Has(ctx context.Context, raw string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	l, err := s.ring.find(ctx, st, key.HashOf(raw))
-	return l != nil, err
+	e, err := s.ring.find(ctx, st, key.HashOf(raw))
+	return e != nil, err
 }
 
 // Prefixes returns the prefixes of new keys, of all configurations.
@@ -124,16 +122,16 @@ func (s *Service) Extend(ctx context.Context, before *Decision, q *Request, d *D
 // decide finds the key and admits the request.
 func (s *Service) decide(ctx context.Context, st *opened, c credential, before *Decision, q *Request, d *Decision) error {
 	for {
-		l, err := s.ring.find(ctx, st, c.hash)
+		e, err := s.ring.find(ctx, st, c.hash)
 		if err != nil {
 			d.refuse(Unavailable, unavailableWait, true)
 			return err
 		}
-		if l == nil {
+		if e == nil {
 			d.Outcome = Invalid
 			return nil
 		}
-		err = s.admit(ctx, st, l, c, before, q, d)
+		err = s.admit(ctx, st, e, c, before, q, d)
 		if errors.Is(err, errEvicted) {
 			*d = Decision{}
 			continue // the key was let go of between finding and counting: find it again
@@ -163,75 +161,49 @@ func Refusal(o Outcome) (d Decision) {
 // errEvicted is returned where the key left memory after it was found.
 var errEvicted = errors.New("the key has left memory")
 
-// find returns the key that a hash opens, or nil for one that opens none. It
-// asks the store only for hashes it has not seen.
-func (r *Ring) find(ctx context.Context, st *opened, hash key.Hash) (*live, error) {
-	if l, ok := r.cache.GetIfPresent(hash); ok && !l.dead.Load() {
-		return l, nil
+// find returns the key that a raw key opens, or nil for one that opens none. It asks
+// the store only about raw keys that memory does not know.
+func (r *Ring) find(ctx context.Context, st *opened, hash key.Hash) (*entry, error) {
+	if e := r.cache.find(hash); e != nil {
+		return e, nil
 	}
-	if r.members.excludes(hash) {
-		return nil, nil
-	}
-	if at, ok := r.unknown.GetIfPresent(hash); ok && at == r.additions.Load() {
+	if r.cache.excludes(hash) {
 		return nil, nil
 	}
 	return r.lookUp(ctx, st, hash)
 }
 
 // lookUp asks the store, once for all who ask at the same time.
-func (r *Ring) lookUp(ctx context.Context, st *opened, hash key.Hash) (*live, error) {
-	found, err := r.lookups.wait(ctx, r.loads.DoChan(string(hash[:]), func() (any, error) {
-		var l *live
+func (r *Ring) lookUp(ctx context.Context, st *opened, hash key.Hash) (*entry, error) {
+	found, err := r.lookups.wait(ctx, r.cache.loads.DoChan(string(hash[:]), func() (any, error) {
+		var e *entry
 		err := r.lookups.run(func(ctx context.Context) (err error) {
-			l, err = r.load(ctx, st, hash)
+			e, err = r.cache.load(ctx, st, hash)
 			return err
 		})
-		return l, err
+		return e, err
 	}))
 	if err != nil {
 		return nil, err
 	}
-	return found.(*live), nil
-}
-
-func (r *Ring) load(ctx context.Context, st *opened, hash key.Hash) (*live, error) {
-	// Another look-up may have ended between the caller's look and this one.
-	if l, ok := r.cache.GetIfPresent(hash); ok && !l.dead.Load() {
-		return l, nil
-	}
-	for {
-		began, additions := r.changes.Load(), r.additions.Load()
-		e, err := st.Find(ctx, hash)
-		if errors.Is(err, store.ErrNotFound) {
-			r.unknown.Set(hash, additions)
-			return nil, nil
-		}
-		if err != nil {
-			return nil, fmt.Errorf("looking up a key: %w", err)
-		}
-		if l := r.lives.adopt(e, began); l != nil {
-			r.cache.Set(hash, l)
-			r.lives.cached(l)
-			return l, nil
-		}
-	}
+	return found.(*entry), nil
 }
 
 // admit checks the record of a key, then takes what the request costs beyond what
 // earlier gates have taken. before is their decision, or nil.
-func (s *Service) admit(ctx context.Context, st *opened, l *live, c credential, before *Decision, q *Request, d *Decision) error {
-	rec := l.rec.Load()
+func (s *Service) admit(ctx context.Context, st *opened, e *entry, c credential, before *Decision, q *Request, d *Decision) error {
+	rec := e.rec.Load()
 	if rec == nil {
 		d.Outcome = Invalid
 		return nil
 	}
 	rules := s.rulesFor(rec.key)
-	counted := s.limited(rec, rules) || l.account.limited.Load()
+	counted := s.limited(rec, rules) || e.account.limited.Load()
 	var now instant
 	if !counted || rec.key.ExpiresAt != 0 || len(rec.key.Previous) > 0 {
 		now = s.ring.clock()
 	} // else only charge needs the time, which it reads under its locks
-	match := l.match(rec.key, c.hash, now.wall)
+	match := e.match(rec.key, c.hash, now.wall)
 	if !match.OK {
 		d.Outcome = Invalid
 		return nil
@@ -241,9 +213,9 @@ func (s *Service) admit(ctx context.Context, st *opened, l *live, c credential, 
 			return err
 		}
 	}
-	d.at, d.hash, d.live, d.rec, d.rules, d.plan = now.wall, c.hash, l, rec, rules, s.planFor(rec.owner)
+	d.at, d.hash, d.entry, d.rec, d.rules, d.plan = now.wall, c.hash, e, rec, rules, s.planFor(rec.owner)
 	d.previous = match.Previous >= 0
-	if d.Outcome = checkRecord(l, rec, now.wall, q); d.Outcome != Allowed {
+	if d.Outcome = checkRecord(e, rec, now.wall, q); d.Outcome != Allowed {
 		return nil
 	}
 	more := q.Cost
@@ -263,7 +235,7 @@ func (s *Service) admit(ctx context.Context, st *opened, l *live, c credential, 
 	if !q.DryRun && !q.RecordOnly {
 		d.Cost = more
 		d.noteUse(rec.uses[match.Previous+1], now)
-		s.ring.dirty.add(l)
+		s.ring.queue.add(e)
 	}
 	if before != nil {
 		d.extend(before)
@@ -272,7 +244,7 @@ func (s *Service) admit(ctx context.Context, st *opened, l *live, c credential, 
 }
 
 // checkRecord checks everything about a key that needs no counting.
-func checkRecord(l *live, rec *record, now int64, q *Request) Outcome {
+func checkRecord(e *entry, rec *record, now int64, q *Request) Outcome {
 	k := rec.key
 	switch {
 	case !q.wants(k.ConfigID):
@@ -281,7 +253,7 @@ func checkRecord(l *live, rec *record, now int64, q *Request) Outcome {
 		return TooEarly
 	case !k.Enabled || !rec.owner.cur.Load().Enabled:
 		return Disabled
-	case l.seenExpired(k, now):
+	case e.seenExpired(k, now):
 		return Expired
 	case !secretFits(k.SecretHash, q):
 		return InvalidSecret
@@ -299,10 +271,10 @@ func checkRecord(l *live, rec *record, now int64, q *Request) Outcome {
 }
 
 // match is key.Match, but a grace that has once been seen over stays over.
-func (l *live) match(k *key.Key, hash key.Hash, now int64) key.Match {
-	m := k.Match(hash, max(now, l.graceOver.Load()))
+func (e *entry) match(k *key.Key, hash key.Hash, now int64) key.Match {
+	m := k.Match(hash, max(now, e.graceOver.Load()))
 	if m.GraceExpired {
-		raise(&l.graceOver, now)
+		raise(&e.graceOver, now)
 	}
 	return m
 }
@@ -324,15 +296,15 @@ func raise(v *atomic.Int64, n int64) {
 }
 
 // seenExpired is key.Expired, but what has once been seen over stays over.
-func (l *live) seenExpired(k *key.Key, now int64) bool {
+func (e *entry) seenExpired(k *key.Key, now int64) bool {
 	if k.ExpiresAt == 0 {
 		return false
 	}
 	if k.Expired(now) {
-		l.expired.Store(k.ExpiresAt)
+		e.expired.Store(k.ExpiresAt)
 		return true
 	}
-	return l.expired.Load() == k.ExpiresAt
+	return e.expired.Load() == k.ExpiresAt
 }
 
 func secretFits(secret *key.Hash, q *Request) bool {

@@ -342,7 +342,7 @@ func TestWarmRequestsAskNobody(t *testing.T) {
 		t.Errorf("%d look-ups, want 1", n)
 	}
 	// Without the filter an unknown key costs one look-up, however often it comes.
-	g.ring.members.current.Store(nil)
+	g.ring.cache.members.current.Store(nil)
 	for range 50 {
 		g.want(unknown, Invalid)
 	}

@@ -110,6 +110,7 @@ type broken struct {
 func (b broken) Identity() string                                 { return "broken" }
 func (b broken) Open(context.Context) (store.Store, error)        { return b, nil }
 func (b broken) Close() error                                     { return nil }
+func (b broken) Subscribe(func([]store.Change)) func()            { return func() {} }
 func (b broken) ForfeitLeases(context.Context, string) error      { return nil }
 func (b broken) EachHash(context.Context, func(key.Hash)) error   { return b.err }
 func (b broken) HasPlainKeys(context.Context) (bool, error)       { return false, nil }

@@ -20,44 +20,44 @@ const (
 	kinds
 )
 
-// tally counts what one key did for one owner on one day. It is never closed:
+// dayCounts counts what one key did for one owner on one day. It is never closed:
 // who still holds the one of a day that is over, or of a key that is gone,
 // counts into it all the same, and it is written like any other. So no moment
 // between two days loses a request or puts it into the wrong one.
-type tally struct {
+type dayCounts struct {
 	keyID, userID string
 	day           date
-	queued        atomic.Bool // waits to be written
+	pending       pending
 	n             [kinds]atomic.Int64
-	taken         [kinds]int64 // of n: what went into a batch; guarded by book.mu
+	taken         [kinds]int64 // of n: what went into a batch; guarded by queue.mu
 }
 
-// tallyOf returns where the uses of a key are counted. Where two requests begin
+// countsOf returns where the uses of a key are counted. Where two requests begin
 // a day at once there may be two for it, which is no harm: both are increments.
-func (l *live) tallyOf(userID string, day date) *tally {
-	t := l.tally.Load()
-	if t == nil || t.day != day || t.userID != userID {
-		t = &tally{keyID: l.id, userID: userID, day: day}
-		l.tally.Store(t)
+func (e *entry) countsOf(userID string, day date) *dayCounts {
+	c := e.counts.Load()
+	if c == nil || c.day != day || c.userID != userID {
+		c = &dayCounts{keyID: e.id, userID: userID, day: day}
+		e.counts.Store(c)
 	}
-	return t
+	return c
 }
 
 // rest returns what is in no batch yet.
-func (t *tally) rest() store.Uses {
+func (c *dayCounts) rest() store.Uses {
 	return store.Uses{
-		Allowed: t.n[allowed].Load() - t.taken[allowed],
-		Limited: t.n[limited].Load() - t.taken[limited],
-		Denied:  t.n[denied].Load() - t.taken[denied],
+		Allowed: c.n[allowed].Load() - c.taken[allowed],
+		Limited: c.n[limited].Load() - c.taken[limited],
+		Denied:  c.n[denied].Load() - c.taken[denied],
 	}
 }
 
 // take returns what is in no batch yet, and notes that it is now.
-func (t *tally) take() store.Uses {
-	u := t.rest()
-	t.taken[allowed] += u.Allowed
-	t.taken[limited] += u.Limited
-	t.taken[denied] += u.Denied
+func (c *dayCounts) take() store.Uses {
+	u := c.rest()
+	c.taken[allowed] += u.Allowed
+	c.taken[limited] += u.Limited
+	c.taken[denied] += u.Denied
 	return u
 }
 
@@ -67,7 +67,7 @@ func (t *tally) take() store.Uses {
 // and the owner of its first decision.
 type Counted struct {
 	as kind
-	in *tally
+	in *dayCounts
 }
 
 // tell counts a decision.
@@ -93,16 +93,16 @@ func (s *Service) Reclassify(c *Counted, o Outcome) {
 	c.as = outcomes[o].statistic
 	c.in.n[allowed].Add(-1)
 	c.in.n[c.as].Add(1)
-	s.ring.book.queue(c.in)
+	s.ring.queue.add(c.in)
 }
 
-func (s *Service) countAs(d *Decision, as kind) *tally {
+func (s *Service) countAs(d *Decision, as kind) *dayCounts {
 	at := d.at
 	if at == 0 {
 		at = s.ring.clock().wall
 	}
-	t := d.live.tallyOf(d.rec.key.UserID, s.days.dateAt(at))
-	t.n[as].Add(1)
-	s.ring.book.queue(t)
-	return t
+	c := d.entry.countsOf(d.rec.key.UserID, s.days.dateAt(at))
+	c.n[as].Add(1)
+	s.ring.queue.add(c)
+	return c
 }

@@ -1,0 +1,159 @@
+package keyring
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/caddy-apikey/caddy-apikey/key"
+	"github.com/caddy-apikey/caddy-apikey/ratelimit"
+	"github.com/caddy-apikey/caddy-apikey/store"
+)
+
+// TestC4_LateRead: what was read from the store before a key was used, written and left
+// memory does not bring back what was counted and left before that.
+func TestC4_LateRead(t *testing.T) {
+	g := newRig(t)
+	k := g.create(Draft{Remaining: ptr(int64(2)), RateLimitMax: ptr(int64(9)), RateLimitTimeWindow: ptr(int64(60_000))})
+	next := g.rotate(k.Key.ID, Rotation{Grace: 60_000})
+	read, resume := make(chan struct{}), make(chan struct{})
+	var first atomic.Bool
+	g.spy.onFind(func() {
+		if first.CompareAndSwap(false, true) {
+			close(read)
+			<-resume
+		}
+	})
+	late := make(chan Decision)
+	go func() {
+		d, _ := g.Verify(context.Background(), k.Raw, &Request{Cost: 1})
+		late <- d
+	}()
+	<-read
+	for range 2 { // with the other raw key, so that this is another look-up
+		g.want(next.Raw, Allowed)
+	}
+	g.forget(k.Key.ID)
+	close(resume)
+	if d := <-late; d.Outcome != UsageExceeded || d.Limits[0].Remaining != 7 {
+		t.Errorf("%q, %+v", d.Outcome.Code(), d.Limits)
+	}
+}
+
+// TestK5_RefusedChange: a change that is refused, be it that whoever asks may not know of
+// the key, leaves its lease as it was.
+func TestK5_RefusedChange(t *testing.T) {
+	nobody := func(*key.Key) bool { return false }
+	for name, change := range map[string]func(g *rig, id string) error{
+		"update": func(g *rig, id string) error {
+			_, err := g.Update(context.Background(), id, Patch{Name: to("x"), Only: nobody})
+			return err
+		},
+		"rotate": func(g *rig, id string) error {
+			_, err := g.Rotate(context.Background(), id, Rotation{Only: nobody})
+			return err
+		},
+		"end grace": func(g *rig, id string) error {
+			_, err := g.EndGrace(context.Background(), id, nil, nobody)
+			return err
+		},
+		"delete": func(g *rig, id string) error { return g.Delete(context.Background(), id, nil, nobody) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := newRig(t).leasing(1000)
+			k := g.create(Draft{Remaining: ptr(int64(1000))})
+			passed := g.warm(k.Raw, k.Key.ID)
+			leased := g.out(k.Key.ID)
+			if err := change(g, k.Key.ID); !errors.Is(err, store.ErrNotFound) {
+				t.Fatalf("%v", err)
+			}
+			if out := g.out(k.Key.ID); leased == 0 || out != leased {
+				t.Errorf("%d of %d are leased afterwards", out, leased)
+			}
+			g.restart()
+			if row := g.stored(k.Key.ID); row.Remaining != 1000-passed || row.Spent != passed || row.Forfeited != 0 {
+				t.Errorf("%d passed: %+v", passed, row)
+			}
+		})
+	}
+}
+
+// TestDeletedAndImported: a key that is deleted and imported again under its ID has
+// nothing of what was counted before.
+func TestDeletedAndImported(t *testing.T) {
+	g := newRig(t).leasing(1000)
+	limited := func(e *store.Entry) {
+		e.Key.RateLimitEnabled, e.Key.RateLimitMax, e.Key.RateLimitTimeWindow = true, 5, 60_000
+		e.Key.RateLimitAlgorithm = ratelimit.FixedWindow
+		e.Credits = key.NewCredits(ptr(int64(5)), 0, 0, 0)
+	}
+	e, raw := g.foreign(1)
+	limited(&e)
+	for range 3 {
+		g.imports(false, []store.Entry{e}, "created")
+		if n := g.drain(raw); n != 5 {
+			t.Fatalf("%d passed", n)
+		}
+		if err := g.Delete(context.Background(), e.Key.ID, nil, nil); err != nil {
+			t.Fatal(err)
+		}
+		g.want(raw, Invalid)
+	}
+}
+
+// TestCacheSize: keys in memory take about as much of it as the cache thinks, and no more
+// of them stay than fit.
+func TestCacheSize(t *testing.T) {
+	heap := func() int64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	const keys = 20_000
+	for name, change := range map[string]func(*key.Key){
+		"plain":    func(*key.Key) {},
+		"limited":  func(k *key.Key) { k.RateLimitEnabled, k.RateLimitMax, k.RateLimitTimeWindow = true, 5, 60_000 },
+		"metadata": func(k *key.Key) { k.Metadata = json.RawMessage(`{"plan":"` + strings.Repeat("x", 2000) + `"}`) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			var c cache
+			c.init()
+			c.keys.SetMaximum(1 << 40)
+			before := heap()
+			for i := range keys {
+				k := &key.Key{ID: fmt.Sprintf("%024x", i), UserID: fmt.Sprintf("user-%06d", i), ConfigID: "default", Name: ptr("production key"), Start: ptr("ak_abc"), Revision: 1, Enabled: true}
+				k.Hash = key.HashOf(k.ID)
+				k.Permissions = key.Permissions{"documents": {"read", "write"}}
+				change(k)
+				stored := &store.Entry{Key: k, Owner: key.Owner{UserID: strings.Clone(k.UserID), Revision: 1, Enabled: true}}
+				c.mu.Lock()
+				c.hold(k.Hash, c.take(stored, c.recent.next))
+				c.mu.Unlock()
+			}
+			c.keys.CleanUp()
+			took, thought := heap()-before, int64(c.keys.WeightedSize())
+			if ratio := float64(took) / float64(thought); ratio < 0.6 || ratio > 1.2 {
+				t.Errorf("%d bytes a key, the cache thinks %d", took/keys, thought/keys)
+			}
+			c.keys.SetMaximum(uint64(thought / 10))
+			c.keys.CleanUp()
+			left := func() int {
+				c.mu.Lock()
+				defer c.mu.Unlock()
+				return len(c.byID)
+			}
+			for left() > keys/10 { // they leave in the background
+				runtime.Gosched()
+			}
+			if n := len(c.owners); n > keys/10 {
+				t.Errorf("%d owners stay", n)
+			}
+		})
+	}
+}

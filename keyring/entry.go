@@ -1,0 +1,198 @@
+package keyring
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"unsafe"
+
+	"github.com/caddy-apikey/caddy-apikey/key"
+	"github.com/caddy-apikey/caddy-apikey/ratelimit"
+	"github.com/caddy-apikey/caddy-apikey/store"
+)
+
+// entry is one key in memory: its record, and beside it what use changes. The cache has
+// at most one of each key, so that a key is never counted twice side by side.
+type entry struct {
+	id  string
+	rec atomic.Pointer[record] // nil: the key is deleted
+
+	// expired is the expiry that was once seen to be over: a clock that steps
+	// back does not revive a key.
+	expired atomic.Int64
+	// graceOver is the latest time at which the grace of a previous raw key was seen
+	// to be over.
+	graceOver atomic.Int64
+	// lastRequest is that of raw keys whose uses the record does not hold.
+	lastRequest atomic.Int64
+	counts      atomic.Pointer[dayCounts] // of the day of the last request
+
+	pending pending
+	windows windows
+	account account
+
+	refs int // guarded by cache.mu: raw keys that the cache finds it by, and pins
+}
+
+// record is an immutable key with what is derived from it once.
+type record struct {
+	key         *key.Key
+	owner       *ownerEntry
+	policy      ratelimit.Policy
+	limited     bool // policy holds
+	permissions string
+	metadata    func() map[string]string
+	// uses are the last requests of the raw keys: that of the present one, then those
+	// of key.Previous. A raw key takes its own along from record to record.
+	uses []*atomic.Int64
+}
+
+// newRecord returns the record of k, which follows old, if that is not nil.
+func newRecord(k *key.Key, o *ownerEntry, old *record) *record {
+	rec := &record{key: k, owner: o, permissions: strings.Join(k.Permissions.List(), " "), uses: []*atomic.Int64{old.usesOf(k.Hash)}}
+	for _, p := range k.Previous {
+		uses := old.usesOf(p.Hash)
+		uses.CompareAndSwap(0, p.LastRequest)
+		rec.uses = append(rec.uses, uses)
+	}
+	rec.policy, rec.limited = k.RatePolicy()
+	rec.metadata = sync.OnceValue(func() map[string]string { return flatten(k.Metadata) })
+	return rec
+}
+
+// revision returns that of the record; 0 for none.
+func (rec *record) revision() int64 {
+	if rec == nil {
+		return 0
+	}
+	return rec.key.Revision
+}
+
+// usesOf returns what holds the last request of a raw key; for one that is not of
+// this record, a new one.
+func (rec *record) usesOf(h key.Hash) *atomic.Int64 {
+	if rec != nil {
+		if m := rec.key.Match(h, 0); m.OK {
+			return rec.uses[m.Previous+1]
+		}
+	}
+	return new(atomic.Int64)
+}
+
+// used returns previous raw keys with their last requests.
+func (rec *record) used(previous []key.PreviousKey) []key.PreviousKey {
+	previous = slices.Clone(previous)
+	for i := range previous {
+		p := &previous[i]
+		p.LastRequest = max(p.LastRequest, rec.usesOf(p.Hash).Load())
+	}
+	return previous
+}
+
+// replace makes rec the record of the key, and returns the one before.
+func (e *entry) replace(rec *record) (old *record) {
+	old = e.rec.Swap(rec)
+	if old == nil {
+		return nil
+	}
+	for _, uses := range old.uses {
+		if !slices.Contains(rec.uses, uses) { // of a raw key that is gone
+			raise(&e.lastRequest, uses.Load())
+		}
+	}
+	return old
+}
+
+// last returns the time of the last request with any raw key.
+func (e *entry) last(rec *record) int64 {
+	last := e.lastRequest.Load()
+	for _, uses := range rec.uses {
+		last = max(last, uses.Load())
+	}
+	return last
+}
+
+// counters are what use has changed of the key.
+func (e *entry) counters(rec *record) store.Counters {
+	return store.Counters{
+		Subject: store.OfKey(e.id), LastRequest: e.last(rec), Previous: rec.previousUses(),
+		Windows: e.windows.encode(),
+	}
+}
+
+// previousUses returns the last requests of previous raw keys that the store does
+// not have.
+func (rec *record) previousUses() (list []store.PreviousUse) {
+	for i, p := range rec.key.Previous {
+		if last := rec.uses[i+1].Load(); last != p.LastRequest {
+			list = append(list, store.PreviousUse{Hash: p.Hash, LastRequest: last})
+		}
+	}
+	return list
+}
+
+// flatten returns the top-level fields of a JSON object as text: strings as they
+// are, everything else as JSON.
+func flatten(metadata json.RawMessage) map[string]string {
+	var fields map[string]json.RawMessage
+	if json.Unmarshal(metadata, &fields) != nil {
+		return nil
+	}
+	text := make(map[string]string, len(fields))
+	for name, raw := range fields {
+		var s string
+		switch {
+		case string(raw) == "null":
+		case json.Unmarshal(raw, &s) == nil:
+			text[name] = s
+		default:
+			text[name] = string(raw)
+		}
+	}
+	return text
+}
+
+// ownerEntry is one owner in memory, shared by all its keys, so that a change of the
+// owner reaches all of them at once.
+type ownerEntry struct {
+	id      string
+	cur     atomic.Pointer[key.Owner] // nil: only its windows are known
+	strayed atomic.Pointer[string]    // the tier, not configured, that was last warned of
+	pending pending
+	windows windows
+
+	refs int // guarded by cache.mu: entries that point here, and pins
+}
+
+const (
+	// entrySize is what an entry takes beside what its record points to: itself, its
+	// record, an owner of its own, and their places in the cache and in maps.
+	entrySize = int(unsafe.Sizeof(entry{})+unsafe.Sizeof(record{})+unsafe.Sizeof(key.Key{})+unsafe.Sizeof(ownerEntry{})+unsafe.Sizeof(key.Owner{})) + 560
+	// previousSize is what a previous raw key takes.
+	previousSize = int(unsafe.Sizeof(key.PreviousKey{})) + 16
+)
+
+// size returns about how many bytes an entry takes.
+func (e *entry) size() uint32 {
+	rec := e.rec.Load()
+	if rec == nil {
+		return uint32(entrySize)
+	}
+	k := rec.key
+	n := entrySize + len(k.ID) + len(k.UserID) + len(k.ConfigID) + len(rec.permissions)*3 +
+		len(k.Metadata)*2 + len(k.AllowedIPs)*int(unsafe.Sizeof(k.AllowedIPs[0])) + len(k.Previous)*previousSize
+	for _, s := range []*string{k.Name, k.Prefix, k.Start} {
+		if s != nil {
+			n += len(*s) + 16
+		}
+	}
+	if k.SecretHash != nil {
+		n += len(k.SecretHash)
+	}
+	if rec.limited {
+		n += int(unsafe.Sizeof(window{}))
+	}
+	return uint32(n)
+}

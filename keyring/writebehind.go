@@ -1,0 +1,299 @@
+package keyring
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/caddy-apikey/caddy-apikey/store"
+)
+
+// writeBatch is how many subjects go into one transaction, which other writes wait for.
+const writeBatch = 500
+
+// counted is what requests have counted, and is written behind them: a key (when it was
+// used, and its windows), an owner (its windows), or the usage of a key on a day.
+type counted interface {
+	waiting() *pending
+	shard() uint
+	// collect adds what is to be written to a batch.
+	collect(*writes)
+}
+
+// writes are one batch on its way to the store.
+type writes struct {
+	counters []store.Counters
+	used     []store.Used
+}
+
+// pending tells whether something waits to be written. It also decides whether that may
+// leave memory, since nothing may be counted in between unseen.
+type pending struct{ state atomic.Uint32 }
+
+const (
+	pendingNothing uint32 = iota
+	pendingQueued
+	pendingWrite // on its way to the store
+	pendingGone  // out of memory
+)
+
+func (p *pending) isGone() bool { return p.state.Load() == pendingGone }
+
+// leave marks something as out of memory, if nothing of it waits to be written.
+func (p *pending) leave() bool { return p.state.CompareAndSwap(pendingNothing, pendingGone) }
+
+// end marks something as out of memory, whatever waits of it.
+func (p *pending) end() { p.state.Store(pendingGone) }
+
+// queue reports whether the caller has to put it into the queue. What is gone is
+// queued each time it is used, which only happens to what a request found just before.
+func (p *pending) queue() bool {
+	for {
+		switch s := p.state.Load(); s {
+		case pendingQueued:
+			return false
+		case pendingGone:
+			return true
+		default:
+			if p.state.CompareAndSwap(s, pendingQueued) {
+				return true
+			}
+		}
+	}
+}
+
+func (p *pending) move(from, to uint32) bool { return p.state.CompareAndSwap(from, to) }
+
+const queueShards = 64
+
+// queue holds what waits to be written, each once, so that a busy key takes a lock once
+// a second.
+//
+// Windows and times of use are written as they are. Usage is written as increments, each
+// exactly once: what has been counted goes into a numbered batch, which stays here until
+// the store has it. If the answer is an error, or is lost on its way, the same batch is
+// sent again under the same number, and the store drops it if it has it already.
+type queue struct {
+	shards [queueShards]struct {
+		mu sync.Mutex
+		l  []counted
+	}
+
+	// mu is held while a batch is on its way, while usage is read, so that a reader finds
+	// each increment either in the store or here, and while something is deleted, so that
+	// nothing old is written over what takes its place.
+	mu      sync.Mutex
+	backlog []counted // taken from the shards, and not yet written
+	writer  string
+	number  int64
+	unsent  *store.UsageBatch // made, and not known to be stored
+}
+
+func (q *queue) init() { q.writer = rand.Text() }
+
+// add notes that something has to be written.
+func (q *queue) add(x counted) {
+	if x.waiting().queue() {
+		q.put(x)
+	}
+}
+
+func (q *queue) put(x counted) {
+	sh := &q.shards[x.shard()%queueShards]
+	sh.mu.Lock()
+	sh.l = append(sh.l, x)
+	sh.mu.Unlock()
+}
+
+// drain takes all that waits from the shards, and returns how much there is to write.
+func (q *queue) drain() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for i := range q.shards {
+		sh := &q.shards[i]
+		sh.mu.Lock()
+		q.backlog = append(q.backlog, sh.l...)
+		sh.l = nil
+		sh.mu.Unlock()
+	}
+	return len(q.backlog)
+}
+
+// flush writes what waits. What could not be written stays, for the next time. written
+// is told of what could.
+func (q *queue) flush(ctx context.Context, st store.Store, written func([]counted)) error {
+	var errs []error
+	// At least once, for what is unsent.
+	for left := max(1, q.drain()); left > 0; left -= writeBatch {
+		some, err := q.write(ctx, st)
+		if err != nil {
+			errs = append(errs, err)
+		} else {
+			written(some)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// write writes one batch of the backlog.
+func (q *queue) write(ctx context.Context, st store.Store) (some []counted, err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	n := min(len(q.backlog), writeBatch)
+	some, q.backlog = q.backlog[:n:n], q.backlog[n:]
+	if err := q.send(ctx, st); err != nil {
+		for _, x := range some {
+			q.put(x) // they are still marked as queued
+		}
+		return nil, err
+	}
+	var batch writes
+	for _, x := range some {
+		// Before the values are read: what is counted after that queues it again.
+		x.waiting().move(pendingQueued, pendingWrite)
+		x.collect(&batch)
+	}
+	if batch.used != nil {
+		q.number++
+		q.unsent = &store.UsageBatch{Writer: q.writer, Number: q.number, Used: batch.used}
+	}
+	if batch.counters != nil {
+		if err = st.SaveCounters(ctx, batch.counters); err != nil {
+			err = fmt.Errorf("writing counters of %d keys and owners: %w", len(batch.counters), err)
+		}
+	}
+	for _, x := range some {
+		if _, usage := x.(*dayCounts); err == nil || usage {
+			x.waiting().move(pendingWrite, pendingNothing)
+		} else if x.waiting().move(pendingWrite, pendingQueued) {
+			q.put(x)
+		}
+	}
+	return some, errors.Join(err, q.send(ctx, st))
+}
+
+// send writes the batch of usage that waits, if there is one.
+func (q *queue) send(ctx context.Context, st store.Store) error {
+	if q.unsent == nil {
+		return nil
+	}
+	if err := st.SaveUsage(ctx, *q.unsent); err != nil {
+		return fmt.Errorf("writing usage: %w", err)
+	}
+	q.unsent = nil
+	return nil
+}
+
+// with runs read, which asks the store for usage, and adds what is counted and
+// not yet stored to the days it returns.
+func (q *queue) with(ctx context.Context, st store.Store, read func() ([]store.DayUses, error), ours func(keyID, userID string) bool) (map[date]store.Uses, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	// Of a batch whose answer was lost only a second try tells where it is. Where
+	// that fails too, it is most likely not stored.
+	_ = q.send(ctx, st)
+	stored, err := read()
+	if err != nil {
+		return nil, err
+	}
+	sums := make(map[date]store.Uses)
+	add := func(day date, u store.Uses) {
+		sum := sums[day]
+		sum.Add(u)
+		sums[day] = sum
+	}
+	for _, d := range stored {
+		add(date(d.Day), d.Uses)
+	}
+	if q.unsent != nil {
+		for _, u := range q.unsent.Used {
+			if ours(u.KeyID, u.UserID) {
+				add(date(u.Day), u.Uses)
+			}
+		}
+	}
+	q.eachDay(func(c *dayCounts) {
+		if ours(c.keyID, c.userID) {
+			add(c.day, c.rest())
+		}
+	})
+	return sums, nil
+}
+
+// eachDay calls f for all usage that waits. The caller holds q.mu.
+func (q *queue) eachDay(f func(*dayCounts)) {
+	each := func(list []counted) {
+		for _, x := range list {
+			if c, ok := x.(*dayCounts); ok {
+				f(c)
+			}
+		}
+	}
+	each(q.backlog)
+	for i := range q.shards {
+		sh := &q.shards[i]
+		sh.mu.Lock()
+		each(sh.l)
+		sh.mu.Unlock()
+	}
+}
+
+// pause runs remove, which deletes something from the store, while nothing is written.
+func (q *queue) pause(remove func() error) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return remove()
+}
+
+// forget runs remove, which deletes an owner from the store, and drops the usage that is
+// counted for it here: nothing of it may come to a new owner of the same name.
+func (q *queue) forget(userID string, remove func() error) error {
+	return q.pause(func() error {
+		if err := remove(); err != nil {
+			return err
+		}
+		if q.unsent != nil {
+			kept := slices.DeleteFunc(slices.Clone(q.unsent.Used), func(u store.Used) bool { return u.UserID == userID })
+			q.unsent = &store.UsageBatch{Writer: q.unsent.Writer, Number: q.unsent.Number, Used: kept}
+		}
+		q.eachDay(func(c *dayCounts) {
+			if c.userID == userID {
+				c.take()
+			}
+		})
+		return nil
+	})
+}
+
+// shardOf spreads keys: IDs end in random hexadecimal digits.
+func shardOf(id string) uint {
+	return uint(id[len(id)-1])*16 + uint(id[max(0, len(id)-2)])
+}
+
+func (e *entry) waiting() *pending { return &e.pending }
+func (e *entry) shard() uint       { return shardOf(e.id) }
+func (e *entry) collect(w *writes) {
+	if rec := e.rec.Load(); rec != nil { // else deleted
+		w.counters = append(w.counters, e.counters(rec))
+	}
+}
+
+func (o *ownerEntry) waiting() *pending { return &o.pending }
+func (o *ownerEntry) shard() uint       { return shardOf(o.id) }
+func (o *ownerEntry) collect(w *writes) {
+	if list := o.windows.encode(); list != nil {
+		w.counters = append(w.counters, store.Counters{Subject: store.OfOwner(o.id), Windows: list})
+	}
+}
+
+func (c *dayCounts) waiting() *pending { return &c.pending }
+func (c *dayCounts) shard() uint       { return shardOf(c.keyID) }
+func (c *dayCounts) collect(w *writes) {
+	if u := c.take(); u != (store.Uses{}) {
+		w.used = append(w.used, store.Used{KeyID: c.keyID, UserID: c.userID, Day: int32(c.day), Uses: u})
+	}
+}
