@@ -51,6 +51,11 @@ type App struct {
 	// Default: {"mode": "strict"}.
 	Credits *Credits `json:"credits,omitempty"`
 
+	// CacheSize is how many bytes of memory the keys that were used lately may take,
+	// from 1 MiB to 1 TiB. A key that is not in memory costs a lookup in the store.
+	// Default: 67108864 (64 MiB), enough for about 30,000 keys.
+	CacheSize int64 `json:"cache_size,omitempty"`
+
 	Plans
 	KeyRules
 
@@ -70,6 +75,13 @@ type App struct {
 	service  *keyring.Service
 	detach   func()
 }
+
+const (
+	minCacheSize = 1 << 20
+	maxCacheSize = 1 << 40
+)
+
+var errCacheSize = errors.New("cache_size: must be a number of bytes from 1MiB to 1TiB, such as 64MiB")
 
 // rings holds one keyring per store in use. The key is the identity of the store
 // only: configurations with different options for the same store share its
@@ -108,7 +120,7 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 // to Start, and on a reload to openOnReload.
 func (a *App) Provision(ctx caddy.Context) error {
 	a.ctx, a.logger = ctx, ctx.Logger()
-	a.settings = &keyring.Settings{Lease: a.Credits.lease()}
+	a.settings = &keyring.Settings{Lease: a.Credits.lease(), CacheSize: a.CacheSize}
 	err := a.provisionPlans(a.settings)
 	if err != nil {
 		return err
@@ -256,6 +268,9 @@ func (a *App) check() error {
 	}
 	if err := a.Credits.check(); err != nil {
 		return err
+	}
+	if a.CacheSize != 0 && (a.CacheSize < minCacheSize || a.CacheSize > maxCacheSize) {
+		return errCacheSize
 	}
 	if err := a.checkPlans(); err != nil {
 		return err

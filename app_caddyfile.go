@@ -8,6 +8,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/dustin/go-humanize"
 
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 )
@@ -22,6 +23,7 @@ import (
 //		bearer [on|off]
 //		secret_prefix <text>
 //		credits strict|lease <max>
+//		cache_size <size>
 //		prefix <text>|off
 //		length <n>
 //		checksum [on|off]
@@ -76,6 +78,8 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			err = readStringPtr(d, &a.SecretPrefix)
 		case "credits":
 			err = a.unmarshalCredits(d)
+		case "cache_size":
+			err = a.unmarshalCacheSize(d)
 		case "time_zone":
 			err = readString(d, &a.TimeZone)
 		case "tier":
@@ -127,6 +131,23 @@ func (a *App) unmarshalCredits(d *caddyfile.Dispenser) error {
 	if d.NextArg() {
 		return d.ArgErr()
 	}
+	return nil
+}
+
+// unmarshalCacheSize reads cache_size <size>.
+func (a *App) unmarshalCacheSize(d *caddyfile.Dispenser) error {
+	if err := once(d, a.CacheSize != 0); err != nil {
+		return err
+	}
+	var text string
+	if err := readString(d, &text); err != nil {
+		return err
+	}
+	n, err := humanize.ParseBytes(text)
+	if err != nil || n > maxCacheSize { // also what an int64 does not hold
+		return d.WrapErr(errCacheSize)
+	}
+	a.CacheSize = int64(n)
 	return nil
 }
 

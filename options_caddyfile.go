@@ -38,6 +38,7 @@ var optionPlaces = []struct {
 	{"authorization", []place{inApp, inGate, inAPI}},
 	{"base", []place{inAPI}},
 	{"bearer", []place{inApp, inGate, inAPI}},
+	{"cache_size", []place{inApp}},
 	{"checksum", []place{inApp, inConfig}},
 	{"config", []place{inApp, inGate, inAPI, inOrganization}},
 	{"cost", []place{inGate}},

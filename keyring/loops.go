@@ -1,6 +1,7 @@
 package keyring
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -84,10 +85,24 @@ func (r *Ring) Attach(s *Settings) (detach func()) {
 		r.keeping.keep = make(map[*Settings]struct{})
 	}
 	r.keeping.keep[s] = struct{}{}
+	r.resize()
 	return func() {
 		r.keeping.mu.Lock()
 		defer r.keeping.mu.Unlock()
 		delete(r.keeping.keep, s)
+		r.resize()
+	}
+}
+
+// resize gives the cache the size that the settings say, the largest where there are
+// several. The caller holds keeping.mu.
+func (r *Ring) resize() {
+	size := int64(0)
+	for s := range r.keeping.keep {
+		size = max(size, cmp.Or(s.CacheSize, DefaultCacheSize))
+	}
+	if size > 0 {
+		r.cache.keys.SetMaximum(uint64(size))
 	}
 }
 

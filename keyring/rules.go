@@ -18,6 +18,8 @@ type Settings struct {
 	// Lease is how many credits of a key this process may have leased and not
 	// spent. 0: none, each debit is durable before the request goes on.
 	Lease int64
+	// CacheSize is how many bytes the keys in memory may take. 0: DefaultCacheSize.
+	CacheSize int64
 	// Zone is where "today" and "month" begin and end. Default: UTC.
 	Zone *time.Location
 	// Tiers are the plans that owners may have, each name once. DefaultTier is that
