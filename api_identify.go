@@ -61,7 +61,9 @@ func (s *SelfService) identifyKey(w http.ResponseWriter, r *http.Request, repl *
 	cancel := func(o keyring.Outcome) { state.cancel(r, s.keys, s.alarms, o) }
 	if c.outcome != keyring.Allowed {
 		cancel(c.outcome)
-		return nil, s.refused(r, keyring.Refusal(c.outcome), c.err)
+		d := keyring.Refusal(c.outcome)
+		s.keys.Refused(&d, &state.counted)
+		return nil, s.refused(r, d, c.err)
 	}
 	if s.sources.ambient() || state.ambient {
 		if err := s.origins.CheckForged(r); err != nil {
@@ -85,10 +87,10 @@ func (s *SelfService) identifyKey(w http.ResponseWriter, r *http.Request, repl *
 		return new(api.Caller), nil
 	}
 	state.admit(repl, &d, s.hasSession(state, &d), s.sources.ambient())
-	k, bounds := d.Key(), s.keys.BoundsOf(&d)
-	bounds.Permissions = api.Grantable(bounds.Permissions)
+	k, scope := d.Key(), s.keys.ScopeOf(&d)
+	scope.Permissions = api.Grantable(scope.Permissions)
 	return &api.Caller{
-		UserID: k.UserID, ClientIP: state.clientIP(), Permissions: k.Permissions, Decision: &state.decision, Session: state.session, Bounds: bounds, Cancel: cancel,
+		UserID: k.UserID, ClientIP: state.clientIP(), Permissions: k.Permissions, Decision: &state.decision, Session: state.session, Scope: scope, Cancel: cancel,
 		Spend: func() error { return s.spend(w, r, &state.decision, "", cancel) },
 	}, nil
 }
@@ -170,7 +172,7 @@ func (s *SelfService) identifyPerson(w http.ResponseWriter, r *http.Request, rep
 		return nil, s.refuse(r, keyring.TooEarly)
 	}
 	c := &api.Caller{
-		UserID: userID, ClientIP: stateOf(r, repl).clientIP(), Permissions: s.grant, Bounds: &keyring.Bounds{Permissions: s.grant}, Cancel: func(keyring.Outcome) {},
+		UserID: userID, ClientIP: stateOf(r, repl).clientIP(), Permissions: s.grant, Scope: &keyring.Scope{Permissions: s.grant}, Cancel: func(keyring.Outcome) {},
 		Spend: func() error { return s.spend(w, r, nil, userID, func(keyring.Outcome) {}) },
 	}
 	value := func(placeholder string) string { return s.trusted(r, repl, placeholder) }
@@ -181,7 +183,9 @@ func (s *SelfService) identifyPerson(w http.ResponseWriter, r *http.Request, rep
 }
 
 func (s *SelfService) refuse(r *http.Request, o keyring.Outcome) *api.Refusal {
-	return s.refused(r, keyring.Decision{Outcome: o}, nil)
+	d := keyring.Refusal(o)
+	s.keys.Refused(&d, nil)
+	return s.refused(r, d, nil)
 }
 
 func (s *SelfService) refused(r *http.Request, d keyring.Decision, err error) *api.Refusal {

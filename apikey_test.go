@@ -200,7 +200,7 @@ func TestStart_logsStore(t *testing.T) {
 
 	app, cancel, logs := start()
 	opened(logs, 0)
-	if _, err := app.Service().Create(t.Context(), keyring.Draft{UserID: "alice"}); err != nil {
+	if _, err := app.Service().As(keyring.Actor{Kind: keyring.ActorOperator}).Create(t.Context(), keyring.Draft{UserID: "alice"}); err != nil {
 		t.Fatal(err)
 	}
 	_, cancelNext, logs := start() // a reload

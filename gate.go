@@ -288,6 +288,9 @@ func (g *Gate) filterTrailer(r *http.Request, m remover) {
 func (g *Gate) decide(r *http.Request, s *requestState, c *choice, d *keyring.Decision) error {
 	if c.outcome != keyring.Allowed {
 		*d = keyring.Refusal(c.outcome)
+		if c.outcome != keyring.Missing || !g.Optional {
+			g.keys.Refused(d, &s.counted)
+		}
 		return c.err
 	}
 	q := g.request

@@ -51,18 +51,18 @@ func TestK5_RefusedChange(t *testing.T) {
 	nobody := func(*key.Key) bool { return false }
 	for name, change := range map[string]func(g *rig, id string) error{
 		"update": func(g *rig, id string) error {
-			_, err := g.Update(context.Background(), id, Patch{Name: to("x"), Only: nobody})
+			_, err := g.only(nil, nobody).Update(context.Background(), id, Patch{Name: to("x")})
 			return err
 		},
 		"rotate": func(g *rig, id string) error {
-			_, err := g.Rotate(context.Background(), id, Rotation{Only: nobody})
+			_, err := g.only(nil, nobody).Rotate(context.Background(), id, Rotation{})
 			return err
 		},
 		"end grace": func(g *rig, id string) error {
-			_, err := g.EndGrace(context.Background(), id, nil, nobody)
+			_, err := g.only(nil, nobody).EndGrace(context.Background(), id)
 			return err
 		},
-		"delete": func(g *rig, id string) error { return g.Delete(context.Background(), id, nil, nobody) },
+		"delete": func(g *rig, id string) error { return g.only(nil, nobody).Delete(context.Background(), id) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := newRig(t).leasing(1000)
@@ -99,7 +99,7 @@ func TestDeletedAndImported(t *testing.T) {
 		if n := g.drain(raw); n != 5 {
 			t.Fatalf("%d passed", n)
 		}
-		if err := g.Delete(context.Background(), e.Key.ID, nil, nil); err != nil {
+		if err := g.Delete(context.Background(), e.Key.ID); err != nil {
 			t.Fatal(err)
 		}
 		g.want(raw, Invalid)

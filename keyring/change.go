@@ -14,9 +14,9 @@ import (
 
 // update changes a key. What this process has leased of its credits is returned with
 // that.
-func (r *Ring) update(ctx context.Context, st *opened, id string, change func(*store.Entry) error) (stored store.Entry, err error) {
+func (s *Editor) update(ctx context.Context, st *opened, id string, change func(*store.Entry) error) (stored store.Entry, err error) {
 	ctx = context.WithoutCancel(ctx)
-	err = r.alone(ctx, st, id, func(recalled *settlement) (after key.Credits, unchanged bool, err error) {
+	err = s.ring.alone(ctx, st, id, func(recalled *settlement) (after key.Credits, unchanged bool, err error) {
 		changed, err := st.Update(ctx, id, func(stored *store.Entry) error {
 			credits, err := returned(stored.Credits, recalled)
 			if err != nil {
@@ -32,6 +32,7 @@ func (r *Ring) update(ctx context.Context, st *opened, id string, change func(*s
 			return after, unchanged, err
 		}
 		stored = *changed.Entry
+		s.changed(changed)
 		return stored.Credits, false, nil
 	})
 	return stored, err
@@ -101,28 +102,26 @@ type Patch struct {
 	Permissions         Field[key.Permissions]
 	AllowedIPs          Field[[]netip.Prefix]
 	Enabled             Field[bool]
-	// Within are the bounds of whoever asks. Nil: an operator, who has none.
-	Within *Bounds
-	// Only tells the keys that whoever asks may know of; any other is not found.
-	// Nil: all.
-	Only func(*key.Key) bool
+
+	scope *Scope // of whoever asks
 }
 
 // ErrTooFewCredits is returned for a deduction that would fall below zero.
 var ErrTooFewCredits = errors.New("remainingDelta: the key has too few credits left")
 
 // Update changes a key.
-func (s *Service) Update(ctx context.Context, id string, p Patch) (Info, error) {
-	if err := p.Within.mayChange(); err != nil {
+func (s *Editor) Update(ctx context.Context, id string, p Patch) (Info, error) {
+	if err := s.mayChange(); err != nil {
 		return Info{}, err
 	}
+	p.scope = s.actor.Scope
 	st, err := s.ring.open(ctx)
 	if err != nil {
 		return Info{}, err
 	}
-	e, err := s.ring.update(ctx, st, id, func(e *store.Entry) error {
+	e, err := s.update(ctx, st, id, func(e *store.Entry) error {
 		now := s.ring.clock().wall
-		if err := known(e.Key, p.Only); err != nil {
+		if err := s.knows(e.Key); err != nil {
 			return err
 		}
 		k := e.Key.Clone()
@@ -134,7 +133,7 @@ func (s *Service) Update(ctx context.Context, id string, p Patch) (Info, error) 
 				return err
 			}
 		}
-		if err := s.patchBounds(p, &e.Owner).patch(e.Key, k, p); err != nil {
+		if err := s.patchScope(p, &e.Owner).patch(e.Key, k, p); err != nil {
 			return err
 		}
 		credits, err := p.credits(e.Credits.At(now), now)
@@ -151,22 +150,17 @@ func (s *Service) Update(ctx context.Context, id string, p Patch) (Info, error) 
 	return s.info(e), nil
 }
 
-// patchBounds returns the bounds of a change. Permissions are granted where they are
+// patchScope returns the scope of a change. Permissions are granted where they are
 // set; what a key has had before, the tier does not take.
-func (s *Service) patchBounds(p Patch, o *key.Owner) *Bounds {
+func (s *Service) patchScope(p Patch, o *key.Owner) *Scope {
 	if pl, _ := s.plans.of(o); pl != nil && p.Permissions.Set {
-		return p.Within.under(pl.Permissions)
+		return p.scope.under(pl.Permissions)
 	}
-	return p.Within
+	return p.scope
 }
 
-// known returns an error for a key that whoever asks may not know of.
-func known(k *key.Key, only func(*key.Key) bool) error {
-	if only != nil && !only(k) {
-		return fmt.Errorf("key: %w", store.ErrNotFound)
-	}
-	return nil
-}
+// errUnknownKey is returned for a key that whoever asks may not know of.
+var errUnknownKey = fmt.Errorf("key: %w", store.ErrNotFound)
 
 // patch changes the record.
 func (r *Rules) patch(k *key.Key, p Patch, now int64) error {
@@ -204,8 +198,8 @@ func patchEnabled(k *key.Key, p Patch) error {
 	switch {
 	case k.Enabled:
 		k.DisabledBy = ""
-	case p.Enabled.Set && (was || p.Within == nil):
-		k.DisabledBy = p.Within.disables()
+	case p.Enabled.Set && (was || p.scope == nil):
+		k.DisabledBy = p.scope.disables()
 	}
 	return nil
 }
@@ -234,7 +228,7 @@ func (r *Rules) patchExpiry(k *key.Key, p Patch, now int64) error {
 		k.ExpiresAt, err = r.expiry(*p.ExpiresIn.Value, now)
 	case r.Expiration.Fixed:
 		err = &FieldError{"expiresIn", KeyDisabledExpiration, "cannot be chosen in this configuration"}
-	case p.Within == nil: // operators alone may leave a key without an end
+	case p.scope == nil: // operators alone may leave a key without an end
 		k.ExpiresAt = 0
 	default:
 		k.ExpiresAt = endAfter(r.Expiration.Max, now)
@@ -357,14 +351,11 @@ type Rotation struct {
 	WithSecret bool
 	// ExpiresIn, in seconds from now, gives the key another end. Nil: it keeps its own.
 	ExpiresIn *int64
-	// Within and Only are as in Patch.
-	Within *Bounds
-	Only   func(*key.Key) bool
 }
 
 // Rotate gives a key a new raw key.
-func (s *Service) Rotate(ctx context.Context, id string, r Rotation) (Issued, error) {
-	if err := r.Within.mayChange(); err != nil {
+func (s *Editor) Rotate(ctx context.Context, id string, r Rotation) (Issued, error) {
+	if err := s.mayChange(); err != nil {
 		return Issued{}, err
 	}
 	if r.Grace < 0 || r.Grace > key.MaxTime-s.ring.clock().wall {
@@ -388,7 +379,7 @@ var errReplaced = errors.New("the key was replaced")
 
 // rotateOnce generates a raw key and puts it into place: first one, then the other,
 // because a generator is another's module, and a transaction holds all other writes up.
-func (s *Service) rotateOnce(ctx context.Context, st *opened, id string, r Rotation) (Issued, error) {
+func (s *Editor) rotateOnce(ctx context.Context, st *opened, id string, r Rotation) (Issued, error) {
 	before, err := st.Get(ctx, id)
 	if err != nil {
 		return Issued{}, err
@@ -401,7 +392,7 @@ func (s *Service) rotateOnce(ctx context.Context, st *opened, id string, r Rotat
 	if issued.Raw, err = s.rulesFor(before.Key).generateFor(prefixOf(before.Key)); err != nil {
 		return Issued{}, err
 	}
-	e, err := s.ring.update(ctx, st, id, func(e *store.Entry) error {
+	e, err := s.update(ctx, st, id, func(e *store.Entry) error {
 		if e.Key.ConfigID != before.Key.ConfigID || prefixOf(e.Key) != prefixOf(before.Key) {
 			return errReplaced
 		}
@@ -422,8 +413,8 @@ func prefixOf(k *key.Key) string {
 }
 
 // checkRotation returns a copy of a key that may be rotated, with its new expiry.
-func (s *Service) checkRotation(k *key.Key, r Rotation, now int64) (_ *sketch, err error) {
-	if err := known(k, r.Only); err != nil {
+func (s *Editor) checkRotation(k *key.Key, r Rotation, now int64) (_ *sketch, err error) {
+	if err := s.knows(k); err != nil {
 		return nil, err
 	}
 	made := &sketch{*k}
@@ -432,11 +423,11 @@ func (s *Service) checkRotation(k *key.Key, r Rotation, now int64) (_ *sketch, e
 			return nil, err
 		}
 	}
-	return made, r.Within.rotate(&made.Key)
+	return made, s.actor.Scope.rotate(&made.Key)
 }
 
 // rotate replaces the raw key of an entry by the one that was issued.
-func (s *Service) rotate(e *store.Entry, r Rotation, issued *Issued, now int64) error {
+func (s *Editor) rotate(e *store.Entry, r Rotation, issued *Issued, now int64) error {
 	k, err := s.checkRotation(e.Key, r, now)
 	if err != nil {
 		return err
@@ -471,17 +462,17 @@ func lastOfPresent(e *store.Entry, in *entry, rec *record) int64 {
 	return last
 }
 
-// EndGrace ends all previous raw keys of a key. within and only are as in Patch.
-func (s *Service) EndGrace(ctx context.Context, id string, within *Bounds, only func(*key.Key) bool) (Info, error) {
-	if err := within.mayChange(); err != nil {
+// EndGrace ends all previous raw keys of a key.
+func (s *Editor) EndGrace(ctx context.Context, id string) (Info, error) {
+	if err := s.mayChange(); err != nil {
 		return Info{}, err
 	}
 	st, err := s.ring.open(ctx)
 	if err != nil {
 		return Info{}, err
 	}
-	e, err := s.ring.update(ctx, st, id, func(e *store.Entry) error {
-		if err := known(e.Key, only); err != nil || e.Key.Previous == nil {
+	e, err := s.update(ctx, st, id, func(e *store.Entry) error {
+		if err := s.knows(e.Key); err != nil || e.Key.Previous == nil {
 			return err
 		}
 		k := e.Key.Clone()
@@ -495,26 +486,26 @@ func (s *Service) EndGrace(ctx context.Context, id string, within *Bounds, only 
 	return s.info(e), nil
 }
 
-// Delete removes a key. within and only are as in Patch.
-func (s *Service) Delete(ctx context.Context, id string, within *Bounds, only func(*key.Key) bool) error {
-	if err := within.mayChange(); err != nil {
+// Delete removes a key.
+func (s *Editor) Delete(ctx context.Context, id string) error {
+	if err := s.mayChange(); err != nil {
 		return err
 	}
 	st, err := s.ring.open(ctx)
 	if err != nil {
 		return err
 	}
-	if only == nil {
-		return s.ring.delete(ctx, st, id)
+	if s.actor.Only == nil {
+		return s.delete(ctx, st, id)
 	}
 	// Alone, because the key may be given to somebody else just now.
 	return s.ring.alone(ctx, st, id, func(*settlement) (key.Credits, bool, error) {
 		e, err := st.Get(ctx, id)
 		if err == nil {
-			err = known(e.Key, only)
+			err = s.knows(e.Key)
 		}
 		if err == nil {
-			err = s.ring.delete(ctx, st, id)
+			err = s.delete(ctx, st, id)
 		}
 		return key.Credits{}, true, err
 	})
@@ -522,17 +513,21 @@ func (s *Service) Delete(ctx context.Context, id string, within *Bounds, only fu
 
 // delete removes a key while no counters are written, so that none of it come to a key
 // that is imported under the same ID.
-func (r *Ring) delete(ctx context.Context, st *opened, id string) error {
-	return r.queue.pause(func() error {
-		_, err := st.Delete(context.WithoutCancel(ctx), id)
+func (s *Editor) delete(ctx context.Context, st *opened, id string) error {
+	var change store.Change
+	err := s.ring.queue.pause(func() (err error) {
+		change, err = st.Delete(context.WithoutCancel(ctx), id)
 		return err
 	})
+	if err == nil {
+		s.changed(change)
+	}
+	return err
 }
 
-// DeleteExpired removes every key whose time is over, whatever Keep says. within are
-// the bounds of whoever asks.
-func (s *Service) DeleteExpired(ctx context.Context, within *Bounds) (int, error) {
-	if err := within.mayChange(); err != nil {
+// DeleteExpired removes every key whose time is over, whatever Keep says.
+func (s *Editor) DeleteExpired(ctx context.Context) (int, error) {
+	if err := s.mayChange(); err != nil {
 		return 0, err
 	}
 	st, err := s.ring.open(ctx)
@@ -540,7 +535,7 @@ func (s *Service) DeleteExpired(ctx context.Context, within *Bounds) (int, error
 		return 0, err
 	}
 	end := s.ring.clock().wall + 1
-	return s.ring.deleteExpired(ctx, st, store.Expired{Before: func(string) int64 { return end }, Previous: end})
+	return s.ring.deleteExpired(ctx, st, store.Expired{Before: func(string) int64 { return end }, Previous: end}, func(changes []store.Change) { s.changed(changes...) })
 }
 
 // Owner returns an owner.
@@ -568,7 +563,7 @@ type OwnerPatch struct {
 }
 
 // PutOwner makes or changes an owner.
-func (s *Service) PutOwner(ctx context.Context, userID string, p OwnerPatch) (store.OwnerInfo, error) {
+func (s *Editor) PutOwner(ctx context.Context, userID string, p OwnerPatch) (store.OwnerInfo, error) {
 	if err := CheckUserID(userID); err != nil {
 		return store.OwnerInfo{}, err
 	}
@@ -592,6 +587,7 @@ func (s *Service) PutOwner(ctx context.Context, userID string, p OwnerPatch) (st
 	if err != nil {
 		return store.OwnerInfo{}, err
 	}
+	s.changed(c)
 	return *c.Owner, nil
 }
 
@@ -609,13 +605,18 @@ func (s *Service) checkNewOwner(ctx context.Context, st store.Store, userID stri
 }
 
 // DeleteOwner removes an owner and all its keys.
-func (s *Service) DeleteOwner(ctx context.Context, userID string) error {
+func (s *Editor) DeleteOwner(ctx context.Context, userID string) error {
 	st, err := s.ring.open(ctx)
 	if err != nil {
 		return err
 	}
-	return s.ring.queue.forget(userID, func() error {
-		_, err := st.DeleteOwner(context.WithoutCancel(ctx), userID)
+	var changes []store.Change
+	err = s.ring.queue.forget(userID, func() (err error) {
+		changes, err = st.DeleteOwner(context.WithoutCancel(ctx), userID)
 		return err
 	})
+	if err == nil {
+		s.changed(changes...)
+	}
+	return err
 }

@@ -43,7 +43,7 @@ func TestC2_RevokeThenUse(t *testing.T) {
 		case 0:
 			_, err = g.Update(context.Background(), issued[i].Key.ID, Patch{Enabled: to(false)})
 		case 1:
-			err = g.Delete(context.Background(), issued[i].Key.ID, nil, nil)
+			err = g.Delete(context.Background(), issued[i].Key.ID)
 		case 2:
 			_, err = g.Rotate(context.Background(), issued[i].Key.ID, Rotation{})
 		}
@@ -61,7 +61,7 @@ func TestC3_CreateThenUse(t *testing.T) {
 	known := &fixedGenerator{}
 	rules := DefaultRules()
 	rules.Generator = known
-	s := NewService(g.ring, &Settings{Rules: rules})
+	s := NewService(g.ring, &Settings{Rules: rules}).As(Actor{Kind: ActorOperator})
 	for i := range 100 {
 		raw, err := key.Random{}.Generate("ak_", 64, true)
 		if err != nil {
@@ -93,7 +93,7 @@ func TestC4_NoResurrection(t *testing.T) {
 		want   Outcome
 	}{
 		"revoke": {func(g *rig, id string) error { _, err := g.Update(ctx, id, Patch{Enabled: to(false)}); return err }, Disabled},
-		"delete": {func(g *rig, id string) error { return g.Delete(ctx, id, nil, nil) }, Invalid},
+		"delete": {func(g *rig, id string) error { return g.Delete(ctx, id) }, Invalid},
 		"rotate": {func(g *rig, id string) error { _, err := g.Rotate(ctx, id, Rotation{}); return err }, Invalid},
 		"disable owner": {func(g *rig, _ string) error {
 			_, err := g.PutOwner(ctx, "alice", OwnerPatch{Enabled: to(false)})
@@ -102,7 +102,7 @@ func TestC4_NoResurrection(t *testing.T) {
 		"delete owner": {func(g *rig, _ string) error { return g.DeleteOwner(ctx, "alice") }, Invalid},
 		"expire": {func(g *rig, id string) error {
 			g.clock.advance(time.Hour)
-			_, err := g.DeleteExpired(ctx, nil)
+			_, err := g.DeleteExpired(ctx)
 			return err
 		}, Invalid},
 	} {
@@ -148,7 +148,7 @@ func TestC4_FlushKeepsChanges(t *testing.T) {
 			t.Fatalf("%q, want %q", *got.Key.Name, name)
 		}
 	}
-	if err := g.Delete(ctx, k.Key.ID, nil, nil); err != nil {
+	if err := g.Delete(ctx, k.Key.ID); err != nil {
 		t.Fatal(err)
 	}
 	end()
@@ -282,7 +282,7 @@ func TestQ37(t *testing.T) {
 	gone := g.create(Draft{UserID: "bob"})
 	g.want(k.Raw, Allowed)
 	g.want(gone.Raw, Allowed)
-	if err := g.Delete(ctx, gone.Key.ID, nil, nil); err != nil {
+	if err := g.Delete(ctx, gone.Key.ID); err != nil {
 		t.Fatal(err)
 	}
 	g.evict()
@@ -429,7 +429,7 @@ func TestRateLimitingOff(t *testing.T) {
 	k := g.create(Draft{RateLimitMax: ptr(int64(1)), RateLimitTimeWindow: ptr(int64(60_000))})
 	rules := DefaultRules()
 	rules.RateLimiting = false
-	off := NewService(g.ring, &Settings{Rules: rules})
+	off := NewService(g.ring, &Settings{Rules: rules}).As(Actor{Kind: ActorOperator})
 	for range 5 {
 		if d, err := off.Verify(context.Background(), k.Raw, &Request{Cost: 1}); err != nil || d.Outcome != Allowed {
 			t.Fatalf("%q, %v", d.Outcome.Code(), err)
@@ -511,7 +511,7 @@ func TestDelete_only(t *testing.T) {
 			_, err := g.Update(ctx, id, Patch{UserID: to("bob")})
 			given <- err
 		}()
-		deleted, gave := g.Delete(ctx, id, nil, mine), <-given
+		deleted, gave := g.only(nil, mine).Delete(ctx, id), <-given
 		if (deleted == nil) == (gave == nil) {
 			t.Fatalf("delete: %v, update: %v", deleted, gave)
 		}
@@ -522,7 +522,7 @@ func TestDelete_only(t *testing.T) {
 		}
 	}
 	id := g.create(Draft{UserID: "bob"}).Key.ID
-	if err := g.Delete(ctx, id, nil, mine); !errors.Is(err, store.ErrNotFound) || g.get(id).Key.UserID != "bob" {
+	if err := g.only(nil, mine).Delete(ctx, id); !errors.Is(err, store.ErrNotFound) || g.get(id).Key.UserID != "bob" {
 		t.Errorf("error %v", err)
 	}
 }

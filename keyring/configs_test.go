@@ -27,7 +27,7 @@ func config(id string, change ...func(*Rules)) Rules {
 
 // configured gives the rig further configurations, as a reload does.
 func (g *rig) configured(configs ...Rules) *rig {
-	g.Service = NewService(g.ring, &Settings{Rules: DefaultRules(), Configs: configs})
+	g.use(&Settings{Rules: DefaultRules(), Configs: configs})
 	return g
 }
 

@@ -58,7 +58,7 @@ func childMain(args []string) error {
 	if err := ring.Open(context.Background()); err != nil {
 		return err
 	}
-	s := NewService(ring, &Settings{Rules: DefaultRules(), Lease: lease})
+	s := NewService(ring, &Settings{Rules: DefaultRules(), Lease: lease}).As(Actor{Kind: ActorOperator})
 	failed := make(chan error)
 	for range spending {
 		go func() { failed <- spendForever(s, args[5]) }()
@@ -69,7 +69,7 @@ func childMain(args []string) error {
 	return <-failed
 }
 
-func spendForever(s *Service, raw string) error {
+func spendForever(s *Editor, raw string) error {
 	for {
 		d, err := s.Verify(context.Background(), raw, &Request{Cost: 1})
 		if err != nil || d.Outcome != Allowed {
@@ -79,7 +79,7 @@ func spendForever(s *Service, raw string) error {
 	}
 }
 
-func administerForever(s *Service, id string, n int, topUp bool) error {
+func administerForever(s *Editor, id string, n int, topUp bool) error {
 	ctx := context.Background()
 	for i := n; ; i++ {
 		if topUp {
@@ -103,7 +103,7 @@ func administerForever(s *Service, id string, n int, topUp bool) error {
 			fmt.Println("revoked", k.Key.ID)
 		case 1:
 			fmt.Println("deleting", k.Key.ID)
-			if err := s.Delete(ctx, k.Key.ID, nil, nil); err != nil {
+			if err := s.Delete(ctx, k.Key.ID); err != nil {
 				return err
 			}
 			fmt.Println("deleted", k.Key.ID)
@@ -273,7 +273,7 @@ func BenchmarkCharge(b *testing.B) {
 		for _, parallel := range []int{1, 64} {
 			b.Run(fmt.Sprintf("lease=%d/requests=%d", lease, parallel), func(b *testing.B) {
 				g := newRig(b)
-				s := NewService(g.ring, &Settings{Rules: g.set.Rules, Lease: lease})
+				s := NewService(g.ring, &Settings{Rules: g.set.Rules, Lease: lease}).As(Actor{Kind: ActorOperator})
 				k := g.create(Draft{Remaining: ptr(int64(1 << 50))})
 				g.ring.now = time.Now
 				b.ReportAllocs()

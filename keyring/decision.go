@@ -131,7 +131,7 @@ type Request struct {
 // Limit is one limit that applied to a request, as rate headers show it.
 type Limit struct {
 	Name      string
-	Scope     Scope
+	Scope     LimitScope
 	Quota     int64
 	Window    int64 // milliseconds; 0: none
 	Remaining int64 // by this limit alone
@@ -142,14 +142,14 @@ type Limit struct {
 	Full bool
 }
 
-// Scope is whose requests a limit counts.
-type Scope string
+// LimitScope is whose requests a limit counts.
+type LimitScope string
 
 const (
 	// ScopeKey limits count the requests of one key.
-	ScopeKey Scope = "key"
+	ScopeKey LimitScope = "key"
 	// ScopeOwner limits count the requests of all keys of an owner.
-	ScopeOwner Scope = "owner"
+	ScopeOwner LimitScope = "owner"
 )
 
 // creditsLimit is the name of a key's credits among the limits.

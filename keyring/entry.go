@@ -28,6 +28,7 @@ type entry struct {
 	// lastRequest is that of raw keys whose uses the record does not hold.
 	lastRequest atomic.Int64
 	counts      atomic.Pointer[dayCounts] // of the day of the last request
+	asked       atomic.Pointer[asked]
 
 	pending pending
 	windows windows

@@ -129,7 +129,7 @@ func (r *Rules) firstExpiry(d *Draft, now int64) (int64, error) {
 		return r.expiry(*d.ExpiresIn.Value, now)
 	}
 	longest := d.ExpiresIn.Set && !e.Fixed && e.Max != 0
-	if d.Within != nil && (longest || e.Default == 0) {
+	if d.scope != nil && (longest || e.Default == 0) {
 		return endAfter(e.Max, now), nil
 	}
 	return endAfter(e.Default, now), nil

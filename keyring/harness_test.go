@@ -70,7 +70,7 @@ func (s *spy) mayPanic() {
 // stall stops the writes of what is counted, of one kind, or whoever has read all
 // hashes.
 type stall struct {
-	kind    string        // "counters", "owners", "usage" or "hashes"
+	kind    string        // "counters", "usage" or "hashes"
 	release chan struct{} // closed when they go on
 	waiting atomic.Int64
 }
@@ -133,12 +133,8 @@ func (s *spy) MoveCredits(ctx context.Context, account store.Subject, m key.Move
 
 func (s *spy) SaveCounters(ctx context.Context, batch []store.Counters) error {
 	s.mayPanic()
-	if len(batch) > 0 && batch[0].Kind == store.KindOwner {
-		s.wait("owners")
-	} else {
-		s.saves.Add(1)
-		s.wait("counters")
-	}
+	s.saves.Add(1)
+	s.wait("counters")
 	return s.Store.SaveCounters(ctx, batch)
 }
 
@@ -169,13 +165,13 @@ func (o *spyOpener) Open(ctx context.Context) (store.Store, error) {
 
 // rig is a ring over a real store, with a clock that tests set.
 type rig struct {
-	t     testing.TB
-	path  string
-	clock *fakeClock
-	ring  *Ring
-	spy   *spy
-	lease int64 // of the settings, from the next start on
-	*Service
+	t       testing.TB
+	path    string
+	clock   *fakeClock
+	ring    *Ring
+	spy     *spy
+	lease   int64 // of the settings, from the next start on
+	*Editor       // an operator's
 }
 
 func newRig(t testing.TB, change ...func(*Rules)) *rig {
@@ -210,7 +206,7 @@ func (g *rig) start(change ...func(*Rules)) {
 	for _, f := range change {
 		f(&rules)
 	}
-	g.Service = NewService(g.ring, &Settings{Rules: rules, Lease: g.lease})
+	g.use(&Settings{Rules: rules, Lease: g.lease})
 }
 
 func (g *rig) stop() {
@@ -246,10 +242,15 @@ func (g *rig) repeat(f func()) (end func()) {
 
 func (g *rig) create(d Draft) Issued {
 	g.t.Helper()
+	return g.createBy(g.Editor, d)
+}
+
+func (g *rig) createBy(e *Editor, d Draft) Issued {
+	g.t.Helper()
 	if d.UserID == "" {
 		d.UserID = "alice"
 	}
-	issued, err := g.Create(context.Background(), d)
+	issued, err := e.Create(context.Background(), d)
 	if err != nil {
 		g.t.Fatal(err)
 	}
@@ -337,4 +338,17 @@ func (g *rig) inMemory() (keys, owners int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return len(c.byID), len(c.owners)
+}
+
+// use gives the ring other settings.
+func (g *rig) use(s *Settings) {
+	g.Editor = NewService(g.ring, s).As(Actor{Kind: ActorOperator})
+}
+
+// within returns an editor of somebody with a scope.
+func (g *rig) within(scope *Scope) *Editor { return g.As(Actor{Kind: ActorPerson, Scope: scope}) }
+
+// only returns an editor of somebody who may know of some keys.
+func (g *rig) only(scope *Scope, only func(*key.Key) bool) *Editor {
+	return g.As(Actor{Kind: ActorPerson, Scope: scope, Only: only})
 }

@@ -36,12 +36,12 @@ func conflict(field, message string) Imported {
 // bind them, so that what was exported can always come back. Nothing that exists
 // is changed. A dry run answers the same and writes nothing. Revisions,
 // versions and owners of the entries are not looked at.
-func (s *Service) Import(ctx context.Context, batch []store.Entry, dryRun bool) ([]Imported, error) {
+func (s *Editor) Import(ctx context.Context, batch []store.Entry, dryRun bool) ([]Imported, error) {
 	st, err := s.ring.open(ctx)
 	if err != nil {
 		return nil, err
 	}
-	take := importKeys
+	take := s.importKeys
 	if dryRun {
 		take = foresee
 	}
@@ -75,12 +75,13 @@ func importGood[T any](batch []T, check func(*T) error, take func([]T) ([]Import
 }
 
 // importKeys stores keys.
-func importKeys(ctx context.Context, st *opened, batch []store.Entry) ([]Imported, error) {
+func (s *Editor) importKeys(ctx context.Context, st *opened, batch []store.Entry) ([]Imported, error) {
 	ctx = context.WithoutCancel(ctx)
 	changes, err := st.Import(ctx, batch)
 	if err != nil {
 		return nil, err
 	}
+	s.changed(made(changes)...)
 	results := make([]Imported, len(batch))
 	for i := range batch {
 		if changes[i].Revision != 0 {
@@ -90,6 +91,11 @@ func importKeys(ctx context.Context, st *opened, batch []store.Entry) ([]Importe
 		}
 	}
 	return results, nil
+}
+
+// made returns those of the changes of an import that were made.
+func made(changes []store.Change) []store.Change {
+	return slices.DeleteFunc(slices.Clone(changes), func(c store.Change) bool { return c.Revision == 0 })
 }
 
 // whatIsThere tells why a key could not be added.

@@ -101,7 +101,7 @@ func TestImport_breaksOff(t *testing.T) {
 	deleted, deletedRaw := g.foreign(2)
 	g.imports(false, []store.Entry{there, deleted}, "created", "created")
 	g.want(deletedRaw, Allowed)
-	if err := g.Delete(context.Background(), deleted.Key.ID, nil, nil); err != nil {
+	if err := g.Delete(context.Background(), deleted.Key.ID); err != nil {
 		t.Fatal(err)
 	}
 	fresh, freshRaw := g.foreign(3)
@@ -258,7 +258,7 @@ func TestImport_restsInMemory(t *testing.T) {
 	if err != nil || len(records) != 1 {
 		t.Fatalf("%v, %d records", err, len(records))
 	}
-	if err := g.Delete(context.Background(), issued.Key.ID, nil, nil); err != nil {
+	if err := g.Delete(context.Background(), issued.Key.ID); err != nil {
 		t.Fatal(err)
 	}
 	g.want(issued.Raw, Invalid)

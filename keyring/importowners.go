@@ -16,12 +16,12 @@ type OwnerRecord = store.OwnerEntry
 // ImportOwners is Import for owners. It comes before that of their keys, which
 // would make the owners as new ones are. A tier that is not configured here is
 // taken all the same: it may come later, and the rest of the owner matters more.
-func (s *Service) ImportOwners(ctx context.Context, batch []OwnerRecord, dryRun bool) ([]Imported, error) {
+func (s *Editor) ImportOwners(ctx context.Context, batch []OwnerRecord, dryRun bool) ([]Imported, error) {
 	st, err := s.ring.open(ctx)
 	if err != nil {
 		return nil, err
 	}
-	take := importOwners
+	take := s.importOwners
 	if dryRun {
 		take = foreseeOwners
 	}
@@ -30,11 +30,12 @@ func (s *Service) ImportOwners(ctx context.Context, batch []OwnerRecord, dryRun 
 }
 
 // importOwners stores owners.
-func importOwners(ctx context.Context, st *opened, batch []OwnerRecord) ([]Imported, error) {
+func (s *Editor) importOwners(ctx context.Context, st *opened, batch []OwnerRecord) ([]Imported, error) {
 	changes, err := st.ImportOwners(ctx, batch)
 	if err != nil {
 		return nil, err
 	}
+	s.changed(made(changes)...)
 	results := make([]Imported, len(batch))
 	for i := range batch {
 		if changes[i].Revision != 0 {

@@ -63,7 +63,7 @@ func (g *rig) reword(id string, w word) word {
 		g.update(id, Patch{Name: to(w.name), RemainingDelta: to(int64(3))})
 	default:
 		w.gone = true
-		if err := g.Delete(context.Background(), id, nil, nil); err != nil {
+		if err := g.Delete(context.Background(), id); err != nil {
 			g.t.Fatal(err)
 		}
 	}

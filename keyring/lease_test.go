@@ -18,7 +18,7 @@ import (
 // leasing makes the requests that follow lease up to most credits; 0 is strict.
 func (g *rig) leasing(most int64) *rig {
 	g.lease = most
-	g.Service = NewService(g.ring, &Settings{Rules: g.set.Rules, Lease: most})
+	g.use(&Settings{Rules: g.set.Rules, Lease: most})
 	return g
 }
 
@@ -552,7 +552,7 @@ func TestLeaseOfDeletedKey(t *testing.T) {
 	g := newRig(t).leasing(1000)
 	quiet := g.create(Draft{Remaining: ptr(int64(1000))})
 	g.warm(quiet.Raw, quiet.Key.ID)
-	if err := g.Delete(ctx, quiet.Key.ID, nil, nil); err != nil || g.out(quiet.Key.ID) != 0 {
+	if err := g.Delete(ctx, quiet.Key.ID); err != nil || g.out(quiet.Key.ID) != 0 {
 		t.Errorf("%v, %d are leased of a key that is gone", err, g.out(quiet.Key.ID))
 	}
 	k := g.create(Draft{Remaining: ptr(int64(1000))})
@@ -572,7 +572,7 @@ func TestLeaseOfDeletedKey(t *testing.T) {
 		}
 	})
 	<-held
-	if err := g.Delete(ctx, k.Key.ID, nil, nil); err != nil {
+	if err := g.Delete(ctx, k.Key.ID); err != nil {
 		t.Fatal(err)
 	}
 	if out := g.out(k.Key.ID); out != 0 {
@@ -599,7 +599,7 @@ func TestLeaseAndAdministration(t *testing.T) {
 		want   Outcome
 	}{
 		"disable":      {func(g *rig, id string) error { _, err := g.Update(ctx, id, Patch{Enabled: to(false)}); return err }, Disabled},
-		"delete":       {func(g *rig, id string) error { return g.Delete(ctx, id, nil, nil) }, Invalid},
+		"delete":       {func(g *rig, id string) error { return g.Delete(ctx, id) }, Invalid},
 		"rotate":       {func(g *rig, id string) error { _, err := g.Rotate(ctx, id, Rotation{}); return err }, Invalid},
 		"delete owner": {func(g *rig, _ string) error { return g.DeleteOwner(ctx, "alice") }, Invalid},
 	} {

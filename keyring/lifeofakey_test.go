@@ -21,24 +21,24 @@ func TestQ29(t *testing.T) {
 	g.clock.advance(10 * time.Second)
 	for _, c := range []struct {
 		name string
-		call func(b *Bounds) error
+		call func(b *Scope) error
 	}{
-		{"create", func(b *Bounds) error { _, err := g.Create(ctx, Draft{UserID: "alice", Within: b}); return err }},
-		{"update", func(b *Bounds) error {
-			_, err := g.Update(ctx, k.Key.ID, Patch{Name: to("new"), Within: b})
+		{"create", func(b *Scope) error { _, err := g.within(b).Create(ctx, Draft{UserID: "alice"}); return err }},
+		{"update", func(b *Scope) error {
+			_, err := g.within(b).Update(ctx, k.Key.ID, Patch{Name: to("new")})
 			return err
 		}},
-		{"disable", func(b *Bounds) error {
-			_, err := g.Update(ctx, k.Key.ID, Patch{Enabled: to(true), Within: b})
+		{"disable", func(b *Scope) error {
+			_, err := g.within(b).Update(ctx, k.Key.ID, Patch{Enabled: to(true)})
 			return err
 		}},
-		{"rotate", func(b *Bounds) error {
-			_, err := g.Rotate(ctx, k.Key.ID, Rotation{Grace: 60_000, Within: b})
+		{"rotate", func(b *Scope) error {
+			_, err := g.within(b).Rotate(ctx, k.Key.ID, Rotation{Grace: 60_000})
 			return err
 		}},
-		{"end-grace", func(b *Bounds) error { _, err := g.EndGrace(ctx, k.Key.ID, b, nil); return err }},
-		{"delete-expired", func(b *Bounds) error { _, err := g.DeleteExpired(ctx, b); return err }},
-		{"delete", func(b *Bounds) error { return g.Delete(ctx, other.Key.ID, b, nil) }},
+		{"end-grace", func(b *Scope) error { _, err := g.within(b).EndGrace(ctx, k.Key.ID); return err }},
+		{"delete-expired", func(b *Scope) error { _, err := g.within(b).DeleteExpired(ctx); return err }},
+		{"delete", func(b *Scope) error { return g.within(b).Delete(ctx, other.Key.ID) }},
 	} {
 		old := g.want(k.Raw, Allowed)
 		before := g.get(k.Key.ID).Key.Revision
@@ -46,7 +46,7 @@ func TestQ29(t *testing.T) {
 			t.Fatal("the decision does not know that the raw key was replaced")
 		}
 		var refused *ScopeError
-		if err := c.call(g.BoundsOf(&old)); !errors.As(err, &refused) {
+		if err := c.call(g.ScopeOf(&old)); !errors.As(err, &refused) {
 			t.Errorf("%s with the replaced raw key: %v", c.name, err)
 		}
 		if list, err := g.List(ctx, store.List{Limit: 10}); err != nil || list.Total != 2 || g.get(k.Key.ID).Key.Revision != before {
@@ -57,7 +57,7 @@ func TestQ29(t *testing.T) {
 	if present.Previous() {
 		t.Error("the present raw key counts as replaced")
 	}
-	if _, err := g.EndGrace(ctx, k.Key.ID, g.BoundsOf(&present), nil); err != nil {
+	if _, err := g.within(g.ScopeOf(&present)).EndGrace(ctx, k.Key.ID); err != nil {
 		t.Error(err)
 	}
 	g.want(k.Raw, Invalid)
@@ -114,8 +114,8 @@ func TestQ30(t *testing.T) {
 					t.Errorf("%s: ends after %d, want %d", what, got.ExpiresAt-now, want)
 				}
 			}
-			person := &Bounds{}
-			made, err := g.Create(ctx, Draft{UserID: "alice", ExpiresIn: c.expiresIn, Within: person})
+			person := &Scope{}
+			made, err := g.within(person).Create(ctx, Draft{UserID: "alice", ExpiresIn: c.expiresIn})
 			wants("created in self-service", made.Key, err, c.owner)
 			made, err = g.Create(ctx, Draft{UserID: "alice", ExpiresIn: c.expiresIn})
 			wants("created by an operator", made.Key, err, c.operator)
@@ -135,7 +135,7 @@ func TestQ30(t *testing.T) {
 			changed, err := g.Update(ctx, id, Patch{ExpiresIn: c.expiresIn, Name: to("new")})
 			wants("changed by an operator", changed.Key, err, c.changedByOperator)
 			soon()
-			changed, err = g.Update(ctx, id, Patch{ExpiresIn: c.expiresIn, Name: to("new"), Within: person})
+			changed, err = g.within(person).Update(ctx, id, Patch{ExpiresIn: c.expiresIn, Name: to("new")})
 			wants("changed in self-service", changed.Key, err, c.changed)
 			if c.expiresIn.Value == nil {
 				return
@@ -231,7 +231,7 @@ func TestQ34_grants(t *testing.T) {
 	chief.Permissions = key.Permissions{"api": {"admin"}} // which may grant the others
 	g := newRig(t).with(free, pro, tier("open"), chief)
 	ctx := context.Background()
-	person := &Bounds{Permissions: both}
+	person := &Scope{Permissions: both}
 	for _, c := range []struct {
 		tier     *string
 		granted  key.Permissions // of read and write
@@ -244,29 +244,29 @@ func TestQ34_grants(t *testing.T) {
 	} {
 		g.setTier("alice", c.tier)
 		for _, wanted := range []key.Permissions{read, write, both, {"api": {"*"}}, {"*": {"*"}}, {"files": {"read"}}} {
-			_, err := g.Create(ctx, Draft{UserID: "alice", Permissions: wanted, Within: person})
+			_, err := g.within(person).Create(ctx, Draft{UserID: "alice", Permissions: wanted})
 			if ok := c.granted.Covers(wanted); ok != (err == nil) || !ok && beyond(err) != "permissions" {
 				t.Errorf("%v: %v is created: %v", c.tier, wanted, err)
 			}
 		}
-		made := g.create(Draft{DefaultPermissions: both, Within: person})
+		made := g.createBy(g.within(person), Draft{DefaultPermissions: both})
 		if got := made.Key.Permissions; !got.Covers(c.granted) || !c.granted.Covers(got) {
 			t.Errorf("%v: the default is %v", c.tier, got)
 		}
-		if got := g.create(Draft{Within: person}).Key.Permissions; !slices.Equal(got.List(), c.standard.List()) {
+		if got := g.createBy(g.within(person), Draft{}).Key.Permissions; !slices.Equal(got.List(), c.standard.List()) {
 			t.Errorf("%v: without a wish, the permissions are %v", c.tier, got)
 		}
 		g.create(Draft{Permissions: both}) // operators are not bound
 	}
 
-	k := g.create(Draft{Permissions: both, Within: person})
+	k := g.createBy(g.within(person), Draft{Permissions: both})
 	g.setTier("alice", nil)
 	g.want(k.Raw, Allowed, Request{Require: []key.Permission{{Resource: "api", Action: "write"}}})
-	if _, err := g.Update(ctx, k.Key.ID, Patch{Permissions: to(write), Within: person}); beyond(err) != "permissions" {
+	if _, err := g.within(person).Update(ctx, k.Key.ID, Patch{Permissions: to(write)}); beyond(err) != "permissions" {
 		t.Errorf("granted after all: %v", err)
 	}
 	for _, enabled := range []bool{false, true} { // what it has had before, it keeps
-		if _, err := g.Update(ctx, k.Key.ID, Patch{Enabled: to(enabled), Within: person}); err != nil {
+		if _, err := g.within(person).Update(ctx, k.Key.ID, Patch{Enabled: to(enabled)}); err != nil {
 			t.Error(err)
 		}
 	}
@@ -276,10 +276,10 @@ func TestQ34_grants(t *testing.T) {
 // TestDisabledBy: nobody but an operator enables what an operator, or a leak, has
 // disabled.
 func TestDisabledBy(t *testing.T) {
-	person := &Bounds{}
+	person := &Scope{}
 	const owner, operator = key.DisabledByOwner, key.DisabledByOperator
 	type step struct {
-		within *Bounds
+		within *Scope
 		enable bool
 		field  string // of the refusal
 		want   key.DisabledBy
@@ -296,7 +296,7 @@ func TestDisabledBy(t *testing.T) {
 			g := newRig(t)
 			id := g.create(Draft{}).Key.ID
 			for i, s := range steps {
-				_, err := g.Update(context.Background(), id, Patch{Enabled: to(s.enable), Within: s.within})
+				_, err := g.within(s.within).Update(context.Background(), id, Patch{Enabled: to(s.enable)})
 				if s.field == "" && err != nil || s.field != "" && beyond(err) != s.field {
 					t.Errorf("step %d: %v", i, err)
 				}
@@ -317,7 +317,7 @@ func TestDisabledBy(t *testing.T) {
 	unknown.Key.Enabled = false
 	g.imports(false, []store.Entry{leaked, unknown}, "created", "created")
 	for _, e := range []store.Entry{leaked, unknown} {
-		if _, err := g.Update(context.Background(), e.Key.ID, Patch{Enabled: to(true), Within: person}); beyond(err) != "enabled" {
+		if _, err := g.within(person).Update(context.Background(), e.Key.ID, Patch{Enabled: to(true)}); beyond(err) != "enabled" {
 			t.Errorf("%s is enabled: %v", e.Key.ID, err)
 		}
 	}
@@ -346,7 +346,7 @@ func TestA4_rotation(t *testing.T) {
 			g := newRig(t)
 			within := g.parent(c.caller, nil)
 			k := g.create(c.target)
-			_, err := g.Rotate(context.Background(), k.Key.ID, Rotation{Within: within})
+			_, err := g.within(within).Rotate(context.Background(), k.Key.ID, Rotation{})
 			refused := c.field != "" || c.name == "credits"
 			if !refused && err != nil || refused && beyond(err) != c.field {
 				t.Errorf("%v", err)
@@ -354,7 +354,7 @@ func TestA4_rotation(t *testing.T) {
 			if refused {
 				g.want(k.Raw, Allowed)
 			}
-			if _, err := g.Rotate(context.Background(), within.KeyID, Rotation{Grace: 1000, Within: within}); err != nil {
+			if _, err := g.within(within).Rotate(context.Background(), within.KeyID, Rotation{Grace: 1000}); err != nil {
 				t.Errorf("the caller's own key: %v", err)
 			}
 		})
@@ -362,10 +362,10 @@ func TestA4_rotation(t *testing.T) {
 	g := newRig(t)
 	k := g.create(Draft{})
 	only := func(*key.Key) bool { return false }
-	if _, err := g.Rotate(context.Background(), k.Key.ID, Rotation{Within: &Bounds{}, Only: only}); !errors.Is(err, store.ErrNotFound) {
+	if _, err := g.only(&Scope{}, only).Rotate(context.Background(), k.Key.ID, Rotation{}); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("%v", err)
 	}
-	if _, err := g.EndGrace(context.Background(), k.Key.ID, &Bounds{}, only); !errors.Is(err, store.ErrNotFound) {
+	if _, err := g.only(&Scope{}, only).EndGrace(context.Background(), k.Key.ID); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("%v", err)
 	}
 	g.want(k.Raw, Allowed)
@@ -431,7 +431,7 @@ func TestQ28_lastUse(t *testing.T) {
 	fourth := g.rotate(id, Rotation{Grace: 3_600_000})
 	wants("the fourth was never used", 6000, 6000, 3000, 4000, 0)
 	use(fourth.Raw)
-	if _, err := g.EndGrace(ctx, id, nil, nil); err != nil {
+	if _, err := g.EndGrace(ctx, id); err != nil {
 		t.Fatal(err)
 	}
 	wants("all others ended", 7000)

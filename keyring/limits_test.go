@@ -35,7 +35,7 @@ func TestRateHeadersPromise(t *testing.T) {
 			at := rapid.IntRange(0, 3).Draw(t, "first")
 			set.Tiers, set.DefaultTier = []Tier{tier("t", units[at:rapid.IntRange(at, 4).Draw(t, "end")]...)}, "t"
 		}
-		g.Service = NewService(g.ring, set)
+		g.use(set)
 		var keys []Issued
 		for i := range 2 {
 			d := Draft{UserID: owner}

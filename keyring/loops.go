@@ -192,15 +192,25 @@ func (r *Ring) deleteKept(ctx context.Context, st store.Store) error {
 	if !ok {
 		return nil
 	}
-	_, err := r.deleteExpired(ctx, st, x)
+	_, err := r.deleteExpired(ctx, st, x, r.changedItself)
 	return err
 }
 
-// deleteExpired deletes expired keys.
-func (r *Ring) deleteExpired(ctx context.Context, st store.Store, x store.Expired) (int, error) {
+// changedItself tells the observers of all configurations of changes that nobody asked for.
+func (r *Ring) changedItself(changes []store.Change) {
+	r.keeping.mu.Lock()
+	all := slices.Collect(maps.Keys(r.keeping.keep))
+	r.keeping.mu.Unlock()
+	for _, s := range all {
+		tellChanged(s.Observers, Actor{Kind: ActorSystem}, changes)
+	}
+}
+
+// deleteExpired deletes expired keys, and tells of that.
+func (r *Ring) deleteExpired(ctx context.Context, st store.Store, x store.Expired, changed func([]store.Change)) (int, error) {
 	total := 0
 	for ctx.Err() == nil {
-		n, err := r.deleteSome(ctx, st, x)
+		n, err := r.deleteSome(ctx, st, x, changed)
 		total += n
 		if err != nil {
 			return total, fmt.Errorf("deleting expired keys: %w", err)
@@ -212,15 +222,17 @@ func (r *Ring) deleteExpired(ctx context.Context, st store.Store, x store.Expire
 	return total, ctx.Err()
 }
 
-func (r *Ring) deleteSome(ctx context.Context, st store.Store, x store.Expired) (n int, err error) {
-	err = r.queue.pause(func() error {
-		changes, err := st.DeleteExpired(ctx, x, deleteBatch)
-		for _, c := range changes {
-			if c.Kind == store.KindKey && c.Deleted() {
-				n++
-			}
-		}
+func (r *Ring) deleteSome(ctx context.Context, st store.Store, x store.Expired, changed func([]store.Change)) (n int, err error) {
+	var changes []store.Change
+	err = r.queue.pause(func() (err error) {
+		changes, err = st.DeleteExpired(ctx, x, deleteBatch)
 		return err
 	})
+	for _, c := range changes {
+		if c.Kind == store.KindKey && c.Deleted() {
+			n++
+		}
+	}
+	changed(changes)
 	return n, err
 }

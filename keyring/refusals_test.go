@@ -63,7 +63,7 @@ func TestQ13_refuser(t *testing.T) {
 func TestQ13_credits(t *testing.T) {
 	for _, lease := range []int64{0, 10} {
 		g := newRig(t)
-		g.Service = NewService(g.ring, &Settings{Rules: DefaultRules(), Lease: lease, Tiers: []Tier{tier("t", per(Day, 9))}, DefaultTier: "t"})
+		g.use(&Settings{Rules: DefaultRules(), Lease: lease, Tiers: []Tier{tier("t", per(Day, 9))}, DefaultTier: "t"})
 		for _, algorithm := range []string{"fixed_window", "sliding_window", "token_bucket"} {
 			raw := g.create(Draft{
 				UserID: algorithm, RateLimitMax: ptr(int64(10)), RateLimitTimeWindow: ptr(int64(10_000)), RateLimitAlgorithm: &algorithm,

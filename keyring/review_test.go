@@ -14,7 +14,7 @@ import (
 func TestC4_NoResurrectionAfterSweep(t *testing.T) {
 	ctx := context.Background()
 	for name, change := range map[string]func(*rig, string) error{
-		"key": func(g *rig, id string) error { return g.Delete(ctx, id, nil, nil) },
+		"key": func(g *rig, id string) error { return g.Delete(ctx, id) },
 		"owner": func(g *rig, _ string) error {
 			_, err := g.PutOwner(ctx, "alice", OwnerPatch{Enabled: to(false)})
 			return err

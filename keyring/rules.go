@@ -20,6 +20,8 @@ type Settings struct {
 	Lease int64
 	// CacheSize is how many bytes the keys in memory may take. 0: DefaultCacheSize.
 	CacheSize int64
+	// Observers are told of all decisions and changes.
+	Observers []Observer
 	// Zone is where "today" and "month" begin and end. Default: UTC.
 	Zone *time.Location
 	// Tiers are the plans that owners may have, each name once. DefaultTier is that

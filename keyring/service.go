@@ -80,19 +80,20 @@ type Draft struct {
 	RateLimitTimeWindow *int64 // milliseconds
 	RateLimitAlgorithm  *string
 	Permissions         key.Permissions
-	DefaultPermissions  key.Permissions // where Permissions is nil, as far as Within and the tier allow; nil: those of the tier, else of the rules
+	DefaultPermissions  key.Permissions // where Permissions is nil, as far as the actor's scope and the tier allow; nil: those of the tier, else of the rules
 	AllowedIPs          []netip.Prefix
 	Enabled             *bool
 	WithSecret          bool
-	// Within are the bounds of whoever asks. Nil: an operator, who has none.
-	Within *Bounds
+
+	scope *Scope // of whoever asks
 }
 
 // Create makes a key.
-func (s *Service) Create(ctx context.Context, draft Draft) (Issued, error) {
-	if err := draft.Within.mayChange(); err != nil {
+func (s *Editor) Create(ctx context.Context, draft Draft) (Issued, error) {
+	if err := s.mayChange(); err != nil {
 		return Issued{}, err
 	}
+	draft.scope = s.actor.Scope
 	rules, err := s.rulesOf(draft.ConfigID)
 	if err != nil {
 		return Issued{}, err
@@ -121,7 +122,7 @@ func (s *Service) Create(ctx context.Context, draft Draft) (Issued, error) {
 			k.Permissions = tier
 		}
 	}
-	if err := draft.Within.under(tier).draw(k, draft); err != nil {
+	if err := draft.scope.under(tier).draw(k, draft); err != nil {
 		return Issued{}, err
 	}
 	issued := Issued{}
@@ -143,6 +144,7 @@ func (s *Service) Create(ctx context.Context, draft Draft) (Issued, error) {
 	if err != nil {
 		return Issued{}, err
 	}
+	s.changed(change)
 	issued.Info = s.info(*change.Entry)
 	return issued, nil
 }
@@ -158,7 +160,7 @@ func (r *Rules) draw(d Draft, now int64) (*sketch, error) {
 		Permissions: d.Permissions, CreatedAt: now, UpdatedAt: now,
 	}}
 	if !k.Enabled {
-		k.DisabledBy = d.Within.disables()
+		k.DisabledBy = d.scope.disables()
 	}
 	if k.Permissions == nil {
 		k.Permissions = r.Permissions

@@ -79,7 +79,7 @@ func TestF9_start(t *testing.T) {
 		t.Fatal(err)
 	}
 	ring := New(opener, time.Now, func(err error) { t.Error(err) })
-	s := NewService(ring, &Settings{Rules: DefaultRules()})
+	s := NewService(ring, &Settings{Rules: DefaultRules()}).As(Actor{Kind: ActorOperator})
 	unknown, err := (key.Random{}).Generate("ak_", key.DefaultLength, true)
 	if err != nil {
 		t.Fatal(err)

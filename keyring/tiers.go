@@ -116,6 +116,7 @@ type plans struct {
 	units []Unit
 	zone  *time.Location
 	spans atomic.Pointer[spans]
+	hour  atomic.Pointer[hourCounts] // the last one, of decisions about keys without a tier
 	// granting: a tier has permissions for new keys.
 	granting bool
 }
@@ -124,7 +125,8 @@ type plans struct {
 type plan struct {
 	*Tier
 	quotas []quota
-	shown  int // of them, how many limit anything
+	shown  int                        // of them, how many limit anything
+	hour   atomic.Pointer[hourCounts] // the last one
 }
 
 // quota is what a tier grants of a unit.

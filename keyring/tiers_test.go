@@ -28,7 +28,7 @@ func (g *rig) with(tiers ...Tier) *rig {
 	if len(tiers) > 0 {
 		s.DefaultTier = tiers[0].Name
 	}
-	g.Service = NewService(g.ring, s)
+	g.use(s)
 	return g
 }
 
@@ -140,7 +140,7 @@ func TestK8_TierRetryAfter(t *testing.T) {
 	waited := map[Outcome]int{}
 	for i := 0; waited[RateLimited] < 1000 || waited[UsageExceeded] < 100; i++ {
 		tiers := []Tier{tier("t", per(Unit(1+r.Int64N(100_000)), n()), per(Day, 2+n()), per(Month, 5*n()))}
-		g.Service = NewService(g.ring, &Settings{Rules: DefaultRules(), Tiers: tiers, DefaultTier: "t", Zone: zone})
+		g.use(&Settings{Rules: DefaultRules(), Tiers: tiers, DefaultTier: "t", Zone: zone})
 		d := Draft{UserID: fmt.Sprint("owner", i), RateLimitMax: ptr(n()), RateLimitTimeWindow: ptr(1 + r.Int64N(200_000))}
 		if i%2 == 0 {
 			d.Remaining, d.RefillAmount, d.RefillInterval = ptr(n()), ptr(n()), ptr(1+r.Int64N(300_000))
@@ -238,7 +238,7 @@ func TestT4_TierDays(t *testing.T) {
 				t.Fatal(err)
 			}
 			g := newRig(t)
-			g.Service = NewService(g.ring, &Settings{Rules: DefaultRules(), Tiers: []Tier{tier("t", per(Day, 2))}, DefaultTier: "t", Zone: zone})
+			g.use(&Settings{Rules: DefaultRules(), Tiers: []Tier{tier("t", per(Day, 2))}, DefaultTier: "t", Zone: zone})
 			g.at(c.first)
 			k := g.create(Draft{})
 			g.want(k.Raw, Allowed)
@@ -394,7 +394,7 @@ func TestTierConfigChange(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g.Service = NewService(g.ring, &Settings{Rules: DefaultRules(), Tiers: []Tier{tier("other", per(Day, 14))}, DefaultTier: "other", Zone: zone})
+	g.use(&Settings{Rules: DefaultRules(), Tiers: []Tier{tier("other", per(Day, 14))}, DefaultTier: "other", Zone: zone})
 	if d := g.want(k.Raw, RateLimited); d.Wait != 4*3600*1000 { // 12:00 to 16:00 UTC
 		t.Errorf("wait %d", d.Wait)
 	}
@@ -582,7 +582,7 @@ func TestTierPermissions(t *testing.T) {
 	rules := DefaultRules()
 	rules.Permissions = key.Permissions{"api": {"read"}}
 	pro := Tier{Name: "pro", Permissions: key.Permissions{"files": {"read", "write"}}}
-	g.Service = NewService(g.ring, &Settings{Rules: rules, Tiers: []Tier{tier("free"), pro}, DefaultTier: "free"})
+	g.use(&Settings{Rules: rules, Tiers: []Tier{tier("free"), pro}, DefaultTier: "free"})
 	g.setTier("bob", ptr("pro"))
 	for _, c := range []struct {
 		draft Draft

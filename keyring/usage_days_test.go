@@ -13,7 +13,7 @@ import (
 
 // in starts the service anew in a time zone, over the same state.
 func (g *rig) in(z *time.Location) {
-	g.Service = NewService(g.ring, &Settings{Rules: DefaultRules(), Zone: z})
+	g.use(&Settings{Rules: DefaultRules(), Zone: z})
 }
 
 func (g *rig) setClock(at time.Time) { g.clock.ms.Store(at.UnixMilli()) }
@@ -104,7 +104,7 @@ func TestT4_day_of_use(t *testing.T) {
 		work.Go(func() {
 			for range n { // decided before midnight, counted after it
 				d := late
-				g.Service.tell(&d, nil)
+				g.count(&d, &Request{})
 			}
 		})
 	}

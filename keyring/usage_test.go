@@ -183,7 +183,7 @@ func TestK11_unknown(t *testing.T) {
 	g := newRig(t)
 	k := g.create(Draft{})
 	other := g.create(Draft{})
-	if err := g.Delete(context.Background(), other.Key.ID, nil, nil); err != nil {
+	if err := g.Delete(context.Background(), other.Key.ID); err != nil {
 		t.Fatal(err)
 	}
 	for _, raw := range []string{"", "x", k.Raw[:60], other.Raw} {
@@ -306,9 +306,10 @@ func TestK11_allocations(t *testing.T) {
 	k := g.create(Draft{})
 	d := g.want(k.Raw, Allowed)
 	c := new(Counted)
+	q := &Request{Counted: c, Require: []key.Permission{{Resource: "a", Action: "b"}}}
 	if n := testing.AllocsPerRun(1000, func() {
 		*c = Counted{}
-		g.Service.tell(&d, c)
+		g.count(&d, q)
 	}); n > 0.01 {
 		t.Errorf("%v allocations", n)
 	}
@@ -324,11 +325,11 @@ func TestT2_history(t *testing.T) {
 	for _, k := range []Issued{short, gone, gone, stays, stays, stays} {
 		g.want(k.Raw, Allowed)
 	}
-	if err := g.Delete(ctx, gone.Key.ID, nil, nil); err != nil { // before anything was written
+	if err := g.Delete(ctx, gone.Key.ID); err != nil { // before anything was written
 		t.Fatal(err)
 	}
 	g.clock.advance(time.Hour)
-	if n, err := g.DeleteExpired(ctx, nil); n != 1 || err != nil {
+	if n, err := g.DeleteExpired(ctx); n != 1 || err != nil {
 		t.Fatal(n, err)
 	}
 	if _, err := g.KeyUsage(ctx, gone.Key.ID, 1); !errors.Is(err, store.ErrNotFound) {

@@ -1,8 +1,11 @@
 package keyring
 
 import (
+	"slices"
 	"sync/atomic"
+	"time"
 
+	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/store"
 )
 
@@ -66,43 +69,146 @@ func (c *dayCounts) take() store.Uses {
 // let it in, else as what the first refusal was. It belongs to the day, the key
 // and the owner of its first decision.
 type Counted struct {
-	as kind
-	in *dayCounts
+	outcome Outcome
+	hour    *hourCounts // nil: not counted yet
+	day     *dayCounts  // nil: no key is known, or statistics of keys do not count the outcome
 }
 
-// tell counts a decision.
-func (s *Service) tell(d *Decision, c *Counted) {
-	as := outcomes[d.Outcome].statistic
-	switch {
-	case as == uncounted || d.rec == nil:
-		return
-	case c == nil:
-		s.countAs(d, as)
-	case c.as == uncounted:
-		*c = Counted{as, s.countAs(d, as)}
-	case as != allowed:
-		s.Reclassify(c, d.Outcome)
+// count counts a decision.
+func (s *Service) count(d *Decision, q *Request) {
+	c := q.Counted
+	if c == nil {
+		c = new(Counted)
 	}
+	statistic := outcomes[d.Outcome].statistic
+	switch {
+	case c.hour == nil:
+		c.outcome, c.hour = d.Outcome, s.hourOf(d)
+		c.hour.add(&s.ring.queue, d.Outcome, 1)
+	case c.outcome == Allowed && d.Outcome != Allowed:
+		s.reclassify(c, d.Outcome, statistic)
+	}
+	if d.rec == nil {
+		return
+	}
+	if c.day == nil && statistic != uncounted {
+		c.day = s.dayOf(d)
+		c.day.add(&s.ring.queue, statistic, 1)
+	}
+	d.entry.ask(&s.ring.queue, q)
 }
 
 // Reclassify counts a request as refused that every gate had let in.
 func (s *Service) Reclassify(c *Counted, o Outcome) {
-	if c.as != allowed {
+	if c.hour == nil || c.outcome != Allowed {
 		return
 	}
-	c.as = outcomes[o].statistic
-	c.in.n[allowed].Add(-1)
-	c.in.n[c.as].Add(1)
-	s.ring.queue.add(c.in)
+	s.reclassify(c, o, outcomes[o].statistic)
+	if c.day != nil && outcomes[o].statistic == uncounted {
+		c.day.add(&s.ring.queue, allowed, -1)
+	}
 }
 
-func (s *Service) countAs(d *Decision, as kind) *dayCounts {
-	at := d.at
-	if at == 0 {
-		at = s.ring.clock().wall
+func (s *Service) reclassify(c *Counted, o Outcome, statistic kind) {
+	c.hour.add(&s.ring.queue, c.outcome, -1)
+	c.hour.add(&s.ring.queue, o, 1)
+	c.outcome = o
+	if c.day != nil && statistic != uncounted {
+		c.day.add(&s.ring.queue, allowed, -1)
+		c.day.add(&s.ring.queue, statistic, 1)
 	}
-	c := d.entry.countsOf(d.rec.key.UserID, s.days.dateAt(at))
-	c.n[as].Add(1)
-	s.ring.queue.add(c)
+}
+
+// dayOf returns what counts the decisions about a key on the day of this one.
+func (s *Service) dayOf(d *Decision) *dayCounts {
+	return d.entry.countsOf(d.rec.key.UserID, s.days.dateAt(s.madeAt(d)))
+}
+
+func (c *dayCounts) add(q *queue, as kind, n int64) {
+	c.n[as].Add(n)
+	q.add(c)
+}
+
+// hourCounts counts the decisions of an hour about keys of one tier. Like dayCounts it is
+// never closed.
+type hourCounts struct {
+	hour    int64 // of Unix time
+	tier    string
+	pending pending
+	n       [NumOutcomes]atomic.Int64
+	taken   [NumOutcomes]int64 // of n: what went into a batch; guarded by queue.mu
+}
+
+const hourMillis = int64(time.Hour / time.Millisecond)
+
+// hourOf returns what counts the decisions with the tier of this one, in its hour.
+func (s *Service) hourOf(d *Decision) *hourCounts {
+	last := &s.plans.hour
+	if d.plan != nil {
+		last = &d.plan.hour
+	}
+	hour := s.madeAt(d) / hourMillis
+	c := last.Load()
+	if c == nil || c.hour != hour {
+		c = &hourCounts{hour: hour, tier: d.Tier()}
+		last.Store(c)
+	}
 	return c
+}
+
+func (c *hourCounts) add(q *queue, o Outcome, n int64) {
+	c.n[o].Add(n)
+	q.add(c)
+}
+
+// asked are the permissions that requests have asked a key for, so far as this process
+// knows: at most store.MaxAskedPermissions.
+type asked struct {
+	list    []key.Permission
+	written int // of list: what went into a batch
+}
+
+// ask notes the permissions that a request asks a key for.
+func (e *entry) ask(q *queue, r *Request) {
+	for _, p := range r.Require {
+		e.askFor(q, p)
+	}
+	for _, any := range r.RequireAny {
+		for _, p := range any {
+			e.askFor(q, p)
+		}
+	}
+}
+
+func (e *entry) askFor(q *queue, p key.Permission) {
+	for {
+		old := e.asked.Load()
+		if old != nil && (slices.Contains(old.list, p) || len(old.list) == store.MaxAskedPermissions) {
+			return
+		}
+		if e.asked.CompareAndSwap(old, old.with(p)) {
+			q.add(e)
+			return
+		}
+	}
+}
+
+func (a *asked) with(p key.Permission) *asked {
+	if a == nil {
+		return &asked{list: []key.Permission{p}}
+	}
+	return &asked{append(slices.Clip(a.list), p), a.written}
+}
+
+// takeAsked returns what is in no batch yet, and notes that it is now.
+func (e *entry) takeAsked() []key.Permission {
+	for {
+		old := e.asked.Load()
+		if old == nil || old.written == len(old.list) {
+			return nil
+		}
+		if e.asked.CompareAndSwap(old, &asked{old.list, len(old.list)}) {
+			return old.list[old.written:]
+		}
+	}
 }

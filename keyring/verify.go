@@ -22,6 +22,12 @@ func (s *Service) Verify(ctx context.Context, raw string, q *Request) (d Decisio
 // zero. By value, the copies of a decision alone would make the stack of each
 // connection grow, after each garbage collection anew.
 func (s *Service) VerifyInto(ctx context.Context, raw string, q *Request, d *Decision) error {
+	err := s.verify(ctx, raw, q, d)
+	s.decided(d, q)
+	return err
+}
+
+func (s *Service) verify(ctx context.Context, raw string, q *Request, d *Decision) error {
 	if key.CheckShape(raw, false) != nil {
 		d.Outcome = Invalid
 		return nil
@@ -111,6 +117,12 @@ func (s *Service) Prefixes() []string { return s.prefixes }
 // before is taken. Where d admits the request, it replaces before; else Cancel takes
 // before back. It writes into d, which is zero.
 func (s *Service) Extend(ctx context.Context, before *Decision, q *Request, d *Decision) error {
+	err := s.extend(ctx, before, q, d)
+	s.decided(d, q)
+	return err
+}
+
+func (s *Service) extend(ctx context.Context, before *Decision, q *Request, d *Decision) error {
 	st, err := s.ring.open(ctx)
 	if err != nil {
 		d.refuse(Unavailable, unavailableWait, true)
@@ -136,9 +148,6 @@ func (s *Service) decide(ctx context.Context, st *opened, c credential, before *
 			*d = Decision{}
 			continue // the key was let go of between finding and counting: find it again
 		}
-		if !q.DryRun && !q.RecordOnly {
-			s.tell(d, q.Counted)
-		}
 		return err
 	}
 }
@@ -157,6 +166,10 @@ func Refusal(o Outcome) (d Decision) {
 	}
 	return d
 }
+
+// Refused tells the observers of a refusal that a caller of this package has made itself,
+// without asking about a key.
+func (s *Service) Refused(d *Decision, c *Counted) { s.decided(d, &Request{Counted: c}) }
 
 // errEvicted is returned where the key left memory after it was found.
 var errEvicted = errors.New("the key has left memory")

@@ -407,7 +407,7 @@ func TestNotOpenYet(t *testing.T) {
 	g.stop()
 	opener := g.ring.opener
 	ring := New(opener, g.clock.now, func(err error) { t.Error(err) })
-	s := NewService(ring, g.set)
+	s := NewService(ring, g.set).As(Actor{Kind: ActorOperator})
 	d, err := s.Verify(context.Background(), k.Raw, &Request{Cost: 1})
 	if d.Outcome != Unavailable || !errors.Is(err, store.ErrUnavailable) {
 		t.Fatalf("%q, %v", d.Outcome.Code(), err)
@@ -447,8 +447,8 @@ func TestPlainKeys(t *testing.T) {
 	}
 	rules := DefaultRules()
 	rules.Checksum = false
-	off := NewService(g.ring, &Settings{Rules: rules})
-	odd := NewService(g.ring, &Settings{Rules: DefaultRules(), Configs: []Rules{rules}})
+	off := NewService(g.ring, &Settings{Rules: rules}).As(Actor{Kind: ActorOperator})
+	odd := NewService(g.ring, &Settings{Rules: DefaultRules(), Configs: []Rules{rules}}).As(Actor{Kind: ActorOperator})
 	if !g.Checksums() || off.Checksums() || odd.Checksums() {
 		t.Errorf("checksums: %v, by rule %v, by another configuration %v", g.Checksums(), off.Checksums(), odd.Checksums())
 	}

@@ -16,7 +16,8 @@ import (
 const writeBatch = 500
 
 // counted is what requests have counted, and is written behind them: a key (when it was
-// used, and its windows), an owner (its windows), or the usage of a key on a day.
+// used, its windows, and the permissions that it was asked for), an owner (its windows),
+// the usage of a key on a day, or that of all keys of a tier in an hour.
 type counted interface {
 	waiting() *pending
 	shard() uint
@@ -28,6 +29,8 @@ type counted interface {
 type writes struct {
 	counters []store.Counters
 	used     []store.Used
+	hours    []store.HourUses
+	asked    []store.Asked
 }
 
 // pending tells whether something waits to be written. It also decides whether that may
@@ -157,9 +160,9 @@ func (q *queue) write(ctx context.Context, st store.Store) (some []counted, err 
 		x.waiting().move(pendingQueued, pendingWrite)
 		x.collect(&batch)
 	}
-	if batch.used != nil {
+	if batch.used != nil || batch.hours != nil || batch.asked != nil {
 		q.number++
-		q.unsent = &store.UsageBatch{Writer: q.writer, Number: q.number, Used: batch.used}
+		q.unsent = &store.UsageBatch{Writer: q.writer, Number: q.number, Used: batch.used, Hours: batch.hours, Asked: batch.asked}
 	}
 	if batch.counters != nil {
 		if err = st.SaveCounters(ctx, batch.counters); err != nil {
@@ -167,13 +170,23 @@ func (q *queue) write(ctx context.Context, st store.Store) (some []counted, err 
 		}
 	}
 	for _, x := range some {
-		if _, usage := x.(*dayCounts); err == nil || usage {
+		if err == nil || isUsage(x) {
 			x.waiting().move(pendingWrite, pendingNothing)
 		} else if x.waiting().move(pendingWrite, pendingQueued) {
 			q.put(x)
 		}
 	}
 	return some, errors.Join(err, q.send(ctx, st))
+}
+
+// isUsage reports whether something is written as increments, which are in a batch as
+// soon as they are collected.
+func isUsage(x counted) bool {
+	switch x.(type) {
+	case *dayCounts, *hourCounts:
+		return true
+	}
+	return false
 }
 
 // send writes the batch of usage that waits, if there is one.
@@ -258,7 +271,9 @@ func (q *queue) forget(userID string, remove func() error) error {
 		}
 		if q.unsent != nil {
 			kept := slices.DeleteFunc(slices.Clone(q.unsent.Used), func(u store.Used) bool { return u.UserID == userID })
-			q.unsent = &store.UsageBatch{Writer: q.unsent.Writer, Number: q.unsent.Number, Used: kept}
+			batch := *q.unsent
+			batch.Used = kept
+			q.unsent = &batch
 		}
 		q.eachDay(func(c *dayCounts) {
 			if c.userID == userID {
@@ -279,6 +294,9 @@ func (e *entry) shard() uint       { return shardOf(e.id) }
 func (e *entry) collect(w *writes) {
 	if rec := e.rec.Load(); rec != nil { // else deleted
 		w.counters = append(w.counters, e.counters(rec))
+		for _, p := range e.takeAsked() {
+			w.asked = append(w.asked, store.Asked{KeyID: e.id, Permission: p.String()})
+		}
 	}
 }
 
@@ -295,5 +313,17 @@ func (c *dayCounts) shard() uint       { return shardOf(c.keyID) }
 func (c *dayCounts) collect(w *writes) {
 	if u := c.take(); u != (store.Uses{}) {
 		w.used = append(w.used, store.Used{KeyID: c.keyID, UserID: c.userID, Day: int32(c.day), Uses: u})
+	}
+}
+
+func (c *hourCounts) waiting() *pending { return &c.pending }
+func (c *hourCounts) shard() uint       { return 0 }
+func (c *hourCounts) collect(w *writes) {
+	for o := range NumOutcomes {
+		n := c.n[o].Load() - c.taken[o]
+		if n != 0 {
+			c.taken[o] += n
+			w.hours = append(w.hours, store.HourUses{Hour: c.hour, Outcome: o.Label(), Tier: c.tier, N: n})
+		}
 	}
 }

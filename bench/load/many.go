@@ -99,7 +99,7 @@ func (m *manyKeys) create(ctx context.Context, keys *keyring.Service) (err error
 				if k >= int64(m.n) {
 					return
 				}
-				issued, err := keys.Create(ctx, keyring.Draft{UserID: fmt.Sprintf("user-%d", k/keysPerOwner)})
+				issued, err := keys.As(keyring.Actor{Kind: keyring.ActorOperator}).Create(ctx, keyring.Draft{UserID: fmt.Sprintf("user-%d", k/keysPerOwner)})
 				mu.Lock()
 				_, werr := w.WriteString(issued.Raw)
 				mu.Unlock()

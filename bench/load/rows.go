@@ -77,7 +77,7 @@ func rows() []row {
 // one sends one key.
 func one(d keyring.Draft) func(context.Context, *keyring.Service) (picker, error) {
 	return func(ctx context.Context, keys *keyring.Service) (picker, error) {
-		issued, err := keys.Create(ctx, d)
+		issued, err := keys.As(keyring.Actor{Kind: keyring.ActorOperator}).Create(ctx, d)
 		if err != nil {
 			return nil, err
 		}
@@ -108,7 +108,7 @@ func mistyped(context.Context, *keyring.Service) (picker, error) {
 // unknown sends a well-formed key that nobody has ever seen, each time another.
 func unknown(ctx context.Context, keys *keyring.Service) (picker, error) {
 	for range 100 { // some that are not sent
-		if _, err := keys.Create(ctx, keyring.Draft{UserID: "alice"}); err != nil {
+		if _, err := keys.As(keyring.Actor{Kind: keyring.ActorOperator}).Create(ctx, keyring.Draft{UserID: "alice"}); err != nil {
 			return nil, err
 		}
 	}

@@ -31,8 +31,8 @@ type Caller struct {
 	// Session: the key stands for its owner, as far as its configuration and the
 	// gates in front allow it.
 	Session bool
-	// Bounds are what the caller may pass on.
-	Bounds *keyring.Bounds
+	// Scope is what the caller may pass on.
+	Scope *keyring.Scope
 	// Cancel takes back what the call was charged, for a call that is refused
 	// after all, and has statistics count it as refused for the given reason. It may
 	// be called once.
@@ -40,6 +40,16 @@ type Caller struct {
 	// Spend takes a free call from the caller's budget of them. Its error is a *Refusal
 	// where none is left. Nil: there is no budget.
 	Spend func() error
+}
+
+// Actor returns who changes something by the caller's calls. only is that of
+// keyring.Actor.
+func (c *Caller) Actor(only func(*key.Key) bool) keyring.Actor {
+	a := keyring.Actor{Kind: keyring.ActorPerson, ID: c.UserID, Address: c.ClientIP, Scope: c.Scope, Only: only}
+	if c.Decision != nil {
+		a.Kind, a.ID = keyring.ActorKey, c.Decision.Key().ID
+	}
+	return a
 }
 
 // Ask is what a call asks of its caller.

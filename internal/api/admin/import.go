@@ -49,7 +49,7 @@ func importKeys(c *api.Call, in ImportKeys) (Imported, error) {
 	if err != nil {
 		return Imported{}, err
 	}
-	done, err := c.Keys.ImportOwners(c.Context(), owners.good, dryRun)
+	done, err := editor(c).ImportOwners(c.Context(), owners.good, dryRun)
 	if err != nil {
 		return Imported{}, err
 	}
@@ -58,7 +58,7 @@ func importKeys(c *api.Call, in ImportKeys) (Imported, error) {
 	if err != nil {
 		return Imported{}, err
 	}
-	if done, err = c.Keys.Import(c.Context(), keys.good, dryRun); err != nil {
+	if done, err = editor(c).Import(c.Context(), keys.good, dryRun); err != nil {
 		return Imported{}, err
 	}
 	keys.report(&out, "key", done, func(r *KeyRecord) string { return r.ID })

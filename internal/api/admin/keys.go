@@ -15,12 +15,18 @@ import (
 
 const defaultLimit = 50
 
+// editor makes the changes of a call. Whoever reaches Caddy's admin endpoint is an
+// operator.
+func editor(c *api.Call) *keyring.Editor {
+	return c.Keys.As(keyring.Actor{Kind: keyring.ActorOperator})
+}
+
 func createKey(c *api.Call, in CreateKey) (IssuedKey, error) {
 	allowed, err := networks(in.AllowedIPs)
 	if err != nil {
 		return IssuedKey{}, err
 	}
-	issued, err := c.Keys.Create(c.Context(), keyring.Draft{
+	issued, err := editor(c).Create(c.Context(), keyring.Draft{
 		UserID:              in.UserID,
 		ConfigID:            in.ConfigID,
 		Name:                in.Name,
@@ -108,7 +114,7 @@ func patchKey(c *api.Call, in PatchKey) (Key, error) {
 		}
 		p.AllowedIPs.Value = &allowed
 	}
-	info, err := c.Keys.Update(c.Context(), id, p)
+	info, err := editor(c).Update(c.Context(), id, p)
 	return keyOf(info), err
 }
 
@@ -117,7 +123,7 @@ func deleteKey(c *api.Call) (api.None, error) {
 	if err != nil {
 		return api.None{}, err
 	}
-	return api.None{}, c.Keys.Delete(c.Context(), id, nil, nil)
+	return api.None{}, editor(c).Delete(c.Context(), id)
 }
 
 func rotateKey(c *api.Call, in RotateKey) (IssuedKey, error) {
@@ -126,7 +132,7 @@ func rotateKey(c *api.Call, in RotateKey) (IssuedKey, error) {
 		return IssuedKey{}, err
 	}
 	// 2^53-1 seconds are less than 2^63 milliseconds.
-	issued, err := c.Keys.Rotate(c.Context(), id, keyring.Rotation{
+	issued, err := editor(c).Rotate(c.Context(), id, keyring.Rotation{
 		Grace: api.Or(in.Grace, 0) * 1000, WithSecret: api.Or(in.WithSecret, false), ExpiresIn: in.ExpiresIn,
 	})
 	return issuedOf(issued), err
@@ -137,12 +143,12 @@ func endGrace(c *api.Call) (Key, error) {
 	if err != nil {
 		return Key{}, err
 	}
-	info, err := c.Keys.EndGrace(c.Context(), id, nil, nil)
+	info, err := editor(c).EndGrace(c.Context(), id)
 	return keyOf(info), err
 }
 
 func deleteExpired(c *api.Call) (Deleted, error) {
-	n, err := c.Keys.DeleteExpired(c.Context(), nil)
+	n, err := editor(c).DeleteExpired(c.Context())
 	return Deleted{int64(n)}, err
 }
 

@@ -32,7 +32,7 @@ func putOwner(c *api.Call, in PutOwner) (Owner, error) {
 	if err != nil {
 		return Owner{}, err
 	}
-	o, err := c.Keys.PutOwner(c.Context(), userID, keyring.OwnerPatch{
+	o, err := editor(c).PutOwner(c.Context(), userID, keyring.OwnerPatch{
 		Tier: keyring.Field[string](in.Tier), Enabled: keyring.Field[bool](in.Enabled),
 	})
 	return ownerOf(c, o), err
@@ -43,7 +43,7 @@ func deleteOwner(c *api.Call) (api.None, error) {
 	if err != nil {
 		return api.None{}, err
 	}
-	return api.None{}, c.Keys.DeleteOwner(c.Context(), userID)
+	return api.None{}, editor(c).DeleteOwner(c.Context(), userID)
 }
 
 func ownerOf(c *api.Call, o store.OwnerInfo) Owner {

@@ -46,13 +46,11 @@ func (c *call) change(id string) (keyring.Info, error) {
 		return keyring.Info{}, errNoValues
 	}
 	// What has begun is not undone by a caller who leaves.
-	return c.Keys.Update(context.WithoutCancel(c.Context()), id, keyring.Patch{
+	return c.Keys.As(c.Caller.Actor(c.only(actionUpdate))).Update(context.WithoutCancel(c.Context()), id, keyring.Patch{
 		Name:      keyring.Field[string]{Set: c.in.has("name"), Value: sent[string](c.in, "name")},
 		Enabled:   keyring.Field[bool]{Set: c.in.has("enabled"), Value: sent[bool](c.in, "enabled")},
 		ExpiresIn: keyring.Field[int64]{Set: c.in.has("expiresIn"), Value: seconds(c.in)},
 		Metadata:  keyring.Field[json.RawMessage]{Set: c.in.has("metadata"), Value: sent[json.RawMessage](c.in, "metadata")},
-		Within:    c.Caller.Bounds,
-		Only:      c.only(actionUpdate),
 	})
 }
 
@@ -73,7 +71,7 @@ func (c *call) delete() (any, error) {
 	if _, err := c.find(id, actionDelete); err != nil {
 		return nil, err
 	}
-	if err := c.Keys.Delete(c.Context(), id, c.Caller.Bounds, c.only(actionDelete)); err != nil {
+	if err := c.Keys.As(c.Caller.Actor(c.only(actionDelete))).Delete(c.Context(), id); err != nil {
 		return nil, err
 	}
 	return success{true}, nil
@@ -84,7 +82,7 @@ func (c *call) deleteAllExpired() (any, error) {
 	if err := c.adminKey(); err != nil {
 		return nil, err
 	}
-	if _, err := c.Keys.DeleteExpired(c.Context(), c.Caller.Bounds); err != nil {
+	if _, err := c.Keys.As(c.Caller.Actor(nil)).DeleteExpired(c.Context()); err != nil {
 		return nil, err
 	}
 	return struct {

@@ -176,7 +176,7 @@ func TestBetterAuth_delete_given_away(t *testing.T) {
 		k := a.mint(keyring.Draft{})
 		given := make(chan error, 1)
 		go func() {
-			_, err := a.keys.Update(context.Background(), k.Key.ID, keyring.Patch{UserID: keyring.Field[string]{Set: true, Value: ptr("bob")}})
+			_, err := a.keys.As(keyring.Actor{Kind: keyring.ActorOperator}).Update(context.Background(), k.Key.ID, keyring.Patch{UserID: keyring.Field[string]{Set: true, Value: ptr("bob")}})
 			given <- err
 		}()
 		r := a.post("/api-key/delete", `{"keyId":"`+k.Key.ID+`"}`, person("alice")...)

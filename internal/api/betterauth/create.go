@@ -23,7 +23,7 @@ func (c *call) create() (any, error) {
 	}
 	draft := keyring.Draft{
 		UserID: owner, ConfigID: &configID, Prefix: sent[string](c.in, "prefix"),
-		ExpiresIn: keyring.Field[int64]{Set: c.in.has("expiresIn"), Value: seconds(c.in)}, Within: c.Caller.Bounds,
+		ExpiresIn: keyring.Field[int64]{Set: c.in.has("expiresIn"), Value: seconds(c.in)},
 	}
 	if c.in.text("name") != "" {
 		draft.Name = sent[string](c.in, "name")
@@ -31,7 +31,7 @@ func (c *call) create() (any, error) {
 	if raw := sent[json.RawMessage](c.in, "metadata"); raw != nil {
 		draft.Metadata = *raw
 	}
-	made, err := c.Keys.Create(c.Context(), draft)
+	made, err := c.Keys.As(c.Caller.Actor(nil)).Create(c.Context(), draft)
 	if err != nil {
 		return nil, err
 	}

@@ -136,7 +136,7 @@ func (a *rig) identify(_ http.ResponseWriter, r *http.Request, ask api.Ask) (*ap
 	}
 	may := key.Permissions{"api": {"read", "write"}}
 	return &api.Caller{
-		UserID: name, ClientIP: clientIP(r), Permissions: may, Bounds: &keyring.Bounds{Permissions: may}, Cancel: func(keyring.Outcome) {},
+		UserID: name, ClientIP: clientIP(r), Permissions: may, Scope: &keyring.Scope{Permissions: may}, Cancel: func(keyring.Outcome) {},
 		Organization: r.Header.Get("X-Organization"), Role: r.Header.Get("X-Role"),
 	}, nil
 }
@@ -157,7 +157,7 @@ func (a *rig) identifyKey(r *http.Request, raw string, ask api.Ask) (*api.Caller
 		return nil, &api.Refusal{Decision: d, Challenges: []string{`Bearer error="invalid_token"`}}
 	}
 	return &api.Caller{
-		UserID: d.Key().UserID, Permissions: d.Key().Permissions, Decision: &d, Session: d.Session(), Bounds: a.keys.BoundsOf(&d),
+		UserID: d.Key().UserID, Permissions: d.Key().Permissions, Decision: &d, Session: d.Session(), Scope: a.keys.ScopeOf(&d),
 		Cancel: func(keyring.Outcome) { a.withdrew++ },
 	}, nil
 }
@@ -172,7 +172,7 @@ func (a *rig) mint(d keyring.Draft) keyring.Issued {
 	if d.Permissions == nil {
 		d.Permissions = key.Permissions{"api": {"read", "write"}}
 	}
-	made, err := a.keys.Create(context.Background(), d)
+	made, err := a.keys.As(keyring.Actor{Kind: keyring.ActorOperator}).Create(context.Background(), d)
 	if err != nil {
 		a.t.Fatal(err)
 	}

@@ -107,8 +107,8 @@ func (h *handler) rotate(c *api.Call, in RotateKey) (Rotated, error) {
 		return Rotated{}, err
 	}
 	// 2^53-1 seconds are less than 2^63 milliseconds.
-	issued, err := c.Keys.Rotate(context.WithoutCancel(c.Context()), id, keyring.Rotation{
-		Grace: api.Or(in.Grace, 0) * 1000, Within: c.Caller.Bounds, Only: h.only(c),
+	issued, err := c.Keys.As(c.Caller.Actor(h.only(c))).Rotate(context.WithoutCancel(c.Context()), id, keyring.Rotation{
+		Grace: api.Or(in.Grace, 0) * 1000,
 	})
 	if err != nil {
 		return Rotated{}, err

@@ -23,7 +23,7 @@ func TestExtended_answers(t *testing.T) {
 		s.DefaultTier = "pro"
 	})
 	id := a.create(`{"name":"a","expiresIn":1800}`).ID
-	if _, err := a.keys.Create(context.Background(), keyring.Draft{UserID: "alice", Remaining: ptr(int64(7))}); err != nil {
+	if _, err := a.keys.As(keyring.Actor{Kind: keyring.ActorOperator}).Create(context.Background(), keyring.Draft{UserID: "alice", Remaining: ptr(int64(7))}); err != nil {
 		t.Fatal(err)
 	}
 	const first = `{"_id":"ID","key":"ak_KEY...","name":"NAME","permissions":["read","write"],"tier":"pro","enabled":ENABLED,"createdAt":"TIME",` +
@@ -85,7 +85,7 @@ func TestExtended_pages(t *testing.T) {
 	var want []string
 	for range 7 {
 		want = append(want, a.create("").ID)
-		if _, err := a.keys.Create(context.Background(), keyring.Draft{UserID: "alice", ConfigID: ptr("other")}); err != nil {
+		if _, err := a.keys.As(keyring.Actor{Kind: keyring.ActorOperator}).Create(context.Background(), keyring.Draft{UserID: "alice", ConfigID: ptr("other")}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -135,7 +135,7 @@ func TestExtended_rotate(t *testing.T) {
 	a := newAPI(t, extended)
 	mint := func(d keyring.Draft) keyring.Issued {
 		t.Helper()
-		made, err := a.keys.Create(context.Background(), d)
+		made, err := a.keys.As(keyring.Actor{Kind: keyring.ActorOperator}).Create(context.Background(), d)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -175,9 +175,9 @@ func TestExtended_rotate(t *testing.T) {
 		}
 	}
 	// One with limited credits gets no others.
-	a.caller.Bounds = &keyring.Bounds{Permissions: api.Grantable(a.caller.Permissions), Metered: true, KeyID: "x"}
+	a.caller.Scope = &keyring.Scope{Permissions: api.Grantable(a.caller.Permissions), Metered: true, KeyID: "x"}
 	a.send("POST", "/v1/auth/api-keys/"+plain.Key.ID+"/rotate", "").refused(t, 403, "INSUFFICIENT_PERMISSIONS", "limited credits")
-	a.caller.Bounds.KeyID = plain.Key.ID
+	a.caller.Scope.KeyID = plain.Key.ID
 	if r := a.send("POST", "/v1/auth/api-keys/"+plain.Key.ID+"/rotate", ""); r.status != 200 {
 		t.Errorf("its own: %d %s", r.status, r.body)
 	}

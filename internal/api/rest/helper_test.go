@@ -132,7 +132,7 @@ func (a *rig) report(err error) {
 func (a *rig) as(userID string, actions ...string) {
 	p := key.Permissions{key.DefaultResource: actions}
 	a.caller = &api.Caller{
-		UserID: userID, Permissions: p, Bounds: &keyring.Bounds{Permissions: api.Grantable(p)},
+		UserID: userID, Permissions: p, Scope: &keyring.Scope{Permissions: api.Grantable(p)},
 		Cancel: func(keyring.Outcome) { a.canceled++ },
 	}
 }

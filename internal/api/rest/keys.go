@@ -62,12 +62,12 @@ func (h *handler) createExtended(c *api.Call, in CreateExtendedKey) (Created, er
 		UserID: c.Caller.UserID, ConfigID: h.configID(c), Name: in.Name, DefaultName: defaultName,
 		DefaultPermissions: key.Permissions{key.DefaultResource: {api.Read, api.Write}},
 		ExpiresIn:          keyring.Field[int64](in.ExpiresIn),
-		WithSecret:         true, Within: c.Caller.Bounds,
+		WithSecret:         true,
 	}
 	if in.Permissions != nil {
 		draft.Permissions = key.Permissions{key.DefaultResource: unique(in.Permissions)}
 	}
-	made, err := c.Keys.Create(c.Context(), draft)
+	made, err := c.Keys.As(c.Caller.Actor(nil)).Create(c.Context(), draft)
 	if err != nil {
 		return Created{}, err
 	}
@@ -145,9 +145,8 @@ func (h *handler) patch(c *api.Call, p keyring.Patch) (keyring.Info, error) {
 	if err != nil {
 		return keyring.Info{}, err
 	}
-	p.Within, p.Only = c.Caller.Bounds, h.only(c)
 	// What has begun is not undone by a caller who leaves.
-	return c.Keys.Update(context.WithoutCancel(c.Context()), id, p)
+	return c.Keys.As(c.Caller.Actor(h.only(c))).Update(context.WithoutCancel(c.Context()), id, p)
 }
 
 // keyID returns the ID of the key that a call is about.

@@ -213,7 +213,7 @@ func TestRest_tier(t *testing.T) {
 	if got := a.create("").Tier; got != "basic" {
 		t.Errorf("created: %s", got)
 	}
-	if _, err := a.keys.PutOwner(context.Background(), "alice", keyring.OwnerPatch{Tier: keyring.Field[string]{Set: true, Value: ptr("enterprise")}}); err != nil {
+	if _, err := a.keys.As(keyring.Actor{Kind: keyring.ActorOperator}).PutOwner(context.Background(), "alice", keyring.OwnerPatch{Tier: keyring.Field[string]{Set: true, Value: ptr("enterprise")}}); err != nil {
 		t.Fatal(err)
 	}
 	var list Keys
@@ -263,7 +263,7 @@ func TestRest_keys(t *testing.T) {
 		if i%2 == 0 {
 			d.UserID = "bob"
 		}
-		made, err := a.keys.Create(context.Background(), d)
+		made, err := a.keys.As(keyring.Actor{Kind: keyring.ActorOperator}).Create(context.Background(), d)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -324,7 +324,7 @@ func TestRest_enabled(t *testing.T) {
 		t.Error(got)
 	}
 	no := false
-	if _, err := a.keys.Update(context.Background(), second.ID, keyring.Patch{Enabled: keyring.Field[bool]{Set: true, Value: &no}}); err != nil {
+	if _, err := a.keys.As(keyring.Actor{Kind: keyring.ActorOperator}).Update(context.Background(), second.ID, keyring.Patch{Enabled: keyring.Field[bool]{Set: true, Value: &no}}); err != nil {
 		t.Fatal(err)
 	}
 	if got := enabled(); got != "false false" {
@@ -464,7 +464,7 @@ func TestRest_configGone(t *testing.T) {
 	gone := keyring.DefaultRules()
 	gone.ConfigID = "gone"
 	before := keyring.NewService(a.ring, &keyring.Settings{Rules: keyring.DefaultRules(), Configs: []keyring.Rules{gone}})
-	k, err := before.Create(context.Background(), keyring.Draft{UserID: "alice", ConfigID: &gone.ConfigID, Permissions: key.Permissions{"api": {"write"}}})
+	k, err := before.As(keyring.Actor{Kind: keyring.ActorOperator}).Create(context.Background(), keyring.Draft{UserID: "alice", ConfigID: &gone.ConfigID, Permissions: key.Permissions{"api": {"write"}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -472,7 +472,7 @@ func TestRest_configGone(t *testing.T) {
 	if err != nil || d.Outcome != keyring.Allowed {
 		t.Fatal(d.Outcome, err)
 	}
-	a.caller.Decision, a.caller.Bounds = &d, a.keys.BoundsOf(&d)
+	a.caller.Decision, a.caller.Scope = &d, a.keys.ScopeOf(&d)
 	a.send("POST", "/v1/auth/api-keys", "").refused(t, 403, "INSUFFICIENT_PERMISSIONS", "configId")
 }
 

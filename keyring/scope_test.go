@@ -72,9 +72,9 @@ func TestA3_permissions(t *testing.T) {
 		for _, parent := range permissionSets {
 			raw := g.create(Draft{Permissions: parent}).Raw
 			d := g.verify(raw)
-			within := g.BoundsOf(&d)
+			within := g.ScopeOf(&d)
 
-			child, err := g.Create(context.Background(), Draft{UserID: "alice", Permissions: wanted, Within: within})
+			child, err := g.within(within).Create(context.Background(), Draft{UserID: "alice", Permissions: wanted})
 			switch more := exceeds(wanted, parent); {
 			case more != nil && beyond(err) != "permissions":
 				t.Errorf("%v makes %v: %s", parent, wanted, beyond(err))
@@ -82,7 +82,7 @@ func TestA3_permissions(t *testing.T) {
 				t.Errorf("%v makes %v, which may do %v", parent, wanted, exceeds(child.Key.Permissions, parent))
 			}
 
-			child, err = g.Create(context.Background(), Draft{UserID: "alice", Within: within})
+			child, err = g.within(within).Create(context.Background(), Draft{UserID: "alice"})
 			if err != nil {
 				t.Fatalf("%v, where the rules give %v: %v", parent, wanted, err)
 			}
@@ -102,7 +102,7 @@ func TestA3_allowed(t *testing.T) {
 	g := newRig(t)
 	for _, parent := range permissionSets {
 		d := g.verify(g.create(Draft{Permissions: parent}).Raw)
-		if _, err := g.Create(context.Background(), Draft{UserID: "alice", Permissions: parent, Within: g.BoundsOf(&d)}); err != nil {
+		if _, err := g.within(g.ScopeOf(&d)).Create(context.Background(), Draft{UserID: "alice", Permissions: parent}); err != nil {
 			t.Errorf("%v makes the same: %v", parent, err)
 		}
 	}
@@ -113,11 +113,11 @@ func TestA4_permissions(t *testing.T) {
 	g := newRig(t)
 	for _, parent := range permissionSets {
 		d := g.verify(g.create(Draft{Permissions: parent}).Raw)
-		within := g.BoundsOf(&d)
+		within := g.ScopeOf(&d)
 		for _, before := range []key.Permissions{{}, {"*": {"*"}}} {
 			child := g.create(Draft{Permissions: before})
 			for _, wanted := range permissionSets {
-				_, err := g.Update(context.Background(), child.Key.ID, Patch{Permissions: to(wanted), Within: within})
+				_, err := g.within(within).Update(context.Background(), child.Key.ID, Patch{Permissions: to(wanted)})
 				if more := exceeds(wanted, parent); more != nil {
 					if beyond(err) != "permissions" {
 						t.Errorf("%v changes %v to %v: %s", parent, before, wanted, beyond(err))
@@ -127,10 +127,10 @@ func TestA4_permissions(t *testing.T) {
 					}
 				}
 			}
-			if _, err := g.Update(context.Background(), child.Key.ID, Patch{Permissions: to(parent), Within: within}); err != nil {
+			if _, err := g.within(within).Update(context.Background(), child.Key.ID, Patch{Permissions: to(parent)}); err != nil {
 				t.Errorf("%v changes a key to the same: %v", parent, err)
 			}
-			if _, err := g.Update(context.Background(), child.Key.ID, Patch{Permissions: cleared[key.Permissions](), Within: within}); err != nil {
+			if _, err := g.within(within).Update(context.Background(), child.Key.ID, Patch{Permissions: cleared[key.Permissions]()}); err != nil {
 				t.Errorf("%v takes all permissions away: %v", parent, err)
 			}
 		}
@@ -225,13 +225,13 @@ func (l *limit) patch() Patch {
 	return Patch{RateLimitMax: to(l.max), RateLimitTimeWindow: to(l.window), RateLimitAlgorithm: to(l.algorithm)}
 }
 
-func (g *rig) parent(d Draft, l *limit) *Bounds {
+func (g *rig) parent(d Draft, l *limit) *Scope {
 	g.t.Helper()
 	l.draft(&d)
 	raw := g.create(d).Raw
 	q := Request{Cost: 1}
 	decision := g.want(raw, Allowed, q)
-	return g.BoundsOf(&decision)
+	return g.ScopeOf(&decision)
 }
 
 // TestA3_bounds makes keys that last longer, work from elsewhere or take more.
@@ -242,9 +242,9 @@ func TestA3_bounds(t *testing.T) {
 		}
 		t.Run(row.name, func(t *testing.T) {
 			g := newRig(t)
-			d := Draft{UserID: "alice", Within: g.parent(row.parent, row.limit)}
+			d := Draft{UserID: "alice"}
 			row.wish(&d)
-			_, err := g.Create(context.Background(), d)
+			_, err := g.within(g.parent(row.parent, row.limit)).Create(context.Background(), d)
 			if row.field == "" && err != nil || row.field != "" && beyond(err) != row.field {
 				t.Errorf("%s, want %q", beyond(err), row.field)
 			}
@@ -259,9 +259,7 @@ func TestA4_bounds(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			g := newRig(t)
 			id := g.create(Draft{Remaining: ptr(int64(7))}).Key.ID
-			p := row.change
-			p.Within = g.parent(row.parent, row.limit)
-			_, err := g.Update(context.Background(), id, p)
+			_, err := g.within(g.parent(row.parent, row.limit)).Update(context.Background(), id, row.change)
 			if row.field == "" && err != nil || row.field != "" && beyond(err) != row.field {
 				t.Errorf("%s, want %q", beyond(err), row.field)
 			}
@@ -312,14 +310,12 @@ func TestA4_stronger(t *testing.T) {
 				row.target.ExpiresIn = hour
 				k := g.create(row.target).Key
 				if c.field == "enabled" {
-					if _, err := g.Update(context.Background(), k.ID, Patch{Enabled: to(false), Within: &Bounds{}}); err != nil {
+					if _, err := g.within(&Scope{}).Update(context.Background(), k.ID, Patch{Enabled: to(false)}); err != nil {
 						t.Fatal(err)
 					}
 				}
 				before := g.get(k.ID).Key
-				p := c.change
-				p.Within = g.parent(row.caller, row.limit)
-				_, err := g.Update(context.Background(), k.ID, p)
+				_, err := g.within(g.parent(row.caller, row.limit)).Update(context.Background(), k.ID, c.change)
 				refused := row.field != "" && c.field != ""
 				want := row.field
 				if want == "metered" { // what is changed is to blame
@@ -341,11 +337,13 @@ func TestA4_end(t *testing.T) {
 	g := newRig(t)
 	within := g.parent(Draft{ExpiresIn: to(int64(60))}, nil)
 	k := g.create(Draft{ExpiresIn: to(int64(3600))}).Key
-	g.update(k.ID, Patch{Enabled: to(false), Within: &Bounds{}}) // as its owner does
-	if _, err := g.Update(context.Background(), k.ID, Patch{Enabled: to(true), Within: within}); beyond(err) != "expiresIn" {
+	if _, err := g.within(&Scope{}).Update(context.Background(), k.ID, Patch{Enabled: to(false)}); err != nil { // as its owner does
+		t.Fatal(err)
+	}
+	if _, err := g.within(within).Update(context.Background(), k.ID, Patch{Enabled: to(true)}); beyond(err) != "expiresIn" {
 		t.Errorf("a key that ends later is enabled: %v", err)
 	}
-	if _, err := g.Update(context.Background(), k.ID, Patch{Enabled: to(true), ExpiresIn: to(int64(60)), Within: within}); err != nil {
+	if _, err := g.within(within).Update(context.Background(), k.ID, Patch{Enabled: to(true), ExpiresIn: to(int64(60))}); err != nil {
 		t.Errorf("a key that now ends with the caller's is not enabled: %v", err)
 	}
 }
@@ -358,11 +356,11 @@ func TestA3_config(t *testing.T) {
 	g.set.Configs = []Rules{other}
 	for _, own := range []string{"default", "other"} {
 		for _, wanted := range []string{"", "default", "other"} {
-			d := Draft{UserID: "alice", Within: g.parent(Draft{ConfigID: &own}, nil)}
+			d := Draft{UserID: "alice"}
 			if wanted != "" {
 				d.ConfigID = &wanted
 			}
-			k, err := g.Create(context.Background(), d)
+			k, err := g.within(g.parent(Draft{ConfigID: &own}, nil)).Create(context.Background(), d)
 			got := "default"
 			if wanted != "" {
 				got = wanted
@@ -383,11 +381,11 @@ func TestA3_defaults(t *testing.T) {
 		r.RateLimit = &ratelimit.Policy{Max: 100, Window: 1000}
 	})
 	allowed := networks(t, "192.0.2.0/24")
-	within := &Bounds{
+	within := &Scope{
 		Permissions: key.Permissions{"api": {"write"}}, ExpiresAt: g.clock.now().Add(time.Minute).UnixMilli(), AllowedIPs: allowed,
 		RateLimit: &ratelimit.Policy{Algorithm: ratelimit.SlidingWindow, Max: 5, Window: 2000},
 	}
-	k := g.create(Draft{Within: within}).Key
+	k := g.createBy(g.within(within), Draft{}).Key
 	if got := strings.Join(k.Permissions.List(), " "); got != "api:write" {
 		t.Errorf("permissions %s", got)
 	}
@@ -404,7 +402,7 @@ func TestA3_defaults(t *testing.T) {
 	// What is tighter than the bounds stays.
 	within.ExpiresAt += time.Hour.Milliseconds()
 	within.RateLimit = &ratelimit.Policy{Max: 100, Window: 1000}
-	k = g.create(Draft{Within: within}).Key
+	k = g.createBy(g.within(within), Draft{}).Key
 	if want := g.clock.now().Add(time.Hour).UnixMilli(); k.ExpiresAt != want {
 		t.Errorf("ends at %d, want %d", k.ExpiresAt, want)
 	}
@@ -443,7 +441,7 @@ func TestPatch_only(t *testing.T) {
 	g := newRig(t)
 	id := g.create(Draft{}).Key.ID
 	mine := func(k *key.Key) bool { return k.UserID == "bob" }
-	if _, err := g.Update(context.Background(), id, Patch{Enabled: to(false), Only: mine}); !errors.Is(err, store.ErrNotFound) {
+	if _, err := g.only(nil, mine).Update(context.Background(), id, Patch{Enabled: to(false)}); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("error %v", err)
 	}
 	if !g.get(id).Key.Enabled {

@@ -24,10 +24,9 @@ func Grantable(p key.Permissions) key.Permissions {
 	return p.Union(key.Permissions{key.DefaultResource: {Read, Write, Admin}})
 }
 
-// Bounds are what somebody who is no operator has and may pass on: what is made
-// or changed within them opens no door, lasts no longer and takes no more than
-// they could themselves.
-type Bounds struct {
+// Scope is what somebody who is no operator has and may pass on: what is made or changed
+// within it opens no door, lasts no longer and takes no more than they could themselves.
+type Scope struct {
 	ConfigID    string // of their keys; empty: any
 	Permissions key.Permissions
 	ExpiresAt   int64             // 0: never
@@ -45,7 +44,7 @@ type Bounds struct {
 	tiered bool // the tier of the owner has cut down Permissions
 }
 
-// ScopeError is a wish that goes beyond somebody's bounds.
+// ScopeError is a wish that goes beyond somebody's scope.
 type ScopeError struct {
 	Field   string // empty: no field is to blame
 	Message string
@@ -58,70 +57,70 @@ func (e *ScopeError) Error() string {
 	return e.Field + ": " + e.Message
 }
 
-// BoundsOf returns the bounds of who holds the key of a decision.
-func (s *Service) BoundsOf(d *Decision) *Bounds {
+// ScopeOf returns the scope of who holds the key of a decision.
+func (s *Service) ScopeOf(d *Decision) *Scope {
 	k := d.Key()
-	b := &Bounds{
+	sc := &Scope{
 		ConfigID: k.ConfigID, Permissions: k.Permissions, ExpiresAt: k.ExpiresAt, AllowedIPs: k.AllowedIPs,
 		Metered: d.entry.account.limited.Load(), KeyID: k.ID, Previous: d.previous,
 	}
 	if p, ok := k.RatePolicy(); ok {
-		b.RateLimit = &p
+		sc.RateLimit = &p
 	}
-	return b
+	return sc
 }
 
 // mayChange refuses those who may change nothing at all.
-func (b *Bounds) mayChange() error {
-	if b != nil && b.Previous {
+func (sc *Scope) mayChange() error {
+	if sc != nil && sc.Previous {
 		return &ScopeError{"", "this raw key was replaced: it can change nothing until it ends"}
 	}
 	return nil
 }
 
-// under returns the bounds of what may be granted where the tier of the owner has
+// under returns the scope of what may be granted where the tier of the owner has
 // permissions: those, and with Admin what that may grant. Nil: it has none. Operators
 // are not bound.
-func (b *Bounds) under(tier key.Permissions) *Bounds {
-	if b == nil || tier == nil {
-		return b
+func (sc *Scope) under(tier key.Permissions) *Scope {
+	if sc == nil || tier == nil {
+		return sc
 	}
-	c := *b
-	c.Permissions, c.tiered = Grantable(tier).Part(b.Permissions), true
+	c := *sc
+	c.Permissions, c.tiered = Grantable(tier).Part(sc.Permissions), true
 	return &c
 }
 
-// disables returns who disables a key within these bounds.
-func (b *Bounds) disables() key.DisabledBy {
-	if b == nil {
+// disables returns who disables a key within this scope.
+func (sc *Scope) disables() key.DisabledBy {
+	if sc == nil {
 		return key.DisabledByOperator
 	}
 	return key.DisabledByOwner
 }
 
-// draw brings a key that is being made within the bounds: what its maker chose
+// draw brings a key that is being made within the scope: what its maker chose
 // must lie in them, what the rules chose is cut down to them.
-func (b *Bounds) draw(k *sketch, d Draft) error {
-	if b == nil {
+func (sc *Scope) draw(k *sketch, d Draft) error {
+	if sc == nil {
 		return nil
 	}
-	if b.Metered {
+	if sc.Metered {
 		return &ScopeError{"remaining", "a key with limited credits cannot make keys"}
 	}
 	if d.Permissions == nil {
-		k.Permissions = b.Permissions.Part(k.Permissions)
+		k.Permissions = sc.Permissions.Part(k.Permissions)
 	}
-	if d.ExpiresIn.Value == nil && b.endsBefore(k.ExpiresAt) {
-		k.ExpiresAt = b.ExpiresAt
+	if d.ExpiresIn.Value == nil && sc.endsBefore(k.ExpiresAt) {
+		k.ExpiresAt = sc.ExpiresAt
 	}
 	if d.AllowedIPs == nil {
-		k.AllowedIPs = slices.Clone(b.AllowedIPs)
+		k.AllowedIPs = slices.Clone(sc.AllowedIPs)
 	}
-	if !d.limitsRate() && !b.holdsRate(&k.Key) {
+	if !d.limitsRate() && !sc.holdsRate(&k.Key) {
 		k.RateLimitEnabled = true
-		k.RateLimitMax, k.RateLimitTimeWindow, k.RateLimitAlgorithm = b.RateLimit.Max, b.RateLimit.Window, b.RateLimit.Algorithm
+		k.RateLimitMax, k.RateLimitTimeWindow, k.RateLimitAlgorithm = sc.RateLimit.Max, sc.RateLimit.Window, sc.RateLimit.Algorithm
 	}
-	return b.check(&k.Key, all)
+	return sc.check(&k.Key, all)
 }
 
 // limitsRate reports whether the maker of a key says anything of its rate limit.
@@ -130,26 +129,26 @@ func (d *Draft) limitsRate() bool {
 }
 
 // patch checks a change of old that gave k: of what it touches, nothing may go beyond
-// the bounds. What an operator has given the key before may, unless the change has
+// the scope. What an operator has given the key before may, unless the change has
 // the key work when it did not: then it counts as one that is made now.
-func (b *Bounds) patch(old, k *key.Key, p Patch) error {
+func (sc *Scope) patch(old, k *key.Key, p Patch) error {
 	switch {
-	case b == nil:
+	case sc == nil:
 		return nil
 	case p.UserID.Set:
 		return &ScopeError{"userId", "a caller cannot move a key to another owner"}
 	case k.Enabled && !old.Enabled && old.DisabledBy != key.DisabledByOwner:
 		return &ScopeError{"enabled", "only an operator can enable this key again"}
-	case b.Metered && (p.Remaining.Set || p.RemainingDelta.Set || p.RefillAmount.Set || p.RefillInterval.Set):
+	case sc.Metered && (p.Remaining.Set || p.RemainingDelta.Set || p.RefillAmount.Set || p.RefillInterval.Set):
 		return &ScopeError{"remaining", "a key with limited credits cannot grant credits"}
 	}
 	if field := revived(old, k); field != "" {
-		if b.Metered {
+		if sc.Metered {
 			return &ScopeError{field, "a key with limited credits cannot enable or prolong other keys"}
 		}
-		return b.check(k, all)
+		return sc.check(k, all)
 	}
-	return b.check(k, parts{
+	return sc.check(k, parts{
 		permissions: p.Permissions.Set, end: p.ExpiresIn.Set, networks: p.AllowedIPs.Set,
 		rate: p.RateLimitEnabled.Set || p.RateLimitMax.Set || p.RateLimitTimeWindow.Set || p.RateLimitAlgorithm.Set,
 	})
@@ -157,14 +156,14 @@ func (b *Bounds) patch(old, k *key.Key, p Patch) error {
 
 // rotate checks the rotation of a key, which gives the caller a raw key that opens
 // all that the key opens.
-func (b *Bounds) rotate(k *key.Key) error {
-	if b == nil {
+func (sc *Scope) rotate(k *key.Key) error {
+	if sc == nil {
 		return nil
 	}
-	if b.Metered && k.ID != b.KeyID {
+	if sc.Metered && k.ID != sc.KeyID {
 		return &ScopeError{"", "a key with limited credits cannot rotate other keys"}
 	}
-	return b.check(k, all)
+	return sc.check(k, all)
 }
 
 // revived returns the field by which a changed key works when it did not before.
@@ -183,50 +182,50 @@ type parts struct{ config, permissions, end, networks, rate bool }
 
 var all = parts{true, true, true, true, true}
 
-// check reports the first part of a key that goes beyond the bounds.
-func (b *Bounds) check(k *key.Key, p parts) error {
+// check reports the first part of a key that goes beyond the scope.
+func (sc *Scope) check(k *key.Key, p parts) error {
 	switch {
-	case p.config && b.ConfigID != "" && k.ConfigID != b.ConfigID:
+	case p.config && sc.ConfigID != "" && k.ConfigID != sc.ConfigID:
 		return &ScopeError{"configId", "must be the configuration of the caller's key"}
-	case p.permissions && !b.Permissions.Covers(k.Permissions):
-		if b.tiered {
+	case p.permissions && !sc.Permissions.Covers(k.Permissions):
+		if sc.tiered {
 			return &ScopeError{"permissions", "must be within those of the caller and of the owner's tier"}
 		}
 		return &ScopeError{"permissions", "must be within those of the caller"}
-	case p.end && b.endsBefore(k.ExpiresAt):
+	case p.end && sc.endsBefore(k.ExpiresAt):
 		return &ScopeError{"expiresIn", "must not end after the key of the caller"}
-	case p.networks && !b.holdsNetworks(k.AllowedIPs):
+	case p.networks && !sc.holdsNetworks(k.AllowedIPs):
 		return &ScopeError{"allowedIps", "must be within those of the caller"}
-	case p.rate && !b.holdsRate(k):
+	case p.rate && !sc.holdsRate(k):
 		return &ScopeError{"rateLimitMax", "must be at least as tight as that of the caller"}
 	}
 	return nil
 }
 
-func (b *Bounds) endsBefore(at int64) bool {
-	return b.ExpiresAt != 0 && (at == 0 || at > b.ExpiresAt)
+func (sc *Scope) endsBefore(at int64) bool {
+	return sc.ExpiresAt != 0 && (at == 0 || at > sc.ExpiresAt)
 }
 
-// holdsNetworks reports whether every network lies in one of the bounds.
-func (b *Bounds) holdsNetworks(list []netip.Prefix) bool {
-	if b.AllowedIPs == nil {
+// holdsNetworks reports whether every network lies in one of the scope.
+func (sc *Scope) holdsNetworks(list []netip.Prefix) bool {
+	if sc.AllowedIPs == nil {
 		return true
 	}
 	return list != nil && !slices.ContainsFunc(list, func(network netip.Prefix) bool {
-		return !slices.ContainsFunc(b.AllowedIPs, func(mine netip.Prefix) bool {
+		return !slices.ContainsFunc(sc.AllowedIPs, func(mine netip.Prefix) bool {
 			return mine.Bits() <= network.Bits() && mine.Contains(network.Addr())
 		})
 	})
 }
 
-// holdsRate reports whether the key's limit lets nothing pass that the bounds do
+// holdsRate reports whether the key's limit lets nothing pass that the scope does
 // not. Limits of the same algorithm can be compared; a sliding window also admits
 // no more than any other of the same size.
-func (b *Bounds) holdsRate(k *key.Key) bool {
-	if b.RateLimit == nil {
+func (sc *Scope) holdsRate(k *key.Key) bool {
+	if sc.RateLimit == nil {
 		return true
 	}
 	p, ok := k.RatePolicy()
-	return ok && p.Max <= b.RateLimit.Max && p.Window >= b.RateLimit.Window &&
-		(p.Algorithm == b.RateLimit.Algorithm || p.Algorithm == ratelimit.SlidingWindow)
+	return ok && p.Max <= sc.RateLimit.Max && p.Window >= sc.RateLimit.Window &&
+		(p.Algorithm == sc.RateLimit.Algorithm || p.Algorithm == ratelimit.SlidingWindow)
 }
