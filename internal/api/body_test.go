@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 )
@@ -75,6 +76,50 @@ func TestUpload(t *testing.T) {
 			}
 			if resp := call("/body", "}"); resp.StatusCode != 204 {
 				t.Errorf("again: %d", resp.StatusCode)
+			}
+		})
+	}
+}
+
+// deadlines is a ResponseWriter that remembers the deadline for reading.
+type deadlines struct {
+	*httptest.ResponseRecorder
+	read time.Time
+}
+
+func (d *deadlines) SetReadDeadline(t time.Time) error {
+	d.read = t
+	return nil
+}
+
+// TestUpload_leave: the end of a body that nobody reads is not waited for without end.
+func TestUpload_leave(t *testing.T) {
+	for _, row := range []struct {
+		name      string
+		body      io.Reader
+		proto     int
+		timeout   time.Duration
+		failed    bool
+		deadline  bool
+		connClose string
+	}{
+		{"answered before the body", strings.NewReader("{}"), 1, time.Minute, false, true, ""},
+		{"refused before the body", strings.NewReader("{}"), 1, time.Minute, true, true, "close"},
+		{"refused, HTTP/2", strings.NewReader("{}"), 2, time.Minute, true, true, ""},
+		{"no body", nil, 1, time.Minute, true, false, ""},
+		{"no timeout", strings.NewReader("{}"), 1, 0, true, false, ""},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			w := &deadlines{ResponseRecorder: httptest.NewRecorder()}
+			r := httptest.NewRequest("POST", "/", row.body)
+			r.ProtoMajor = row.proto
+			u := (&API{Mount: Mount{BodyTimeout: row.timeout}}).uploadOf(w, r)
+			u.leave(row.failed)
+			if left := time.Until(w.read); w.read.IsZero() == row.deadline || row.deadline && (left <= 0 || left > unreadTimeout) {
+				t.Errorf("the deadline is %v", w.read)
+			}
+			if got := w.Header().Get("Connection"); got != row.connClose {
+				t.Errorf("Connection %q, want %q", got, row.connClose)
 			}
 		})
 	}

@@ -163,6 +163,10 @@ func TestExtended_rotate(t *testing.T) {
 		}
 		var made Rotated
 		r.into(t, &made)
+		info, err := a.keys.Get(context.Background(), row.id)
+		if err != nil || len(info.Previous) != 1 || (info.Previous[0].Until-a.keys.Now()+500)/1000 != 60 {
+			t.Errorf("the grace is not 60 s: %+v, %v", info.Previous, err)
+		}
 		for _, raw := range []string{made.Key, plain.Raw} {
 			if d, err := a.keys.Verify(context.Background(), raw, &keyring.Request{}); err != nil || d.Outcome != keyring.Allowed {
 				t.Errorf("%v %v", d.Outcome.Code(), err)
