@@ -153,7 +153,7 @@ func TestHours(t *testing.T) {
 // TestAskedPermissions: what a key is asked for is kept, each permission once.
 func TestAskedPermissions(t *testing.T) {
 	g := newRig(t)
-	k := g.create(Draft{Permissions: key.Permissions{"files": {"read"}}})
+	k := g.create(Draft{Permissions: key.Permissions{"files": {"read"}, "x": {"*"}}})
 	read, write := key.Permission{Resource: "files", Action: "read"}, key.Permission{Resource: "files", Action: "write"}
 	want := func(want ...string) {
 		t.Helper()
@@ -165,14 +165,20 @@ func TestAskedPermissions(t *testing.T) {
 	}
 	g.want(k.Raw, Allowed, Request{Require: []key.Permission{read}})
 	want("files:read")
-	g.want(k.Raw, Forbidden, Request{RequireAny: [][]key.Permission{{write, write}}})
-	g.want(k.Raw, Forbidden, Request{Require: []key.Permission{write}, DryRun: true})
-	want("files:read", "files:write")
+	list := key.Permission{Resource: "x", Action: "list"}
+	g.want(k.Raw, Forbidden, Request{Require: []key.Permission{write}})
+	g.want(k.Raw, Allowed, Request{Require: []key.Permission{list}, DryRun: true})
+	want("files:read")
+	g.want(k.Raw, Allowed, Request{RequireAny: [][]key.Permission{{write, read, list}}})
+	want("files:read", "x:list")
 	g.forget(k.Key.ID)
 	g.want(k.Raw, Allowed, Request{Require: []key.Permission{read}})
-	want("files:read", "files:write")
+	for _, raw := range []string{k.Raw, g.create(Draft{}).Raw} { // in the wrong field
+		g.want(k.Raw, Allowed, Request{Require: []key.Permission{{Resource: "x", Action: raw}}})
+	}
+	want("files:read", "x:list")
 	for n := range 2 * store.MaxAskedPermissions {
-		g.want(k.Raw, Forbidden, Request{Require: []key.Permission{{Resource: "x", Action: fmt.Sprint(n)}}})
+		g.want(k.Raw, Allowed, Request{Require: []key.Permission{{Resource: "x", Action: fmt.Sprint(n)}}})
 	}
 	g.flush()
 	if got, err := g.spy.Store.(store.Statistics).AskedPermissions(context.Background(), k.Key.ID); err != nil || len(got) != store.MaxAskedPermissions {

@@ -95,7 +95,9 @@ func (s *Service) count(d *Decision, q *Request) {
 		c.day = s.dayOf(d)
 		c.day.add(&s.ring.queue, statistic, 1)
 	}
-	d.entry.ask(&s.ring.queue, q)
+	if d.Outcome == Allowed {
+		d.noteAsked(&s.ring.queue, q)
+	}
 }
 
 // Reclassify counts a request as refused that every gate had let in.
@@ -161,36 +163,46 @@ func (c *hourCounts) add(q *queue, o Outcome, n int64) {
 	q.add(c)
 }
 
-// asked are the permissions that requests have asked a key for, so far as this process
+// asked are the permissions of a key that requests have asked for, so far as this process
 // knows: at most store.MaxAskedPermissions.
 type asked struct {
 	list    []key.Permission
 	written int // of list: what went into a batch
 }
 
-// ask notes the permissions that a request asks a key for.
-func (e *entry) ask(q *queue, r *Request) {
+// noteAsked notes those of the permissions that a request asks for which the key has.
+func (d *Decision) noteAsked(q *queue, r *Request) {
 	for _, p := range r.Require {
-		e.askFor(q, p)
+		d.noteAskedFor(q, p)
 	}
 	for _, any := range r.RequireAny {
 		for _, p := range any {
-			e.askFor(q, p)
+			d.noteAskedFor(q, p)
 		}
 	}
 }
 
-func (e *entry) askFor(q *queue, p key.Permission) {
+func (d *Decision) noteAskedFor(q *queue, p key.Permission) {
 	for {
-		old := e.asked.Load()
+		old := d.entry.asked.Load()
 		if old != nil && (slices.Contains(old.list, p) || len(old.list) == store.MaxAskedPermissions) {
 			return
 		}
-		if e.asked.CompareAndSwap(old, old.with(p)) {
-			q.add(e)
+		if !d.rec.key.Permissions.Allows(p) || d.mayBeKey(p.Resource) || d.mayBeKey(p.Action) {
+			return
+		}
+		if d.entry.asked.CompareAndSwap(old, old.with(p)) {
+			q.add(d.entry)
 			return
 		}
 	}
+}
+
+// mayBeKey reports whether a text looks like a raw key, or is that of the decision. An
+// application that calls verify may have put one into the wrong field, and none may get
+// into the store.
+func (d *Decision) mayBeKey(text string) bool {
+	return key.ChecksumFits(text) || key.HashOf(text).Equal(d.hash)
 }
 
 func (a *asked) with(p key.Permission) *asked {
