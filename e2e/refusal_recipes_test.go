@@ -138,3 +138,82 @@ func TestQ18_recipe(t *testing.T) {
 		})
 	}
 }
+
+// TestQ23_CostRecipe spells the dear path in every way, and counts what was paid: an
+// application that takes it for the dear one gets it only for that.
+func TestQ23_CostRecipe(t *testing.T) {
+	full(t)
+	up := startUpstream(t)
+	up.answer = func(w http.ResponseWriter, r *http.Request, _ int) {
+		if strings.Contains(r.RequestURI, "fail") {
+			w.WriteHeader(http.StatusBadGateway)
+		}
+	}
+	s := startGate(t, recipe(t, "Charge more for some paths"), withEnv("UPSTREAM="+up.Addr))
+	const credits = 1000
+	for target, cost := range map[string]int64{
+		"/v1/images/cat": 10, "/v1/images/a/b": 10, "/v1/images/": 10, "/V1/Images/cat": 10, "/v1/%69mages/cat": 10, "//v1/images/cat": 10,
+		"/v1//images/cat": 10, "/v1/./images/cat": 10, "/v1/chat/../images/cat": 10, "/v1/images%2fcat": 10, "/v1%2fimages%2fcat": 10,
+		"/v1/images/cat?x=/v1/chat": 10,
+		"/v1/images":                1, "/v1/chat": 1, "/v1/imagesx": 1, "/v1/chat?x=/v1/images/cat": 1, "/v1/images/../chat": 1, "/": 1,
+		"/v1/images/fail": 0, "/v1/fail": 0, // refunded
+	} {
+		k := s.create(map[string]any{"remaining": credits})
+		r := s.get(target, "X-API-Key: "+k.Raw, markHeader+": "+target)
+		if took := credits - s.left(k.ID); took != cost || len(up.of(target)) != 1 {
+			t.Errorf("%s: status %d, %d credits, want %d", target, r.status, took, cost)
+		}
+	}
+	for _, remaining := range []int64{0, 1, 9} { // too few for an image: nothing is taken
+		k := s.create(map[string]any{"remaining": remaining})
+		if r := s.get("/v1/images/cat", "X-API-Key: "+k.Raw); r.status != 429 || s.left(k.ID) != remaining {
+			t.Errorf("with %d credits: status %d, %d left", remaining, r.status, s.left(k.ID))
+		}
+	}
+}
+
+// TestQ11_queryRedirect shows what the reference says of keys in the query: a redirect of
+// a later handler loses them.
+func TestQ11_queryRedirect(t *testing.T) {
+	full(t)
+	reference, err := os.ReadFile(source(t, "docs/caddyfile.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(reference), "with `query` in front of `file_server`, `/docs?api_key=…` leads to `/docs/` without the key, and that is a 401") {
+		t.Error("the reference does not say so")
+	}
+	root := t.TempDir()
+	if err := os.Mkdir(filepath.Join(root, "docs"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(root, "docs", "index.html"), []byte("hello"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	s := startGate(t, `{
+	log default {
+		format apikey_redact
+	}
+}
+
+{$SITE} {
+	apikey {
+		query api_key
+	}
+	root {$ROOT}
+	file_server
+}
+`, withEnv("ROOT="+root))
+	k := s.create(nil).Raw
+	if r := s.get("/docs/?api_key=" + k); r.status != 200 {
+		t.Errorf("status %d", r.status)
+	}
+	r := s.get("/docs?api_key=" + k)
+	location := r.header.Get("Location")
+	if r.status != 308 || strings.Contains(location, k) {
+		t.Errorf("status %d, Location %q", r.status, location)
+	}
+	if r := s.get("/docs/"); r.status != 401 {
+		t.Errorf("status %d after the redirect", r.status)
+	}
+}
