@@ -266,6 +266,60 @@ func TestCommandSeveralKeys(t *testing.T) {
 	c.saysAll("show", r.stderr, "2 of 2 keys failed")
 }
 
+// TestCommandFilter: commands that act on keys take filters instead of ids, which is asked
+// about, and can be tried before.
+func TestCommandFilter(t *testing.T) {
+	full(t)
+	c := startCLI(t)
+	var ids []string
+	for i, owner := range []string{"alice", "alice", "bob"} {
+		ids = append(ids, c.json("create", "--owner", owner, "--name", fmt.Sprintf("n%d", i))["id"].(string))
+	}
+	states := func(want ...string) {
+		t.Helper()
+		c.wants("states", c.exits(0, "list", "-o", "csv", "--columns", "status").stdout, "status\n"+strings.Join(want, "\n")+"\n")
+	}
+	alices := []string{"--filter", "userId=alice"}
+	r := c.exits(0, slices.Concat([]string{"revoke", "--dry-run", "-o", "name"}, alices)...)
+	c.wants("dry run", r.stdout, ids[0]+"\n"+ids[1]+"\n")
+	c.saysAll("dry run", r.stderr, "2 matching keys. Nothing was changed.")
+	c.saysAll("dry run of ids", c.exits(0, "delete", "--dry-run", ids[0]).stdout, ids[0])
+	states("active", "active", "active")
+	c.saysAll("no terminal", c.exits(2, append([]string{"revoke"}, alices...)...).stderr, "disables 2 keys", "--yes")
+	c.saysAll("one key, found by a filter", c.exits(2, "revoke", "--filter", "userId=bob").stderr, "disables 1 key", "--yes")
+	states("active", "active", "active")
+	bulk := c.json(append([]string{"revoke", "--yes"}, alices...)...)
+	if results := bulk["results"].([]any); len(results) != 2 || bulk["matched"] != 2.0 {
+		t.Errorf("%v", bulk)
+	}
+	states("disabled", "disabled", "active")
+	c.exits(0, "enable", "--filter", "state=disabled", "--filter", "q=n1")
+	states("disabled", "active", "active")
+	bulk = c.json("show", "--filter", "userId=bob")
+	c.wants("one key in a bulk answer", bulk["matched"], 1.0)
+	r = c.exits(0, "delete", "--yes", "--filter", "permission=no:such")
+	c.wants("nothing", r.stdout, "")
+	c.saysAll("nothing", r.stderr, "No key matches.")
+	c.exits(0, "update", "--filter", "createdBefore=0s", "--remaining", "7")
+	c.wants("all changed", c.exits(0, "list", "-o", "csv", "--columns", "remaining").stdout, "remaining\n7\n7\n7\n")
+	for _, row := range []struct {
+		args []string
+		says string
+	}{
+		{[]string{"revoke"}, "the id of a key, or --filter"},
+		{append([]string{"revoke", ids[0]}, alices...), "cannot be combined"},
+		{append(append([]string{"show"}, alices...), alices...), "userId is given more than once"},
+		{[]string{"show", "--filter", "owner=alice"}, "userId"},
+		{[]string{"show", "--filter", "alice"}, "name=value"},
+		{[]string{"show", "--filter", "state=dead"}, "active, disabled, expired, exhausted"},
+		{[]string{"show", "--filter", "limit=1"}, "userId, configId"},
+	} {
+		c.saysAll(strings.Join(row.args, " "), c.exits(2, row.args...).stderr, row.says)
+	}
+	c.exits(0, "delete", "--yes", "--filter", "enabled=false")
+	c.wants("the rest", c.exits(0, "list", "-o", "name").stdout, ids[1]+"\n"+ids[2]+"\n")
+}
+
 func TestCommandFormats(t *testing.T) {
 	full(t)
 	c := startCLI(t)

@@ -46,7 +46,7 @@ type Info struct {
 	RequestCount int64       // in the current window
 	LastRequest  int64       // 0: never
 	Tier         *string     // the owner's; nil: none
-	State        State
+	State        store.State
 	// Start is what is shown of the raw key, or nil.
 	Start *string
 	// Previous are the previous raw keys that work, the oldest first. Start is what is
@@ -264,18 +264,30 @@ func (s *Service) Get(ctx context.Context, id string) (Info, error) {
 	return s.info(e), nil
 }
 
-// Listing is one page of keys.
+// Listing is one page of keys, as store.Page.
 type Listing struct {
 	Keys  []Info
 	Total int64
 	Next  string
 }
 
-// List returns a page of keys.
+// List returns a page of keys. Of the filter's tier only the name is looked at.
 func (s *Service) List(ctx context.Context, q store.List) (Listing, error) {
 	st, err := s.ring.open(ctx)
 	if err != nil {
 		return Listing{}, err
+	}
+	q.Filter.Now = s.Now()
+	if q.Filter.UnusedSince != 0 {
+		// A key that was used a moment ago must not look as if it had not been for long.
+		if err := s.ring.flush(ctx, st); err != nil {
+			return Listing{}, err
+		}
+	}
+	if t := q.Filter.Tier; t != nil {
+		if q.Filter.Tier, err = s.tierFilter(t.Name); err != nil {
+			return Listing{}, err
+		}
 	}
 	page, err := st.List(ctx, q)
 	if err != nil {
@@ -340,27 +352,17 @@ func (s *Service) info(e store.Entry) Info {
 	return i
 }
 
-// State is what becomes of a key without any request.
-type State string
-
-const (
-	StateActive    State = "active"
-	StateDisabled  State = "disabled"  // the key or its owner
-	StateExpired   State = "expired"   // its time is over
-	StateExhausted State = "exhausted" // no credits are left, and no refill is due
-)
-
 // stateOf returns the state of a key, checked in the order of a gate.
-func stateOf(i *Info, now int64) State {
+func stateOf(i *Info, now int64) store.State {
 	switch {
 	case !i.Key.Enabled || !i.Owner.Enabled:
-		return StateDisabled
+		return store.StateDisabled
 	case i.Key.Expired(now):
-		return StateExpired
+		return store.StateExpired
 	case i.Credits.Limited && i.Credits.Remaining < 1:
-		return StateExhausted
+		return store.StateExhausted
 	}
-	return StateActive
+	return store.StateActive
 }
 
 func countOf(s *ratelimit.State, k *key.Key, tick int64) int64 {

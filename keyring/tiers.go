@@ -243,11 +243,30 @@ func (s *Service) checkTier(name *string) error {
 	if len(s.set.Tiers) == 0 {
 		return invalid("tier", "unknown tier: none is configured, so it must be null")
 	}
+	return invalid("tier", "unknown tier: must be one of %s, or null", s.tierNames())
+}
+
+func (s *Service) tierNames() string {
 	var names []string
 	for i := range s.set.Tiers {
 		names = append(names, strconv.Quote(s.set.Tiers[i].Name))
 	}
-	return invalid("tier", "unknown tier: must be one of %s, or null", strings.Join(names, ", "))
+	return strings.Join(names, ", ")
+}
+
+// tierFilter returns the filter for keys whose owner is in a tier, as TierOf says.
+func (s *Service) tierFilter(name string) (*store.TierFilter, error) {
+	if s.plans.named[name] == nil {
+		if len(s.set.Tiers) == 0 {
+			return nil, invalid("tier", "unknown tier: none is configured")
+		}
+		return nil, invalid("tier", "unknown tier: must be one of %s", s.tierNames())
+	}
+	f := &store.TierFilter{Name: name, Default: name == s.set.DefaultTier}
+	for i := range s.set.Tiers {
+		f.Known = append(f.Known, s.set.Tiers[i].Name)
+	}
+	return f, nil
 }
 
 // tierPermissions returns what the tier of an owner grants new keys that do not

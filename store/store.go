@@ -65,6 +65,17 @@ const (
 	SortCreatedAt   Sort = "createdAt"
 	SortName        Sort = "name"
 	SortLastRequest Sort = "lastRequest"
+	SortExpiresAt   Sort = "expiresAt"
+)
+
+// State is what becomes of a key without any request. A gate checks in this order.
+type State string
+
+const (
+	StateDisabled  State = "disabled"  // the key or its owner
+	StateExpired   State = "expired"   // its time is over
+	StateExhausted State = "exhausted" // no credits are left, and no refill is due
+	StateActive    State = "active"
 )
 
 // Filter narrows List. Zero fields do not narrow.
@@ -73,7 +84,24 @@ type Filter struct {
 	ConfigID string
 	Enabled  *bool
 	Prefix   string // exactly this prefix
-	Query    string // part of the name or of the displayed start, whatever the case of ASCII letters
+	Query    string // part of the name, the displayed start or the owner, whatever the case of ASCII letters
+
+	Tier          *TierFilter
+	Permission    *key.Permission // that the key has, be it by a wildcard
+	State         State           // at Now
+	Now           int64           // in Unix milliseconds, for State
+	ExpiresBefore int64           // the key has an end, before this time
+	UnusedSince   int64           // the key is from before this time, and so is its last use, if any
+	CreatedBefore int64
+	RotatedBefore int64 // the present raw key is from before this time
+}
+
+// TierFilter narrows List to keys whose owner is in a tier.
+type TierFilter struct {
+	Name string
+	// Default: the tier is also that of owners which have none, or one that is not Known.
+	Default bool
+	Known   []string
 }
 
 // List asks for a page of keys. Pages follow a cursor, not an offset: a page is
@@ -88,12 +116,18 @@ type List struct {
 	Cursor  string // Page.Next of the page before; empty for the first
 }
 
-// Page is one page of List.
+// Page is one page of List. It may hold fewer keys than were asked for, even none, while
+// there is a next one: what no index serves is looked for in a bounded number of keys.
 type Page struct {
 	Entries []Entry
-	Total   int64  // keys that pass the filter, on all pages
-	Next    string // URL-safe; empty on the last page
+	// Total is how many keys pass the filter, on all pages; UnknownTotal where neither an
+	// index counts them nor few come into question.
+	Total int64
+	Next  string // URL-safe; empty on the last page
 }
+
+// UnknownTotal is the Total of a Page that is not known.
+const UnknownTotal int64 = -1
 
 // ErrCursor is returned for a cursor that List did not make, or made for another order.
 var ErrCursor = errors.New("cursor does not belong to this list")

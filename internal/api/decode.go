@@ -61,6 +61,17 @@ func decodeQuery(text string, query any, extra bool) error {
 	return demand(fields, seen)
 }
 
+// SetParameter reads one parameter into the struct that query points to, as a call with it
+// would.
+func SetParameter(query any, name, value string) error {
+	in := reflect.ValueOf(query).Elem()
+	f, err := find(in, fieldsOf(in.Type(), "query"), name, map[string]bool{})
+	if err != nil {
+		return err
+	}
+	return f.setText(f.target(in), value)
+}
+
 // find returns the field that a request names, once.
 func find(in reflect.Value, fields []field, name string, seen map[string]bool) (*field, error) {
 	i := slices.IndexFunc(fields, func(f field) bool { return f.name == name })

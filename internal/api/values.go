@@ -56,6 +56,9 @@ func (f *field) set(in reflect.Value, raw json.RawMessage) error {
 
 // setText reads text that is not quoted: a parameter, a number, a boolean.
 func (f *field) setText(v reflect.Value, s string) error {
+	if f.value == timeType {
+		return f.setTime(v, strconv.AppendQuote(nil, s))
+	}
 	switch f.value.Kind() {
 	case reflect.Int64:
 		n, ok := readInt(s)

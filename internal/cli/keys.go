@@ -12,9 +12,16 @@ import (
 
 // keysCommand returns a subcommand that acts on one key or several.
 func (h *Host) keysCommand(use, short string, run func(*call) error) *cobra.Command {
-	cmd := h.command(use, short, someIDs, run)
+	var f filters
+	cmd := h.command(use, short, anyIDs, func(c *call) error {
+		if done, err := f.resolve(c); done || err != nil {
+			return err
+		}
+		return run(c)
+	})
 	cmd.ValidArgsFunction = h.completeIDs()
 	setFormats(cmd, listFormats)
+	f.define(h, cmd)
 	return cmd
 }
 
@@ -41,7 +48,7 @@ func (h *Host) enable(on bool) *cobra.Command {
 	}
 	var y consent
 	cmd := h.keysCommand(use, short, func(c *call) error {
-		if !on && len(c.args) > 1 {
+		if !on && (len(c.args) > 1 || c.filtered) {
 			if err := y.askAboutKeys(c, "disables", ""); err != nil {
 				return err
 			}
@@ -56,7 +63,7 @@ func (h *Host) enable(on bool) *cobra.Command {
 	if !on {
 		cmd.Long = "Disables keys at once. The command enable reverts it. For more than one key, it\nnames the keys and asks first."
 		cmd.Example = `  caddy apikey revoke 6a1f0c2d9b3e4f5a6b7c8d9e
-  caddy apikey revoke --yes $(caddy apikey list --owner alice --all -o name)`
+  caddy apikey revoke --filter userId=alice --filter unusedSince=90d --dry-run`
 		y.define(cmd)
 	}
 	return cmd
@@ -124,36 +131,22 @@ func (h *Host) deleteExpired() *cobra.Command {
 	return cmd
 }
 
-// maxCounted is how many keys are read to count the expired ones.
-const maxCounted = 10_000
-
 var errNoExpired = errors.New("there are no expired keys")
 
-// expiredKeys says how many keys are expired. Among very many keys, it does not
-// count them.
+// expiredKeys says how many keys are expired. Very many are not counted.
 func (c *call) expiredKeys() (string, error) {
-	limit, expired := maxPage, int64(0)
-	for in := (admin.ListKeys{Limit: &limit}); ; {
-		a, err := c.client.ListKeys(c.ctx, in)
-		if err != nil {
-			return "", err
-		}
-		if a.Value.Total > maxCounted {
-			return fmt.Sprintf("all expired keys among %d keys", a.Value.Total), nil
-		}
-		for _, k := range a.Value.Keys {
-			if k.ExpiresAt != nil && !k.ExpiresAt.After(c.now()) {
-				expired++
-			}
-		}
-		if in.Cursor = a.Value.NextCursor; in.Cursor == nil {
-			break
-		}
-	}
-	if expired == 0 {
+	limit, sort, now := int64(1), "expiresAt", api.TimeOf(c.now().UnixMilli()+1)
+	a, err := c.client.ListKeys(c.ctx, admin.ListKeys{Limit: &limit, Sort: &sort, ExpiresBefore: &now})
+	switch total := a.Value.Total; {
+	case err != nil:
+		return "", err
+	case total == nil:
+		return "more than 10,000 expired keys", nil
+	case *total == 0:
 		return "", errNoExpired
+	default:
+		return countOf(*total, "expired key"), nil
 	}
-	return countOf(expired, "expired key"), nil
 }
 
 // nextDetails returns the details of a key, after an empty line unless it is the

@@ -10,10 +10,13 @@ import (
 
 	"github.com/caddy-apikey/caddy-apikey/internal/api"
 	"github.com/caddy-apikey/caddy-apikey/internal/api/admin"
+	"github.com/caddy-apikey/caddy-apikey/key"
 )
 
-// maxPage is the largest page size of the API.
-const maxPage = int64(500)
+const (
+	// maxPage is the largest page size of the API, and defaultPage its default.
+	maxPage, defaultPage = int64(500), int64(50)
+)
 
 // paging are the flags of a list that comes in pages.
 type paging struct {
@@ -37,13 +40,18 @@ func definePaging(cmd *cobra.Command, limit **int64, cursor **string) *paging {
 // fetch returns one page or, with --all, all pages joined into one. name is the
 // field of the page that holds the list.
 func fetch[T any](p *paging, name string, get func() (admin.Answer[T], error)) (admin.Answer[T], error) {
-	if !p.all {
-		return get()
+	left := key.MaxCount
+	switch {
+	case p.all:
+		limit := maxPage
+		*p.limit = &limit
+	case *p.limit == nil:
+		left = defaultPage
+	default:
+		left = **p.limit
 	}
-	limit := maxPage
-	*p.limit = &limit
 	items := []json.RawMessage{}
-	for {
+	for { // a page may be short, even empty, though there are more
 		a, err := get()
 		if err != nil {
 			return a, err
@@ -57,15 +65,19 @@ func fetch[T any](p *paging, name string, get func() (admin.Answer[T], error)) (
 			return a, fmt.Errorf("reading a page: %w", err)
 		}
 		items = append(items, list...)
-		if *p.cursor == nil {
-			return join[T](name, items, page["total"])
+		left -= int64(len(list))
+		if *p.cursor == nil || left < 1 {
+			return join[T](name, items, page["total"], *p.cursor)
+		}
+		if !p.all {
+			*p.limit = &left
 		}
 	}
 }
 
 // join returns the items of all pages as one page, each item as the server sent
 // it. total is nil if the list has none.
-func join[T any](name string, items []json.RawMessage, total json.RawMessage) (a admin.Answer[T], err error) {
+func join[T any](name string, items []json.RawMessage, total json.RawMessage, next *string) (a admin.Answer[T], err error) {
 	list, err := api.Marshal(items)
 	if err != nil {
 		return a, err
@@ -74,6 +86,10 @@ func join[T any](name string, items []json.RawMessage, total json.RawMessage) (a
 	if total != nil {
 		a.Raw = fmt.Appendf(a.Raw, `,"total":%s`, total)
 	}
-	a.Raw = append(a.Raw, `,"nextCursor":null}`...)
+	cursor, err := api.Marshal(next)
+	if err != nil {
+		return a, err
+	}
+	a.Raw = fmt.Appendf(a.Raw, `,"nextCursor":%s}`, bytes.TrimSpace(cursor))
 	return a, json.Unmarshal(a.Raw, &a.Value)
 }

@@ -24,6 +24,8 @@ type call struct {
 	args   []string
 	now    func() time.Time
 	*output
+
+	filtered bool // args are what filters have found, be it one or none
 }
 
 // command returns a subcommand.
@@ -48,7 +50,7 @@ func (h *Host) run(cmd *cobra.Command, args []string, run func(*call) error) err
 	if err != nil {
 		return err
 	}
-	c := &call{cmd, cmd.Context(), client, distinct(args), h.Now, &h.output}
+	c := &call{Command: cmd, ctx: cmd.Context(), client: client, args: distinct(args), now: h.Now, output: &h.output}
 	return c.explain(run(c))
 }
 

@@ -43,7 +43,7 @@ func resultOf(id string, answer json.RawMessage, err error) []byte {
 // each calls do for every key that the arguments name, and prints each answer with
 // one, which stands for a call with one id. The error says how many have failed.
 func each[T any](c *call, l *listing[T], do func(id string) (admin.Answer[T], error), one func(admin.Answer[T], error) error) error {
-	if len(c.args) == 1 {
+	if len(c.args) == 1 && !c.filtered {
 		a, err := do(c.args[0])
 		return one(a, err)
 	}
@@ -132,10 +132,10 @@ func (s *several[T]) end() error {
 	return err
 }
 
-// someIDs requires one argument or more. Repeated ones count once.
-func someIDs(args []string) error {
-	if len(args) == 0 || slices.Contains(args, "") {
-		return WrongUsage("at least one argument is required: the id of a key")
+// anyIDs takes any number of ids. Repeated ones count once.
+func anyIDs(args []string) error {
+	if slices.Contains(args, "") {
+		return WrongUsage("an argument is empty: it must be the id of a key")
 	}
 	return nil
 }

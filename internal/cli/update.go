@@ -16,7 +16,7 @@ func (h *Host) update() *cobra.Command {
 		if reflect.ValueOf(in).IsZero() {
 			return WrongUsage("at least one flag that changes something is required")
 		}
-		if in.Enabled.Value != nil && !*in.Enabled.Value && len(c.args) > 1 { // as revoke does
+		if in.Enabled.Value != nil && !*in.Enabled.Value && (len(c.args) > 1 || c.filtered) { // as revoke does
 			if err := y.askAboutKeys(c, "disables", ""); err != nil {
 				return err
 			}

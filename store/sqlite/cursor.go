@@ -16,6 +16,7 @@ const (
 	orderName
 	orderLastRequest
 	orderOwners
+	orderExpiresAt
 )
 
 const (

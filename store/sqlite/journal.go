@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"time"
 
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/store"
@@ -20,7 +19,6 @@ import (
 // folded into the tables in the background, sorted as the tables are.
 
 const (
-	foldEvery = 10 * time.Second
 	// foldSize is how many items one transaction folds, which other writes wait for.
 	foldSize = 2000
 )
@@ -182,26 +180,6 @@ func (j *usageJournal) load(w *writerConn) error {
 		j.folding.position = min(position, len(j.folding.items))
 	}
 	return err
-}
-
-// foldLoop folds in the background, at once what an earlier process left. An error
-// leaves all as it is, for the next time.
-func (s *Store) foldLoop() {
-	defer close(s.folded)
-	ticker := time.NewTicker(foldEvery)
-	defer ticker.Stop()
-	for {
-		for more := true; more; {
-			var err error
-			more, err = s.foldSome(context.Background())
-			more = more && err == nil
-		}
-		select {
-		case <-s.closing:
-			return
-		case <-ticker.C:
-		}
-	}
 }
 
 // foldSome folds up to foldPart items in one transaction, and reports whether more wait.

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -25,32 +26,34 @@ func pageSize(limit int) int {
 	return min(limit, maxPage)
 }
 
+// maxCounted is up to how many keys are sorted, and counted for the total of a list.
+const maxCounted = 10_000
+
+// maxExamined is how many keys a page looks at where no index serves its filter; less in
+// tests.
+var maxExamined = 20_000
+
 // sorting is how an order is read from an index: the keys that have a value by
 // value and ID, and the others by ID. The two parts are read by a query each,
 // because no index of SQLite holds them in the order that is promised.
 type sorting struct {
 	order  order
 	column string // NULL where a key has no value, which createdAt never is
-	id     string
-	tables string
+	tables string // what the order is read from
 	// hour is, of the last request, the column that leads its index.
 	hour string
 }
 
 var sortings = map[store.Sort]sorting{
-	store.SortCreatedAt: {orderCreatedAt, "k.created_at", "k.id", entryTables, ""},
-	store.SortName:      {orderName, "k.name", "k.id", entryTables, ""},
+	store.SortCreatedAt: {orderCreatedAt, "k.created_at", ` FROM {p}keys k`, ""},
+	store.SortName:      {orderName, "k.name", ` FROM {p}keys k`, ""},
+	store.SortExpiresAt: {orderExpiresAt, "k.expires_at", ` FROM {p}keys k`, ""},
 	// Led by the last uses: their index has the hours in order, and what was used in
 	// the same hour is sorted. CROSS JOIN pins that.
-	store.SortLastRequest: {
-		orderLastRequest, "u.at", "k.id",
-		` FROM {p}last_uses u CROSS JOIN {p}keys k ON k.num = u.key` + entryJoins, "u.hour",
-	},
+	store.SortLastRequest: {orderLastRequest, "u.at", ` FROM {p}last_uses u CROSS JOIN {p}keys k ON k.num = u.key`, "u.hour"},
 }
 
-// lastRequestOfFew serves a filter that an index narrows: then it is cheaper to
-// find the keys first and to sort what was found.
-var lastRequestOfFew = sorting{orderLastRequest, "u.at", "k.id", entryTables, ""}
+const keysAndUses = ` FROM {p}keys k LEFT JOIN {p}last_uses u ON u.key = k.num`
 
 // List implements store.Store. A limit below 1 means 50, one over 1000 means 1000.
 func (s *Store) List(ctx context.Context, q store.List) (store.Page, error) {
@@ -80,10 +83,50 @@ type lister struct {
 	reverse bool
 	limit   int
 	from    *cursorPoint
-	where   []string
-	args    []any
-	asked   store.Filter
-	nothing bool // no key can pass the filter
+	text    string // to search for
+	nothing bool   // no key can pass the filter
+
+	// Of the choices, the one that leaves the fewest keys is served by its index, and
+	// becomes where. The others join the tests, which each key that is read is held
+	// against. The span is served by the index of the order.
+	choices            []choice
+	where, span, tests conditions
+	// bound is how many keys may pass, at most; the more is above maxCounted the less it
+	// need be exact.
+	bound int64
+	total int64 // or store.UnknownTotal
+}
+
+// choice is a condition that an index serves.
+type choice struct {
+	conditions
+	count  string // the query for how many keys pass it, at least up to maxCounted
+	args   []any  // of the query
+	capped bool   // the number is not exact beyond maxCounted
+	found  int64  // the number, where there is no query
+	tested bool   // the tests say the same, and more exactly
+}
+
+// conditions are conditions of SQL, all of which must hold.
+type conditions struct {
+	list []string
+	args []any
+}
+
+func (c *conditions) add(condition string, args ...any) {
+	c.list, c.args = append(c.list, condition), append(c.args, args...)
+}
+
+// with returns both.
+func (c conditions) with(more conditions) conditions {
+	return conditions{slices.Concat(c.list, more.list), slices.Concat(c.args, more.args)}
+}
+
+func (c conditions) String() string {
+	if len(c.list) == 0 {
+		return ""
+	}
+	return " WHERE " + strings.Join(c.list, " AND ")
 }
 
 func newLister(q store.List) (*lister, error) {
@@ -95,9 +138,6 @@ func newLister(q store.List) (*lister, error) {
 		return nil, fmt.Errorf("unknown sort %q", q.Sort)
 	}
 	l := &lister{sorting: by, reverse: q.Reverse, limit: pageSize(q.Limit)}
-	if q.Sort == store.SortLastRequest && (q.Filter.UserID != "" || q.Filter.Prefix != "") {
-		l.sorting = lastRequestOfFew
-	}
 	if q.Cursor != "" {
 		c, err := parseCursor(q.Cursor, by.order, q.Reverse)
 		if err != nil {
@@ -106,33 +146,184 @@ func newLister(q store.List) (*lister, error) {
 		l.from = &c
 	}
 	l.filter(q.Filter)
-	return l, nil
+	return l, l.filterByTests(q.Filter)
 }
 
+// filter adds the conditions that an index serves.
 func (l *lister) filter(f store.Filter) {
-	l.asked = f
-	add := func(condition string, args ...any) {
-		l.where = append(l.where, condition)
-		l.args = append(l.args, args...)
+	add := func(condition string, arg any, count string, capped bool) {
+		c := choice{count: count, args: []any{arg}, capped: capped}
+		c.conditions.add(condition, arg)
+		if capped {
+			c.args = append(c.args, maxCounted+1)
+		}
+		l.choices = append(l.choices, c)
 	}
 	if f.UserID != "" {
-		add("k.owner = (SELECT num FROM {p}owners WHERE user_id = ?)", f.UserID)
-	}
-	if f.ConfigID != "" {
-		add("k.config_id = ?", f.ConfigID)
-	}
-	if f.Enabled != nil {
-		add("k.enabled = ?", bit(*f.Enabled))
+		add("k.owner = (SELECT num FROM {p}owners WHERE user_id = ?)", f.UserID, "SELECT coalesce(sum(key_count), 0) FROM {p}owners WHERE user_id = ?", false)
 	}
 	if f.Prefix != "" {
-		add("k.prefix = ?", f.Prefix)
+		add("k.prefix = ?", f.Prefix, "SELECT count(*) FROM (SELECT 1 FROM {p}keys WHERE prefix = ? LIMIT ?)", true)
+	}
+	if f.ConfigID != "" {
+		add("k.config_id = ?", f.ConfigID, "SELECT coalesce(sum(n), 0) FROM {p}key_counts WHERE config_id = ?", false)
+	}
+	if f.Enabled != nil {
+		add("k.enabled = ?", bit(*f.Enabled), "SELECT coalesce(sum(n), 0) FROM {p}key_counts WHERE state = iif(?, 'enabled', 'disabled')", false)
+	}
+	if f.CreatedBefore != 0 {
+		l.rangeOn(orderCreatedAt, "k.created_at < ?", f.CreatedBefore)
+	}
+	if f.ExpiresBefore != 0 {
+		l.rangeOn(orderExpiresAt, "k.expires_at < ?", f.ExpiresBefore)
+	}
+}
+
+// rangeOn adds a condition that the index of an order serves.
+func (l *lister) rangeOn(o order, condition string, args ...any) {
+	if l.order == o {
+		l.span.add(condition, args...)
+	} else {
+		l.tests.add(condition, args...)
+	}
+}
+
+// listReader reads what a list is planned by.
+type listReader struct {
+	ctx   context.Context
+	tx    *sql.Tx
+	stmts *statements
+}
+
+func (r *listReader) one(dest any, query string, args []any) error {
+	return r.tx.QueryRowContext(r.ctx, r.stmts.sql(query), args...).Scan(dest)
+}
+
+// choose chooses among the indexes, and counts.
+func (l *lister) choose(r *listReader) error {
+	if err := l.search(r); err != nil {
+		return err
+	}
+	var all int64
+	if err := r.one(&all, "SELECT coalesce(sum(n), 0) FROM {p}key_counts", nil); err != nil {
+		return err
+	}
+	l.bound, l.total = all, store.UnknownTotal
+	best, exact := -1, len(l.choices) == 0
+	for i := range l.choices {
+		c := &l.choices[i]
+		n := c.found
+		if c.count != "" {
+			if err := r.one(&n, c.count, c.args); err != nil {
+				return err
+			}
+		}
+		if best < 0 || n < l.bound {
+			best, l.bound, exact = i, n, !c.capped || n <= maxCounted
+		}
+	}
+	for i := range l.choices {
+		l.use(&l.choices[i], i == best)
+	}
+	return l.count(r, exact && len(l.choices) < 2 && len(l.span.list)+len(l.tests.list) == 0)
+}
+
+// use adds a condition. The best is served by its index: where that leaves few keys, these
+// are sorted, and where it leaves many, it serves the order of creation too. For another
+// order the index of that is read.
+func (l *lister) use(c *choice, best bool) {
+	switch {
+	case best && l.bound <= maxCounted:
+		l.where, l.column, l.hour = c.conditions, "+"+l.column, "" // no index of the order
+		if l.order == orderLastRequest {
+			l.tables = keysAndUses
+		}
+	case c.tested:
+	case best && l.order == orderCreatedAt:
+		l.where = c.conditions
+	default:
+		l.tests = l.tests.with(c.conditions)
+	}
+}
+
+// count finds the total. exact: the bound is it.
+func (l *lister) count(r *listReader, exact bool) error {
+	if exact {
+		l.total = l.bound
+		return nil
+	}
+	if len(l.span.list) > 0 {
+		var n int64
+		query := "SELECT count(*) FROM (SELECT 1 FROM {p}keys k" + l.span.String() + " LIMIT ?)"
+		if err := r.one(&n, query, append(slices.Clone(l.span.args), maxCounted+1)); err != nil {
+			return err
+		}
+		l.bound = min(l.bound, n)
+	}
+	if l.bound > maxCounted {
+		return nil
+	}
+	all := l.where.with(l.span).with(l.tests)
+	return r.one(&l.total, "SELECT count(*)"+entryTables+all.String(), all.args)
+}
+
+const (
+	isEnabled = `k.enabled AND o.enabled`
+	hasEnded  = `coalesce(k.expires_at <= ?, 0)`
+	// isExhausted is key.Credits.Balance below 1 with no refill due (key.Credits.Due).
+	isExhausted = `coalesce(c.remaining + c.leased < 1
+		AND (c.refill_amount IS NULL OR ? - max(coalesce(c.last_refill_at, 0), coalesce(c.refill_from, 0)) < c.refill_interval), 0)`
+)
+
+// filterByTests adds the conditions that no index serves.
+func (l *lister) filterByTests(f store.Filter) error {
+	switch f.State {
+	case "":
+	case store.StateDisabled:
+		l.tests.add("NOT (" + isEnabled + ")")
+	case store.StateExpired:
+		l.tests.add(isEnabled+" AND "+hasEnded, f.Now)
+	case store.StateExhausted:
+		l.tests.add(isEnabled+" AND NOT "+hasEnded+" AND "+isExhausted, f.Now, f.Now)
+	case store.StateActive:
+		l.tests.add(isEnabled+" AND NOT "+hasEnded+" AND NOT "+isExhausted, f.Now, f.Now)
+	default:
+		return fmt.Errorf("unknown state %q", f.State)
+	}
+	if t := f.Tier; t != nil {
+		l.tests.add(tierCondition(t), append([]any{t.Name}, texts(t.Known)...)...)
+	}
+	if f.UnusedSince != 0 {
+		l.tests.add("(u.at IS NULL OR u.at < ?) AND k.created_at < ?", f.UnusedSince, f.UnusedSince)
+	}
+	if f.RotatedBefore != 0 {
+		l.tests.add("coalesce(k.doc ->> 'rotatedAt', k.created_at) < ?", f.RotatedBefore)
+	}
+	if p := f.Permission; p != nil {
+		l.tests.add(`EXISTS (SELECT 1 FROM json_each(k.doc, '$.permissions') r, json_each(r.value) a
+			WHERE r.key = ? AND a.value IN (?, '*') OR r.key = '*' AND a.value = '*')`, p.Resource, p.Action)
 	}
 	if f.Query != "" {
 		// LIKE would end at a NUL, and refuses very long patterns.
-		l.nothing = len(f.Query) > maxQuery || strings.ContainsRune(f.Query, 0)
+		l.text, l.nothing = f.Query, len(f.Query) > maxQuery || strings.ContainsRune(f.Query, 0)
 		pattern := "%" + likeEscaper.Replace(f.Query) + "%" // LIKE folds the case of ASCII letters
-		add(`(k.name LIKE ? ESCAPE '\' OR k.start LIKE ? ESCAPE '\')`, pattern, pattern)
+		l.tests.add(`(k.name LIKE ? ESCAPE '\' OR k.start LIKE ? ESCAPE '\' OR o.user_id LIKE ? ESCAPE '\')`, pattern, pattern, pattern)
 	}
+	return nil
+}
+
+func tierCondition(t *store.TierFilter) string {
+	if !t.Default {
+		return "o.tier = ?" + strings.Repeat(" AND ? IS NOT NULL", len(t.Known)) // each has its argument
+	}
+	return "(o.tier IS NULL OR o.tier = ? OR o.tier NOT IN (" + strings.TrimSuffix(strings.Repeat("?, ", len(t.Known)), ", ") + "))"
+}
+
+func texts(list []string) (args []any) {
+	for _, s := range list {
+		args = append(args, s)
+	}
+	return args
 }
 
 var likeEscaper = strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`)
@@ -141,15 +332,16 @@ func (l *lister) read(ctx context.Context, tx *sql.Tx, stmts *statements) (page 
 	if l.nothing {
 		return page, nil
 	}
-	count, args := l.count()
-	if err := tx.QueryRowContext(ctx, stmts.sql(count), args...).Scan(&page.Total); err != nil {
+	if err := l.choose(&listReader{ctx, tx, stmts}); err != nil {
 		return page, err
 	}
+	page.Total = l.total
 	for _, null := range []bool{false, true} { // keys without a value come last in both directions
-		query, args, ok := l.part(null, l.limit+1-len(page.Entries))
+		part, ok := l.part(null)
 		if !ok {
 			continue
 		}
+		query, args := part.page(l.limit + 1 - len(page.Entries))
 		if page.Entries, err = appendEntries(ctx, tx, page.Entries, stmts, query, args); err != nil {
 			return page, err
 		}
@@ -158,77 +350,117 @@ func (l *lister) read(ctx context.Context, tx *sql.Tx, stmts *statements) (page 
 			page.Next = l.point(&page.Entries[l.limit-1]).encode(l.order, l.reverse)
 			break
 		}
+		last, err := part.last(ctx, tx, stmts)
+		if err != nil {
+			return page, err
+		}
+		if last != nil { // there may be more behind the keys that were examined
+			page.Next = last.encode(l.order, l.reverse)
+			break
+		}
 	}
 	return page, nil
 }
 
-// count returns the query for the number of all keys that pass the filter. The numbers
-// by owner, and by configuration and state, are kept.
-func (l *lister) count() (query string, args []any) {
-	f := l.asked
-	switch {
-	case f.Prefix != "" || f.Query != "" || f.UserID != "" && (f.ConfigID != "" || f.Enabled != nil):
-		return "SELECT count(*) FROM {p}keys k" + l.conditions(l.where), l.args
-	case f.UserID != "":
-		return "SELECT coalesce(sum(key_count), 0) FROM {p}owners WHERE user_id = ?", []any{f.UserID}
-	}
-	var where []string
-	if f.ConfigID != "" {
-		where, args = append(where, "config_id = ?"), append(args, f.ConfigID)
-	}
-	if f.Enabled != nil {
-		where, args = append(where, "state = iif(?, 'enabled', 'disabled')"), append(args, bit(*f.Enabled))
-	}
-	return "SELECT coalesce(sum(n), 0) FROM {p}key_counts" + l.conditions(where), args
+// listPart is the keys of a list with a value to sort by, or those without, from the
+// cursor on.
+type listPart struct {
+	*lister
+	tables string
+	where  conditions
+	by     string
+	null   bool
 }
 
-func (l *lister) conditions(where []string) string {
-	if len(where) == 0 {
-		return ""
-	}
-	return " WHERE " + strings.Join(where, " AND ")
-}
-
-// part returns the statement for the keys with a value, or for those without;
-// ok is false where there is no such part, or the cursor lies behind it.
-func (l *lister) part(null bool, limit int) (query string, args []any, ok bool) {
+// part returns the part of the keys with a value, or of those without; ok is false where
+// there is no such part, or the cursor lies behind it.
+func (l *lister) part(null bool) (p listPart, ok bool) {
 	if null && l.order == orderCreatedAt {
-		return "", nil, false
+		return p, false
 	}
-	where := append([]string{}, l.where...)
-	args = append([]any{}, l.args...)
+	p = listPart{lister: l, tables: l.tables, where: l.where.with(l.span), null: null}
 	compare, direction := ">", ""
 	if l.reverse {
 		compare, direction = "<", " DESC"
 	}
 	if null {
-		where = append(where, l.column+" IS NULL")
+		p.where.add(l.column + " IS NULL")
 	} else {
-		where = append(where, l.column+" IS NOT NULL")
+		p.where.add(l.column + " IS NOT NULL")
 	}
 	switch {
 	case l.from == nil:
 	case l.from.null == null && null:
-		where, args = append(where, l.id+" "+compare+" ?"), append(args, l.from.id)
+		p.where.add("k.id "+compare+" ?", l.from.id)
 	case l.from.null == null:
 		if l.hour != "" { // what the index can serve of the comparison below
-			where, args = append(where, l.hour+" "+compare+"= ? / 3600000"), append(args, l.from.sql(l.order))
+			p.where.add(l.hour+" "+compare+"= ? / 3600000", l.from.sql(l.order))
 		}
-		where = append(where, fmt.Sprintf("(%s, %s) %s (?, ?)", l.column, l.id, compare))
-		args = append(args, l.from.sql(l.order), l.from.id)
+		p.where.add(fmt.Sprintf("(%s, k.id) %s (?, ?)", l.column, compare), l.from.sql(l.order), l.from.id)
 	case !null: // the part that comes first, and the cursor lies in the second
-		return "", nil, false
+		return p, false
 	}
-	by := l.column + direction + ", " + l.id + direction
+	p.by = l.column + direction + ", k.id" + direction
 	if l.hour != "" {
-		by = l.hour + direction + ", " + by
+		p.by = l.hour + direction + ", " + p.by
 	}
-	tables := l.tables
 	if null {
-		by, tables = l.id+direction, entryTables
+		p.by = "k.id" + direction
+		if l.order == orderLastRequest {
+			p.tables = keysAndUses
+		}
 	}
-	query = "SELECT " + entryColumns + tables + l.conditions(where) + " ORDER BY " + by + " LIMIT ?"
-	return query, append(args, limit), true
+	return p, true
+}
+
+// page returns the statement for the first keys of the part that pass the tests.
+func (p *listPart) page(limit int) (query string, args []any) {
+	if len(p.tests.list) == 0 {
+		query = "SELECT k.num AS num" + p.tables + p.where.String() + " ORDER BY " + p.by + " LIMIT ?"
+		args = append(slices.Clone(p.where.args), limit)
+	} else {
+		query, args = p.examined()
+		limit = min(limit, maxExamined)
+	}
+	// A subquery with a limit is read in its order, and CROSS JOIN keeps that.
+	query = "SELECT " + entryColumns + " FROM (" + query + ") x CROSS JOIN {p}keys k ON k.num = x.num LEFT JOIN {p}last_uses u ON u.key = k.num" +
+		entryJoins + p.tests.String() + " LIMIT ?"
+	return query, append(append(args, p.tests.args...), limit)
+}
+
+// examined returns the statement for the keys that are held against the tests.
+func (p *listPart) examined() (query string, args []any) {
+	query = "SELECT k.num AS num" + p.tables + p.where.String() + " ORDER BY " + p.by + " LIMIT ?"
+	return query, append(slices.Clone(p.where.args), maxExamined)
+}
+
+// last returns the place of the last key that was examined, where there may be more
+// behind it.
+func (p *listPart) last(ctx context.Context, tx *sql.Tx, stmts *statements) (*cursorPoint, error) {
+	if len(p.tests.list) == 0 {
+		return nil, nil
+	}
+	query := "SELECT " + p.column + ", k.id" + p.tables + p.where.String() + " ORDER BY " + p.by + " LIMIT 1 OFFSET ?"
+	c := &cursorPoint{null: p.null}
+	var number nullNumber
+	var text nullText
+	value := any(&number)
+	if p.order == orderName {
+		value = &text
+	}
+	err := tx.QueryRowContext(ctx, stmts.sql(query), append(slices.Clone(p.where.args), maxExamined-1)...).Scan(value, &c.id)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	case p.null:
+	case p.order == orderName:
+		c.value = []byte(text.String)
+	default:
+		c.value = numberValue(number.Int64)
+	}
+	return c, nil
 }
 
 // point returns the place of an entry in the order.
@@ -241,6 +473,8 @@ func (l *lister) point(e *store.Entry) cursorPoint {
 		c.value = []byte(*e.Key.Name)
 	case l.order == orderLastRequest && e.LastRequest != 0:
 		c.value = numberValue(e.LastRequest)
+	case l.order == orderExpiresAt && e.Key.ExpiresAt != 0:
+		c.value = numberValue(e.Key.ExpiresAt)
 	default:
 		c.null = true
 	}

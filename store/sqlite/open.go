@@ -170,7 +170,7 @@ func (o *Opener) start(ctx context.Context, lock *fileLock, w *writerConn) (*Sto
 		finders: finders,
 		watch:   files,
 		closing: make(chan struct{}),
-		folded:  make(chan struct{}),
+		tidied:  make(chan struct{}),
 
 		foldPart: foldSize,
 	}
@@ -179,7 +179,7 @@ func (o *Opener) start(ctx context.Context, lock *fileLock, w *writerConn) (*Sto
 	}
 	s.writer = newWriter(w, files, o.hooks)
 	go s.writer.loop()
-	go s.foldLoop()
+	go s.tidy()
 	return s, nil
 }
 

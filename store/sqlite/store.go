@@ -19,7 +19,9 @@ type Store struct {
 
 	usage    usageJournal  // of the writer
 	foldPart int           // foldSize; less in tests
-	folded   chan struct{} // closed when nothing is folded any more
+	tidied   chan struct{} // closed when tidy has ended
+
+	folds, indexes attempts
 
 	mu       sync.RWMutex // guards closed against calls that begin
 	closed   bool
@@ -52,8 +54,8 @@ func (s *Store) Close() error {
 	s.closed = true
 	s.mu.Unlock()
 
-	close(s.closing) // wakes those who wait for room in the queue, and ends the folding
-	<-s.folded
+	close(s.closing) // wakes those who wait for room in the queue, and ends tidy
+	<-s.tidied
 	s.inflight.Wait()
 	err := errors.Join(closeFinders(s.finders), s.readers.close())
 	err = errors.Join(err, s.writer.close())
@@ -72,6 +74,9 @@ func (s *Store) Health(ctx context.Context) (store.Status, error) {
 		return store.Status{}, err
 	}
 	defer s.leave()
+	if err := errors.Join(s.folds.persistent(), s.indexes.persistent()); err != nil {
+		return store.Status{}, err
+	}
 	const query = `SELECT sqlite_version(),
 		(SELECT coalesce(max(version_id), 0) FROM {p}` + schemaTable + ` WHERE is_applied),
 		(SELECT coalesce(sum(n), 0) FROM {p}key_counts),

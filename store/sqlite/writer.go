@@ -54,6 +54,8 @@ type writer struct {
 	// doubt is why the connection must be opened anew before it is used again.
 	doubt error
 
+	unindexed atomic.Bool // keys may have been changed since they were indexed
+
 	commits atomic.Int64 // transactions that ended well, for tests
 }
 
@@ -166,6 +168,9 @@ func (w *writer) process(batch []*job) {
 			j.err = err // also of those that were refused: what they saw was undone
 		}
 	} else {
+		if len(w.conn.changes) > 0 {
+			w.unindexed.Store(true)
+		}
 		w.feed.publish(w.conn.changes)
 	}
 	for _, j := range live {

@@ -19,7 +19,7 @@ import (
 
 const now int64 = 1_800_000_000_000
 
-func openHooked(t *testing.T, h hooks) *Store {
+func openHooked(t testing.TB, h hooks) *Store {
 	t.Helper()
 	o, err := New(Options{Path: filepath.Join(t.TempDir(), "keys.db")})
 	must(t, err)
@@ -34,7 +34,7 @@ func openHooked(t *testing.T, h hooks) *Store {
 	return s.(*Store)
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)

@@ -12,6 +12,7 @@ import (
 	"reflect"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/caddy-apikey/caddy-apikey/internal/api"
 )
@@ -273,6 +274,9 @@ func queryOf(in any) string {
 
 // param writes a value as a parameter.
 func param(v reflect.Value) string {
+	if t, ok := v.Interface().(api.Time); ok {
+		return t.UTC().Format(time.RFC3339Nano)
+	}
 	switch v.Kind() {
 	case reflect.Bool:
 		return strconv.FormatBool(v.Bool())

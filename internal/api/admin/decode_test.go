@@ -171,8 +171,8 @@ func TestBodies(t *testing.T) {
 			}
 		})
 	}
-	if list := must(a.ListKeys(t.Context(), ListKeys{})); list.Value.Total != 0 {
-		t.Errorf("%d keys were made", list.Value.Total)
+	if list := must(a.ListKeys(t.Context(), ListKeys{})); *list.Value.Total != 0 {
+		t.Errorf("%d keys were made", *list.Value.Total)
 	}
 }
 

@@ -60,17 +60,42 @@ func listKeys(c *api.Call, in ListKeys) (KeyList, error) {
 		Limit:  int(api.Or(in.Limit, defaultLimit)),
 		Cursor: api.Or(in.Cursor, ""),
 	}
+	f := &q.Filter
+	f.State = store.State(api.Or(in.State, ""))
+	f.ExpiresBefore, f.UnusedSince = filterTime(in.ExpiresBefore), filterTime(in.UnusedSince)
+	f.CreatedBefore, f.RotatedBefore = filterTime(in.CreatedBefore), filterTime(in.RotatedBefore)
+	if in.Tier != nil {
+		f.Tier = &store.TierFilter{Name: *in.Tier}
+	}
+	if in.Permission != nil {
+		p, err := key.ParsePermission(*in.Permission)
+		if err != nil {
+			return KeyList{}, api.Invalid("permission", "%v", err)
+		}
+		f.Permission = &p
+	}
 	order, reverse := strings.CutPrefix(api.Or(in.Sort, ""), "-")
 	q.Sort, q.Reverse = cmp.Or(store.Sort(order), store.SortCreatedAt), reverse
 	page, err := c.Keys.List(c.Context(), q)
 	if err != nil {
 		return KeyList{}, err
 	}
-	list := KeyList{Keys: make([]Key, len(page.Keys)), Total: page.Total, NextCursor: api.MaybeText(page.Next)}
+	list := KeyList{Keys: make([]Key, len(page.Keys)), NextCursor: api.MaybeText(page.Next)}
+	if page.Total != store.UnknownTotal {
+		list.Total = &page.Total
+	}
 	for i, info := range page.Keys {
 		list.Keys[i] = keyOf(info)
 	}
 	return list, nil
+}
+
+// filterTime returns a time of a filter in Unix milliseconds, at least 1: 0 does not narrow.
+func filterTime(t *api.Time) int64 {
+	if t == nil {
+		return 0
+	}
+	return max(1, t.UnixMilli())
 }
 
 func getKey(c *api.Call) (Key, error) {

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/caddy-apikey/caddy-apikey/internal/api"
 )
 
 // names lists the names of the keys that a list shows, page by page.
@@ -20,7 +22,7 @@ func (a *rig) names(in ListKeys) (names []string, total int64) {
 			names = append(names, name)
 		}
 		if page.NextCursor == nil {
-			return names, page.Total
+			return names, *page.Total
 		}
 		in.Cursor = page.NextCursor
 	}
@@ -82,6 +84,69 @@ func TestList(t *testing.T) {
 	}
 }
 
+// TestListFilters: every filter of the query, and what is refused of it.
+func TestListFilters(t *testing.T) {
+	a := newAPI(t)
+	began := a.now()
+	at := func(d time.Duration) *api.Time {
+		when := api.TimeOf(began.Add(d).UnixMilli())
+		return &when
+	}
+	for _, k := range []struct{ name, userID, more string }{
+		{"old", "alice", `,"permissions":["files:read"]`},
+		{"ends", "alice", `,"expiresIn":60,"permissions":["files:*"]`},
+		{"empty", "bob", `,"remaining":0`},
+		{"off", "bob", `,"enabled":false,"permissions":["*:*"]`},
+		{"new", "carol@example.com", `,"expiresIn":3600`},
+	} {
+		id, raw := a.make(`{"name":"` + k.name + `","userId":"` + k.userID + `"` + k.more + `}`)
+		if k.name == "old" {
+			must(a.Verify(t.Context(), VerifyKey{Key: raw}))
+		}
+		if k.name == "empty" {
+			a.sleep(time.Minute)
+			must(a.RotateKey(t.Context(), id, RotateKey{}))
+		}
+		a.sleep(time.Second)
+	}
+	for _, test := range []struct {
+		name string
+		in   ListKeys
+		want string
+	}{
+		{"part of the owner", ListKeys{Query: ptr("CAROL@")}, "new"},
+		{"active", ListKeys{State: ptr("active")}, "old new"},
+		{"disabled", ListKeys{State: ptr("disabled")}, "off"},
+		{"expired", ListKeys{State: ptr("expired")}, "ends"},
+		{"exhausted", ListKeys{State: ptr("exhausted")}, "empty"},
+		{"permission", ListKeys{Permission: ptr("files:read")}, "old ends off"},
+		{"wildcard", ListKeys{Permission: ptr("files:*")}, "ends off"},
+		{"expires before", ListKeys{ExpiresBefore: at(10 * time.Minute)}, "ends"},
+		{"unused since", ListKeys{UnusedSince: at(time.Hour)}, "old ends empty off new"},
+		{"unused since the first use", ListKeys{UnusedSince: at(500 * time.Millisecond)}, "old"},
+		{"unused since before", ListKeys{UnusedSince: at(-time.Hour)}, ""},
+		{"unused for a while", ListKeys{UnusedSince: at(1500 * time.Millisecond)}, "old ends"},
+		{"created before", ListKeys{CreatedBefore: at(30 * time.Second)}, "old ends empty"},
+		{"rotated before", ListKeys{RotatedBefore: at(30 * time.Second)}, "old ends"},
+		{"by end", ListKeys{Sort: ptr("expiresAt")}, "ends new old empty off"},
+		{"by end, reverse", ListKeys{Sort: ptr("-expiresAt")}, "new ends off empty old"},
+		{"several", ListKeys{State: ptr("active"), Query: ptr("e"), Sort: ptr("expiresAt")}, "new old"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if got, total := a.names(test.in); strings.Join(got, " ") != test.want || total != int64(len(got)) {
+				t.Errorf("got %v of %d, want %s", got, total, test.want)
+			}
+		})
+	}
+	for query, field := range map[string]string{
+		"tier=gold": "tier", "tier=": "tier", "permission=a,b": "permission", "permission=": "permission", "state=dead": "state", "state=Active": "state",
+		"expiresBefore=soon": "expiresBefore", "unusedSince=2026-11-26": "unusedSince", "createdBefore=1": "createdBefore", "rotatedBefore=9999999-01-01T00:00:00Z": "rotatedBefore",
+		"sort=expires": "sort", "state=active&state=expired": "state",
+	} {
+		a.send("GET", "/apikey/keys?"+query, "").refused(t, 400, "INVALID_FIELD", field)
+	}
+}
+
 func TestListIsNeverNull(t *testing.T) {
 	a := newAPI(t)
 	if got := string(a.send("GET", "/apikey/keys", "").body); got != `{"keys":[],"total":0,"nextCursor":null}`+"\n" {
@@ -115,7 +180,7 @@ func TestDefaultLimit(t *testing.T) {
 		a.make(`{"userId":"u"}`)
 	}
 	page := must(a.ListKeys(t.Context(), ListKeys{})).Value
-	if len(page.Keys) != 50 || page.Total != 51 || page.NextCursor == nil {
-		t.Errorf("%d keys of %d", len(page.Keys), page.Total)
+	if len(page.Keys) != 50 || *page.Total != 51 || page.NextCursor == nil {
+		t.Errorf("%d keys of %d", len(page.Keys), *page.Total)
 	}
 }

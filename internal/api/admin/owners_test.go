@@ -76,7 +76,7 @@ func TestOwnerNames(t *testing.T) {
 			t.Errorf("asked for %q, got %q", name, o.UserID)
 		}
 		must(a.CreateKey(t.Context(), CreateKey{UserID: name}))
-		if page := must(a.ListKeys(t.Context(), ListKeys{UserID: &name})).Value; page.Total != 1 || page.Keys[0].UserID != name {
+		if page := must(a.ListKeys(t.Context(), ListKeys{UserID: &name})).Value; *page.Total != 1 || page.Keys[0].UserID != name {
 			t.Errorf("keys of %q: %+v", name, page)
 		}
 	}

@@ -53,10 +53,19 @@ type ListKeys struct {
 	ConfigID *string `query:"configId" min:"1" max:"255"`
 	Enabled  *bool   `query:"enabled"`
 	Prefix   *string `query:"prefix" min:"1" max:"255" doc:"exactly this prefix"`
-	Query    *string `query:"q" max:"255" doc:"part of the name or of the start"`
-	Sort     *string `query:"sort" enum:"createdAt|-createdAt|name|-name|lastRequest|-lastRequest" doc:"default createdAt"`
-	Limit    *int64  `query:"limit" min:"1" max:"500" doc:"default 50"`
-	Cursor   *string `query:"cursor" doc:"nextCursor of the page before, with the same sort"`
+	Query    *string `query:"q" max:"255" doc:"part of the name, of the start or of the owner"`
+
+	Tier          *string   `query:"tier" min:"1" max:"255" doc:"the owner's, be it by default"`
+	Permission    *string   `query:"permission" min:"1" max:"257" doc:"that the key has, such as files:read, be it by a wildcard"`
+	State         *string   `query:"state" enum:"active|disabled|expired|exhausted"`
+	ExpiresBefore *api.Time `query:"expiresBefore" doc:"expires, and before this time"`
+	UnusedSince   *api.Time `query:"unusedSince" doc:"from before this time, and not used since"`
+	CreatedBefore *api.Time `query:"createdBefore"`
+	RotatedBefore *api.Time `query:"rotatedBefore" doc:"the raw key is from before this time"`
+
+	Sort   *string `query:"sort" enum:"createdAt|-createdAt|name|-name|lastRequest|-lastRequest|expiresAt|-expiresAt" doc:"default createdAt"`
+	Limit  *int64  `query:"limit" min:"1" max:"500" doc:"default 50"`
+	Cursor *string `query:"cursor" doc:"nextCursor of the page before, with the same sort"`
 }
 
 // RotateKey is the body of POST /apikey/keys/{id}/rotate.

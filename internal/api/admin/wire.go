@@ -56,7 +56,7 @@ type IssuedKey struct {
 // KeyList is one page of keys.
 type KeyList struct {
 	Keys       []Key   `json:"keys"`
-	Total      int64   `json:"total" doc:"keys that pass the filter, on all pages"`
+	Total      *int64  `json:"total" doc:"keys that pass the filter, on all pages; null where there are more than 10000 and no index counts them"`
 	NextCursor *string `json:"nextCursor" doc:"cursor of the next page; null on the last"`
 }
 

@@ -65,6 +65,7 @@ CREATE INDEX {p}keys_by_prefix ON {p}keys (prefix, created_at, id);
 CREATE INDEX {p}keys_by_enabled ON {p}keys (enabled, created_at, id);
 -- How long an expired key is kept is a matter of its configuration.
 CREATE INDEX {p}keys_by_expiry ON {p}keys (config_id, expires_at, id) WHERE expires_at IS NOT NULL;
+CREATE INDEX {p}keys_by_end ON {p}keys (expires_at, id);
 CREATE INDEX {p}keys_plain ON {p}keys (num) WHERE checksummed = 0;
 
 -- How many keys there are is kept, not counted, here and in owners.key_count. state
@@ -80,11 +81,13 @@ CREATE TRIGGER {p}count_created AFTER INSERT ON {p}keys BEGIN
     INSERT INTO {p}key_counts VALUES (new.config_id, iif(new.enabled, 'enabled', 'disabled'), 1)
         ON CONFLICT (config_id, state) DO UPDATE SET n = n + 1;
     UPDATE {p}owners SET key_count = key_count + 1 WHERE num = new.owner;
+    INSERT OR IGNORE INTO {p}search_todo VALUES (new.num);
 END;
 
 CREATE TRIGGER {p}count_deleted AFTER DELETE ON {p}keys BEGIN
     UPDATE {p}key_counts SET n = n - 1 WHERE config_id = old.config_id AND state = iif(old.enabled, 'enabled', 'disabled');
     UPDATE {p}owners SET key_count = key_count - 1 WHERE num = old.owner;
+    INSERT OR IGNORE INTO {p}search_todo VALUES (old.num);
 END;
 
 CREATE TRIGGER {p}count_changed AFTER UPDATE OF config_id, enabled ON {p}keys
@@ -97,6 +100,20 @@ END;
 CREATE TRIGGER {p}count_moved AFTER UPDATE OF owner ON {p}keys WHEN old.owner <> new.owner BEGIN
     UPDATE {p}owners SET key_count = key_count - 1 WHERE num = old.owner;
     UPDATE {p}owners SET key_count = key_count + 1 WHERE num = new.owner;
+END;
+
+-- Finds keys by a part of these texts. It is written behind the changes of keys:
+-- search_todo has the numbers of those that it does not know as they are.
+CREATE VIRTUAL TABLE {p}key_search USING fts5 (name, start, owner,
+    content = '', contentless_delete = 1, detail = none, tokenize = 'trigram');
+
+CREATE TABLE {p}search_todo (
+    key INTEGER PRIMARY KEY
+) STRICT;
+
+CREATE TRIGGER {p}search_changed AFTER UPDATE OF name, start, owner ON {p}keys
+    WHEN old.name IS NOT new.name OR old.start IS NOT new.start OR old.owner <> new.owner BEGIN
+    INSERT OR IGNORE INTO {p}search_todo VALUES (new.num);
 END;
 
 -- The raw keys that rotation replaced are part of the document; this finds the key
