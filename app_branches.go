@@ -34,6 +34,14 @@ func (a *App) warnServers() {
 					`in the other branches, put the same gate with the option "optional", or remove the header, as in "request_header -X-User-Id"`,
 					zap.Strings("headers", forgeable))
 			}
+			if headers := b.blindMatchers(scope); headers != nil {
+				log.Warn("a matcher behind a gate looks at a header that may carry the key, which the gate has removed by then; let the matcher decide before the gate runs, as in two handle blocks",
+					zap.Strings("headers", headers))
+			}
+			for _, path := range b.gatedAPIs(scope) {
+				log.Warn("a gate is in front of an apikey_api: it refuses people who have no key yet (option user), and a key whose credits are used up, so that its owner cannot end it; "+
+					"put apikey_api into a handle of its own, without a gate", zap.String("path", path))
+			}
 		}
 		if used && forgeableAddress(srv) {
 			log.Warn("a client can forge its address, which allowedIps of keys is compared with: trusted_proxies takes the first address of X-Forwarded-For, which the client writes, unless the servers option trusted_proxies_strict is set")
@@ -93,7 +101,8 @@ const maxDepth = 16
 type branches struct {
 	named map[string]*caddyhttp.Route
 	depth int
-	used  bool     // there is a gate or an API
+	used  bool // there is a gate or an API
+	apis  []*SelfService
 	names []string // of the identity headers of gates in branches
 
 	name string // the header that walk looks for
@@ -125,7 +134,7 @@ func (b *branches) collect(routes caddyhttp.RouteList, inBranch bool) {
 		for _, h := range routes[i].Handlers {
 			switch h := h.(type) {
 			case *SelfService:
-				b.used = true
+				b.used, b.apis = true, append(b.apis, h)
 			case *Gate:
 				b.used = true
 				for _, header := range h.identity {

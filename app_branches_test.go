@@ -24,6 +24,71 @@ func serverWarnings(t *testing.T, source string) []observer.LoggedEntry {
 	return warningsOfJSON(t, config)
 }
 
+// TestQ8_BlindMatchers: a matcher behind a gate that looks at what the gate has removed is
+// warned of.
+func TestQ8_BlindMatchers(t *testing.T) {
+	const (
+		bob   = " {\nbob $2a$14$Zkx19XLiW6VYouLHR5NmfOFU0z2GTNmpkT/5qqR7hx4IjWJPDhjvG\n}\n"
+		proxy = "reverse_proxy localhost:1\n"
+	)
+	for _, row := range []struct {
+		name, site, headers string
+	}{
+		{"key or password", "@key header Authorization Bearer*\n@no not header Authorization Bearer*\napikey @key\nbasic_auth @no" + bob + proxy, "[Authorization]"},
+		{"another header", "@key header X-Key *\napikey {\nheaders X-Key\n}\nrequest_header @key X 1\n" + proxy, "[X-Key]"},
+		{"a regular expression", "@key header_regexp X-Api-Key ^ak\napikey\nrequest_header @key X 1\n" + proxy, "[X-Api-Key]"},
+		{"a header that carries no key", "@key header X-Other *\napikey\nrequest_header @key X 1\n" + proxy, ""},
+		{"no Authorization", "@key header Authorization *\napikey {\nbearer off\n}\nrequest_header @key X 1\n" + proxy, ""},
+		{"before the gate", "@key header Authorization *\nrewrite @key /key{uri}\napikey\n" + proxy, ""},
+		{"two handles", "@key header Authorization Bearer*\nhandle @key {\napikey\n" + proxy + "}\nhandle {\nbasic_auth" + bob + proxy + "}\n", ""},
+		{"in a handle", "handle {\napikey\n@x header Authorization *\nrequest_header @x X 1\n" + proxy + "}\n", "[Authorization]"},
+		{"behind route", "route {\napikey\n}\n@x header Authorization *\nrespond @x no\n", "[Authorization]"},
+		{"keep_key", "@key header Authorization *\napikey {\nkeep_key\n}\nrequest_header @key X 1\n" + proxy, ""},
+		{"optional", "@key header Authorization *\napikey {\noptional\n}\nrequest_header @key X 1\n" + proxy, ""},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			got := serverWarnings(t, "{\nauto_https off\n}\na.example:8001 {\n"+row.site+"}\n")
+			if (len(got) == 1) != (row.headers != "") || len(got) > 1 {
+				t.Fatalf("%v", got)
+			}
+			if row.headers != "" && (fmt.Sprint(got[0].ContextMap()["headers"]) != row.headers || !strings.Contains(got[0].Message, "a matcher behind a gate")) {
+				t.Errorf("%v", got)
+			}
+		})
+	}
+}
+
+// TestQ32_GateBeforeAPI: a gate that refuses calls of a self-service API before the API can
+// answer them is warned of.
+func TestQ32_GateBeforeAPI(t *testing.T) {
+	const proxy, user = "reverse_proxy localhost:1\n", "apikey_api {\nuser {http.auth.user.id}\n}\n"
+	for _, row := range []struct {
+		name, site string
+		warn       int
+	}{
+		{"a gate", "apikey\n" + user + proxy, 1},
+		{"keys only", "apikey\napikey_api\n" + proxy, 1},
+		{"an optional gate", "apikey {\noptional\n}\n" + user + proxy, 1},
+		{"in a handle of its own", "handle /v1/auth/* {\n" + user + "error 404\n}\nhandle {\napikey\n" + proxy + "}\n", 0},
+		{"left out of the matcher", "@app not path /v1/auth/*\napikey @app\n" + user + proxy, 0},
+		{"a matcher for others", "apikey /app/*\n" + user + proxy, 0},
+		{"a matcher for all", "@app path *\napikey @app\n" + user + proxy, 1},
+		{"a matcher for writes", "@write not method GET HEAD\napikey @write\n" + user + proxy, 0},
+		{"a gate behind", "route {\n" + user + "apikey\n" + proxy + "}\n", 0},
+		{"in a handle, with a gate", "handle /v1/* {\napikey\n" + user + "}\nhandle {\n" + proxy + "}\n", 1},
+		{"another base", "apikey /v1/*\napikey_api {\nbase /me\n}\n" + proxy, 0},
+		{"two APIs", "handle /a/* {\napikey\napikey_api {\nbase /a\n}\n}\nhandle /b/* {\napikey_api {\nbase /b\n}\n}\n", 1},
+		{"no gate", user + proxy, 0},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			got := serverWarnings(t, "{\nauto_https off\n}\na.example:8001 {\n"+row.site+"}\nb.example:8001 {\napikey\n"+proxy+"}\n")
+			if len(got) != row.warn || row.warn > 0 && !strings.Contains(got[0].Message, "a gate is in front of an apikey_api") {
+				t.Errorf("%v", got)
+			}
+		})
+	}
+}
+
 // TestQ20_Branches: where requests of a site meet no gate, the app warns at start,
 // until the remedy is there.
 func TestQ20_Branches(t *testing.T) {

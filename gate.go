@@ -286,6 +286,9 @@ func (g *Gate) filterTrailer(r *http.Request, m remover) {
 
 // decide writes the decision about the request into d, which is zero.
 func (g *Gate) decide(r *http.Request, s *requestState, c *choice, d *keyring.Decision) error {
+	if c.outcome == keyring.Missing && !g.Optional && s.repeat(d) {
+		return nil
+	}
 	if c.outcome != keyring.Allowed {
 		*d = keyring.Refusal(c.outcome)
 		if c.outcome != keyring.Missing || !g.Optional {
@@ -313,8 +316,10 @@ func (g *Gate) decide(r *http.Request, s *requestState, c *choice, d *keyring.De
 
 // isEarlyData reports whether a request came in TLS early data (RFC 8446, section
 // 2.3; RFC 8470): anybody may have replayed it, and its source address is not proven.
+// Several lines of the header, or another value than 1, count as 1 (RFC 8470, section
+// 5.1): a client cannot disarm what a proxy adds.
 func isEarlyData(r *http.Request) bool {
-	return r.TLS != nil && !r.TLS.HandshakeComplete || r.Header.Get("Early-Data") == "1"
+	return r.TLS != nil && !r.TLS.HandshakeComplete || len(r.Header["Early-Data"]) > 0
 }
 
 // errCost is the error for a cost that is not known. It names the placeholder, not

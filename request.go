@@ -136,6 +136,21 @@ func (s *requestState) reject(r *http.Request, keys *keyring.Service, log *zap.L
 	}
 }
 
+// repeat writes the refusal of an earlier gate into d, if there was one: in an error route,
+// a gate meets the request again, whose key has been removed.
+func (s *requestState) repeat(d *keyring.Decision) bool {
+	if !s.keyed || s.refusal == keyring.Allowed {
+		return false
+	}
+	if s.candidate {
+		*d = s.decision
+		d.Outcome = s.refusal
+	} else {
+		*d = keyring.Refusal(s.refusal)
+	}
+	return true
+}
+
 // cancel takes back what was charged and counted for a request that is refused after
 // all, with the outcome o.
 func (s *requestState) cancel(r *http.Request, keys *keyring.Service, log *zap.Logger, o keyring.Outcome) {

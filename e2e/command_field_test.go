@@ -273,7 +273,7 @@ func TestCommandFilter(t *testing.T) {
 	c := startCLI(t)
 	var ids []string
 	for i, owner := range []string{"alice", "alice", "bob"} {
-		ids = append(ids, c.json("create", "--owner", owner, "--name", fmt.Sprintf("n%d", i))["id"].(string))
+		ids = append(ids, c.json("create", "--owner", owner, "--name", fmt.Sprintf("service-%d!", i))["id"].(string))
 	}
 	states := func(want ...string) {
 		t.Helper()
@@ -293,7 +293,7 @@ func TestCommandFilter(t *testing.T) {
 		t.Errorf("%v", bulk)
 	}
 	states("disabled", "disabled", "active")
-	c.exits(0, "enable", "--filter", "state=disabled", "--filter", "q=n1")
+	c.exits(0, "enable", "--filter", "state=disabled", "--filter", "q=service-1!")
 	states("disabled", "active", "active")
 	bulk = c.json("show", "--filter", "userId=bob")
 	c.wants("one key in a bulk answer", bulk["matched"], 1.0)

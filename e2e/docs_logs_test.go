@@ -111,7 +111,8 @@ func (e *example) redirect(v any, to string) (proxied bool) {
 		}
 	case map[string]any:
 		if v["handler"] == "reverse_proxy" {
-			proxied = true
+			// What asks who is signed in (forward_auth) is asked about requests without a key.
+			proxied = v["handle_response"] == nil
 			v["upstreams"] = []any{map[string]any{"dial": to}}
 			delete(v, "health_checks")
 			delete(v, "dynamic_upstreams")

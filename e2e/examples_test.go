@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -143,6 +144,7 @@ func TestExample_sellAnAPI(t *testing.T) {
 	}
 	s.get("/v1/things", bearer(k)).is(t, 429, "RATE_LIMITED")
 	s.admin("PUT", "/apikey/owners/jane", map[string]any{"tier": "pro"}, 200, nil)
+	s.call("GET", "/v1/auth/usage", "", bearer(k)).is(t, 200, "")
 	checkExample(t, s, up, []exampleRow{
 		{name: "after an upgrade", target: "/v1/things", lines: []string{bearer(k)}, status: 200, uri: "/v1/things", header: map[string]string{"X-Plan": "pro"}},
 	})
@@ -160,13 +162,57 @@ func TestExample_platformTeam(t *testing.T) {
 	checkExample(t, s, up, []exampleRow{
 		{name: "deploy", method: "POST", target: "/deploy/web", lines: []string{bearer(ci)}, status: 200, uri: "/deploy/web", header: map[string]string{"X-Service": "ci"}},
 		{name: "deploy, with a service's key", method: "POST", target: "/deploy/web", lines: []string{bearer(writer)}, status: 401},
-		{name: "deploy, another spelling", method: "POST", target: "/deploy%2fweb", lines: []string{bearer(reader)}, status: 401},
+		{name: "deploy, an encoded slash", method: "POST", target: "/deploy%2fweb", lines: []string{bearer(ci)}, status: 400},
+		{name: "deploy, without a path below", method: "POST", target: "/deploy", lines: []string{bearer(writer)}, status: 401},
+		{name: "deploy, other letters", method: "POST", target: "/Deploy/web", lines: []string{bearer(writer)}, status: 401},
+		{name: "deploy, in the query", target: "/orders?next=/deploy/..%2fx//", lines: []string{bearer(reader)}, status: 200, uri: "/orders?next=/deploy/..%2fx//"},
 		{name: "orders, with a key of CI", target: "/orders", lines: []string{bearer(ci)}, status: 401},
 		{name: "read", target: "/orders", lines: []string{bearer(reader), "X-Service: shop"}, status: 200, uri: "/orders", header: map[string]string{"X-Service": "billing"}},
 		{name: "write", method: "POST", target: "/orders", lines: []string{bearer(writer)}, status: 200, uri: "/orders"},
 		{name: "write, reading only", method: "DELETE", target: "/orders/1", lines: []string{bearer(reader)}, status: 403},
 		{name: "an odd method", method: "PROPFIND", target: "/orders", lines: []string{bearer(reader)}, status: 403},
 	})
+}
+
+// ambiguous are ways to write a path that is below one prefix to Caddy, and below another
+// to who forwards or reads it differently.
+func ambiguous(shown, hidden string) (targets []string) {
+	for _, dots := range []string{"/..", "/%2e%2e", "/.%2E", "%2f..", "%2F%2e%2e", "\\..", "%5c.."} {
+		for _, slash := range []string{"/", "%2f", "%2F", "//", "%5c"} {
+			targets = append(targets, shown+dots+slash+strings.TrimPrefix(hidden, "/"))
+		}
+	}
+	return append(targets, "/"+hidden, "/."+hidden, "/%2e"+hidden, shown+"/x/../.."+hidden, hidden+"/..", hidden+"/.", hidden+"/%2e%2e?x=1", hidden+"//x")
+}
+
+// TestQ21_examplesByPath sends such paths to the examples in which the path decides which
+// gate a request meets. None reaches the application.
+func TestQ21_examplesByPath(t *testing.T) {
+	full(t)
+	for name, paths := range map[string][]string{
+		"platform-team": {"/orders", "/deploy/x"}, "openai-compatible": {"/metrics", "/v1/x"}, "from-better-auth": {"/private", "/api/auth/x"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			app := startUpstream(t)
+			s, up := startExample(t, name, "SIGN_IN="+app.Addr)
+			keys := []string{"", bearer(s.create(map[string]any{"permissions": []string{"*:*"}}))}
+			if name == "platform-team" {
+				keys = append(keys, bearer(s.create(map[string]any{"configId": "ci"})))
+			}
+			for i, target := range append(ambiguous(paths[0], paths[1]), ambiguous(paths[1], paths[0])...) {
+				for j, line := range keys {
+					mark := fmt.Sprint(name, i, "-", j)
+					m := message{method: "POST", target: target, fields: fieldsOf([]string{markHeader + ": " + mark})}
+					if line != "" {
+						m.fields = append(m.fields, fieldsOf([]string{line})...)
+					}
+					if r := m.plain(t, s.URL); r.status != 400 || len(up.of(mark))+len(app.of(mark)) > 0 {
+						t.Errorf("%s: status %d, %d requests at the application", target, r.status, len(up.of(mark))+len(app.of(mark)))
+					}
+				}
+			}
+		})
+	}
 }
 
 func TestExample_openAICompatible(t *testing.T) {
@@ -180,7 +226,7 @@ func TestExample_openAICompatible(t *testing.T) {
 		{name: "no credits left", method: "POST", target: "/v1/chat/completions", lines: []string{bearer(k)}, status: 429},
 		{name: "no key", target: "/api/tags", status: 401},
 		{name: "another path", target: "/metrics", lines: []string{bearer(k)}, status: 404},
-		{name: "another path, another spelling", target: "/v1/../metrics", lines: []string{bearer(k)}, status: 404},
+		{name: "another path, another spelling", target: "/v1/../metrics", lines: []string{bearer(k)}, status: 400},
 	})
 }
 
@@ -195,9 +241,23 @@ func TestExample_keyOrPassword(t *testing.T) {
 		{name: "wrong password", target: "/", lines: []string{basicAuth("bob", "x"), forged}, status: 401},
 		{name: "password and key", target: "/", lines: []string{signedIn("bob"), keyLine(k.Raw)}, status: 200, uri: "/", header: map[string]string{"X-User-Id": "bob"}},
 		{name: "nothing", target: "/", lines: []string{forged}, status: 401},
+		{name: "key, and the header dropped", target: "/", lines: []string{bearer(k), "Connection: X-User-Id"}, status: 200, uri: "/", header: map[string]string{"X-User-Id": "alice"}},
+		{name: "password, and the header dropped", target: "/", lines: []string{signedIn("bob"), forged, "Connection: close, x-user-id"}, status: 200, uri: "/", header: map[string]string{"X-User-Id": "bob"}},
+		{name: "password, the scheme in lower case", target: "/", lines: []string{strings.Replace(signedIn("bob"), "Basic", "basic", 1)}, status: 200, uri: "/", header: map[string]string{"X-User-Id": "bob"}},
 	})
-	if left := s.left(k.ID); left != 9 {
-		t.Errorf("%d credits are left, want 9", left)
+	if left := s.left(k.ID); left != 8 {
+		t.Errorf("%d credits are left, want 8", left)
+	}
+	// Nor does a trailer bring it.
+	for i, line := range []string{bearer(k), signedIn("bob")} {
+		mark := fmt.Sprint("trailer", i)
+		m := message{method: "POST", target: "/", body: "x", fields: fieldsOf([]string{line, markHeader + ": " + mark}), trailer: []field{{"X-User-Id", "admin"}}}
+		m.plain(t, s.URL)
+		for _, got := range up.of(mark) {
+			if got.has("admin") {
+				t.Errorf("%s: a trailer reaches the application: %v %v", line[:20], got.Header, got.Trailer)
+			}
+		}
 	}
 }
 
@@ -265,6 +325,9 @@ func TestExample_leaveBasicAuth(t *testing.T) {
 		{name: "a key", target: "/", lines: []string{bearer(k), "X-User-Id: root"}, status: 200, uri: "/", header: map[string]string{"X-User-Id": "alice"}},
 		{name: "a key as the password", target: "/", lines: []string{basicAuth("bob", k.Raw)}, status: 200, uri: "/", header: map[string]string{"X-User-Id": "alice"}},
 		{name: "a wrong password", target: "/", lines: []string{basicAuth("bob", "x")}, status: 401},
+		{name: "the scheme in lower case", target: "/", lines: []string{strings.Replace(signedIn("bob"), "Basic", "basic", 1)}, status: 200, uri: "/", header: map[string]string{"X-User-Id": "bob"}},
+		{name: "the header dropped", target: "/", lines: []string{bearer(k), "Connection: X-User-Id"}, status: 200, uri: "/", header: map[string]string{"X-User-Id": "alice"}},
+		{name: "the header dropped, password", target: "/", lines: []string{signedIn("bob"), "Connection: X-User-Id"}, status: 200, uri: "/", header: map[string]string{"X-User-Id": "bob"}},
 		{name: "nothing", target: "/", lines: []string{"X-User-Id: root"}, status: 401},
 		{name: "a bad key", target: "/", lines: []string{"Authorization: Bearer " + k.Raw[:30]}, status: 401},
 	})
@@ -284,6 +347,19 @@ func TestExample_fromBetterAuth(t *testing.T) {
 		{name: "a session does not", target: "/", lines: []string{"Cookie: session=jane"}, status: 401},
 	})
 	s.call("GET", "/api/auth/api-key/list", "", "X-User-Id: jane").is(t, 401, "")
+	// Signing in and out are the application's, and a call that is not spelled right is none.
+	app := startUpstream(t)
+	s, _ = startExample(t, "from-better-auth", "SIGN_IN="+app.Addr)
+	checkExample(t, s, app, []exampleRow{
+		{name: "sign in", method: "POST", target: "/api/auth/sign-in/email", lines: []string{"X-User-Id: root"}, status: 200, uri: "/api/auth/sign-in/email", header: map[string]string{"X-User-Id": ""}},
+		{name: "sign out", method: "POST", target: "/api/auth/sign-out", status: 200, uri: "/api/auth/sign-out"},
+		{name: "session", target: "/api/auth/get-session", status: 200, uri: "/api/auth/get-session"},
+	})
+	for _, target := range []string{"/api/auth/api-key/Delete", "/API/auth/api-key/delete", "/api/auth/api-key/remove"} {
+		if r := s.call("POST", target, `{"keyId":"x"}`, "X-API-Key: x"); r.status != 404 {
+			t.Errorf("%s: status %d", target, r.status)
+		}
+	}
 }
 
 // TestExample_keyLeaked ends a leaked key in the steps of the page.
@@ -295,6 +371,17 @@ func TestExample_keyLeaked(t *testing.T) {
 	if r := s.runWith(k.Raw+"\n", "apikey", "verify", "--dry-run"); r.code != 0 || !strings.Contains(r.stdout, k.ID) {
 		t.Errorf("verify does not say whose it is: %+v", r)
 	}
+	// Its owner ends a key with itself, also when the thief has used all of it, and nothing
+	// that is not quite that call looks like it.
+	empty := s.create(map[string]any{"remaining": 0, "permissions": []string{"read", "write"}})
+	for _, target := range []string{"//v1/auth/api-keys/self", "/v1/auth//api-keys/self", "/v1/AUTH/api-keys/self", "/v1/auth/api-key/self"} {
+		if r := s.call("DELETE", target, "", bearer(empty)); r.status != 404 {
+			t.Errorf("%s: status %d", target, r.status)
+		}
+	}
+	s.call("GET", "/v1/auth/usage", "", bearer(empty)).is(t, 200, "")
+	s.call("DELETE", "/v1/auth/api-keys/self", "", bearer(empty)).is(t, 200, "")
+	s.get("/", bearer(empty)).is(t, 401, "KEY_DISABLED")
 	r := s.run("apikey", "rotate", k.ID)
 	fresh := strings.TrimSpace(r.stdout)
 	checkExample(t, s, up, []exampleRow{

@@ -251,6 +251,12 @@ https://localhost:{$TLS_PORT} {
 		if row.status != 425 {
 			continue
 		}
+		// What is not 1, or is there several times, counts as 1 (RFC 8470, section 5.1).
+		for _, lines := range [][]string{{"Early-Data: 0"}, {"Early-Data: "}, {"Early-Data: 0", early}, {early, early}, {"Early-Data: true"}} {
+			if r := s.call(row.method, row.target, "", append(lines, keyLine(row.raw))...); r.code != "TOO_EARLY" {
+				t.Errorf("%v, %s: %d %s", lines, row.name, r.status, r.body)
+			}
+		}
 		if r := s.call(row.method, row.target, "", keyLine(row.raw)); r.status >= 300 {
 			t.Errorf("repeated after the handshake, %s: %d %s", row.name, r.status, r.body)
 		}

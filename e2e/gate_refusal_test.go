@@ -193,7 +193,7 @@ func TestRefusals(t *testing.T) {
 		{"inside.test", "/", wrong, 401, "", "INVALID_API_KEY"},
 		{"inside.test", "/", x(full), 429, "", "RATE_LIMITED"},
 		{"inside.test", "/gated/", x(good), 404, "inside alice", ""},
-		{"inside.test", "/gated/", wrong, 401, "", "MISSING_API_KEY"}, // the first gate has removed it
+		{"inside.test", "/gated/", wrong, 401, "", "INVALID_API_KEY"}, // though the first gate has removed it
 	} {
 		for _, method := range []string{"GET", "HEAD"} {
 			m := message{method: method, target: row.target}

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -54,6 +55,44 @@ func TestQ17_recipe(t *testing.T) {
 				t.Errorf("%s: the warning lacks %s", name, want)
 			}
 		}
+	}
+}
+
+// TestQ17_gateInErrorRoute: the remedy that the warning names, a gate in the error route,
+// answers with the refusal that led there, and not for want of the key that the first gate
+// has removed.
+func TestQ17_gateInErrorRoute(t *testing.T) {
+	full(t)
+	s := startGate(t, `{
+	log default {
+		format apikey_redact
+	}
+}
+
+{$SITE} {
+	apikey files:read
+	respond protected
+	handle_errors {
+		apikey
+		respond protected
+	}
+}
+`)
+	read := []string{"files:read"}
+	limited := s.create(map[string]any{"permissions": read, "rateLimitMax": 1, "rateLimitTimeWindow": 3_600_000})
+	s.get("/", keyLine(limited.Raw)).is(t, 200, "")
+	r := s.get("/", keyLine(limited.Raw))
+	r.is(t, 429, "RATE_LIMITED")
+	if r.header.Get("Retry-After") == "" || r.header.Get("RateLimit") == "" || r.header.Get("Www-Authenticate") != "" {
+		t.Errorf("%v", r.header)
+	}
+	s.get("/", keyLine(s.create(nil).Raw)).is(t, 403, "INSUFFICIENT_PERMISSIONS")
+	off := s.create(map[string]any{"enabled": false, "permissions": read})
+	s.get("/", keyLine(off.Raw)).is(t, 401, "KEY_DISABLED")
+	s.get("/", keyLine(limited.Raw[:40])).is(t, 401, "INVALID_API_KEY")
+	s.get("/").is(t, 401, "MISSING_API_KEY")
+	if st := s.state(limited.ID); st.RequestCount != 1 {
+		t.Errorf("%d requests are counted", st.RequestCount)
 	}
 }
 
@@ -139,8 +178,8 @@ func TestQ18_recipe(t *testing.T) {
 	}
 }
 
-// TestQ23_CostRecipe spells the dear path in every way, and counts what was paid: an
-// application that takes it for the dear one gets it only for that.
+// TestQ23_CostRecipe spells the dear path in many ways, and counts what was paid. What could mean
+// another path to the application does not reach it.
 func TestQ23_CostRecipe(t *testing.T) {
 	full(t)
 	up := startUpstream(t)
@@ -152,10 +191,8 @@ func TestQ23_CostRecipe(t *testing.T) {
 	s := startGate(t, recipe(t, "Charge more for some paths"), withEnv("UPSTREAM="+up.Addr))
 	const credits = 1000
 	for target, cost := range map[string]int64{
-		"/v1/images/cat": 10, "/v1/images/a/b": 10, "/v1/images/": 10, "/V1/Images/cat": 10, "/v1/%69mages/cat": 10, "//v1/images/cat": 10,
-		"/v1//images/cat": 10, "/v1/./images/cat": 10, "/v1/chat/../images/cat": 10, "/v1/images%2fcat": 10, "/v1%2fimages%2fcat": 10,
-		"/v1/images/cat?x=/v1/chat": 10,
-		"/v1/images":                1, "/v1/chat": 1, "/v1/imagesx": 1, "/v1/chat?x=/v1/images/cat": 1, "/v1/images/../chat": 1, "/": 1,
+		"/v1/images/cat": 10, "/v1/images/a/b": 10, "/v1/images/": 10, "/v1/images": 10, "/V1/Images/cat": 10, "/v1/%69mages/cat": 10, "/v1/images/cat?x=/v1/chat": 10,
+		"/v1/chat": 1, "/v1/imagesx": 1, "/v1/chat?x=/v1//images/../cat": 1, "/v1/..images": 1, "/": 1,
 		"/v1/images/fail": 0, "/v1/fail": 0, // refunded
 	} {
 		k := s.create(map[string]any{"remaining": credits})
@@ -163,6 +200,16 @@ func TestQ23_CostRecipe(t *testing.T) {
 		if took := credits - s.left(k.ID); took != cost || len(up.of(target)) != 1 {
 			t.Errorf("%s: status %d, %d credits, want %d", target, r.status, took, cost)
 		}
+	}
+	k := s.create(map[string]any{"remaining": credits})
+	for i, target := range append(ambiguous("/v1/images", "/v1/chat"), ambiguous("/v1/chat", "/v1/images/cat")...) {
+		mark := fmt.Sprint("ambiguous", i)
+		if r := s.get(target, "X-API-Key: "+k.Raw, markHeader+": "+mark); r.status != 400 || len(up.of(mark)) > 0 {
+			t.Errorf("%s: status %d, %d requests at the application", target, r.status, len(up.of(mark)))
+		}
+	}
+	if left := s.left(k.ID); left != credits {
+		t.Errorf("paths that are refused took %d credits", credits-left)
 	}
 	for _, remaining := range []int64{0, 1, 9} { // too few for an image: nothing is taken
 		k := s.create(map[string]any{"remaining": remaining})
@@ -215,5 +262,35 @@ func TestQ11_queryRedirect(t *testing.T) {
 	}
 	if r := s.get("/docs/"); r.status != 401 {
 		t.Errorf("status %d after the redirect", r.status)
+	}
+}
+
+// TestQ21_RecipesByPath does so with the recipes in which the path decides which gate a
+// request meets.
+func TestQ21_RecipesByPath(t *testing.T) {
+	full(t)
+	for _, heading := range []string{"Named configurations", "Paths that mean two things"} {
+		t.Run(heading, func(t *testing.T) {
+			up := startUpstream(t)
+			s := startGate(t, recipe(t, heading), withEnv("UPSTREAM="+up.Addr))
+			fields := map[string]any{"name": "x", "permissions": []string{"catalog:read"}}
+			if heading == "Named configurations" {
+				fields["configId"] = "pub"
+			}
+			k := s.create(fields).Raw
+			for i, target := range append(ambiguous("/private", "/catalog/x"), ambiguous("/catalog/x", "/private")...) {
+				mark := fmt.Sprint("path", i)
+				m := message{method: "POST", target: target, fields: fieldsOf([]string{keyLine(k), markHeader + ": " + mark})}
+				if r := m.plain(t, s.URL); r.status != 400 || len(up.of(mark)) > 0 {
+					t.Errorf("%s: status %d, %d requests at the application", target, r.status, len(up.of(mark)))
+				}
+			}
+			for target, status := range map[string]int{"/catalog/x": 200, "/catalog/..x?a=/../": 200, "/private": 0, "/catalog": 0} {
+				r := s.get(target, keyLine(k))
+				if status != 0 && r.status != status || status == 0 && r.status == 200 {
+					t.Errorf("%s: status %d", target, r.status)
+				}
+			}
+		})
 	}
 }

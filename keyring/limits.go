@@ -47,6 +47,12 @@ func (s *Service) limited(rec *record, rules *Rules) bool {
 	return len(s.plans.units) > 0 || keyed(rec, rules)
 }
 
+// restricts reports whether a limit or credits may refuse a request with the key of a
+// decision. Tiers of others are counted for every owner, and restrict nobody else.
+func (s *Service) restricts(d *Decision) bool {
+	return keyed(d.rec, d.rules) || d.entry.account.limited.Load() || d.plan != nil && d.plan.shown > 0
+}
+
 // keyed reports whether the key's own rate limit applies.
 func keyed(rec *record, rules *Rules) bool { return rec.limited && rules.RateLimiting }
 

@@ -637,3 +637,19 @@ func TestManyTierLimits(t *testing.T) {
 		t.Errorf("wait %d, %d limits", d.Wait, len(d.Limits))
 	}
 }
+
+// TestQ10_TiersOfOthers: what a tier limits makes early data matter for owners in the tier
+// alone, though all are counted.
+func TestQ10_TiersOfOthers(t *testing.T) {
+	g := newRig(t)
+	g.use(&Settings{Rules: DefaultRules(), Tiers: []Tier{tier("gold", per(Day, 5))}})
+	early := Request{Cost: 1, EarlyData: true}
+	free, gold := g.create(Draft{UserID: "alice"}), g.create(Draft{UserID: "bob"})
+	if _, err := g.PutOwner(context.Background(), "bob", OwnerPatch{Tier: to("gold")}); err != nil {
+		t.Fatal(err)
+	}
+	g.want(free.Raw, Allowed, early)
+	g.want(gold.Raw, TooEarly, early)
+	g.want(g.create(Draft{Remaining: ptr(int64(5))}).Raw, TooEarly, early)
+	g.want(g.create(Draft{RateLimitMax: ptr(int64(5)), RateLimitTimeWindow: ptr(int64(1000))}).Raw, TooEarly, early)
+}

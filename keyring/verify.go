@@ -236,7 +236,7 @@ func (s *Service) admit(ctx context.Context, st *opened, e *entry, c credential,
 		more = max(0, q.Cost-before.Cost)
 	}
 	if counted && !q.RecordOnly {
-		if q.EarlyData && q.Cost > 0 {
+		if q.EarlyData && q.Cost > 0 && s.restricts(d) {
 			d.Outcome = TooEarly
 			return nil
 		}

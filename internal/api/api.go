@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -141,11 +142,11 @@ func (a *API) routable(u *url.URL) *url.URL {
 		}
 	}
 	escaped = strings.Join(segments, "/")
-	path, err := url.PathUnescape(escaped)
+	decoded, err := url.PathUnescape(escaped)
 	if err != nil {
 		return u
 	}
-	return &url.URL{Path: path, RawPath: escaped}
+	return &url.URL{Path: decoded, RawPath: escaped}
 }
 
 // Methods returns the methods that are answered at the path of a request, or nil
@@ -184,9 +185,15 @@ func (a *API) Handle(w http.ResponseWriter, r *http.Request) bool {
 }
 
 // owns reports whether a decoded path belongs to the API, whether or not there is a
-// route for it.
-func (a *API) owns(path string) bool {
-	below, ok := strings.CutPrefix(path, a.Base)
+// route for it. That includes what only matchers of Caddy, or an application, take for
+// such a path: with doubled slashes, dots, or other letters. A call that is spelled so must
+// not look like a success of what is behind.
+func (a *API) owns(decoded string) bool {
+	return a.ownsExactly(decoded, a.Base) || a.ownsExactly(strings.ToLower(path.Clean(decoded)), strings.ToLower(a.Base))
+}
+
+func (a *API) ownsExactly(decoded, base string) bool {
+	below, ok := strings.CutPrefix(decoded, base)
 	return ok && slices.ContainsFunc(a.dialect.Owned, func(owned string) bool {
 		rest, ok := strings.CutPrefix(below, owned)
 		return ok && (rest == "" || rest[0] == '/')
