@@ -1,10 +1,11 @@
 package sqlite
 
 import (
+	"database/sql"
 	"flag"
 	"fmt"
 	"math/rand/v2"
-	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -12,17 +13,15 @@ import (
 	"github.com/caddy-apikey/caddy-apikey/store"
 )
 
-var (
-	benchKeys   = flag.Int("keys", 20_000, "how many keys are stored in benchmarks")
-	noPageCache = flag.Bool("nopagecache", false, "leave page caches to SQLite's allocator in benchmarks")
-)
+var noPageCache = flag.Bool("nopagecache", false, "leave page caches to SQLite's allocator in benchmarks")
 
-// benchStore makes a database of many keys.
+// benchStore opens a database of many keys.
 func benchStore(b *testing.B) *Store {
 	if *noPageCache {
 		preparePageCache = func() bool { return false }
 	}
-	o, err := New(Options{Path: filepath.Join(b.TempDir(), "keys.db")})
+	preparePageCache() // before SQLite is used first
+	o, err := New(Options{Path: manyKeys(b)})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -31,20 +30,6 @@ func benchStore(b *testing.B) *Store {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { _ = opened.Close() })
-	for from := 0; from < *benchKeys; from += 1000 {
-		var batch []store.Entry
-		for i := from; i < min(from+1000, *benchKeys); i++ {
-			k := testKey(i)
-			name, prefix, start := fmt.Sprint("server ", i), "ak_", fmt.Sprintf("ak_%09d", i)
-			k.UserID, k.Name, k.Prefix, k.Start, k.Checksummed = fmt.Sprint("user_", i/10), &name, &prefix, &start, true
-			k.Permissions, k.Metadata = key.Permissions{"files": {"read", "write"}}, []byte(`{"plan":"pro","seats":5}`)
-			k.RateLimitEnabled, k.RateLimitMax, k.RateLimitTimeWindow = true, 1000, 60_000
-			batch = append(batch, store.Entry{Key: k, LastRequest: now})
-		}
-		if _, err := opened.Import(b.Context(), batch); err != nil {
-			b.Fatal(err)
-		}
-	}
 	return opened.(*Store)
 }
 
@@ -68,67 +53,103 @@ func commits(b *testing.B, s *Store, each time.Duration) (stop func()) {
 	return func() { close(done); <-ended }
 }
 
-// BenchmarkFind compares a look-up with the least that SQLite can do, alone and
-// beside 100 commits a second:
+// BenchmarkFind compares a look-up with a bare prepared statement that reads the
+// document, both by CPU time: alone, from 16 callers, and beside 100 commits a second.
 //
-//	go test ./store/sqlite -run - -bench Find -keys 1000000 [-nopagecache]
+//	go test ./store/sqlite -run - -bench Find -keys 1000000 -dir /tmp/keys [-nopagecache]
 func BenchmarkFind(b *testing.B) {
 	s := benchStore(b)
-	bare, err := s.readers.db.Prepare("SELECT doc FROM keys WHERE hash = ?")
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer bare.Close()
+	bare, closeBare := bareLookUp(b, s.path)
+	defer closeBare()
 	hashes := make([]key.Hash, *benchKeys)
 	for i := range hashes {
 		hashes[i] = testKey(i).Hash
 	}
-	ways := []struct {
-		name string
-		look func(key.Hash) error
-	}{
-		{"bare", func(h key.Hash) error {
-			var doc string
-			return bare.QueryRow(h[:]).Scan(&doc)
-		}},
-		{"Find", func(h key.Hash) error {
-			_, err := s.Find(b.Context(), h)
-			return err
-		}},
+	find := func(h key.Hash) error {
+		_, err := s.Find(b.Context(), h)
+		return err
 	}
-	for _, beside := range []int{0, 100} {
-		b.Run(fmt.Sprintf("commits=%d", beside), func(b *testing.B) {
-			if beside > 0 {
-				defer commits(b, s, time.Second/time.Duration(beside))()
-			}
-			// In turns, because machines are not equally fast all the time.
-			const turn = 50
-			spent := make([]time.Duration, len(ways))
-			n := 0
-			for b.Loop() {
-				for i, way := range ways {
-					began := time.Now()
-					for range turn {
-						if err := way.look(hashes[rand.IntN(len(hashes))]); err != nil {
-							b.Fatal(err)
-						}
-					}
-					spent[i] += time.Since(began)
+	for i := 0; i < min(*benchKeys, cachedOwners*benchKeysPerOwner); i += benchKeysPerOwner { // all owners have been seen
+		if err := find(hashes[i]); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for _, callers := range []int{1, 16} {
+		for _, beside := range []int{0, 100} {
+			b.Run(fmt.Sprintf("callers=%d/commits=%d", callers, beside), func(b *testing.B) {
+				if beside > 0 {
+					defer commits(b, s, time.Second/time.Duration(beside))()
 				}
-				n += turn
-			}
-			for i, way := range ways {
-				b.ReportMetric(float64(spent[i].Nanoseconds())/float64(n), way.name+"-ns")
-			}
-			b.ReportMetric(float64(spent[1])/float64(spent[0]), "ratio")
-		})
+				const turn = 8000
+				look := func(way func(key.Hash) error, callers int) time.Duration {
+					return cpuOf(b, func() {
+						var wg sync.WaitGroup
+						for range callers {
+							wg.Go(func() {
+								for range turn / callers {
+									if err := way(hashes[rand.IntN(len(hashes))]); err != nil {
+										b.Error(err)
+									}
+								}
+							})
+						}
+						wg.Wait()
+					})
+				}
+				// In turns, because machines are not equally fast all the time.
+				var alone, together, found time.Duration
+				n := 0
+				batches := s.lookups.batches.Load()
+				for b.Loop() {
+					alone += look(bare, 1)
+					found += look(find, callers)
+					together += look(bare, callers)
+					n += turn
+				}
+				batches = s.lookups.batches.Load() - batches
+				each := func(d time.Duration) float64 { return float64(d.Nanoseconds()) / float64(n) }
+				b.ReportMetric(each(alone), "bare-ns")
+				b.ReportMetric(each(together), "bare-callers-ns")
+				b.ReportMetric(each(found), "Find-ns")
+				b.ReportMetric(float64(n)/float64(batches), "batch")
+				b.ReportMetric(float64(found)/float64(alone), "ratio")
+				b.ReportMetric(float64(found)/float64(together), "ratio-callers")
+			})
+		}
 	}
 	b.Run("allocations", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			if err := ways[1].look(hashes[rand.IntN(len(hashes))]); err != nil {
+			if err := find(hashes[rand.IntN(len(hashes))]); err != nil {
 				b.Fatal(err)
 			}
 		}
 	})
+}
+
+// bareLookUp returns the least that database/sql and SQLite can do, with a connection
+// for each reader of the store.
+func bareLookUp(b *testing.B, path string) (look func(key.Hash) error, done func()) {
+	db, err := sql.Open("sqlite", dsn(path, "_query_only=1", "_pragma=cache_size("+cacheSize()+")"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	db.SetMaxOpenConns(finderCount)
+	db.SetMaxIdleConns(finderCount)
+	bare, err := db.Prepare("SELECT doc FROM keys WHERE hash = ?")
+	if err != nil {
+		b.Fatal(err)
+	}
+	look = func(h key.Hash) error {
+		var doc string
+		return bare.QueryRow(h[:]).Scan(&doc)
+	}
+	return look, func() { _ = bare.Close(); _ = db.Close() }
+}
+
+// cpuOf returns the CPU time that the process spends while f runs.
+func cpuOf(b *testing.B, f func()) time.Duration {
+	before := cpuTime(b)
+	f()
+	return cpuTime(b) - before
 }

@@ -63,7 +63,9 @@ type writerConn struct {
 	conn  *sql.Conn
 	stmts *statements
 
-	changes []store.Change // of the transaction that is under way
+	// Of the transaction that is under way:
+	changes []store.Change
+	owners  []int64 // numbers of owners that were changed
 }
 
 // pin takes the only connection of db for good.

@@ -3,245 +3,270 @@ package sqlite
 import (
 	"context"
 	"errors"
-	"fmt"
+	"runtime"
+	"runtime/debug"
 	"slices"
-	"strings"
-	"unsafe"
-
-	"modernc.org/libc"
-	sqlite3 "modernc.org/sqlite/lib"
+	"sync"
+	"sync/atomic"
 
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/store"
 )
 
-// A request with a key that is not in memory waits for one look-up by hash. It goes
-// through SQLite's own interface: database/sql and the driver allocate for every
-// column of every query, which costs as much as the look-up itself.
+// Look-ups that are made at the same time share a read transaction, which is a third of
+// the work of a lone look-up: the group commit's twin. One of their callers, the leader,
+// reads for all of them. A lone caller has nobody to wait for, and no goroutine to wake,
+// which would cost more than the look-up.
 
 const (
-	// finderCount is how many look-ups run at a time; others wait. More do not help:
-	// each connection has a page cache of its own.
+	// finderCount is how many connections look keys up. More do not help: each has a
+	// page cache of its own.
 	finderCount = 2
-	// finderBusy is how long a look-up waits, in milliseconds, where another program
-	// holds the database locked. It cannot be interrupted.
-	finderBusy = 200
-
-	byID = `SELECT ` + entryColumns + windowColumns + entryTables + windowJoin + ` WHERE k.id = ?1`
-
-	// byHash is one statement, so that a key that is being rotated is found
-	// under the old hash or the new one at any moment.
-	byHash = `SELECT ` + entryColumns + windowColumns + entryTables + windowJoin + ` WHERE k.num = coalesce(
-		(SELECT num FROM {p}keys WHERE hash = ?1), (SELECT key FROM {p}previous_hashes WHERE hash = ?1))`
+	// lookupBatch is how many look-ups share a transaction at most.
+	lookupBatch = 16
+	// secondFinder is how many look-ups wait before the second connection is used too:
+	// with the first one alone they share more.
+	secondFinder = lookupBatch
 )
 
-// finder is a connection that looks keys up. One goroutine at a time uses it.
-type finder struct {
-	tls                    *libc.TLS
-	db                     uintptr
-	byHash, byID, previous uintptr // statements
+// lookup is one look-up of a key.
+type lookup struct {
+	id   string // empty: by hash
+	hash key.Hash
+
+	// Guarded by lookups.mu:
+	taken bool // a leader reads for it
+	leads bool // turn has the connection to lead with
+	// turn gets a connection, with which its caller has to lead, or nil when the look-up
+	// is done. Each look-up gets one of them, unless its caller leads without.
+	turn chan *finder
+
+	err                        error
+	num, revision, lastRequest int64
+	doc                        string
+	credits                    creditsRow
+	windows                    []store.Window
+	owner                      ownerRecord
+	uses                       []previousUse
 }
 
-// codeError is an error of SQLite that did not come through the driver.
-type codeError struct {
-	code    int
-	message string
+// previousUse is the last use of a previous raw key.
+type previousUse struct {
+	hash []byte
+	last int64
 }
 
-func (e *codeError) Error() string { return fmt.Sprintf("%s (%d)", e.message, e.code) }
+// freeLookups are ready to be used again. Their channels are empty.
+var freeLookups = sync.Pool{New: func() any { return &lookup{turn: make(chan *finder, 1)} }}
 
-func openFinder(path, prefix string) (_ *finder, err error) {
-	f := &finder{tls: libc.NewTLS()}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, f.close())
-		}
-	}()
-	name, err := libc.CString(path)
-	if err != nil {
-		return nil, err
-	}
-	defer libc.Xfree(f.tls, name)
-	place := libc.Xcalloc(f.tls, 1, 8)
-	defer libc.Xfree(f.tls, place)
-	rc := sqlite3.Xsqlite3_open_v2(f.tls, name, place, sqlite3.SQLITE_OPEN_READWRITE|sqlite3.SQLITE_OPEN_NOMUTEX, 0)
-	f.db = pointerAt(place)
-	if rc != sqlite3.SQLITE_OK {
-		return nil, f.failure(rc)
-	}
-	sqlite3.Xsqlite3_extended_result_codes(f.tls, f.db, 1)
-	sqlite3.Xsqlite3_busy_timeout(f.tls, f.db, finderBusy)
-	for _, pragma := range []string{"query_only = 1", "cache_size = " + cacheSize(), "cell_size_check = 1", "trusted_schema = 0"} {
-		stmt, err := f.prepare("PRAGMA "+pragma, prefix)
-		if err != nil {
-			return nil, err
-		}
-		sqlite3.Xsqlite3_step(f.tls, stmt)
-		if rc := sqlite3.Xsqlite3_finalize(f.tls, stmt); rc != sqlite3.SQLITE_OK {
-			return nil, f.failure(rc)
-		}
-	}
-	for _, s := range []struct {
-		stmt  *uintptr
-		query string
-	}{{&f.byHash, byHash}, {&f.byID, byID}, {&f.previous, previousUses}} {
-		if *s.stmt, err = f.prepare(s.query, prefix); err != nil {
-			return nil, err
-		}
-	}
-	return f, nil
+// lookups are the connections that look keys up, and who waits for them.
+type lookups struct {
+	owners  ownerCache
+	callers atomic.Int64 // inside run
+
+	mu      sync.Mutex
+	free    []*finder
+	waiting []*lookup // in the order of arrival
+
+	batches atomic.Int64 // transactions, for tests
 }
 
-func (f *finder) prepare(query, prefix string) (uintptr, error) {
-	text, err := libc.CString(withPrefix(query, prefix))
-	if err != nil {
-		return 0, err
+func openLookups(path, prefix string) (*lookups, error) {
+	q := &lookups{}
+	for range finderCount {
+		f := &finder{path: path, prefix: prefix}
+		if err := f.open(); err != nil {
+			return nil, errors.Join(err, q.close())
+		}
+		q.free = append(q.free, f)
 	}
-	defer libc.Xfree(f.tls, text)
-	place := libc.Xcalloc(f.tls, 1, 8)
-	defer libc.Xfree(f.tls, place)
-	if rc := sqlite3.Xsqlite3_prepare_v2(f.tls, f.db, text, -1, place, 0); rc != sqlite3.SQLITE_OK {
-		return 0, f.failure(rc)
-	}
-	return pointerAt(place), nil
+	return q, nil
 }
 
-func (f *finder) close() error {
-	for _, stmt := range []uintptr{f.byHash, f.byID, f.previous} {
-		sqlite3.Xsqlite3_finalize(f.tls, stmt) // 0 is allowed
+// close closes the connections. Nobody may look up any more.
+func (q *lookups) close() (err error) {
+	for _, f := range q.free {
+		err = errors.Join(err, f.close())
 	}
-	var err error
-	if rc := sqlite3.Xsqlite3_close_v2(f.tls, f.db); rc != sqlite3.SQLITE_OK {
-		err = f.failure(rc)
-	}
-	f.tls.Close()
 	return err
 }
 
-func (f *finder) failure(rc int32) error {
-	message := "out of memory"
-	if f.db != 0 {
-		message = libc.GoString(sqlite3.Xsqlite3_errmsg(f.tls, f.db))
+// run returns when l is done, or at the end of ctx, unless the caller reads at that
+// moment. Then l must not be used again.
+func (q *lookups) run(ctx context.Context, l *lookup) (done bool) {
+	others := q.callers.Add(1) > 1
+	defer q.callers.Add(-1)
+	q.mu.Lock()
+	q.waiting = append(q.waiting, l)
+	if others {
+		// Those who have just been served may be about to ask again.
+		q.mu.Unlock()
+		runtime.Gosched()
+		q.mu.Lock()
 	}
-	return &codeError{int(rc), message}
+	f := q.mayLead(l)
+	q.mu.Unlock()
+	if f == nil {
+		select {
+		case f = <-l.turn:
+		case <-ctx.Done():
+			q.abandon(l)
+			return false
+		}
+		if f == nil {
+			return true
+		}
+		runtime.Gosched()
+	}
+	q.lead(f, l)
+	return true
 }
 
-// find runs one of the statements that read an entry.
-func (f *finder) find(stmt uintptr, bind func() int32) (e store.Entry, err error) {
-	defer sqlite3.Xsqlite3_reset(f.tls, stmt)
-	rc := bind()
-	if rc == sqlite3.SQLITE_OK {
-		rc = sqlite3.Xsqlite3_step(f.tls, stmt)
-	}
-	switch rc {
-	case sqlite3.SQLITE_ROW:
-	case sqlite3.SQLITE_DONE:
-		return e, store.ErrNotFound
+// mayLead returns a connection if the caller of l has to lead. It is called with mu locked.
+func (q *lookups) mayLead(l *lookup) *finder {
+	switch n := len(q.free); {
+	case l.leads:
+		return <-l.turn
+	case l.taken || n == 0 || n < finderCount && len(q.waiting) < secondFinder:
+		return nil
 	default:
-		return e, failed("reading a key", f.failure(rc))
+		f := q.free[n-1]
+		q.free = q.free[:n-1]
+		q.remove(l)
+		return f
 	}
-	var row entryRow
-	for rc == sqlite3.SQLITE_ROW {
-		f.scan(stmt, &row)
-		rc = sqlite3.Xsqlite3_step(f.tls, stmt) // a row for each window
-	}
-	if rc != sqlite3.SQLITE_DONE {
-		return e, failed("reading a key", f.failure(rc))
-	}
-	if e, err = row.entry(); err == nil && len(e.Key.Previous) > 0 {
-		err = f.readUses(row.num, e.Key)
-	}
-	return e, err
 }
 
-// scan reads the columns of entryColumns and windowColumns, in that order.
-func (f *finder) scan(stmt uintptr, r *entryRow) {
-	w := columns{f.tls, stmt, windowAt}
-	r.addWindow(w.text(), w.blob())
-	if r.num != 0 {
-		return // another window of the same key
+func (q *lookups) remove(l *lookup) {
+	if i := slices.Index(q.waiting, l); i >= 0 {
+		q.waiting = slices.Delete(q.waiting, i, i+1)
 	}
-	c := columns{f.tls, stmt, 0}
-	r.num, r.doc, r.revision = c.number().Int64, c.text().String, c.number().Int64
-	r.lastRequest = c.number()
-	o := &r.owner
-	o.userID, o.tier, o.enabled, o.createdAt, o.updatedAt, o.revision = c.text(), c.text(), c.number(), c.number(), c.number(), c.number()
-	if r.credits.unit = c.text(); !r.credits.unit.Valid {
+}
+
+// abandon forgets a look-up whose caller does not wait any more.
+func (q *lookups) abandon(l *lookup) {
+	q.mu.Lock()
+	leads := l.leads
+	q.remove(l)
+	q.mu.Unlock()
+	if leads {
+		q.release(<-l.turn)
+	}
+}
+
+// lead reads for l and for those who wait.
+func (q *lookups) lead(f *finder, l *lookup) {
+	defer q.release(f)
+	q.mu.Lock()
+	n := min(len(q.waiting), lookupBatch-1)
+	f.batch = append(append(f.batch[:0], l), q.waiting[:n]...)
+	q.waiting = slices.Delete(q.waiting, 0, n)
+	for _, l := range f.batch {
+		l.taken = true
+	}
+	q.mu.Unlock()
+	q.batches.Add(1)
+	if err := q.read(f); err != nil {
+		for _, l := range f.batch {
+			l.err = err
+		}
+	}
+	for _, follower := range f.batch[1:] {
+		follower.turn <- nil
+	}
+	clear(f.batch)
+}
+
+// release gives the connection to who waits first, or keeps it for who comes.
+func (q *lookups) release(f *finder) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.waiting) == 0 {
+		q.free = append(q.free, f)
 		return
 	}
-	for _, n := range r.credits.numbers() {
-		*n = c.number()
-	}
+	next := q.waiting[0]
+	q.waiting = slices.Delete(q.waiting, 0, 1)
+	next.leads = true
+	next.turn <- f
 }
 
-// windowAt is the first of windowColumns.
-var windowAt = int32(strings.Count(entryColumns, ",") + 1) //nolint:gosec // few
-
-// readUses adds the last uses of previous raw keys.
-func (f *finder) readUses(num int64, k *key.Key) error {
-	stmt := f.previous
-	defer sqlite3.Xsqlite3_reset(f.tls, stmt)
-	sqlite3.Xsqlite3_bind_int64(f.tls, stmt, 1, num)
-	for {
-		switch rc := sqlite3.Xsqlite3_step(f.tls, stmt); rc {
-		case sqlite3.SQLITE_ROW:
-			c := columns{f.tls, stmt, 0}
-			hash := c.blob()
-			used(k, hash, c.number().Int64)
-		case sqlite3.SQLITE_DONE:
-			return nil
-		default:
-			return failed("reading the uses of previous keys", f.failure(rc))
+// read reads for all of a batch, in one transaction. An error is everybody's. A
+// connection that nobody can rely on any more is replaced: now, or by the next batch.
+func (q *lookups) read(f *finder) (err error) {
+	if f.db == 0 {
+		if err := f.open(); err != nil {
+			return failed("opening the database for look-ups again", err)
 		}
 	}
-}
-
-// openFinders returns finders that are free.
-func openFinders(path, prefix string) (chan *finder, error) {
-	all := make(chan *finder, finderCount)
-	for range finderCount {
-		f, err := openFinder(path, prefix)
-		if err != nil {
-			return nil, errors.Join(err, closeFinders(all))
+	defer func() {
+		if p := recover(); p != nil {
+			f.forget()
+			err = unavailable("reading keys: %v\n\n%s", p, debug.Stack())
 		}
-		all <- f
+	}()
+	// Before the transaction: what is read in it may be older than a change that is
+	// counted later.
+	changes := q.owners.changes()
+	if len(f.batch) > 1 {
+		if err := f.exec(f.begin); err != nil {
+			return failed("beginning to read keys", err)
+		}
 	}
-	return all, nil
+	for _, l := range f.batch {
+		l.err = f.read(l, &q.owners, changes)
+	}
+	if f.end() != nil {
+		f.forget() // it would show the same moment for ever
+	}
+	return nil
 }
 
-// closeFinders closes all finders, which are free.
-func closeFinders(all chan *finder) (err error) {
-	for range len(all) {
-		err = errors.Join(err, (<-all).close())
-	}
-	return err
-}
-
-// withFinder lends a finder to read.
-func (s *Store) withFinder(ctx context.Context, read func(*finder) (store.Entry, error)) (store.Entry, error) {
+// find runs a look-up.
+func (s *Store) find(ctx context.Context, hash key.Hash, id string) (e store.Entry, err error) {
 	if err := s.enter(); err != nil {
-		return store.Entry{}, err
+		return e, err
 	}
 	defer s.leave()
 	if err := ctx.Err(); err != nil {
-		return store.Entry{}, unavailable("reading a key: %w", err)
+		return e, unavailable("reading a key: %w", err)
 	}
-	select {
-	case f := <-s.finders:
-		defer func() { s.finders <- f }()
-		return read(f)
-	case <-ctx.Done():
-		return store.Entry{}, unavailable("reading a key, too many look-ups wait: %w", ctx.Err())
+	l := freeLookups.Get().(*lookup)
+	l.hash, l.id = hash, id
+	if !s.lookups.run(ctx, l) {
+		return e, unavailable("reading a key, too many look-ups wait: %w", ctx.Err())
 	}
+	if err = l.err; err == nil {
+		e, err = l.entry()
+	}
+	*l = lookup{turn: l.turn}
+	freeLookups.Put(l)
+	return e, err
+}
+
+// entry decodes what was read. It runs in the goroutine of the caller. What cannot have been
+// written by this package is an error.
+func (l *lookup) entry() (e store.Entry, err error) {
+	k, err := key.ParseDocument(l.doc)
+	if err != nil {
+		return e, damagedKey(l.num, err)
+	}
+	owner, ok := l.owner.of(k.UserID)
+	if !ok {
+		return e, damagedKey(l.num, errOtherOwner)
+	}
+	k.Revision = l.revision
+	for _, u := range l.uses {
+		used(k, u.hash, u.last)
+	}
+	e = store.Entry{Key: k, LastRequest: l.lastRequest, Windows: l.windows, Owner: owner}
+	e.Credits, err = l.credits.orNone()
+	return e, err
 }
 
 // Find implements store.Store.
 func (s *Store) Find(ctx context.Context, hash key.Hash) (store.Entry, error) {
-	e, err := s.withFinder(ctx, func(f *finder) (store.Entry, error) {
-		return f.find(f.byHash, func() int32 {
-			return f.bind(f.byHash, hash[:], sqlite3.Xsqlite3_bind_blob)
-		})
-	})
+	e, err := s.find(ctx, hash, "")
 	if err != nil {
 		return store.Entry{}, err
 	}
@@ -255,68 +280,8 @@ func (s *Store) Find(ctx context.Context, hash key.Hash) (store.Entry, error) {
 
 // Get implements store.Store.
 func (s *Store) Get(ctx context.Context, id string) (store.Entry, error) {
-	return s.withFinder(ctx, func(f *finder) (store.Entry, error) {
-		return f.find(f.byID, func() int32 {
-			return f.bind(f.byID, []byte(id), sqlite3.Xsqlite3_bind_text)
-		})
-	})
-}
-
-// bind binds the only parameter of a statement. SQLite makes a copy of it.
-func (f *finder) bind(stmt uintptr, value []byte, by func(*libc.TLS, uintptr, int32, uintptr, int32, uintptr) int32) int32 {
-	room := libc.Xmalloc(f.tls, libc.Tsize_t(len(value)+1))
-	if room == 0 {
-		return sqlite3.SQLITE_NOMEM
+	if id == "" || len(id) > boundSize {
+		return store.Entry{}, store.ErrNotFound // no key has it
 	}
-	defer libc.Xfree(f.tls, room)
-	copy(bytesAt(room, len(value)), value)
-	return by(f.tls, stmt, 1, room, int32(len(value)), sqlite3.SQLITE_TRANSIENT) //nolint:gosec // IDs are short
+	return s.find(ctx, key.Hash{}, id)
 }
-
-// columns reads the columns of a row, one after another.
-type columns struct {
-	tls  *libc.TLS
-	stmt uintptr
-	i    int32
-}
-
-func (c *columns) next() (i int32, null bool) {
-	i = c.i
-	c.i++
-	return i, sqlite3.Xsqlite3_column_type(c.tls, c.stmt, i) == sqlite3.SQLITE_NULL
-}
-
-func (c *columns) number() (n nullNumber) {
-	if i, null := c.next(); !null {
-		n.Int64, n.Valid = sqlite3.Xsqlite3_column_int64(c.tls, c.stmt, i), true
-	}
-	return n
-}
-
-func (c *columns) text() (s nullText) {
-	if i, null := c.next(); !null {
-		p := sqlite3.Xsqlite3_column_text(c.tls, c.stmt, i)
-		s.String, s.Valid = string(bytesAt(p, int(sqlite3.Xsqlite3_column_bytes(c.tls, c.stmt, i)))), true
-	}
-	return s
-}
-
-func (c *columns) blob() []byte {
-	i, null := c.next()
-	if null {
-		return nil
-	}
-	p := sqlite3.Xsqlite3_column_blob(c.tls, c.stmt, i)
-	return slices.Clone(bytesAt(p, int(sqlite3.Xsqlite3_column_bytes(c.tls, c.stmt, i))))
-}
-
-// bytesAt returns memory that SQLite owns.
-func bytesAt(p uintptr, n int) []byte {
-	if p == 0 || n == 0 {
-		return nil
-	}
-	return unsafe.Slice((*byte)(*(*unsafe.Pointer)(unsafe.Pointer(&p))), n)
-}
-
-// pointerAt reads a pointer from memory that SQLite owns.
-func pointerAt(p uintptr) uintptr { return *(*uintptr)(*(*unsafe.Pointer)(unsafe.Pointer(&p))) }

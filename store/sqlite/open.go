@@ -155,19 +155,14 @@ func (o *Opener) start(ctx context.Context, lock *fileLock, w *writerConn) (*Sto
 	if err != nil {
 		return nil, unreadable(o.path, err)
 	}
-	finders, err := openFinders(o.path, o.prefix)
-	if err != nil {
-		return nil, errors.Join(unreadable(o.path, err), r.close())
-	}
 	files, err := watchFiles(o.path)
 	if err != nil {
-		return nil, errors.Join(err, closeFinders(finders), r.close())
+		return nil, errors.Join(err, r.close())
 	}
 	s := &Store{
 		path:    o.path,
 		lock:    lock,
 		readers: r,
-		finders: finders,
 		watch:   files,
 		closing: make(chan struct{}),
 		tidied:  make(chan struct{}),
@@ -175,9 +170,12 @@ func (o *Opener) start(ctx context.Context, lock *fileLock, w *writerConn) (*Sto
 		foldPart: foldSize,
 	}
 	if err := s.usage.load(w); err != nil {
-		return nil, errors.Join(unreadable(o.path, fmt.Errorf("reading the journal of usage: %w", err)), closeFinders(finders), r.close())
+		return nil, errors.Join(unreadable(o.path, fmt.Errorf("reading the journal of usage: %w", err)), r.close())
 	}
-	s.writer = newWriter(w, files, o.hooks)
+	if s.lookups, err = openLookups(o.path, o.prefix); err != nil {
+		return nil, errors.Join(unreadable(o.path, err), r.close())
+	}
+	s.writer = newWriter(w, files, o.hooks, &s.lookups.owners)
 	go s.writer.loop()
 	go s.tidy()
 	return s, nil

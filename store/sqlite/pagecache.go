@@ -45,3 +45,12 @@ func cacheSize() string {
 	// The allocator holds on to 4 MiB of what was freed: all five must fit into that.
 	return "-700"
 }
+
+// finderCacheSize is cacheSize for look-ups. Most pages that they read are read once, and
+// a copy costs least where the cache of the processor holds the memory already.
+func finderCacheSize() string {
+	if preparePageCache() {
+		return "-1000"
+	}
+	return cacheSize()
+}

@@ -65,7 +65,7 @@ func TestPlans(t *testing.T) {
 		}
 	}
 	for _, query := range []string{
-		byID, byHash,
+		byID, findByID, findByHash, ownerByNumber,
 		ownerInfo + ` WHERE o.user_id > ? ORDER BY o.user_id LIMIT ?`,
 		plainKeys,
 		leasesOf, accountLeases,
@@ -77,7 +77,7 @@ func TestPlans(t *testing.T) {
 		rememberKeys + `id = ?`, usageOfOwner,
 	} {
 		args := make([]any, strings.Count(query, "?"))
-		if query == byHash || query == byID || query == keyNumbers || query == usageOfOwner {
+		if query == byID || query == findByID || query == findByHash || query == ownerByNumber || query == keyNumbers || query == usageOfOwner {
 			args = args[:1]
 		}
 		got := plan(query, args...)

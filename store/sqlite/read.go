@@ -40,6 +40,8 @@ func (s *Store) readRows(ctx context.Context, doing, query string, args []any, r
 	return failed(doing, err)
 }
 
+const byID = `SELECT ` + entryColumns + windowColumns + entryTables + windowJoin + ` WHERE k.id = ?1`
+
 // getEntry is Get inside a write. It also returns the number of the key.
 func getEntry(w *writerConn, id string) (num int64, e store.Entry, err error) {
 	var row entryRow

@@ -105,26 +105,27 @@ func (r *entryRow) dest() []any {
 // entry decodes the row. What cannot have been written by this package is an error.
 func (r *entryRow) entry() (store.Entry, error) {
 	k, err := key.ParseDocument(r.doc)
-	switch {
-	case err != nil:
-	case r.owner.userID.String != k.UserID:
-		err = errors.New("its owner is another one")
+	if err == nil && r.owner.userID.String != k.UserID {
+		err = errOtherOwner
 	}
 	if err != nil {
-		return store.Entry{}, unavailable("key number %d is damaged: %w", r.num, err)
+		return store.Entry{}, damagedKey(r.num, err)
 	}
 	k.Revision = r.revision
 	e := store.Entry{
 		Key:         k,
-		Credits:     key.Credits{Version: 1}, // as those of a new key that has none
 		LastRequest: r.lastRequest.Int64,
 		Windows:     r.windows,
 		Owner:       r.owner.owner(),
 	}
-	if r.credits.unit.Valid {
-		e.Credits, err = r.credits.credits()
-	}
+	e.Credits, err = r.credits.orNone()
 	return e, err
+}
+
+var errOtherOwner = errors.New("its owner is another one")
+
+func damagedKey(num int64, err error) error {
+	return unavailable("key number %d is damaged: %w", num, err)
 }
 
 // used notes the last use of a previous raw key.
@@ -165,6 +166,14 @@ func (r *creditsRow) dest() []any {
 		d = append(d, n)
 	}
 	return d
+}
+
+// orNone returns the credits, or those of a new key that has none.
+func (r *creditsRow) orNone() (key.Credits, error) {
+	if !r.unit.Valid {
+		return key.Credits{Version: 1}, nil
+	}
+	return r.credits()
 }
 
 func (r *creditsRow) credits() (key.Credits, error) {

@@ -13,7 +13,7 @@ type Store struct {
 	path    string // absolute, without symbolic links
 	lock    *fileLock
 	readers *readers
-	finders chan *finder // those that are free
+	lookups *lookups
 	writer  *writer
 	watch   *watch
 
@@ -57,8 +57,7 @@ func (s *Store) Close() error {
 	close(s.closing) // wakes those who wait for room in the queue, and ends tidy
 	<-s.tidied
 	s.inflight.Wait()
-	err := errors.Join(closeFinders(s.finders), s.readers.close())
-	err = errors.Join(err, s.writer.close())
+	err := errors.Join(s.lookups.close(), s.readers.close(), s.writer.close())
 	return errors.Join(err, s.lock.release())
 }
 

@@ -44,12 +44,13 @@ const (
 // writer owns the connection that writes. Its one goroutine runs what waits,
 // in the order of arrival, in as few transactions as it can.
 type writer struct {
-	conn  *writerConn
-	watch *watch
-	hooks hooks
-	feed  feed
-	queue chan *job
-	ended chan struct{}
+	conn   *writerConn
+	watch  *watch
+	hooks  hooks
+	owners *ownerCache
+	feed   feed
+	queue  chan *job
+	ended  chan struct{}
 
 	// doubt is why the connection must be opened anew before it is used again.
 	doubt error
@@ -59,8 +60,8 @@ type writer struct {
 	commits atomic.Int64 // transactions that ended well, for tests
 }
 
-func newWriter(c *writerConn, files *watch, h hooks) *writer {
-	return &writer{conn: c, watch: files, hooks: h, queue: make(chan *job, queueSize), ended: make(chan struct{})}
+func newWriter(c *writerConn, files *watch, h hooks, owners *ownerCache) *writer {
+	return &writer{conn: c, watch: files, hooks: h, owners: owners, queue: make(chan *job, queueSize), ended: make(chan struct{})}
 }
 
 // write runs f inside a transaction and returns when that is durable. What f
@@ -162,7 +163,7 @@ func (w *writer) process(batch []*job) {
 	if len(live) == 0 {
 		return
 	}
-	w.conn.changes = nil
+	w.conn.changes, w.conn.owners = nil, nil
 	if err := w.transact(live); err != nil {
 		for _, j := range live {
 			j.err = err // also of those that were refused: what they saw was undone
@@ -171,6 +172,7 @@ func (w *writer) process(batch []*job) {
 		if len(w.conn.changes) > 0 {
 			w.unindexed.Store(true)
 		}
+		w.owners.forget(w.conn.owners)
 		w.feed.publish(w.conn.changes)
 	}
 	for _, j := range live {
@@ -250,7 +252,12 @@ func (w *writer) runOne(j *job) error {
 	if !harmless(j.err) {
 		return j.err
 	}
-	if j.err != nil || j.panicked != nil {
+	if j.err == nil && j.panicked == nil {
+		// What is wrong with reading is wrong with the transaction.
+		if err := w.conn.noteOwners(w.conn.changes[before:]); err != nil {
+			return err
+		}
+	} else {
 		w.conn.changes = w.conn.changes[:before]
 		if _, err := w.conn.exec("ROLLBACK TO job"); err != nil {
 			return failed("undoing a write", err)
