@@ -3,7 +3,6 @@ package ratelimit
 import (
 	"encoding/binary"
 	"errors"
-	"slices"
 )
 
 // The format: a version byte; nothing more for an empty state. Else the name of the
@@ -24,19 +23,19 @@ func (s *State) AppendBinary(b []byte) ([]byte, error) {
 	b = append(append(b, byte(len(name))), name...)
 	b = binary.AppendVarint(b, s.t)
 	b = appendNumbers(b, s.count)
-	switch s.kind {
-	case TokenBucket:
-		b = appendNumbers(b, s.frac, s.scale)
-	case CalendarWindow:
-		b = appendNumbers(b, s.scale)
-	case SlidingWindow:
-		l := s.log
-		b = appendNumbers(b, s.t-l.gone, s.t-l.prev, l.last, int64(len(l.list)))
-		for _, c := range l.list {
-			b = appendNumbers(b, s.t-c.at, c.n)
-		}
+	if write := algorithms[s.kind].write; write != nil {
+		b = write(s, b)
 	}
 	return b, nil
+}
+
+// appendBinary writes a log whose newest request was at t.
+func (l *cells) appendBinary(b []byte, t int64) []byte {
+	b = appendNumbers(b, t-l.gone, t-l.prev, l.last, int64(len(l.list)))
+	for _, c := range l.list {
+		b = appendNumbers(b, t-c.at, c.n)
+	}
+	return b
 }
 
 func appendNumbers(b []byte, numbers ...int64) []byte {
@@ -60,18 +59,8 @@ func (s *State) UnmarshalBinary(b []byte) error {
 	n := State{kind: d.algorithm()}
 	n.t = d.time()
 	n.count = d.number(1, maxNumber)
-	switch n.kind {
-	case FixedWindow:
-	case TokenBucket:
-		n.frac = d.number(0, maxNumber)
-		n.scale = d.number(1, maxNumber)
-		d.require(n.frac < n.scale)
-	case CalendarWindow:
-		n.scale = d.number(1, maxNumber)
-	case SlidingWindow:
-		n.log = d.log(n.t, n.count)
-	default:
-		return errBinary
+	if read := algorithms[n.kind].read; read != nil {
+		read(&n, &d)
 	}
 	if d.bad || len(d.b) > 0 {
 		return errBinary
@@ -96,10 +85,10 @@ func (d *decoder) algorithm() Algorithm {
 	if d.require(len(d.b) > size); d.bad {
 		return 0
 	}
-	a := slices.Index(algorithmNames[:], string(d.b[1:1+size]))
-	d.require(a >= 0)
+	a, ok := named(string(d.b[1 : 1+size]))
+	d.require(ok)
 	d.b = d.b[1+size:]
-	return Algorithm(max(a, 0)) //nolint:gosec // four names
+	return a
 }
 
 func (d *decoder) time() int64 {

@@ -12,6 +12,22 @@ import "math/bits"
 // never more than Window (by then the bucket is full), and what is missing never
 // more than Max.
 
+var tokenBucket = algorithm{
+	name: "token_bucket", decide: (*State).bucket, undo: (*State).undoBucket,
+	counted: func(s *State, p Policy, at int64) int64 {
+		missing, _ := s.level(p, at)
+		return missing
+	},
+	adapt: func(s *State, p Policy, _ int64) { s.rescale(p.Window) },
+	adopt: func(s *State, p Policy) { s.scale = p.Window },
+	write: func(s *State, b []byte) []byte { return appendNumbers(b, s.frac, s.scale) },
+	read: func(s *State, d *decoder) {
+		s.frac = d.number(0, maxNumber)
+		s.scale = d.number(1, maxNumber)
+		d.require(s.frac < s.scale)
+	},
+}
+
 func (s *State) bucket(p Policy, at, now, n int64, take bool) Verdict {
 	missing, frac := s.level(p, at)
 	v := Verdict{OK: n == 0 || n <= p.Max-missing}

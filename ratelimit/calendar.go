@@ -10,6 +10,21 @@ import "time"
 // sooner: where the policy's window is another one, because the calendar has been cut
 // elsewhere (another time zone), the counts go with it.
 
+var calendarWindow = algorithm{
+	name: "calendar_window", ours: true, decide: (*State).calendar,
+	undo: func(s *State, _ Policy, at, n int64) { s.undoCalendar(at, n) },
+	counted: func(s *State, _ Policy, at int64) int64 {
+		if at-s.t >= s.scale {
+			return 0
+		}
+		return s.count
+	},
+	adapt: (*State).turn,
+	adopt: func(s *State, p Policy) { s.t, s.scale = p.Start, p.Window },
+	write: func(s *State, b []byte) []byte { return appendNumbers(b, s.scale) },
+	read:  func(s *State, d *decoder) { s.scale = d.number(1, maxNumber) },
+}
+
 func (s *State) calendar(p Policy, at, now, n int64, take bool) Verdict {
 	start, window, count := s.page(p, now)
 	v, count := p.verdict(at, now, start+window, count, n)

@@ -2,6 +2,16 @@ package ratelimit
 
 // The fixed window: a start and a count. Reset is the end of the window.
 
+var fixedWindow = algorithm{
+	name: "fixed_window", decide: (*State).fixed, undo: (*State).undoFixed,
+	counted: func(s *State, p Policy, at int64) int64 {
+		if at-s.t >= p.Window {
+			return 0
+		}
+		return s.count
+	},
+}
+
 func (s *State) fixed(p Policy, at, now, n int64, take bool) Verdict {
 	start, count := s.t, s.count
 	if count == 0 || at-start >= p.Window {

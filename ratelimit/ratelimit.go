@@ -45,7 +45,6 @@ package ratelimit
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 )
 
@@ -64,31 +63,73 @@ const (
 	CalendarWindow
 )
 
-var algorithmNames = [...]string{"fixed_window", "sliding_window", "token_bucket", "calendar_window"}
+// algorithms are what there is to know of each. A new algorithm is a constant above and a
+// row here.
+var algorithms = [...]algorithm{
+	FixedWindow:    fixedWindow,
+	SlidingWindow:  slidingWindow,
+	TokenBucket:    tokenBucket,
+	CalendarWindow: calendarWindow,
+}
 
-// choosable are the names of the algorithms that a key can have.
-var choosable = algorithmNames[:CalendarWindow]
+// algorithm counts in a State whose count is not 0, but for decide.
+type algorithm struct {
+	name string // in configurations, in APIs and where states are stored
+	ours bool   // for limits of ours: no key can choose it
+
+	// decide is State.Peek or State.Take, for the time at, which the state has settled for
+	// the time now.
+	decide func(s *State, p Policy, at, now, n int64, take bool) Verdict
+	// undo is State.Undo.
+	undo func(s *State, p Policy, at, n int64)
+	// counted is State.Count.
+	counted func(s *State, p Policy, at int64) int64
+	// adapt brings the state in line with a policy that has changed; nil: there is nothing to do.
+	adapt func(s *State, p Policy, now int64)
+	// adopt completes a state that takes over what another algorithm has counted; nil:
+	// time and count are all.
+	adopt func(s *State, p Policy)
+	// write and read are what the algorithm adds to the stored state; nil: nothing.
+	write func(s *State, b []byte) []byte
+	read  func(s *State, d *decoder)
+}
 
 // String returns the name that configurations and APIs use.
 func (a Algorithm) String() string {
-	if int(a) < len(algorithmNames) {
-		return algorithmNames[a]
+	if int(a) < len(algorithms) {
+		return algorithms[a].name
 	}
 	return fmt.Sprintf("Algorithm(%d)", uint8(a))
 }
 
 // ParseAlgorithm reads the name of an algorithm that a key can have.
 func ParseAlgorithm(s string) (Algorithm, error) {
-	for i, name := range choosable {
-		if s == name {
-			return Algorithm(i), nil
+	a, ok := named(s)
+	if !ok || algorithms[a].ours {
+		return 0, fmt.Errorf("must be one of %s", strings.Join(Algorithms(), ", "))
+	}
+	return a, nil
+}
+
+// named returns the algorithm of a name.
+func named(name string) (Algorithm, bool) {
+	for a := range algorithms {
+		if algorithms[a].name == name {
+			return Algorithm(a), true //nolint:gosec // few
 		}
 	}
-	return 0, fmt.Errorf("must be one of %s", strings.Join(choosable, ", "))
+	return 0, false
 }
 
 // Algorithms returns the names that ParseAlgorithm reads.
-func Algorithms() []string { return slices.Clone(choosable) }
+func Algorithms() (names []string) {
+	for i := range algorithms {
+		if !algorithms[i].ours {
+			names = append(names, algorithms[i].name)
+		}
+	}
+	return names
+}
 
 // Policy is a limit: at most Max requests per Window milliseconds. Both are from
 // 1 to 2^53-1; what lies outside is taken as the nearest that is sound, so that a
@@ -155,16 +196,7 @@ func (s *State) Take(p Policy, now, n int64) Verdict {
 func (s *State) decide(p Policy, now, n int64, take bool) Verdict {
 	p, now, n = p.bounded(), boundedTime(now), max(n, 0)
 	at := s.settle(p, now)
-	switch p.Algorithm {
-	case SlidingWindow:
-		return s.sliding(p, at, now, n, take)
-	case TokenBucket:
-		return s.bucket(p, at, now, n, take)
-	case CalendarWindow:
-		return s.calendar(p, at, now, n, take)
-	default:
-		return s.fixed(p, at, now, n, take)
-	}
+	return algorithms[p.Algorithm].decide(s, p, at, now, n, take)
 }
 
 // Undo gives back n that were taken at the time at (Verdict.At), as if they had not
@@ -177,16 +209,7 @@ func (s *State) Undo(p Policy, at, n int64) {
 	if n <= 0 || s.count == 0 || s.kind != p.Algorithm {
 		return
 	}
-	switch p.Algorithm {
-	case SlidingWindow:
-		s.undoSliding(at, n)
-	case TokenBucket:
-		s.undoBucket(p, at, n)
-	case CalendarWindow:
-		s.undoCalendar(at, n)
-	default:
-		s.undoFixed(p, at, n)
-	}
+	algorithms[p.Algorithm].undo(s, p, at, n)
 }
 
 // Count returns how many requests count against the limit at now: those of the
@@ -201,24 +224,7 @@ func (s *State) counted(p Policy, at int64) int64 {
 	if s.count == 0 {
 		return 0
 	}
-	switch s.kind {
-	case SlidingWindow:
-		_, live := s.live(p, at)
-		return live
-	case TokenBucket:
-		missing, _ := s.level(p, at)
-		return missing
-	case CalendarWindow:
-		if at-s.t >= s.scale {
-			return 0
-		}
-		return s.count
-	default:
-		if at-s.t >= p.Window {
-			return 0
-		}
-		return s.count
-	}
+	return algorithms[s.kind].counted(s, p, at)
 }
 
 // Idle reports whether the state could be forgotten at now without changing any
@@ -240,21 +246,24 @@ func (s *State) settle(p Policy, now int64) int64 {
 		}
 	}
 	at := max(now, s.t)
-	switch {
-	case s.kind != p.Algorithm:
+	if s.kind != p.Algorithm {
 		s.convert(p, at)
-	case s.kind == TokenBucket && s.scale != p.Window:
-		s.rescale(p.Window)
-	case s.kind == CalendarWindow:
-		s.turn(p, now)
+	} else {
+		s.adapt(p, now)
 	}
 	return at
 }
 
+func (s *State) adapt(p Policy, now int64) {
+	if adapt := algorithms[s.kind].adapt; adapt != nil {
+		adapt(s, p, now)
+	}
+}
+
 // convert carries over what another algorithm has counted.
 func (s *State) convert(p Policy, at int64) {
-	if s.kind == TokenBucket {
-		s.rescale(p.Window)
+	if s.kind != CalendarWindow { // whose window another policy does not know
+		s.adapt(p, at)
 	}
 	n := s.counted(p, at)
 	*s = State{}
@@ -262,19 +271,13 @@ func (s *State) convert(p Policy, at int64) {
 		return
 	}
 	*s = State{t: at, count: n, kind: p.Algorithm}
-	switch p.Algorithm {
-	case SlidingWindow:
-		s.log = &cells{}
-		s.log.add(at, n, 1)
-	case TokenBucket:
-		s.scale = p.Window
-	case CalendarWindow:
-		s.t, s.scale = p.Start, p.Window
+	if adopt := algorithms[p.Algorithm].adopt; adopt != nil {
+		adopt(s, p)
 	}
 }
 
 func (p Policy) bounded() Policy {
-	if int(p.Algorithm) >= len(algorithmNames) {
+	if int(p.Algorithm) >= len(algorithms) {
 		p.Algorithm = FixedWindow
 	}
 	p.Max = min(max(p.Max, 0), maxNumber)

@@ -10,7 +10,7 @@ import (
 	"unsafe"
 )
 
-var algorithms = []Algorithm{FixedWindow, SlidingWindow, TokenBucket}
+var allAlgorithms = []Algorithm{FixedWindow, SlidingWindow, TokenBucket}
 
 const (
 	today    = 1_750_000_000_000
@@ -18,7 +18,7 @@ const (
 )
 
 func TestAlgorithmNames(t *testing.T) {
-	for _, a := range algorithms {
+	for _, a := range allAlgorithms {
 		if b, err := ParseAlgorithm(a.String()); err != nil || b != a {
 			t.Errorf("%v is read as %v, %v", a, b, err)
 		}
@@ -81,7 +81,7 @@ func TestK8_Edges(t *testing.T) {
 // TestK8_WaitIsExact loads a thousand limits until they refuse, and waits.
 func TestK8_WaitIsExact(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
-	for _, a := range algorithms {
+	for _, a := range allAlgorithms {
 		t.Run(a.String(), func(t *testing.T) {
 			for done := 0; done < 1000; {
 				s := &State{}
@@ -116,7 +116,7 @@ func TestK8_WaitIsExact(t *testing.T) {
 // TestK9_Steady sends at 95 % of the limit for 30 windows.
 func TestK9_Steady(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
-	for _, a := range algorithms {
+	for _, a := range allAlgorithms {
 		for _, maximum := range []int64{1, 2, 3, 10, 19, 20, 64, 65, 66, 100, 1000, 10_007} {
 			for _, window := range []int64{1000, 1001, 86_400_000} {
 				for _, jitter := range []bool{false, true} {
@@ -229,7 +229,7 @@ func TestK10_BucketArithmetic(t *testing.T) {
 }
 
 func TestK10_LargeNumbersAreExact(t *testing.T) {
-	for _, a := range algorithms {
+	for _, a := range allAlgorithms {
 		p := Policy{Algorithm: a, Max: maxNumber, Window: maxNumber}
 		s := &State{}
 		if v := s.Take(p, year9999, maxNumber-1); !v.OK || v.Remaining != 1 {
@@ -253,7 +253,7 @@ func TestK10_LargeNumbersAreExact(t *testing.T) {
 
 // TestNothingIsFree checks that a request of nothing passes whatever the state.
 func TestNothingIsFree(t *testing.T) {
-	for _, a := range algorithms {
+	for _, a := range allAlgorithms {
 		s, p := &State{}, Policy{Algorithm: a, Max: 1, Window: 1000}
 		if v := s.Take(p, today, 0); !v.OK || v.Remaining != 1 || v.Reset != 0 || *s != (State{}) {
 			t.Errorf("%v, empty: %+v", a, v)
@@ -276,7 +276,7 @@ func TestT3_ClockSteps(t *testing.T) {
 		"+10y": {tenYears}, "1970": {-today}, "+10y and back": {tenYears, -tenYears}, "-1h and back": {-hour, hour},
 		"+1d and back": {day, -day}, "1970 and back": {-today, today},
 	}
-	for _, a := range algorithms {
+	for _, a := range allAlgorithms {
 		for _, maximum := range []int64{5, 200} {
 			for _, window := range []int64{100, second, 60 * second, 30 * day} {
 				p := Policy{Algorithm: a, Max: maximum, Window: window}
@@ -320,7 +320,7 @@ func TestT3_ClockSteps(t *testing.T) {
 // TestT3_Disorder swaps neighbouring requests, as threads do that read the clock
 // before they take a lock; time must not run faster for that.
 func TestT3_Disorder(t *testing.T) {
-	for _, a := range algorithms {
+	for _, a := range allAlgorithms {
 		for _, window := range []int64{1, 10, 1000, 60_000} {
 			p := Policy{Algorithm: a, Max: 10, Window: window}
 			s := &State{}
@@ -339,7 +339,7 @@ func TestT3_Disorder(t *testing.T) {
 
 func TestT3_FarAheadAndBack(t *testing.T) {
 	const tenYears = 3653 * 86_400_000
-	for _, a := range algorithms {
+	for _, a := range allAlgorithms {
 		p := Policy{Algorithm: a, Max: 5, Window: 60_000}
 		s := &State{}
 		s.Take(p, today+tenYears, 5)
@@ -364,7 +364,7 @@ func TestUndo(t *testing.T) {
 		}
 	})
 	t.Run("more than was taken", func(t *testing.T) {
-		for _, a := range algorithms {
+		for _, a := range allAlgorithms {
 			for _, maximum := range []int64{5, 500} {
 				s, p := &State{}, Policy{Algorithm: a, Max: maximum, Window: w}
 				v := s.Take(p, 0, 3)
@@ -376,7 +376,7 @@ func TestUndo(t *testing.T) {
 		}
 	})
 	t.Run("behind the state", func(t *testing.T) { // counted later than asked
-		for _, a := range algorithms {
+		for _, a := range allAlgorithms {
 			s, p := &State{}, Policy{Algorithm: a, Max: 5, Window: w}
 			s.Take(p, today, 1)
 			v := s.Take(p, today-500, 1)
@@ -386,7 +386,7 @@ func TestUndo(t *testing.T) {
 		}
 	})
 	t.Run("before the clock was found far behind", func(t *testing.T) {
-		for _, a := range algorithms {
+		for _, a := range allAlgorithms {
 			s, p := &State{}, Policy{Algorithm: a, Max: 5, Window: w}
 			v := s.Take(p, 2*today, 2)
 			s.Take(p, today, 1)
@@ -524,7 +524,7 @@ func TestSize(t *testing.T) {
 }
 
 func TestNoAllocations(t *testing.T) {
-	for _, a := range algorithms {
+	for _, a := range allAlgorithms {
 		for _, maximum := range []int64{50, 5000} {
 			s, p := &State{}, Policy{Algorithm: a, Max: maximum, Window: 1000}
 			now := int64(today)
@@ -550,7 +550,7 @@ func TestNoAllocations(t *testing.T) {
 
 func TestBinary(t *testing.T) {
 	good := map[string]*State{"empty": {}}
-	for _, a := range algorithms {
+	for _, a := range allAlgorithms {
 		for _, maximum := range []int64{50, 5000, maxNumber} {
 			s := &State{}
 			for i := range int64(200) {
@@ -634,7 +634,7 @@ func TestBinaryGarbage(t *testing.T) {
 }
 
 func FuzzUnmarshal(f *testing.F) {
-	for _, a := range algorithms {
+	for _, a := range allAlgorithms {
 		for _, maximum := range []int64{3, 50, 5000} {
 			s := &State{}
 			for i := range int64(10) {
@@ -670,7 +670,7 @@ func FuzzUnmarshal(f *testing.F) {
 }
 
 func BenchmarkTake(b *testing.B) {
-	for _, a := range algorithms {
+	for _, a := range allAlgorithms {
 		for _, maximum := range []int64{60, 6000} {
 			b.Run(fmt.Sprint(a, "/", maximum), func(b *testing.B) {
 				s, p := &State{}, Policy{Algorithm: a, Max: maximum, Window: 60_000}
@@ -686,7 +686,7 @@ func BenchmarkTake(b *testing.B) {
 }
 
 func BenchmarkTakeRefused(b *testing.B) {
-	for _, a := range algorithms {
+	for _, a := range allAlgorithms {
 		b.Run(a.String(), func(b *testing.B) {
 			s, p := &State{}, Policy{Algorithm: a, Max: 60, Window: 1 << 40}
 			for i := range int64(60) {

@@ -32,6 +32,21 @@ func (p Policy) grain() int64 {
 	return (p.Window + maxCells - 2) / (maxCells - 1)
 }
 
+var slidingWindow = algorithm{
+	name: "sliding_window", decide: (*State).sliding,
+	undo: func(s *State, _ Policy, at, n int64) { s.undoSliding(at, n) },
+	counted: func(s *State, p Policy, at int64) int64 {
+		_, live := s.live(p, at)
+		return live
+	},
+	adopt: func(s *State, _ Policy) {
+		s.log = &cells{}
+		s.log.add(s.t, s.count, 1)
+	},
+	write: func(s *State, b []byte) []byte { return s.log.appendBinary(b, s.t) },
+	read:  func(s *State, d *decoder) { s.log = d.log(s.t, s.count) },
+}
+
 func (s *State) sliding(p Policy, at, now, n int64, take bool) Verdict {
 	old, count := s.live(p, at)
 	v := Verdict{OK: n == 0 || n <= p.Max-count}
