@@ -43,6 +43,7 @@ import (
 //		}
 //		rate_limit <max>/<window> [fixed_window|sliding_window|token_bucket]|off
 //		rate_limiting [on|off]
+//		max_keys <n>|off
 //		permissions <permission...>|off
 //		time_zone <name>
 //		tier <name> {
@@ -54,7 +55,7 @@ import (
 //			session [on|off]
 //			<prefix, length, checksum, start, generator, validate, name_length,
 //			prefix_length, require_name, metadata, expiration, rate_limit,
-//			rate_limiting, permissions>
+//			rate_limiting, max_keys, permissions>
 //		}
 //	}
 func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
@@ -202,6 +203,8 @@ func (r *KeyRules) unmarshalOption(d *caddyfile.Dispenser, block place) error {
 		return readOnOff(d, &r.Metadata)
 	case "expiration":
 		return r.unmarshalExpiration(d)
+	case "max_keys":
+		return r.unmarshalMaxKeys(d)
 	case "rate_limit":
 		return r.unmarshalRateLimit(d)
 	case "rate_limiting":
@@ -226,6 +229,25 @@ func (r *KeyRules) unmarshalPrefix(d *caddyfile.Dispenser) error {
 	case "off":
 		*r.Prefix = ""
 	}
+	return nil
+}
+
+// unmarshalMaxKeys reads max_keys <n>|on|off.
+func (r *KeyRules) unmarshalMaxKeys(d *caddyfile.Dispenser) error {
+	var s string
+	if err := readOnce(d, r.MaxKeys != nil, &s); err != nil {
+		return err
+	}
+	n, err := strconv.ParseInt(s, 10, 64)
+	switch {
+	case s == "on":
+		n = keyring.DefaultMaxKeys
+	case s == "off":
+		n = 0
+	case err != nil || n < 1:
+		return d.Errf("max_keys: must be from 1 to %d, or off", maxMaxKeys)
+	}
+	r.MaxKeys = &n
 	return nil
 }
 

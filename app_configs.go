@@ -84,6 +84,7 @@ func (r KeyRules) inherit(from *KeyRules) KeyRules {
 	r.Expiration = r.Expiration.inherit(from.Expiration)
 	r.RateLimit = cmp.Or(r.RateLimit, from.RateLimit)
 	r.RateLimiting = cmp.Or(r.RateLimiting, from.RateLimiting)
+	r.MaxKeys = cmp.Or(r.MaxKeys, from.MaxKeys)
 	if r.GeneratorRaw == nil {
 		r.GeneratorRaw = from.GeneratorRaw
 	}

@@ -13,13 +13,13 @@ import (
 
 // filled returns rules with every field set.
 func filled() KeyRules {
-	text, number, yes, day := "x", 7, true, caddy.Duration(24*time.Hour)
+	text, number, many, yes, day := "x", 7, int64(8), true, caddy.Duration(24*time.Hour)
 	return KeyRules{
 		Prefix: &text, Length: 40, Checksum: &yes, Start: &number,
 		GeneratorRaw: json.RawMessage(`{}`), ValidatorsRaw: []json.RawMessage{},
 		NameLength: &Range{1, 2}, PrefixLength: &Range{1, 2}, RequireName: &yes, Metadata: &yes,
 		Expiration: &Expiration{Default: &day, Min: &day, Max: &day, Fixed: &yes, Keep: &Keep{Forever: true}},
-		RateLimit:  &RateLimit{}, RateLimiting: &yes, Permissions: []string{},
+		RateLimit:  &RateLimit{}, RateLimiting: &yes, Permissions: []string{}, MaxKeys: &many,
 	}
 }
 

@@ -58,6 +58,12 @@ type KeyRules struct {
 	// unless they are created with an expiration.
 	Expiration *Expiration `json:"expiration,omitempty"`
 
+	// MaxKeys is how many enabled, unexpired keys an owner may have before the self-service
+	// API creates or enables no more, up to 1000000. Of all states there may be ten times as
+	// many; keys that their owner has disabled are deleted like expired ones. Operators are
+	// not bound. 0 is no limit. Default: 1000.
+	MaxKeys *int64 `json:"max_keys,omitempty"`
+
 	// RateLimit is the rate limit of new keys that are created without one. An
 	// empty object is no limit. Default: none.
 	RateLimit *RateLimit `json:"rate_limit,omitempty"`
@@ -137,6 +143,9 @@ type RateLimit struct {
 	Algorithm string `json:"algorithm,omitempty"`
 }
 
+// maxMaxKeys bounds max_keys: to count the keys of an owner takes time.
+const maxMaxKeys = 1_000_000
+
 // check validates each option on its own.
 func (r *KeyRules) check() error {
 	if r.Prefix != nil && !key.ValidPrefix(*r.Prefix) {
@@ -144,6 +153,9 @@ func (r *KeyRules) check() error {
 	}
 	if r.Length != 0 && (r.Length < key.MinLength || r.Length > key.MaxLength) {
 		return fmt.Errorf("length: must be from %d to %d", key.MinLength, key.MaxLength)
+	}
+	if r.MaxKeys != nil && (*r.MaxKeys < 0 || *r.MaxKeys > maxMaxKeys) {
+		return fmt.Errorf("max_keys: must be from 1 to %d, or off", maxMaxKeys)
 	}
 	if r.Start != nil && (*r.Start < 0 || *r.Start > key.DisplayLen) {
 		return fmt.Errorf("start: must be from 1 to %d, or off", key.DisplayLen)
@@ -233,6 +245,7 @@ func (r *KeyRules) provision(ctx caddy.Context) (rules keyring.Rules, err error)
 	override(&rules.RequireName, r.RequireName)
 	override(&rules.Metadata, r.Metadata)
 	override(&rules.RateLimiting, r.RateLimiting)
+	override(&rules.MaxKeys, r.MaxKeys)
 	if r.Length != 0 {
 		rules.Length = r.Length
 	}

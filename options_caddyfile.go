@@ -60,6 +60,7 @@ var optionPlaces = []struct {
 	{"length", []place{inApp, inConfig}},
 	{"limit", []place{inTier}},
 	{"max", []place{inExpiration}},
+	{"max_keys", []place{inApp, inConfig}},
 	{"message", []place{inAPI}},
 	{"metadata", []place{inApp, inConfig}},
 	{"min", []place{inExpiration}},

@@ -45,6 +45,18 @@ func (s *Service) As(a Actor) *Editor { return &Editor{s, a} }
 // mayChange refuses an actor who may change nothing at all.
 func (e *Editor) mayChange() error { return e.actor.Scope.mayChange() }
 
+// recordsPerKey is how many keys of all states an owner may have for each that is enabled.
+const recordsPerKey = 10
+
+// keyLimit returns how many keys an owner may have after the actor has made one or had one
+// work again.
+func (e *Editor) keyLimit(r *Rules, now int64) store.KeyLimit {
+	if e.actor.Scope == nil {
+		return store.KeyLimit{}
+	}
+	return store.KeyLimit{Enabled: r.MaxKeys, All: r.MaxKeys * recordsPerKey, Now: now}
+}
+
 // knows returns store.ErrNotFound for a key that the actor may not know of.
 func (e *Editor) knows(k *key.Key) error {
 	if e.actor.Only != nil && !e.actor.Only(k) {

@@ -141,6 +141,9 @@ func (s *Editor) Update(ctx context.Context, id string, p Patch) (Info, error) {
 			return err
 		}
 		k.UpdatedAt = max(now, k.UpdatedAt)
+		if revived(e.Key, k) != "" {
+			e.Limit = s.keyLimit(s.rulesFor(k), now)
+		}
 		e.Key, e.Credits = k, credits
 		return nil
 	})

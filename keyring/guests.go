@@ -94,9 +94,9 @@ func (g guarded) List(ctx context.Context, q store.List) (p store.Page, err erro
 	return g.Store.List(ctx, q)
 }
 
-func (g guarded) Create(ctx context.Context, k *key.Key, credits key.Credits) (c store.Change, err error) {
+func (g guarded) Create(ctx context.Context, k *key.Key, credits key.Credits, limit store.KeyLimit) (c store.Change, err error) {
 	defer g.recovered(&err)
-	return g.Store.Create(ctx, k, credits)
+	return g.Store.Create(ctx, k, credits, limit)
 }
 
 func (g guarded) Import(ctx context.Context, batch []store.Entry) (all []store.Change, err error) {

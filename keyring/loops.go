@@ -162,6 +162,13 @@ func (k *keeping) cutoffs(now instant) (x store.Expired, ok bool) {
 		}
 		return before
 	}
+	x.Disabled = func(configID string) int64 {
+		before := seen
+		for _, s := range all {
+			before = min(before, s.disabledCutoff(configID, now.wall))
+		}
+		return before
+	}
 	x.Previous = seen
 	for _, s := range all {
 		for _, id := range s.configIDs() {
@@ -183,6 +190,19 @@ func (s *Settings) cutoff(configID string, now int64) int64 {
 		return 0
 	}
 	return max(0, now-rules.Expiration.Keep)
+}
+
+// disabledCutoff returns the time before which owners must have disabled keys of a
+// configuration to be deleted, so that room is made for others.
+func (s *Settings) disabledCutoff(configID string, now int64) int64 {
+	rules := s.rules(configID)
+	if rules == nil {
+		rules = &s.Rules
+	}
+	if rules.MaxKeys == 0 {
+		return 0
+	}
+	return s.cutoff(configID, now)
 }
 
 // deleteKept deletes keys that have been expired for longer than they are kept, and

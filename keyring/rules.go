@@ -54,6 +54,10 @@ type Rules struct {
 	RateLimiting bool              // rate limits on keys are enforced
 	Permissions  key.Permissions   // of new keys that do not say
 	Session      bool              // keys stand for their owners
+	// MaxKeys is how many enabled, unexpired keys an owner may have in the configuration
+	// before nobody but an operator makes or enables one. Of all states there may be ten
+	// times as many. 0: any number.
+	MaxKeys int64
 }
 
 // Range is an inclusive range of lengths in characters.
@@ -74,8 +78,9 @@ type Expiration struct {
 
 // What is usual for keys that a configuration says nothing of.
 const (
-	DefaultPrefix = "ak_"
-	DefaultStart  = 6
+	DefaultPrefix  = "ak_"
+	DefaultMaxKeys = 1000
+	DefaultStart   = 6
 )
 
 // DefaultRules returns the rules of a configuration that says nothing.
@@ -95,6 +100,7 @@ func DefaultRules() Rules {
 		Expiration:   Expiration{Keep: 30 * day},
 		RateLimiting: true,
 		Session:      true,
+		MaxKeys:      DefaultMaxKeys,
 	}
 }
 

@@ -24,6 +24,8 @@ import (
 var (
 	// ErrNotFound is returned where the key or owner does not exist.
 	ErrNotFound = errors.New("not found")
+	// ErrKeyLimit is returned where an owner would have more keys than a KeyLimit allows.
+	ErrKeyLimit = errors.New("the owner has as many keys as are allowed")
 	// ErrExists is returned where a key with the same ID or hash exists.
 	ErrExists = errors.New("already exists")
 	// ErrClosed is returned after Close.
@@ -40,6 +42,18 @@ type Entry struct {
 	LastRequest int64       // by any raw key; 0: never
 	Windows     []Window    // of the key, sorted by unit
 	Owner       key.Owner
+
+	// Limit is set by the change of an Update which must not be made where the limit would
+	// not hold afterwards.
+	Limit KeyLimit
+}
+
+// KeyLimit bounds the keys that an owner has in the configuration of a key. The zero value
+// does not.
+type KeyLimit struct {
+	Enabled int64 // that are enabled and have not expired
+	All     int64
+	Now     int64 // in Unix milliseconds
 }
 
 // Window returns the state of a window of the key, or nil.
@@ -168,6 +182,9 @@ type Expired struct {
 	// is not 0 and before that time. It runs while other writes wait: it must not
 	// call the store.
 	Before func(configID string) int64
+	// Disabled is Before for keys that their owner has disabled: those go that were changed
+	// last before that time. Nil: none go.
+	Disabled func(configID string) int64
 	// Previous raw keys go whose grace ended before this time.
 	Previous int64
 }
@@ -208,8 +225,9 @@ type Store interface {
 	List(ctx context.Context, q List) (Page, error)
 
 	// Create adds a key, with its credits, and its owner where that is new
-	// (enabled, no tier, made at the key's CreatedAt). It sets Version to 1.
-	Create(ctx context.Context, k *key.Key, c key.Credits) (Change, error)
+	// (enabled, no tier, made at the key's CreatedAt). It sets Version to 1. ErrKeyLimit is
+	// returned, and nothing stored, where the limit would not hold afterwards.
+	Create(ctx context.Context, k *key.Key, c key.Credits, limit KeyLimit) (Change, error)
 	// Import adds keys as Create does, each with its last use and its windows, all in one
 	// transaction. A key whose ID or one of whose hashes exists is left out with
 	// its owner, and nothing of what exists is changed: its place in changes is empty.

@@ -17,6 +17,7 @@ const (
 	CodeOwnerNotFound    = "OWNER_NOT_FOUND"
 	CodeMethodNotAllowed = "METHOD_NOT_ALLOWED"
 	CodeKeyExists        = "KEY_EXISTS"
+	CodeKeyLimit         = "KEY_LIMIT_REACHED"
 	CodeTooLarge         = "PAYLOAD_TOO_LARGE"
 	CodeTimeout          = "REQUEST_TIMEOUT"
 	CodeMediaType        = "UNSUPPORTED_MEDIA_TYPE"
@@ -118,6 +119,8 @@ func errorOf(err error, rt *Route) *Error {
 		return &Error{Status: http.StatusBadRequest, Code: field.Code, Message: field.Error(), Field: field.Field}
 	case errors.As(err, &scope):
 		return &Error{Status: http.StatusForbidden, Code: keyring.Forbidden.Code(), Message: scope.Error(), Field: scope.Field}
+	case errors.Is(err, store.ErrKeyLimit):
+		return &Error{Status: http.StatusForbidden, Code: CodeKeyLimit, Message: "the owner has as many keys as are allowed"}
 	case errors.Is(err, keyring.ErrTooFewCredits):
 		return &Error{Status: http.StatusConflict, Code: keyring.UsageExceeded.Code(), Message: err.Error(), Field: "remainingDelta"}
 	case errors.Is(err, store.ErrCursor):

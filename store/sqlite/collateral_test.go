@@ -21,7 +21,7 @@ func TestA6_collateral(t *testing.T) {
 		k.Previous = []key.PreviousKey{{Hash: key.HashOf(fmt.Sprint("former ", n)), Until: now + 1000}}
 		k.ExpiresAt = now + 5000
 		credits := int64(10)
-		if _, err := s.Create(t.Context(), k, key.NewCredits(&credits, 20, 1000, now)); err != nil {
+		if _, err := s.Create(t.Context(), k, key.NewCredits(&credits, 20, 1000, now), store.KeyLimit{}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -134,12 +134,12 @@ func TestA6_collateral(t *testing.T) {
 			_, err := s.PutOwner(ctx, "bob", now+5, func(o *key.Owner) error { o.Enabled = false; return nil })
 			return err
 		}, row("owners", "bob", "enabled", "updated_at", "revision"), true},
-		{"create", func() error { _, err := s.Create(ctx, newKey(9), key.Credits{}); return err }, join(whole("keys", id(9)), counts("enabled"), row("owners", "alice", "key_count")), true},
+		{"create", func() error { _, err := s.Create(ctx, newKey(9), key.Credits{}, store.KeyLimit{}); return err }, join(whole("keys", id(9)), counts("enabled"), row("owners", "alice", "key_count")), true},
 		{"refused create", func() error {
 			k := newKey(10)
 			k.Hash = newKey(9).Hash
 			k.UserID = "dave"
-			_, _ = s.Create(ctx, k, key.Credits{})
+			_, _ = s.Create(ctx, k, key.Credits{}, store.KeyLimit{})
 			return nil
 		}, nil, false},
 		{"import", func() error {

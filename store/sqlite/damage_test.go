@@ -31,7 +31,7 @@ func example(t *testing.T) map[string][]byte {
 			k.Previous = []key.PreviousKey{{Hash: key.HashOf(fmt.Sprint("former ", n)), Until: now}}
 		}
 		credits := int64(n)
-		if _, err := s.Create(t.Context(), k, key.NewCredits(&credits, 5, 1000, now)); err != nil {
+		if _, err := s.Create(t.Context(), k, key.NewCredits(&credits, 5, 1000, now), store.KeyLimit{}); err != nil {
 			t.Fatal(err)
 		}
 	}

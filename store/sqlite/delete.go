@@ -43,34 +43,41 @@ func (s *Store) Delete(ctx context.Context, id string) (store.Change, error) {
 
 const (
 	// expiring names the configurations of keys that expire, by steps through an
-	// index: there are few of them, and may be many keys.
+	// index: there are few of them, and may be many keys. disabling does so for keys that
+	// their owner has disabled.
 	expiring = `WITH RECURSIVE configs (id) AS (
 		SELECT min(config_id) FROM {p}keys WHERE expires_at IS NOT NULL
 		UNION ALL
 		SELECT (SELECT min(config_id) FROM {p}keys WHERE config_id > configs.id AND expires_at IS NOT NULL)
 		FROM configs WHERE configs.id IS NOT NULL)
 		SELECT id FROM configs WHERE id IS NOT NULL`
+	disabling = `WITH RECURSIVE configs (id) AS (
+		SELECT min(config_id) FROM {p}keys WHERE disabled_at IS NOT NULL
+		UNION ALL
+		SELECT (SELECT min(config_id) FROM {p}keys WHERE config_id > configs.id AND disabled_at IS NOT NULL)
+		FROM configs WHERE configs.id IS NOT NULL)
+		SELECT id FROM configs WHERE id IS NOT NULL`
 
 	expiredOf = `SELECT num FROM {p}keys
 		WHERE config_id = ? AND expires_at IS NOT NULL AND expires_at < ? ORDER BY expires_at, id LIMIT ?`
+	disabledOf = `SELECT num FROM {p}keys
+		WHERE config_id = ? AND disabled_at IS NOT NULL AND disabled_at < ? ORDER BY disabled_at, id LIMIT ?`
 )
 
 // DeleteExpired implements store.Store. Of each configuration, the oldest go first.
 func (s *Store) DeleteExpired(ctx context.Context, x store.Expired, limit int) ([]store.Change, error) {
 	return writeFor(ctx, s, func(w *writerConn) ([]store.Change, error) {
-		configs, err := w.ids(expiring)
-		if err != nil {
-			return nil, failed("reading the configurations of keys", err)
-		}
 		var all []string
-		for _, id := range configs {
-			args := []any{id, x.Before(id), max(limit-len(all), 0)}
-			if _, err := w.exec(rememberKeys+`num IN (`+expiredOf+`)`, args...); err != nil {
-				return nil, failed("deleting expired keys", err)
+		for _, of := range []struct {
+			configs, keys string
+			before        func(configID string) int64
+		}{{expiring, expiredOf, x.Before}, {disabling, disabledOf, x.Disabled}} {
+			if of.before == nil {
+				continue
 			}
-			ids, err := w.ids(`DELETE FROM {p}keys WHERE num IN (`+expiredOf+`) RETURNING id`, args...)
+			ids, err := w.deleteOld(of.configs, of.keys, of.before, limit-len(all))
 			if err != nil {
-				return nil, failed("deleting expired keys", err)
+				return nil, err
 			}
 			all = append(all, ids...)
 		}
@@ -80,6 +87,27 @@ func (s *Store) DeleteExpired(ctx context.Context, x store.Expired, limit int) (
 		}
 		return dropPrevious(w, x.Previous, changes)
 	})
+}
+
+// deleteOld deletes up to limit keys that are older than their configuration says, and
+// returns their IDs. configs names the configurations, and keys the keys of one.
+func (w *writerConn) deleteOld(configs, keys string, before func(configID string) int64, limit int) (all []string, err error) {
+	list, err := w.ids(configs)
+	if err != nil {
+		return nil, failed("reading the configurations of keys", err)
+	}
+	for _, id := range list {
+		args := []any{id, before(id), max(limit-len(all), 0)}
+		if _, err := w.exec(rememberKeys+`num IN (`+keys+`)`, args...); err != nil {
+			return nil, failed("deleting old keys", err)
+		}
+		ids, err := w.ids(`DELETE FROM {p}keys WHERE num IN (`+keys+`) RETURNING id`, args...)
+		if err != nil {
+			return nil, failed("deleting old keys", err)
+		}
+		all = append(all, ids...)
+	}
+	return all, nil
 }
 
 // overPrevious names the keys that have a previous raw key whose grace ended before a time.

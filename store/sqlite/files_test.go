@@ -71,7 +71,7 @@ func newKey(n int) *key.Key {
 
 func create(t *testing.T, s store.Store, n int, credits int64) store.Entry {
 	t.Helper()
-	c, err := s.Create(context.Background(), newKey(n), key.NewCredits(&credits, 0, 0, now))
+	c, err := s.Create(context.Background(), newKey(n), key.NewCredits(&credits, 0, 0, now), store.KeyLimit{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -331,7 +331,7 @@ func TestVanished(t *testing.T) {
 
 			_, err := s.MoveCredits(t.Context(), store.OfKey(made.Key.ID), key.Move{Take: 1}, now)
 			vanished(t, err, path)
-			_, err = s.Create(t.Context(), newKey(2), key.Credits{})
+			_, err = s.Create(t.Context(), newKey(2), key.Credits{}, store.KeyLimit{})
 			vanished(t, err, path)
 			_, err = s.Health(t.Context())
 			vanished(t, err, path)

@@ -116,7 +116,7 @@ func makeGolden(t *testing.T) {
 	must(t, err)
 	deleted := newKey(99)
 	deleted.ID = "deleted"
-	_, err = s.Create(t.Context(), deleted, key.Credits{})
+	_, err = s.Create(t.Context(), deleted, key.Credits{}, store.KeyLimit{})
 	must(t, err)
 	_, err = s.Delete(t.Context(), deleted.ID)
 	must(t, err)

@@ -12,14 +12,43 @@ import (
 )
 
 // Create implements store.Store.
-func (s *Store) Create(ctx context.Context, k *key.Key, c key.Credits) (store.Change, error) {
+func (s *Store) Create(ctx context.Context, k *key.Key, c key.Credits, limit store.KeyLimit) (store.Change, error) {
 	e := store.Entry{Key: k.Clone(), Credits: c} // it is the caller's, who may be gone before this runs
 	return writeFor(ctx, s, func(w *writerConn) (store.Change, error) {
 		if err := addKey(w, &e); err != nil {
 			return store.Change{}, err
 		}
+		if err := checkLimit(w, e.Key, limit); err != nil {
+			return store.Change{}, err
+		}
 		return w.changedKey(e), nil
 	})
+}
+
+// checkLimit counts the keys of an owner, after a change of k.
+func checkLimit(w *writerConn, k *key.Key, limit store.KeyLimit) error {
+	of := `FROM {p}keys WHERE owner = (SELECT num FROM {p}owners WHERE user_id = ?) AND config_id = ?`
+	for _, rule := range []struct {
+		most  int64
+		query string
+		args  []any
+	}{
+		{limit.Enabled, of + ` AND enabled AND (expires_at IS NULL OR expires_at > ?)`, []any{k.UserID, k.ConfigID, limit.Now}},
+		{limit.All, of, []any{k.UserID, k.ConfigID}},
+	} {
+		if rule.most == 0 {
+			continue
+		}
+		var n int64
+		err := w.row(`SELECT count(*) FROM (SELECT 1 `+rule.query+` LIMIT ?)`, append(rule.args, rule.most+1), &n)
+		if err != nil {
+			return failed("counting the keys of an owner", err)
+		}
+		if n > rule.most {
+			return store.ErrKeyLimit
+		}
+	}
+	return nil
 }
 
 // addKey stores a key with all that belongs to it, and completes the entry.
@@ -51,8 +80,8 @@ func addKey(w *writerConn, e *store.Entry) (err error) {
 }
 
 func insertKey(w *writerConn, k *key.Key, owner int64) (num int64, err error) {
-	const query = `INSERT INTO {p}keys (owner, config_id, name, prefix, start, hash, checksummed, enabled, expires_at, created_at, doc, revision, id)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING num`
+	const query = `INSERT INTO {p}keys (owner, config_id, name, prefix, start, hash, checksummed, enabled, disabled_at, expires_at, created_at, doc, revision, id)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING num`
 	values, err := keyValues(k, owner)
 	if err != nil {
 		return 0, err
@@ -138,6 +167,9 @@ func updateKey(w *writerConn, id string, change func(*store.Entry) error) (store
 			return store.Change{}, err
 		}
 	}
+	if err := checkLimit(w, after, e.Limit); err != nil {
+		return store.Change{}, err
+	}
 	if _, e, err = getEntry(w, id); err != nil {
 		return store.Change{}, err
 	}
@@ -160,7 +192,7 @@ func replaceKey(w *writerConn, num int64, before, after *key.Key) error {
 		return err
 	}
 	const query = `UPDATE {p}keys SET owner = ?, config_id = ?, name = ?, prefix = ?, start = ?, hash = ?,
-		checksummed = ?, enabled = ?, expires_at = ?, created_at = ?, doc = ?, revision = ?
+		checksummed = ?, enabled = ?, disabled_at = ?, expires_at = ?, created_at = ?, doc = ?, revision = ?
 		WHERE num = ? AND revision = ?`
 	values, err := keyValues(after, owner)
 	if err != nil {

@@ -69,7 +69,7 @@ func TestPlans(t *testing.T) {
 		ownerInfo + ` WHERE o.user_id > ? ORDER BY o.user_id LIMIT ?`,
 		plainKeys,
 		leasesOf, accountLeases,
-		expiring, expiredOf,
+		expiring, expiredOf, disabling, disabledOf,
 		overPrevious, previousUses,
 		keysOfOwner,
 		`DELETE FROM {p}owners WHERE user_id = ?`,

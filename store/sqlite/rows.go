@@ -37,8 +37,16 @@ func keyValues(k *key.Key, owner int64) ([]any, error) {
 	}
 	return []any{
 		owner, k.ConfigID, optional(k.Name), optional(k.Prefix), optional(k.Start), k.Hash[:],
-		bit(k.Checksummed), bit(k.Enabled), nonZero(k.ExpiresAt), k.CreatedAt, string(doc), k.Revision,
+		bit(k.Checksummed), bit(k.Enabled), disabledAt(k), nonZero(k.ExpiresAt), k.CreatedAt, string(doc), k.Revision,
 	}, nil
+}
+
+// disabledAt is when a key was changed last that its owner has disabled.
+func disabledAt(k *key.Key) any {
+	if k.DisabledBy != key.DisabledByOwner {
+		return nil
+	}
+	return k.UpdatedAt
 }
 
 func creditsValues(c key.Credits) []any {

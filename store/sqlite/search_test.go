@@ -42,7 +42,7 @@ func TestSearch(t *testing.T) {
 		k.Name, k.UserID = &texts[r.IntN(len(texts))], owners[r.IntN(len(owners))]
 		switch old := keys[id]; {
 		case old == nil:
-			_, err := s.Create(t.Context(), k, key.Credits{})
+			_, err := s.Create(t.Context(), k, key.Credits{}, store.KeyLimit{})
 			must(t, err)
 			keys[id] = k
 		case r.IntN(3) == 0:
@@ -110,7 +110,7 @@ func TestD5_Examined(t *testing.T) {
 		if i%2 == 0 {
 			k.ExpiresAt, k.Name = now+int64(1000-i), nil
 		}
-		_, err := s.Create(t.Context(), k, key.Credits{})
+		_, err := s.Create(t.Context(), k, key.Credits{}, store.KeyLimit{})
 		must(t, err)
 	}
 	for _, by := range []store.Sort{store.SortCreatedAt, store.SortName, store.SortLastRequest, store.SortExpiresAt} {

@@ -13,7 +13,7 @@ import (
 // The tests make changes through these, which hold each change against what it says.
 
 func (e *env) storeCreate(k *key.Key, c key.Credits) (store.Entry, error) {
-	change, err := e.store.Create(e.ctx, k, c)
+	change, err := e.store.Create(e.ctx, k, c, store.KeyLimit{})
 	return changedKey(change, k.ID, err)
 }
 

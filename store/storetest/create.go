@@ -3,6 +3,7 @@ package storetest
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/netip"
 	"reflect"
 	"strings"
@@ -15,6 +16,8 @@ import (
 )
 
 var createTests = []test{
+	{"a limit holds exactly, whatever races", testKeyLimit},
+	{"a limit counts by owner, configuration and state", testKeyLimitCounts},
 	{"every field comes back, empty", func(e *env) { e.roundTrip(plainKey(1), key.Credits{}) }},
 	{"every field comes back, full", func(e *env) {
 		c := key.NewCredits(ptr(int64(7)), 100, 60_000, t0)
@@ -161,5 +164,78 @@ func testOutOfRange(e *env) {
 	}
 	if after := e.dump(); !reflect.DeepEqual(before, after) {
 		e.Errorf("something was stored: %v", after)
+	}
+}
+
+// testKeyLimit has 200 keys made at once, and disabled ones enabled, within a limit of 10.
+func testKeyLimit(e *env) {
+	limit := store.KeyLimit{Enabled: 10, Now: t0}
+	var made atomic.Int64
+	e.parallel(200, func(i int) error {
+		_, err := e.store.Create(e.ctx, plainKey(i+1), key.Credits{}, limit)
+		if err == nil {
+			made.Add(1)
+			return nil
+		}
+		if !errors.Is(err, store.ErrKeyLimit) {
+			return err
+		}
+		return nil
+	})
+	if n := made.Load(); n != 10 {
+		e.Fatalf("%d keys were made", n)
+	}
+	for _, en := range e.pages(store.List{})[:5] {
+		e.change(en.Key.ID, func(k *key.Key) { k.Enabled = false })
+	}
+	for i := range 20 {
+		e.create(key.Credits{}, func(k *key.Key) { // an operator's
+			k.ID, k.Hash, k.Enabled = fmt.Sprintf("off-%02d", i), hash("off", i), false
+		})
+	}
+	made.Store(0)
+	e.parallel(20, func(i int) error {
+		_, err := e.store.Update(e.ctx, fmt.Sprintf("off-%02d", i), func(en *store.Entry) error {
+			en.Key, en.Limit = en.Key.Clone(), limit
+			en.Key.Enabled = true
+			return nil
+		})
+		if err == nil {
+			made.Add(1)
+			return nil
+		}
+		if !errors.Is(err, store.ErrKeyLimit) {
+			return err
+		}
+		return nil
+	})
+	if n := made.Load(); n != 5 {
+		e.Errorf("%d keys were enabled, want 5", n)
+	}
+}
+
+func testKeyLimitCounts(e *env) {
+	make := func(n int, limit store.KeyLimit, change func(*key.Key)) error {
+		k := plainKey(n)
+		if change != nil {
+			change(k)
+		}
+		_, err := e.store.Create(e.ctx, k, key.Credits{}, limit)
+		return err
+	}
+	two := store.KeyLimit{Enabled: 2, Now: t0}
+	e.must(make(1, two, func(k *key.Key) { k.Enabled = false }))
+	e.must(make(2, two, func(k *key.Key) { k.ExpiresAt = t0 }))
+	e.must(make(3, two, func(k *key.Key) { k.ExpiresAt = t0 + 1 }))
+	e.must(make(4, two, nil))
+	e.wantErr(make(5, two, nil), store.ErrKeyLimit)
+	e.must(make(5, two, func(k *key.Key) { k.Enabled = false }))
+	e.must(make(6, two, func(k *key.Key) { k.UserID = "bob" }))
+	e.must(make(7, two, func(k *key.Key) { k.ConfigID = "other" }))
+	e.must(make(8, store.KeyLimit{}, nil))
+	e.wantErr(make(9, store.KeyLimit{All: 6, Now: t0}, nil), store.ErrKeyLimit)
+	e.must(make(9, store.KeyLimit{All: 7, Now: t0}, nil))
+	if n := len(e.pages(store.List{})); n != 9 {
+		e.Errorf("%d keys are stored", n)
 	}
 }

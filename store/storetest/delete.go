@@ -10,6 +10,42 @@ import (
 )
 
 var deleteTests = []test{
+	{"what owners have disabled goes after a while", func(e *env) {
+		for i, by := range []key.DisabledBy{key.DisabledByOwner, key.DisabledByOwner, key.DisabledByOperator, "", key.DisabledByOwner} {
+			e.create(key.Credits{}, func(k *key.Key) {
+				k.ID, k.Hash = fmt.Sprint("k", i), hash("k", i)
+				k.Enabled, k.DisabledBy, k.UpdatedAt = by == "", by, t0+int64(i)
+				if i == 4 {
+					k.ConfigID = "other"
+				}
+			})
+		}
+		e.change("k0", func(k *key.Key) { k.UpdatedAt = t0 + 50 }) // changed since
+		x := expiredBefore(t0 + 100)
+		ids, err := e.storeDeleteExpired(x, 10)
+		e.must(err)
+		if len(ids) != 0 {
+			e.Errorf("%v are deleted without being asked for", ids)
+		}
+		x.Disabled = func(configID string) int64 {
+			if configID == "other" {
+				return 0
+			}
+			return t0 + 50
+		}
+		ids, err = e.storeDeleteExpired(x, 10)
+		e.must(err)
+		if !slices.Equal(ids, []string{"k1"}) {
+			e.Errorf("%v are deleted, want k1", ids)
+		}
+		e.change("k0", func(k *key.Key) { k.Enabled, k.DisabledBy = true, "" })
+		x.Disabled = func(string) int64 { return t0 + 1000 }
+		ids, err = e.storeDeleteExpired(x, 10)
+		e.must(err)
+		if !slices.Equal(ids, []string{"k4"}) {
+			e.Errorf("%v are deleted, want k4", ids)
+		}
+	}},
 	{"unknown", func(e *env) {
 		e.wantErr(e.storeDelete("nobody"), store.ErrNotFound)
 	}},

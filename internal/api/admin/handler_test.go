@@ -119,7 +119,7 @@ func (b broken) Find(context.Context, key.Hash) (store.Entry, error) {
 	return store.Entry{}, b.err
 }
 
-func (b broken) Create(context.Context, *key.Key, key.Credits) (store.Change, error) {
+func (b broken) Create(context.Context, *key.Key, key.Credits, store.KeyLimit) (store.Change, error) {
 	return store.Change{}, b.err
 }
 

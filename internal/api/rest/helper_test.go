@@ -48,11 +48,11 @@ type brokenStore struct {
 	fail error
 }
 
-func (s *brokenStore) Create(ctx context.Context, k *key.Key, c key.Credits) (store.Change, error) {
+func (s *brokenStore) Create(ctx context.Context, k *key.Key, c key.Credits, limit store.KeyLimit) (store.Change, error) {
 	if s.fail != nil {
 		return store.Change{}, s.fail
 	}
-	return s.Store.Create(ctx, k, c)
+	return s.Store.Create(ctx, k, c, limit)
 }
 
 func (s *brokenStore) List(ctx context.Context, q store.List) (store.Page, error) {

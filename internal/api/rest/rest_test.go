@@ -612,13 +612,24 @@ func TestRest_refusals(t *testing.T) {
 	}
 }
 
+// TestA11_self refuses an owner one key more than max_keys, until one is revoked.
+func TestA11_self(t *testing.T) {
+	a := newAPI(t, func(s *keyring.Settings, _ *options) { s.Rules.MaxKeys = 1 })
+	made := a.create("")
+	a.send("POST", "/v1/auth/api-keys", "").refused(t, 403, "KEY_LIMIT_REACHED", "")
+	if r := a.send("DELETE", "/v1/auth/api-keys/"+made.ID, ""); r.status != 200 {
+		t.Fatalf("revoked: %d %s", r.status, r.body)
+	}
+	a.create("")
+}
+
 // FuzzCreate sends any body: it is created as it was asked for, or refused with a
 // sentence, and never fails.
 func FuzzCreate(f *testing.F) {
 	for _, body := range []string{``, `{}`, `{"name":"a"}`, `{"permissions":["read"]}`, `{"name":"\ud83d\ude00","permissions":[]}`, `{"name":null}`, `{"a":01}`, `{"name":"a","name":"b"}`} {
 		f.Add(body)
 	}
-	a := newAPI(f)
+	a := newAPI(f, func(s *keyring.Settings, _ *options) { s.Rules.MaxKeys = 0 })
 	f.Fuzz(func(t *testing.T, body string) {
 		a.t = t
 		r := a.send("POST", "/v1/auth/api-keys", body)

@@ -44,6 +44,7 @@ CREATE TABLE {p}keys (
     start       TEXT    CHECK (length(start) <= 255),
     checksummed INTEGER NOT NULL CHECK (checksummed IN (0, 1)),
     enabled     INTEGER NOT NULL CHECK (enabled IN (0, 1)),
+    disabled_at INTEGER CHECK (disabled_at >= 0), -- of those that their owner has disabled: when they were changed last
     expires_at  INTEGER CHECK (expires_at BETWEEN 1 AND 9007199254740991),
     created_at  INTEGER NOT NULL CHECK (created_at BETWEEN 0 AND 9007199254740991),
     revision    INTEGER NOT NULL CHECK (revision >= 1),
@@ -65,6 +66,7 @@ CREATE INDEX {p}keys_by_prefix ON {p}keys (prefix, created_at, id);
 CREATE INDEX {p}keys_by_enabled ON {p}keys (enabled, created_at, id);
 -- How long an expired key is kept is a matter of its configuration.
 CREATE INDEX {p}keys_by_expiry ON {p}keys (config_id, expires_at, id) WHERE expires_at IS NOT NULL;
+CREATE INDEX {p}keys_by_disabling ON {p}keys (config_id, disabled_at, id) WHERE disabled_at IS NOT NULL;
 CREATE INDEX {p}keys_by_end ON {p}keys (expires_at, id);
 CREATE INDEX {p}keys_plain ON {p}keys (num) WHERE checksummed = 0;
 
