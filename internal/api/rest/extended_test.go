@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -95,8 +96,12 @@ func TestExtended_pages(t *testing.T) {
 			var page ExtendedKeys
 			r := a.send("GET", "/v1/auth/api-keys?limit="+limit+"&cursor="+cursor, "")
 			r.into(t, &page)
-			if limit == "3" && page.NextCursor != nil && len(page.Keys) != 3 {
-				t.Errorf("a page of %d", len(page.Keys))
+			most, err := strconv.Atoi(limit)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n := len(page.Keys); n > most || n < most && page.NextCursor != nil {
+				t.Errorf("by %s: a page of %d", limit, n)
 			}
 			for _, k := range page.Keys {
 				got = append(got, k.ID)
