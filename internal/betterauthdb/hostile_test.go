@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -183,7 +184,34 @@ func TestQ52_HugePrimaryKey(t *testing.T) {
 // Pages that refer to the same page over and over make few bytes look like more rows
 // than anybody can read.
 func TestQ52_PagesOverAndOver(t *testing.T) {
-	path := hostile(t, `PRAGMA page_size = 4096`, hostileTable, numbers(3)+`INSERT INTO apikey SELECT i, 'u', 'k' || i, NULL, NULL FROM n`)
+	for _, tt := range []struct {
+		name, table string
+		opens       bool
+	}{
+		{"the rows are counted", `CREATE TABLE apikey (id TEXT, referenceId TEXT, key TEXT, name TEXT, metadata TEXT)`, false},
+		{"an index is counted, the rows are out of order", hostileTable, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			path := overAndOver(t, tt.table)
+			keys, err := read(t, path)
+			if len(keys) > 0 || err == nil || !strings.Contains(err.Error(), "damaged") {
+				t.Errorf("%d keys, %v", len(keys), err)
+			}
+			d, err := Open(t.Context(), path, Options{})
+			if err == nil {
+				defer d.Close()
+			}
+			if (err == nil) != tt.opens {
+				t.Errorf("opening it: %v", err)
+			}
+		})
+	}
+}
+
+// overAndOver makes a database of a table whose pages refer to the same page over and over.
+func overAndOver(t *testing.T, table string) (path string) {
+	t.Helper()
+	path = hostile(t, `PRAGMA page_size = 4096`, table, numbers(3)+`INSERT INTO apikey SELECT i, 'u', 'k' || i, NULL, NULL FROM n`)
 	b, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
@@ -222,8 +250,27 @@ func TestQ52_PagesOverAndOver(t *testing.T) {
 	if err := os.WriteFile(path, b, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := read(t, path); err == nil || !strings.Contains(err.Error(), "damaged") {
-		t.Errorf("got %v", err)
+	return path
+}
+
+// Reading ends after as many rows as there can be, also where their order tells nothing.
+func TestQ52_RowsWithoutEnd(t *testing.T) {
+	path := hostile(t, hostileTable+` WITHOUT ROWID`, `INSERT INTO apikey VALUES ('a', 'u', 'k', NULL, NULL), ('b', 'u', 'l', NULL, NULL), ('c', 'u', 'm', NULL, NULL)`)
+	for _, tt := range []struct {
+		most    int64 // rows that the file has room for, and those that may be added
+		damaged bool
+	}{{3, false}, {2, true}} {
+		d, err := Open(t.Context(), path, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer d.Close()
+		d.most = tt.most - maxAdded
+		read := 0
+		err = d.Each(t.Context(), func(Key) error { read++; return nil })
+		if errors.Is(err, errDamaged) != tt.damaged || !tt.damaged && (err != nil || read != 3) {
+			t.Errorf("room for %d: %d keys, %v", tt.most, read, err)
+		}
 	}
 }
 
