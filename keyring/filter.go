@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"math/bits"
 	"sync"
 	"sync/atomic"
 
@@ -20,6 +21,7 @@ import (
 // Nothing is ever removed; a filter that has grown full is replaced.
 type filter struct {
 	blocks []filterBlock // a power of two
+	shift  int           // of a prefix, for the index of its block
 	room   int64         // hashes it is made for
 	added  atomic.Int64
 }
@@ -27,9 +29,11 @@ type filter struct {
 type filterBlock [8]atomic.Uint64
 
 const (
-	filterLeast       = 1 << 16 // hashes
-	hashesPerBlock    = 32
-	bytesOfBlockIndex = 8
+	filterLeast = 1 << 16 // hashes
+	// hashesApart is after how many hashes the position of the reading is told.
+	hashesApart    = 256
+	hashesPerBlock = 32
+	prefixLen      = 8
 )
 
 func newFilter(hashes int64) *filter {
@@ -37,13 +41,17 @@ func newFilter(hashes int64) *filter {
 	for room < hashes {
 		room *= 2
 	}
-	return &filter{blocks: make([]filterBlock, room/hashesPerBlock), room: room}
+	n := uint64(room / hashesPerBlock) //nolint:gosec // not negative
+	return &filter{blocks: make([]filterBlock, n), shift: 65 - bits.Len64(n), room: room}
 }
 
-// at returns the block of a hash, and the bits that pick one in each word.
+// positionOf returns the beginning of a hash, which sorts as hashes do.
+func positionOf(h *key.Hash) uint64 { return binary.BigEndian.Uint64(h[:prefixLen]) }
+
+// at returns the block of a hash, and the bits that pick one in each word. The blocks are
+// in the order of hashes, so that hashes in ascending order are quickly added.
 func (f *filter) at(h *key.Hash) (*filterBlock, uint64) {
-	block := binary.LittleEndian.Uint64(h[:bytesOfBlockIndex]) & uint64(len(f.blocks)-1)
-	return &f.blocks[block], binary.LittleEndian.Uint64(h[bytesOfBlockIndex:])
+	return &f.blocks[positionOf(h)>>f.shift], binary.LittleEndian.Uint64(h[prefixLen:])
 }
 
 func (f *filter) add(h key.Hash) {
@@ -67,11 +75,42 @@ func (f *filter) has(h key.Hash) bool {
 
 func (f *filter) full() bool { return f.added.Load() > f.room }
 
+// building is a filter that all stored hashes are read into, in ascending order.
+type building struct {
+	*filter
+	// below is how far the reading has come: hashes with a lower prefix have been read.
+	below atomic.Uint64
+}
+
+// read adds the hashes that it is called with. Where they are in no order, which a store
+// must not do, no position says anything.
+func (b *building) read() func(key.Hash) {
+	n, last, ordered := 0, uint64(0), true
+	return func(h key.Hash) {
+		at := positionOf(&h)
+		if at < last && ordered {
+			ordered = false
+			b.below.Store(0)
+		}
+		last = at
+		if n++; n%hashesApart == 0 && ordered {
+			b.below.Store(at) // all that come before this one have been added
+		}
+		b.add(h)
+	}
+}
+
+// excludes reports whether a hash is certainly not stored, as far as that is known.
+func (b *building) excludes(h key.Hash) bool {
+	return positionOf(&h) < b.below.Load() && !b.has(h)
+}
+
 // membership is the filter over all stored hashes. It is made in the background;
-// until it is there, every hash may be stored.
+// until it is there, every hash may be stored that has not been reached yet.
 type membership struct {
-	current, next atomic.Pointer[filter]
-	wake          chan struct{} // a new filter is needed
+	current atomic.Pointer[filter]
+	next    atomic.Pointer[building]
+	wake    chan struct{} // a new filter is needed
 
 	counting sync.Once
 	counted  chan struct{} // closed when keys is set
@@ -85,8 +124,11 @@ func (m *membership) init() {
 
 // excludes reports whether a hash is certainly not stored.
 func (m *membership) excludes(h key.Hash) bool {
-	f := m.current.Load()
-	return f != nil && !f.has(h)
+	if f := m.current.Load(); f != nil {
+		return !f.has(h)
+	}
+	next := m.next.Load()
+	return next != nil && next.excludes(h)
 }
 
 // add is called when a hash has been stored, before anybody hears of it.
@@ -122,13 +164,13 @@ func (m *membership) build(ctx context.Context, st store.Store) error {
 		m.keys = status.Keys
 		close(m.counted)
 	})
-	f := newFilter(status.Keys * 2)
-	m.next.Store(f)
+	next := &building{filter: newFilter(status.Keys * 2)}
+	m.next.Store(next)
 	defer m.next.Store(nil)
-	if err := st.EachHash(ctx, func(h key.Hash) { f.add(h) }); err != nil {
+	if err := st.EachHash(ctx, next.read()); err != nil {
 		return fmt.Errorf("reading the hashes of all keys: %w", err)
 	}
-	m.current.Store(f)
+	m.current.Store(next.filter)
 	return nil
 }
 

@@ -1,9 +1,11 @@
 package keyring
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"testing"
 
@@ -32,6 +34,77 @@ func TestFilter(t *testing.T) {
 	}
 	if bits := 512 * len(f.blocks); bits > 16*2*stored {
 		t.Errorf("%d bits for %d hashes", bits, stored)
+	}
+}
+
+// While a filter is built it knows the hashes that have been read, and no others.
+func TestFilter_whileReading(t *testing.T) {
+	const stored = 20_000
+	hashes := make([]key.Hash, stored)
+	for i := range hashes {
+		hashes[i] = key.HashOf(fmt.Sprint("stored ", i))
+	}
+	slices.SortFunc(hashes, func(a, b key.Hash) int { return bytes.Compare(a[:], b[:]) })
+	var m membership
+	m.init()
+	next := &building{filter: newFilter(stored)}
+	m.next.Store(next)
+	read := next.read()
+	for i, h := range hashes[:stored/2] {
+		read(h)
+		for _, near := range hashes[max(0, i-2*hashesApart) : i+3] {
+			if m.excludes(near) {
+				t.Fatalf("after %d hashes, one that is stored looks unknown", i+1)
+			}
+		}
+	}
+	unknown, low := 0, 0
+	for i := range 1000 {
+		h := key.HashOf(fmt.Sprint("unknown ", i))
+		switch excluded := m.excludes(h); {
+		case positionOf(&h) >= positionOf(&hashes[stored/2]):
+			if excluded {
+				t.Fatal("a hash that has not been reached looks unknown")
+			}
+		case excluded:
+			unknown++
+			fallthrough
+		default:
+			low++
+		}
+		if m.add(h); m.excludes(h) {
+			t.Fatal("a hash that was added meanwhile looks unknown")
+		}
+	}
+	if unknown < low*9/10 {
+		t.Errorf("%d of %d unknown hashes are known to be unknown", unknown, low)
+	}
+}
+
+// A store that tells hashes in no order makes the filter wait for the last.
+func TestFilter_noOrder(t *testing.T) {
+	next := &building{filter: newFilter(1)}
+	read := next.read()
+	for i := range 3 * hashesApart {
+		read(key.Hash{byte(i % 256), byte(i)})
+	}
+	if next.excludes(key.Hash{}) || next.excludes(key.Hash{100, 5}) {
+		t.Error("hashes look unknown")
+	}
+}
+
+func BenchmarkFilter_read(b *testing.B) {
+	const stored = 1_000_000
+	hashes := make([]key.Hash, stored)
+	for i := range hashes {
+		hashes[i] = key.HashOf(fmt.Sprint("stored ", i))
+	}
+	slices.SortFunc(hashes, func(a, b key.Hash) int { return bytes.Compare(a[:], b[:]) })
+	for b.Loop() {
+		read := (&building{filter: newFilter(2 * stored)}).read()
+		for _, h := range hashes {
+			read(h)
+		}
 	}
 }
 

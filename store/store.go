@@ -306,7 +306,8 @@ type Store interface {
 	Subscribe(f func([]Change)) (cancel func())
 
 	// EachHash calls f with the hash of every present and previous raw key that was
-	// stored before the call, and perhaps of some stored during it.
+	// stored before the call, and perhaps of some stored during it, in ascending order:
+	// whatever was stored before the call below the last hash has been told.
 	EachHash(ctx context.Context, f func(key.Hash)) error
 	// HasPlainKeys reports whether a raw key without a checksum is stored, be it a
 	// present or a previous one.

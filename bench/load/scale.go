@@ -21,7 +21,7 @@ const (
 
 	mib = 1 << 20
 
-	startTarget    = time.Second
+	startTarget    = 100 * time.Millisecond
 	residentTarget = 350e6
 	growthTarget   = 32 * mib
 )

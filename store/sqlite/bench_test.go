@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -152,4 +153,63 @@ func cpuOf(b *testing.B, f func()) time.Duration {
 	before := cpuTime(b)
 	f()
 	return cpuTime(b) - before
+}
+
+// BenchmarkEachHash compares the reading of all hashes with the same through database/sql.
+func BenchmarkEachHash(b *testing.B) {
+	s := benchStore(b)
+	var plain, each time.Duration
+	n := 0
+	for b.Loop() {
+		plain += cpuOf(b, func() {
+			err := s.readRows(b.Context(), "reading hashes", `SELECT hash FROM {p}keys`, nil, func(rows *sql.Rows) error {
+				var raw sql.RawBytes
+				return rows.Scan(&raw)
+			})
+			if err != nil {
+				b.Fatal(err)
+			}
+		})
+		each += cpuOf(b, func() {
+			if err := s.EachHash(b.Context(), func(key.Hash) { n++ }); err != nil {
+				b.Fatal(err)
+			}
+		})
+	}
+	b.ReportMetric(float64(each.Nanoseconds())/float64(n), "ns/hash")
+	b.ReportMetric(float64(each)/float64(plain), "ratio")
+}
+
+// BenchmarkOpen compares the opening of a database of many keys, until the first key is
+// found, with that of an empty one.
+func BenchmarkOpen(b *testing.B) {
+	paths := []string{manyKeys(b), filepath.Join(b.TempDir(), "none.db")}
+	preparePageCache()
+	var took [2]time.Duration
+	n := 0
+	for b.Loop() {
+		for i, path := range paths {
+			took[i] += cpuOf(b, func() {
+				o, err := New(Options{Path: path})
+				if err != nil {
+					b.Fatal(err)
+				}
+				s, err := o.Open(b.Context())
+				if err != nil {
+					b.Fatal(err)
+				}
+				defer s.Close()
+				if _, err := s.HasPlainKeys(b.Context()); err != nil {
+					b.Fatal(err)
+				}
+				if _, err := s.Health(b.Context()); err != nil {
+					b.Fatal(err)
+				}
+				_, _ = s.Find(b.Context(), testKey(77).Hash)
+			})
+		}
+		n++
+	}
+	b.ReportMetric(float64(took[0].Microseconds())/float64(n), "many-us")
+	b.ReportMetric(float64(took[1].Microseconds())/float64(n), "none-us")
 }

@@ -67,7 +67,7 @@ func TestPlans(t *testing.T) {
 	for _, query := range []string{
 		byID, findByID, findByHash, ownerByNumber,
 		ownerInfo + ` WHERE o.user_id > ? ORDER BY o.user_id LIMIT ?`,
-		plainKeys,
+		plainKeys, presentHashes,
 		leasesOf, accountLeases,
 		expiring, expiredOf, disabling, disabledOf,
 		overPrevious, previousUses,
@@ -85,6 +85,11 @@ func TestPlans(t *testing.T) {
 			if strings.HasPrefix(line, "SCAN") && !strings.Contains(line, "USING") && !strings.Contains(line, "CONSTANT ROW") && line != "SCAN configs" {
 				t.Errorf("%s\n%s", query, got)
 			}
+		}
+	}
+	for _, query := range []string{presentHashes, pastHashes} {
+		if got := plan(query); strings.Contains(got, "TEMP B-TREE") {
+			t.Errorf("%s\n%s", query, got)
 		}
 	}
 }

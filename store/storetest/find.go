@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"bytes"
 	"context"
 	"maps"
 
@@ -40,7 +41,14 @@ var findTests = []test{
 			want[made.Key.Previous[0].Hash]++
 		}
 		got := map[key.Hash]int{}
-		e.must(e.store.EachHash(e.ctx, func(h key.Hash) { got[h]++ }))
+		var last key.Hash
+		e.must(e.store.EachHash(e.ctx, func(h key.Hash) {
+			if bytes.Compare(h[:], last[:]) <= 0 {
+				e.Errorf("%x comes after %x", h, last)
+			}
+			last = h
+			got[h]++
+		}))
 		if !maps.Equal(got, want) || len(got) != 6 {
 			e.Fatalf("%d hashes, want %d", len(got), len(want))
 		}
