@@ -5,8 +5,10 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -212,4 +214,52 @@ func BenchmarkOpen(b *testing.B) {
 	}
 	b.ReportMetric(float64(took[0].Microseconds())/float64(n), "many-us")
 	b.ReportMetric(float64(took[1].Microseconds())/float64(n), "none-us")
+}
+
+// BenchmarkDebits takes credits for 64 callers at a time, from one key and from one each.
+func BenchmarkDebits(b *testing.B) {
+	const callers = 64
+	for _, keys := range []int{1, callers} {
+		b.Run(fmt.Sprintf("keys=%d", keys), func(b *testing.B) {
+			o, err := New(Options{Path: filepath.Join(b.TempDir(), "keys.db")})
+			if err != nil {
+				b.Fatal(err)
+			}
+			opened, err := o.Open(b.Context())
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer opened.Close()
+			many := int64(key.MaxCount)
+			for i := range keys {
+				if _, err := opened.Create(b.Context(), testKey(i), key.NewCredits(&many, 0, 0, now), store.KeyLimit{}); err != nil {
+					b.Fatal(err)
+				}
+			}
+			old := time.Now().Add(-time.Hour) // as a folder is that nobody has changed just now
+			if err := os.Chtimes(filepath.Dir(o.Path()), old, old); err != nil {
+				b.Fatal(err)
+			}
+			var left atomic.Int64
+			left.Store(int64(b.N))
+			b.ResetTimer()
+			used := cpuOf(b, func() {
+				var wg sync.WaitGroup
+				for i := range callers {
+					wg.Go(func() {
+						account := store.OfKey(testKey(i % keys).ID)
+						for left.Add(-1) >= 0 {
+							if _, err := opened.MoveCredits(b.Context(), account, key.Move{Take: 1}, now); err != nil {
+								b.Error(err)
+								return
+							}
+						}
+					})
+				}
+				wg.Wait()
+			})
+			b.ReportMetric(float64(used.Nanoseconds())/float64(b.N), "cpu-ns/op")
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "debits/s")
+		})
+	}
 }

@@ -139,8 +139,9 @@ func findAccount(w *writerConn, account store.Subject) (subject, error) {
 // the transaction holds the write lock from before the read until the commit;
 // the guard on the version would catch it if that ever were not so.
 type ledger struct {
-	conn *writerConn
-	rows map[store.Subject]*ledgerRow
+	conn   *writerConn
+	rows   map[store.Subject]*ledgerRow
+	debits map[store.Subject]*debits // of accounts without a row here
 }
 
 type ledgerRow struct {
@@ -165,7 +166,7 @@ type ledgerLease struct {
 }
 
 func newLedger(c *writerConn) *ledger {
-	return &ledger{conn: c, rows: map[store.Subject]*ledgerRow{}}
+	return &ledger{conn: c, rows: map[store.Subject]*ledgerRow{}, debits: map[store.Subject]*debits{}}
 }
 
 // row returns the row of an account.
@@ -206,8 +207,42 @@ func (l *ledger) lease(r *ledgerRow, h *key.Holder) (*ledgerLease, error) {
 	return le, nil
 }
 
-// move applies one movement. An error returned means that the transaction cannot go on.
+// move applies one movement, or leaves it for later. An error returned means that the
+// transaction cannot go on.
 func (l *ledger) move(j *job) error {
+	account := j.credit.account
+	d := l.debits[account]
+	if l.rows[account] == nil && j.credit.takesOnly() {
+		if d == nil {
+			d = &debits{}
+			l.debits[account] = d
+		}
+		d.add(j)
+		return nil
+	}
+	if d != nil { // they came first
+		if err := l.debit(account, d); err != nil {
+			return err
+		}
+	}
+	return l.moveOne(j)
+}
+
+// debit makes the debits that an account waits for.
+func (l *ledger) debit(account store.Subject, d *debits) error {
+	delete(l.debits, account)
+	if done, err := d.take(l.conn, account); done || err != nil {
+		return err
+	}
+	for _, j := range d.jobs {
+		if err := l.moveOne(j); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *ledger) moveOne(j *job) error {
 	m := &j.credit
 	r, err := l.row(m.account)
 	if err != nil {
@@ -247,6 +282,11 @@ func (l *ledger) move(j *job) error {
 
 // flush writes what was moved, and forgets it.
 func (l *ledger) flush() error {
+	for account, d := range l.debits {
+		if err := l.debit(account, d); err != nil {
+			return err
+		}
+	}
 	for _, r := range l.rows {
 		if r.err == nil && r.credits.Version != r.stored {
 			err := r.write(l.conn)

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/store"
@@ -319,29 +320,41 @@ func TestVanished(t *testing.T) {
 		"lock deleted":        func(t *testing.T, path string) { remove(t, path+".lock") },
 		"shared mem. deleted": func(t *testing.T, path string) { remove(t, path+"-shm") },
 	} {
-		t.Run(name, func(t *testing.T) {
-			dir := t.TempDir()
-			other := open(t, filepath.Join(dir, "other.db"))
-			must(t, other.Close())
-			path := filepath.Join(dir, "keys.db")
-			s := open(t, path)
-			made := create(t, s, 1, 5)
-			lose(t, path)
-			left := list(t, dir)
+		for _, settled := range []bool{false, true} {
+			t.Run(fmt.Sprint(name, ", settled ", settled), func(t *testing.T) {
+				dir := t.TempDir()
+				other := open(t, filepath.Join(dir, "other.db"))
+				must(t, other.Close())
+				path := filepath.Join(dir, "keys.db")
+				s := open(t, path)
+				made := create(t, s, 1, 5)
+				if settled { // the folder alone is looked at
+					old := time.Now().Add(-time.Hour)
+					must(t, os.Chtimes(dir, old, old))
+					for range 3 {
+						_, err := s.Create(t.Context(), newKey(2), key.Credits{}, store.KeyLimit{})
+						must(t, err)
+						_, err = s.Delete(t.Context(), newKey(2).ID)
+						must(t, err)
+					}
+				}
+				lose(t, path)
+				left := list(t, dir)
 
-			_, err := s.MoveCredits(t.Context(), store.OfKey(made.Key.ID), key.Move{Take: 1}, now)
-			vanished(t, err, path)
-			_, err = s.Create(t.Context(), newKey(2), key.Credits{}, store.KeyLimit{})
-			vanished(t, err, path)
-			_, err = s.Health(t.Context())
-			vanished(t, err, path)
-			if e, err := s.Get(t.Context(), made.Key.ID); err != nil || e.Credits.Remaining != 5 {
-				t.Errorf("a write that was refused shows: %+v, %v", e.Credits, err)
-			}
-			if after := list(t, dir); fmt.Sprint(after) != fmt.Sprint(left) {
-				t.Errorf("files appeared: %v, before %v", after, left)
-			}
-		})
+				_, err := s.MoveCredits(t.Context(), store.OfKey(made.Key.ID), key.Move{Take: 1}, now)
+				vanished(t, err, path)
+				_, err = s.Create(t.Context(), newKey(2), key.Credits{}, store.KeyLimit{})
+				vanished(t, err, path)
+				_, err = s.Health(t.Context())
+				vanished(t, err, path)
+				if e, err := s.Get(t.Context(), made.Key.ID); err != nil || e.Credits.Remaining != 5 {
+					t.Errorf("a write that was refused shows: %+v, %v", e.Credits, err)
+				}
+				if after := list(t, dir); fmt.Sprint(after) != fmt.Sprint(left) {
+					t.Errorf("files appeared: %v, before %v", after, left)
+				}
+			})
+		}
 	}
 }
 

@@ -3,6 +3,8 @@ package sqlite
 import (
 	"io/fs"
 	"os"
+	"path/filepath"
+	"time"
 )
 
 // watch notices when files of an open database are no longer the ones that
@@ -12,15 +14,32 @@ import (
 //
 // It only ever calls os.Stat. Opening one of these files and closing it again
 // would drop the locks that SQLite holds on it (a rule of POSIX).
+//
+// A name in a folder cannot change without the time of the folder. So each check looks at
+// the folder, and at the files only where the folder has changed, or has been looked at
+// for the last time a second ago. A check once a second alone would let writes into
+// a file that is gone for so long.
 type watch struct {
 	path  string // of the database, for the message
 	files []watched
+
+	folder   fs.FileInfo // before the files were looked at; nil: they must be
+	lookedAt time.Time
 }
 
 type watched struct {
 	path string
 	info fs.FileInfo
 }
+
+const (
+	// watchEvery is for how long the files are taken to be there while their folder is
+	// as it was.
+	watchEvery = time.Second
+	// folderSettled is for how long a folder must not have changed for its time to tell
+	// the next change. Its clock may be as coarse as two seconds.
+	folderSettled = 3 * time.Second
+)
 
 // watchFiles begins to watch the database at path, its log and its lock. All
 // of them must be there.
@@ -36,8 +55,24 @@ func watchFiles(path string) (*watch, error) {
 	return w, nil
 }
 
-// check returns an error that names the file that is gone.
+// check returns an error that names the file that is gone. Only the writer calls it.
 func (w *watch) check() error {
+	folder, err := os.Stat(filepath.Dir(w.path))
+	if err == nil && w.folder != nil && time.Since(w.lookedAt) < watchEvery &&
+		os.SameFile(folder, w.folder) && folder.ModTime().Equal(w.folder.ModTime()) {
+		return nil
+	}
+	w.folder = nil
+	if err := w.checkFiles(); err != nil {
+		return err
+	}
+	if now := time.Now(); err == nil && now.Sub(folder.ModTime()) > folderSettled {
+		w.folder, w.lookedAt = folder, now
+	}
+	return nil
+}
+
+func (w *watch) checkFiles() error {
 	for i := range w.files {
 		f := &w.files[i]
 		info, err := os.Stat(f.path)

@@ -186,10 +186,10 @@ func (w *writer) process(batch []*job) {
 // transact runs jobs in one transaction. An error is everybody's, and then
 // nothing of the batch is stored.
 func (w *writer) transact(jobs []*job) error {
-	if err := w.watch.check(); err != nil {
-		return err
-	}
 	if w.doubt != nil {
+		if err := w.watch.check(); err != nil { // or a new file would be made
+			return err
+		}
 		if err := w.conn.reopen(); err != nil {
 			return unavailable("the database failed (%w) and cannot be opened again: %w", w.doubt, err)
 		}
