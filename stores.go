@@ -44,7 +44,7 @@ func (s *SQLite) Opener(tablePrefix string) (store.Opener, error) {
 			return nil, fmt.Errorf("path of the SQLite file: %w", err)
 		}
 	}
-	o, err := sqlite.New(sqlite.Options{Path: path, TablePrefix: tablePrefix, Notice: warnFile})
+	o, err := sqlite.New(sqlite.Options{Path: path, TablePrefix: tablePrefix, Notice: warnFile, Report: report})
 	if err != nil {
 		return nil, fmt.Errorf("SQLite file %s: %w", path, err)
 	}

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -262,4 +263,70 @@ func BenchmarkDebits(b *testing.B) {
 			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "debits/s")
 		})
 	}
+}
+
+// BenchmarkJournal measures the memory that 200,000 keys take which have been used since
+// the last folding, and that of the folding itself.
+func BenchmarkJournal(b *testing.B) {
+	const keys, batch = 200_000, 500
+	var before, next, folded uint64
+	for b.Loop() {
+		before = heapInUse()
+		u := unfolded{}
+		for from := 0; from < keys; from += batch {
+			part := &journalBatch{}
+			for i := from; i < from+batch; i++ {
+				part.used = append(part.used, journalUse{int64(i + 1), int64(i/benchKeysPerOwner + 1), 20261120, store.Uses{Allowed: 3}})
+			}
+			u.add(int64(from/batch+1), part)
+		}
+		next = heapInUse()
+		f := u.begin()
+		u = unfolded{}
+		folded = heapInUse()
+		runtime.KeepAlive(f)
+	}
+	b.ReportMetric(float64(next-before)/keys, "bytes/key")
+	b.ReportMetric(float64(folded-before)/keys, "folding-bytes/key")
+}
+
+func heapInUse() uint64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
+
+// BenchmarkFold folds the usage of keys that are spread over the table.
+func BenchmarkFold(b *testing.B) {
+	s := benchStore(b)
+	const batch, batches = 500, 40
+	var saving, folding time.Duration
+	n := 0
+	writer := fmt.Sprint("benchmark ", time.Now().UnixNano())
+	for b.Loop() {
+		for range batches {
+			n++
+			u := store.UsageBatch{Writer: writer, Number: int64(n)}
+			for range batch {
+				i := rand.IntN(*benchKeys)
+				u.Used = append(u.Used, store.Used{KeyID: testKey(i).ID, UserID: benchOwner(i / benchKeysPerOwner), Day: 20261120, Uses: store.Uses{Allowed: 1}})
+			}
+			saving += cpuOf(b, func() {
+				if err := s.SaveUsage(b.Context(), u); err != nil {
+					b.Fatal(err)
+				}
+			})
+		}
+		folding += cpuOf(b, func() {
+			for more := true; more; {
+				var err error
+				if more, err = s.foldSome(b.Context()); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+	b.ReportMetric(float64(saving.Nanoseconds())/float64(n*batch), "saving-ns/key")
+	b.ReportMetric(float64(folding.Nanoseconds())/float64(n*batch), "folding-ns/key")
 }

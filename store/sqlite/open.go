@@ -42,6 +42,9 @@ type Options struct {
 	// Notice is told what was found unsafe about the files when the database was
 	// opened, and whether it has been mended. Default: nobody is told.
 	Notice func(FileNotice)
+	// Report is told of failures of background work, which no caller waits for. It may
+	// be called at any time until Close returns. Default: nobody is told.
+	Report func(error)
 }
 
 // FileNotice is about a file of the database that somebody other than its owner could
@@ -59,6 +62,7 @@ type Opener struct {
 	path   string // absolute, without symbolic links
 	prefix string
 	notice func(FileNotice)
+	report func(error)
 
 	// hooks let tests break what otherwise only a bad disk breaks.
 	hooks hooks
@@ -84,7 +88,10 @@ func New(o Options) (*Opener, error) {
 	if o.Notice == nil {
 		o.Notice = func(FileNotice) {}
 	}
-	return &Opener{path: path, prefix: o.TablePrefix, notice: o.Notice}, nil
+	if o.Report == nil {
+		o.Report = func(error) {}
+	}
+	return &Opener{path: path, prefix: o.TablePrefix, notice: o.Notice, report: o.Report}, nil
 }
 
 // CheckTablePrefix reports a table prefix that cannot be used. Empty is none.
@@ -165,9 +172,12 @@ func (o *Opener) start(ctx context.Context, lock *fileLock, w *writerConn) (*Sto
 		readers: r,
 		watch:   files,
 		closing: make(chan struct{}),
+		foldNow: make(chan struct{}, 1),
 		tidied:  make(chan struct{}),
+		report:  o.report,
 
-		foldPart: foldSize,
+		foldPart:    foldSize,
+		maxUnfolded: maxUnfolded,
 	}
 	if err := s.usage.load(w); err != nil {
 		return nil, errors.Join(unreadable(o.path, fmt.Errorf("reading the journal of usage: %w", err)), r.close())
@@ -175,6 +185,7 @@ func (o *Opener) start(ctx context.Context, lock *fileLock, w *writerConn) (*Sto
 	if s.lookups, err = openLookups(o.path, o.prefix); err != nil {
 		return nil, errors.Join(unreadable(o.path, err), r.close())
 	}
+	s.unfolded.Store(s.usage.size())
 	s.writer = newWriter(w, files, o.hooks, &s.lookups.owners)
 	go s.writer.loop()
 	go s.tidy()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 
 	"github.com/caddy-apikey/caddy-apikey/store"
 )
@@ -18,10 +19,15 @@ type Store struct {
 	watch   *watch
 
 	usage    usageJournal  // of the writer
-	foldPart int           // foldSize; less in tests
+	unfolded atomic.Int64  // usage.size()
+	foldNow  chan struct{} // wakes the folding
 	tidied   chan struct{} // closed when tidy has ended
+	report   func(error)   // failures that no caller waits for
 
 	folds, indexes attempts
+
+	foldPart    int   // foldSize; less in tests
+	maxUnfolded int64 // the constant; less in tests
 
 	mu       sync.RWMutex // guards closed against calls that begin
 	closed   bool

@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"context"
+	"fmt"
 	"sync/atomic"
 	"time"
 )
@@ -15,23 +16,37 @@ const (
 // usage and indexes keys. An error leaves all as it is, for the next time.
 func (s *Store) tidy() {
 	defer close(s.tidied)
+	if s.writer.hooks.noTidying {
+		<-s.closing
+		return
+	}
 	fold, index := time.NewTicker(foldEvery), time.NewTicker(indexEvery)
 	defer fold.Stop()
 	defer index.Stop()
-	s.folds.repeat(s.foldSome)
-	s.indexes.repeat(s.indexSome)
+	s.foldAll()
+	s.indexAll()
 	for {
 		select {
 		case <-s.closing:
 			return
 		case <-fold.C:
-			s.folds.repeat(s.foldSome)
+			s.foldAll()
+		case <-s.foldNow:
+			s.foldAll()
 		case <-index.C:
 			if s.writer.unindexed.Swap(false) || s.indexes.failed.Load() > 0 {
-				s.indexes.repeat(s.indexSome)
+				s.indexAll()
 			}
 		}
 	}
+}
+
+func (s *Store) foldAll() {
+	s.repeat(&s.folds, s.foldSome, "usage stays in the journal for now")
+}
+
+func (s *Store) indexAll() {
+	s.repeat(&s.indexes, s.indexSome, "searching the list of keys is slow for now")
 }
 
 // attempts are those to do something in the background. Health returns the error that the
@@ -41,19 +56,27 @@ type attempts struct {
 	err    atomic.Pointer[error]
 }
 
-// repeat does something until nothing of it is left.
-func (a *attempts) repeat(some func(context.Context) (more bool, err error)) {
-	for {
-		more, err := some(context.Background())
-		if err != nil {
+// repeat does something until nothing of it is left. The first of several failures is
+// reported, with what follows from it.
+func (s *Store) repeat(a *attempts, some func(context.Context) (more bool, err error), follows string) {
+	for more := true; more; {
+		var err error
+		if more, err = some(context.Background()); err != nil {
 			a.err.Store(&err)
-			a.failed.Add(1)
+			if a.failed.Add(1) == 1 {
+				s.reportUnlessClosed(fmt.Errorf("%s: %w", follows, err))
+			}
 			return
 		}
 		a.failed.Store(0)
-		if !more {
-			return
-		}
+	}
+}
+
+func (s *Store) reportUnlessClosed(err error) {
+	select {
+	case <-s.closing:
+	default:
+		s.report(err)
 	}
 }
 

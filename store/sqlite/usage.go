@@ -25,6 +25,7 @@ const (
 
 // SaveUsage implements store.Store. The batch goes into the journal.
 func (s *Store) SaveUsage(ctx context.Context, b store.UsageBatch) error {
+	s.makeRoom(ctx)
 	b.Used, b.Hours, b.Asked = slices.Clone(b.Used), slices.Clone(b.Hours), slices.Clone(b.Asked) // the caller may go on using its own
 	var saved *journalBatch
 	var num int64
@@ -36,6 +37,7 @@ func (s *Store) SaveUsage(ctx context.Context, b store.UsageBatch) error {
 		ended: func(err error) {
 			if err == nil && saved != nil {
 				s.usage.next.add(num, saved)
+				s.unfolded.Store(s.usage.size())
 			}
 		},
 	})

@@ -19,6 +19,7 @@ const (
 // hooks are for tests only.
 type hooks struct {
 	beforeCommit func() error // its error is the commit's
+	noTidying    bool         // nothing is done behind the writes
 }
 
 // job is one write on its way through the queue.

@@ -1,0 +1,97 @@
+package sqlite
+
+import (
+	"errors"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/caddy-apikey/caddy-apikey/store"
+)
+
+// A folding that fails is reported, loses nothing, and is made up for.
+func TestFold_failureIsReported(t *testing.T) {
+	var fail atomic.Bool
+	reports := make(chan error, 100)
+	o, err := New(Options{Path: filepath.Join(t.TempDir(), "keys.db"), Report: func(err error) { reports <- err }})
+	must(t, err)
+	o.hooks = hooks{beforeCommit: func() error {
+		if fail.Load() {
+			return errors.New("no commit today")
+		}
+		return nil
+	}}
+	opened, err := o.Open(t.Context())
+	must(t, err)
+	s := opened.(*Store)
+	defer s.Close()
+	createTest(t, s, 1, 1)
+	must(t, s.SaveUsage(t.Context(), usageOf(1, 1)))
+	fail.Store(true)
+	s.foldNow <- struct{}{}
+	select {
+	case err := <-reports:
+		if !strings.Contains(err.Error(), "no commit today") || !strings.Contains(err.Error(), "journal") {
+			t.Errorf("error %v", err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("nothing is reported")
+	}
+	fail.Store(false)
+	checkUsage(t, s, 1, 1)
+	s.foldNow <- struct{}{}
+	for began := time.Now(); s.unfolded.Load() > 0; {
+		if time.Since(began) > 10*time.Second {
+			t.Fatalf("%d items are not folded", s.unfolded.Load())
+		}
+		time.Sleep(time.Millisecond)
+	}
+	checkUsage(t, s, 1, 1)
+}
+
+func usageOf(number int64, keys ...int) store.UsageBatch {
+	b := store.UsageBatch{Writer: "w", Number: number}
+	for _, n := range keys {
+		b.Used = append(b.Used, store.Used{KeyID: testKey(n).ID, UserID: "alice", Day: 20261120, Uses: store.Uses{Allowed: 1}})
+	}
+	return b
+}
+
+func checkUsage(t *testing.T, s *Store, n int, want int64) {
+	t.Helper()
+	days, err := s.Usage(t.Context(), store.OfKey(testKey(n).ID), 0, 99991231)
+	must(t, err)
+	if len(days) != 1 || days[0].Allowed != want {
+		t.Errorf("key %d: %+v, want %d", n, days, want)
+	}
+}
+
+// Whoever adds to a journal that is full folds as much as is added.
+func TestFold_bound(t *testing.T) {
+	s := openHooked(t, hooks{noTidying: true})
+	const keys = 300
+	for n := range keys {
+		createTest(t, s, n, 1)
+	}
+	s.maxUnfolded, s.foldPart = 50, 25
+	for i := range int64(60) {
+		var some []int
+		for n := range 20 {
+			some = append(some, (int(i)*20+n)%keys)
+		}
+		must(t, s.SaveUsage(t.Context(), usageOf(i+1, some...)))
+		if n := s.unfolded.Load(); n > 50+21 {
+			t.Fatalf("%d items are in the journal", n)
+		}
+	}
+	for n := range keys {
+		checkUsage(t, s, n, 4)
+	}
+	days, err := s.Usage(t.Context(), store.OfOwner("alice"), 0, 99991231)
+	must(t, err)
+	if len(days) != 1 || days[0].Allowed != 4*keys {
+		t.Errorf("%+v", days)
+	}
+}
