@@ -16,7 +16,7 @@ import (
 // Look-ups that are made at the same time share a read transaction, which is a third of
 // the work of a lone look-up: the group commit's twin. One of their callers, the leader,
 // reads for all of them. A lone caller has nobody to wait for, and no goroutine to wake,
-// which would cost more than the look-up.
+// which would cost about as much as the look-up.
 
 const (
 	// finderCount is how many connections look keys up. More do not help: each has a
