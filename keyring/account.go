@@ -15,8 +15,8 @@ import (
 // memory.
 //
 // What the store counts as leased by this process is, while nothing is being settled,
-// unspent + used. At most one settlement, a movement that settles or leases, is on its
-// way at a time; movements that only take or give may go on beside it.
+// unspent + held + used. At most one settlement, a movement that settles or leases, is on
+// its way at a time; movements that only take, hold or give may go on beside it.
 //
 // No method keeps the lock while it waits: what has to be waited for, or asked of the
 // store, is returned, and the caller asks again afterwards.
@@ -26,8 +26,10 @@ type account struct {
 
 	mu         sync.Mutex
 	credits    key.Credits // as last heard from the store
-	unspent    int64       // free to spend here
-	used       int64       // spent here, which the store does not know yet
+	unspent    int64       // leased: free to spend here
+	held       int64       // leased: set aside here
+	used       int64       // leased: spent here, which the store does not know yet
+	term       uint64      // grows when what is held here becomes a hold in the store
 	settlement *settlement
 	traffic    traffic
 	resume     int64 // the tick before which nothing is leased in the background, after a failure
@@ -39,6 +41,7 @@ type account struct {
 // settlement is a movement that settles or leases, on its way to the store and back.
 type settlement struct {
 	key.Move
+	held int64 // of what is returned: set aside here before, and in the store afterwards
 	now  int64
 	done chan struct{} // closed when taken and err are set
 	// Set before done is closed.
@@ -51,7 +54,9 @@ type settlement struct {
 
 // idle reports whether the store can be left alone with the credits. The caller holds
 // the lock.
-func (a *account) idle() bool { return a.unspent == 0 && a.used == 0 && a.settlement == nil }
+func (a *account) idle() bool {
+	return a.unspent == 0 && a.held == 0 && a.used == 0 && a.settlement == nil
+}
 
 // update takes over credits that the store has reported, unless newer ones are known.
 func (a *account) update(c key.Credits) {
@@ -76,26 +81,27 @@ func (a *account) apply(c key.Credits) {
 func (a *account) end() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.unspent, a.used, a.settlement, a.gone = 0, 0, nil, true
+	a.unspent, a.held, a.used, a.settlement, a.gone = 0, 0, 0, nil, true
 }
 
 // view returns the credits as they are at this moment: what is leased and not spent
-// here counts as if it were at home. Where it is not exact it shows too few, until the
+// here counts as if it were not leased. Where it is not exact it shows too few, until the
 // settlement is done. The caller holds the lock.
 func (a *account) view(now int64) (c key.Credits, exact bool) {
 	c = a.credits
 	if a.idle() {
 		return c.Forfeit().At(now), true
 	}
-	home := a.unspent
+	free, held := a.unspent, a.held
 	if s := a.settlement; s != nil {
 		if s.overlapped {
-			c.Remaining = min(c.Remaining+home, key.MaxCount)
+			c.Remaining = min(c.Remaining+free, key.MaxCount)
 			return c, false
 		}
-		home += s.Returned
+		free, held = free+s.Returned-s.held, held+s.held
 	}
-	c, _ = c.Settle(a.used, home)
+	c, _ = c.Settle(a.used, free)
+	c.Leased, c.Held = c.Leased-held, c.Held+held
 	return c.At(now), true
 }
 
@@ -155,11 +161,15 @@ func (a *account) finish(s *settlement, t store.Taken, err error, clock func() i
 	case err == nil:
 		a.used -= s.Used
 		a.unspent += t.Leased
+		if s.held > 0 {
+			a.term++
+		}
 		a.apply(t.Credits)
 	case errors.Is(err, store.ErrNotFound), errors.Is(err, key.ErrNotLeased):
-		a.unspent, a.used = 0, 0
+		a.unspent, a.held, a.used = 0, 0, 0
 	default: // nothing has changed
-		a.unspent += s.Returned
+		a.unspent += s.Returned - s.held
+		a.held += s.held
 		if errors.Is(err, store.ErrUnavailable) {
 			a.resume = clock().tick + leasePause
 		}
@@ -167,9 +177,9 @@ func (a *account) finish(s *settlement, t store.Taken, err error, clock func() i
 	return true
 }
 
-// recall begins the settlement that returns the whole lease, for a change of the key. It
-// returns what must be waited for instead, where one is on its way already, and neither
-// where the account is gone.
+// recall begins the settlement that returns the whole lease, for a change of the key; what
+// is held of it is held in the store from then on. It returns what must be waited for
+// instead, where one is on its way already, and neither where the account is gone.
 func (a *account) recall(clock func() instant) (s, wait *settlement) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -179,7 +189,80 @@ func (a *account) recall(clock func() instant) (s, wait *settlement) {
 	case a.gone:
 		return nil, nil
 	}
-	return a.begin(key.Move{Returned: a.unspent}, clock()), nil
+	held := a.held
+	a.unspent, a.held = a.unspent+held, 0
+	s = a.begin(key.Move{Returned: a.unspent, Hold: held}, clock())
+	s.held = held
+	return s, nil
+}
+
+// planSettle returns the step that ends a hold. The caller holds the lock.
+func (a *account) planSettle(h hold, cost int64, now instant) (p step) {
+	p.now = now.wall
+	if h.lease != nil {
+		switch {
+		case a.gone:
+			return p // and its credits with it
+		case a.settlement != nil && a.settlement.held > 0:
+			p.wait = a.settlement // which tells where it is held
+			return p
+		case h.term == a.term:
+			return a.settleLeased(h.n, cost, now)
+		}
+	}
+	m := key.Move{Held: h.n, Cost: cost}
+	switch {
+	case cost <= h.n || a.unspent == 0 && a.settlement == nil:
+		p.move = m
+	case a.settlement != nil:
+		p.wait = a.settlement
+	default: // a debt is made only where nothing is leased
+		m.Returned = a.unspent
+		p.settlement = a.begin(m, now)
+	}
+	return p
+}
+
+// settleLeased ends a hold that is part of the lease.
+func (a *account) settleLeased(held, cost int64, now instant) (p step) {
+	p.now = now.wall
+	more := max(0, cost-held)
+	switch {
+	case more <= a.unspent:
+		a.held -= held
+		a.unspent += held - cost
+		a.used += cost
+	case a.settlement != nil:
+		p.wait = a.settlement
+	default:
+		a.held -= held
+		a.used += held
+		p.settlement = a.begin(key.Move{Returned: a.unspent, Cost: more}, now)
+	}
+	return p
+}
+
+// planGive returns the step that gives n credits back. The caller holds the lock.
+func (a *account) planGive(n int64, now instant) (p step) {
+	m := key.Move{Give: n}
+	p.now = now.wall
+	switch {
+	case a.used == 0:
+		p.move = m
+	case a.settlement != nil:
+		p.wait = a.settlement
+	default:
+		p.settlement = a.begin(m, now)
+	}
+	return p
+}
+
+// enoughUnleased reports whether n credits can be taken without regard to the lease.
+func (a *account) enoughUnleased(n, now int64) bool {
+	if a.idle() {
+		return true // the store knows all
+	}
+	return a.credits.Due(now) == 0 && a.credits.Remaining >= n
 }
 
 const (

@@ -47,7 +47,7 @@ func (r *Ring) alone(ctx context.Context, st *opened, id string, f func(recalled
 		if err != nil {
 			return err
 		}
-		if recalled := r.ledger.recall(&e.account); recalled != nil {
+		if recalled := r.accounts.recall(&e.account); recalled != nil {
 			defer r.cache.unpin(e)
 			return r.finishRecalled(e, recalled, f)
 		}

@@ -191,7 +191,7 @@ func (g *rig) start(change ...func(*Rules)) {
 	}
 	so := &spyOpener{Opener: opener}
 	g.ring = New(so, g.clock.now, func(err error) { g.t.Error(err) })
-	for _, d := range []*time.Duration{&g.ring.lookupTimeout, &g.ring.lookups.silence, &g.ring.lookups.patience, &g.ring.ledger.timeout} {
+	for _, d := range []*time.Duration{&g.ring.lookupTimeout, &g.ring.lookups.silence, &g.ring.lookups.patience, &g.ring.accounts.timeout} {
 		*d = time.Minute // the machine may be busy
 	}
 	if err := g.ring.Open(context.Background()); err != nil {

@@ -54,13 +54,13 @@ type Ring struct {
 	store   atomic.Pointer[opened]
 	closed  atomic.Bool
 
-	cache   cache
-	lookups lookups
-	strays  strays
-	budgets budgets
-	ledger  ledger
-	queue   queue
-	keeping keeping
+	cache    cache
+	lookups  lookups
+	strays   strays
+	budgets  budgets
+	accounts accounts
+	queue    queue
+	keeping  keeping
 
 	loops    sync.WaitGroup
 	stopping context.CancelFunc
@@ -81,7 +81,7 @@ func New(opener store.Opener, now func() time.Time, report func(error)) *Ring {
 		opener: opener, now: now, report: report, ready: make(chan struct{}),
 		lookupTimeout: lookupTimeout, lookups: lookups{silence: lookupTimeout, patience: lookupPatience},
 	}
-	r.ledger = ledger{clock: r.clock, report: report, timeout: chargeTimeout, settled: r.cache.settled}
+	r.accounts = accounts{clock: r.clock, report: report, timeout: chargeTimeout, settled: r.cache.settled}
 	r.cache.init()
 	r.queue.init()
 	return r
@@ -113,7 +113,7 @@ func (r *Ring) Open(ctx context.Context) error {
 	if r.unfollow, err = st.follow(r.cache.apply); err != nil {
 		return errors.Join(err, st.Close())
 	}
-	r.ledger.holder = key.Holder{Name: holderName, Epoch: r.now().UnixMilli()}
+	r.accounts.holder = key.Holder{Name: holderName, Epoch: r.now().UnixMilli()}
 	r.store.Store(&opened{st, r.now()})
 	close(r.ready)
 	r.startLoops()
@@ -139,7 +139,7 @@ func (r *Ring) Shut() (finish func() error) {
 		r.stopping()
 		r.loops.Wait()
 		defer r.unfollow()
-		return errors.Join(r.ledger.close(st), r.flush(context.Background(), st), st.Close())
+		return errors.Join(r.accounts.Close(st), r.flush(context.Background(), st), st.Close())
 	}
 }
 

@@ -40,7 +40,7 @@ func (g *rig) crash() {
 
 // land waits for everything that is being settled.
 func (g *rig) land() {
-	for _, a := range g.ring.ledger.all(false) {
+	for _, a := range g.ring.accounts.all(false) {
 		settled(a)
 	}
 }
@@ -76,10 +76,20 @@ func (g *rig) stored(id string) key.Credits {
 	if err != nil {
 		g.t.Fatal(err)
 	}
-	if c := e.Credits; c.Granted != c.Remaining+c.Leased+c.Spent+c.Forfeited {
+	if c := e.Credits; c.Granted != c.Remaining+c.Leased+c.Held+c.Spent+c.Forfeited+c.Expired-c.Debt {
 		g.t.Fatalf("the sum is wrong: %+v", c)
 	}
 	return e.Credits
+}
+
+// pin returns the entry of a key, which stays in memory until done.
+func (g *rig) pin(id string) (e *entry, done func()) {
+	g.t.Helper()
+	e, err := g.ring.cache.pin(context.Background(), g.ring.store.Load(), id)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	return e, func() { g.ring.cache.unpin(e) }
 }
 
 // warm sends requests until the key has a lease of some size, and returns how
@@ -263,7 +273,7 @@ func TestLeaseLife(t *testing.T) {
 	}
 	tend := func() {
 		t.Helper()
-		if err := g.ring.ledger.reclaim(g.spy); err != nil {
+		if err := g.ring.accounts.Reclaim(g.spy); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -277,7 +287,7 @@ func TestLeaseLife(t *testing.T) {
 		t.Errorf("the lease of an idle key: %+v", row)
 	}
 	tend()
-	if n := len(g.ring.ledger.all(false)); n != 0 {
+	if n := len(g.ring.accounts.all(false)); n != 0 {
 		t.Errorf("%d keys are still listed", n)
 	}
 }
@@ -298,7 +308,7 @@ func TestLeaseShrinks(t *testing.T) {
 		for range 10 {
 			g.want(k.Raw, Allowed)
 		}
-		if err := g.ring.ledger.reclaim(g.spy); err != nil {
+		if err := g.ring.accounts.Reclaim(g.spy); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -372,7 +382,7 @@ func TestLeaseAfterClose(t *testing.T) {
 	g := newRig(t).leasing(1000)
 	k := g.create(Draft{Remaining: ptr(int64(1000))})
 	passed := g.warm(k.Raw, k.Key.ID)
-	if err := g.ring.ledger.close(g.spy); err != nil {
+	if err := g.ring.accounts.Close(g.spy); err != nil {
 		t.Fatal(err)
 	}
 	for range 10 {
@@ -656,7 +666,7 @@ func TestLeaseKeepsKeyInMemory(t *testing.T) {
 		t.Errorf("%d remain", left)
 	}
 	g.clock.advance(time.Minute)
-	if err := errors.Join(g.ring.ledger.reclaim(g.spy), g.ring.flush(context.Background(), g.spy)); err != nil {
+	if err := errors.Join(g.ring.accounts.Reclaim(g.spy), g.ring.flush(context.Background(), g.spy)); err != nil {
 		t.Fatal(err)
 	}
 	g.evict()

@@ -16,13 +16,21 @@ type purse struct {
 	left           int64
 	amount, period int64
 	next           int64 // the next refill; 0: none
+	held, debt     int64
 }
 
 func (p *purse) refill(now int64) {
-	for p.limited && p.next != 0 && now >= p.next {
-		p.left = max(p.left, p.amount)
-		p.next += p.period
+	if !p.limited || p.next == 0 || now < p.next {
+		return
 	}
+	p.add(max(0, p.amount-p.left-p.held)) // once, however many were missed
+	p.next += (now-p.next)/p.period*p.period + p.period
+}
+
+// add adds n, of which a debt is paid first.
+func (p *purse) add(n int64) {
+	paid := min(n, p.debt)
+	p.left, p.debt = p.left+n-paid, p.debt-paid
 }
 
 func (p purse) at(now int64) purse {
@@ -36,6 +44,7 @@ type ledgerMachine struct {
 	k     Issued
 	p     purse
 	spent []Decision // that may be refunded
+	holds []hold
 }
 
 func (m *ledgerMachine) now() int64 { return m.g.clock.now().UnixMilli() }
@@ -111,6 +120,63 @@ func (m *ledgerMachine) refund(t *rapid.T) {
 	}
 }
 
+// hold sets credits aside, as a request does whose cost is known later.
+func (m *ledgerMachine) hold(t *rapid.T) {
+	n := rapid.Int64Range(1, 40).Draw(t, "hold")
+	e, done := m.g.pin(m.k.Key.ID)
+	defer done()
+	r, err := m.g.ledger.Hold(context.Background(), m.g.spy, &e.account, n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := m.p.at(m.now())
+	switch {
+	case !p.limited:
+		if r.result != paid || r.hold != (hold{}) {
+			t.Fatalf("held %+v of an unlimited key", r)
+		}
+		return
+	case p.left < n:
+		if r.result != short {
+			t.Fatalf("held %d of %+v", n, p)
+		}
+		return
+	case r.result != paid || r.hold.n != n:
+		t.Fatalf("hold of %d of %+v: %+v", n, p, r)
+	}
+	p.left, p.held = p.left-n, p.held+n
+	if r.credits.Remaining != p.left || r.credits.Held != p.held {
+		t.Fatalf("receipt %+v of %+v", r.credits, p)
+	}
+	m.p = p
+	m.holds = append(m.holds, r.hold)
+}
+
+// settle ends a hold with more or less than was held. The store settles before a refill
+// that is due, what is leased is settled after it.
+func (m *ledgerMachine) settle(t *rapid.T) {
+	if len(m.holds) == 0 {
+		return
+	}
+	m.g.land()
+	i := rapid.IntRange(0, len(m.holds)-1).Draw(t, "which")
+	h := m.holds[i]
+	m.holds = append(m.holds[:i], m.holds[i+1:]...)
+	cost := rapid.OneOf(rapid.Int64Range(0, h.n), rapid.Int64Range(0, 100)).Draw(t, "bill")
+	e, done := m.g.pin(m.k.Key.ID)
+	defer done()
+	if err := m.g.ledger.Settle(context.Background(), m.g.spy, &e.account, h, cost); err != nil {
+		t.Fatal(err)
+	}
+	m.p.held -= h.n
+	if m.p.limited {
+		m.p.left += h.n
+		spent := min(cost, m.p.left)
+		m.p.left -= spent
+		m.p.debt += cost - spent
+	}
+}
+
 func (m *ledgerMachine) patch(t *rapid.T) {
 	var p Patch
 	now := m.now()
@@ -119,18 +185,20 @@ func (m *ledgerMachine) patch(t *rapid.T) {
 	switch rapid.IntRange(0, 4).Draw(t, "what") {
 	case 0:
 		n := rapid.Int64Range(0, 500).Draw(t, "remaining")
-		p.Remaining, next.limited, next.left = to(n), true, n
+		p.Remaining, next.limited, next.left, next.debt = to(n), true, max(0, n-next.held), 0
 	case 1:
 		if !next.limited {
 			return
 		}
 		n := rapid.Int64Range(-200, 200).Draw(t, "delta")
 		p.RemainingDelta = to(n)
-		if next.left += n; next.left < 0 {
+		if n >= 0 {
+			next.add(n)
+		} else if next.left += n; next.left < 0 {
 			want = ErrTooFewCredits
 		}
 	case 2:
-		p.Remaining, next.limited, next.left = cleared[int64](), false, 0
+		p.Remaining, next.limited, next.left, next.debt = cleared[int64](), false, 0, 0
 	case 3:
 		amount, period := rapid.Int64Range(1, 300).Draw(t, "amount"), rapid.Int64Range(1, 5000).Draw(t, "period")
 		p.RefillAmount, p.RefillInterval = to(amount), to(period)
@@ -166,14 +234,24 @@ func (m *ledgerMachine) crash(*rapid.T) {
 		m.p.refill(m.now())
 	}
 	m.p.left -= lost
-	m.spent = nil
+	m.spent, m.holds = nil, nil
+	m.p.held = before.Held // who settles it is gone
 	m.g.crash()
+}
+
+// restart spends what is held of a lease.
+func (m *ledgerMachine) restart(*rapid.T) {
+	m.g.land()
+	m.g.stop()
+	m.g.start()
+	m.p.held = m.g.stored(m.k.Key.ID).Held
+	m.spent, m.holds = nil, nil
 }
 
 func (m *ledgerMachine) check(t *rapid.T) {
 	id := m.k.Key.ID
 	want := m.p.at(m.now())
-	if c := m.g.get(id).Credits; c.Limited != want.limited || c.Limited && c.Remaining != want.left {
+	if c := m.g.get(id).Credits; c.Limited != want.limited || c.Limited && (c.Remaining != want.left || c.Held != want.held || c.Debt != want.debt) {
 		t.Fatalf("%+v remain, want %+v", c, want)
 	}
 	m.g.land()
@@ -198,7 +276,7 @@ func TestLedgerMachine(t *testing.T) {
 		start := rapid.Int64Range(0, 500).Draw(rt, "start")
 		m := &ledgerMachine{g: g}
 		m.k = g.create(Draft{Remaining: &start, RefillAmount: &amount, RefillInterval: &period})
-		m.p = purse{true, start, amount, period, m.now() + period}
+		m.p = purse{limited: true, left: start, amount: amount, period: period, next: m.now() + period}
 		rt.Repeat(map[string]func(*rapid.T){
 			"request": m.request,
 			"burst":   m.burst,
@@ -206,12 +284,14 @@ func TestLedgerMachine(t *testing.T) {
 			"refund":  m.refund,
 			"patch":   m.patch,
 			"crash":   m.crash,
-			"restart": func(*rapid.T) { g.restart(); m.spent = nil },
+			"restart": m.restart,
+			"hold":    m.hold,
+			"settle":  m.settle,
 			"wait": func(t *rapid.T) {
 				g.clock.advance(time.Duration(rapid.Int64Range(0, 3000).Draw(t, "ms")) * time.Millisecond)
 			},
 			"tend": func(t *rapid.T) {
-				if err := g.ring.ledger.reclaim(g.spy); err != nil {
+				if err := g.ring.accounts.Reclaim(g.spy); err != nil {
 					t.Fatal(err)
 				}
 			},

@@ -274,7 +274,7 @@ func (s *Service) checkCredits(ctx context.Context, d *Decision, n int64) error 
 	if !d.entry.account.limited.Load() {
 		return nil
 	}
-	c, now, err := s.ring.ledger.peek(ctx, &d.entry.account)
+	c, now, err := s.ledger.Peek(ctx, &d.entry.account)
 	if err != nil {
 		return err
 	}
@@ -295,7 +295,7 @@ func (s *Service) takeCredits(ctx context.Context, st *opened, d *Decision, n in
 	if !d.entry.account.limited.Load() {
 		return nil
 	}
-	r, err := s.ring.ledger.take(ctx, st, &d.entry.account, n, s.set.Lease)
+	r, err := s.ledger.Take(ctx, st, &d.entry.account, n)
 	switch {
 	case err != nil:
 		return err
@@ -358,7 +358,7 @@ func (s *Service) Refund(ctx context.Context, d *Decision) error {
 	e, err := s.ring.cache.pin(context.WithoutCancel(ctx), st, d.entry.id) // it may have left memory since
 	if err == nil {
 		defer s.ring.cache.unpin(e)
-		err = s.ring.ledger.give(ctx, st, &e.account, n)
+		err = s.ledger.Give(ctx, st, &e.account, n)
 	}
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return fmt.Errorf("giving %d credits back: %w", n, err)

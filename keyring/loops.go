@@ -39,7 +39,7 @@ func (r *Ring) startLoops() {
 	r.keeping.look(r.clock())
 	r.every(ctx, tendEvery, func() error {
 		r.keeping.look(r.clock())
-		return r.ledger.reclaim(st)
+		return r.accounts.Reclaim(st)
 	})
 	r.every(ctx, deleteEvery, func() error { return r.deleteKept(ctx, st) })
 }

@@ -16,8 +16,9 @@ var sprintf = fmt.Sprintf
 
 // Service is a ring seen with the rules of one configuration.
 type Service struct {
-	ring *Ring
-	set  *Settings
+	ring   *Ring
+	set    *Settings
+	ledger Ledger
 	// strayed are the rules of keys whose configuration is gone.
 	strayed  Rules
 	days     calendar // in the zone of the settings
@@ -35,7 +36,7 @@ func NewService(r *Ring, s *Settings) *Service {
 			prefixes = append(prefixes, p)
 		}
 	}
-	return &Service{ring: r, set: s, strayed: strayed, days: calendar{zone: s.Zone}, plans: newPlans(s), prefixes: prefixes}
+	return &Service{ring: r, set: s, ledger: r.ledger(s.Lease), strayed: strayed, days: calendar{zone: s.Zone}, plans: newPlans(s), prefixes: prefixes}
 }
 
 // Info is all that is known of one key at one moment.
@@ -337,7 +338,7 @@ func (s *Service) info(e store.Entry) Info {
 	if in, rec := s.ring.cache.current(e.Key.ID); rec != nil {
 		i.LastRequest = max(i.LastRequest, in.last(rec))
 		i.RequestCount = in.windows.count(e.Key, s.ring.clock)
-		i.Credits = s.ring.ledger.balance(&in.account, e.Credits, now.wall)
+		i.Credits = s.ledger.Balance(&in.account, e.Credits, now.wall)
 		over, previous = max(over, in.graceOver.Load()), rec.used(previous)
 	} else if state := e.Window(store.UnitRate); len(state) > 0 && rate.UnmarshalBinary(state) == nil {
 		i.RequestCount = countOf(&rate, e.Key, now.tick)
