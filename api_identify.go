@@ -86,7 +86,7 @@ func (s *SelfService) identifyKey(w http.ResponseWriter, r *http.Request, repl *
 	if ask.Look {
 		return new(api.Caller), nil
 	}
-	state.admit(repl, &d, s.hasSession(state, &d), s.sources.ambient())
+	state.admit(repl, s.keys, &d, s.hasSession(state, &d), s.sources.ambient())
 	k, scope := d.Key(), s.keys.ScopeOf(&d)
 	scope.Permissions = api.Grantable(scope.Permissions)
 	return &api.Caller{

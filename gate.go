@@ -247,7 +247,7 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 		g.app.identity.stripAll(r)
 		return g.refuse(w, r, s, &d, err)
 	}
-	s.admit(repl, &d, g.session && d.Session(), g.sources.ambient())
+	s.admit(repl, g.keys, &d, g.session && d.Session(), g.sources.ambient())
 	g.identity.set(r, repl)
 	if g.RefundOn == nil {
 		return next.ServeHTTP(w, r)

@@ -26,6 +26,7 @@ type requestState struct {
 	// candidate: the request was refused, and decision tells with which key.
 	candidate bool
 	decision  keyring.Decision
+	keys      *keyring.Service // of the gate that admitted the request
 	counted   keyring.Counted
 	session   bool            // http.auth.user.* is the identity of the key
 	ambient   bool            // the key came from a source that browsers fill by themselves
@@ -103,8 +104,8 @@ func (s *requestState) verify(ctx context.Context, keys *keyring.Service, raw st
 }
 
 // admit records that a decision has admitted the request. ambient: see sources.
-func (s *requestState) admit(repl *caddy.Replacer, d *keyring.Decision, session, ambient bool) {
-	s.admitted, s.decision, s.refusal = true, *d, keyring.Allowed
+func (s *requestState) admit(repl *caddy.Replacer, keys *keyring.Service, d *keyring.Decision, session, ambient bool) {
+	s.admitted, s.decision, s.refusal, s.keys = true, *d, keyring.Allowed, keys
 	s.candidate, s.failed = false, false
 	s.ambient = s.ambient || ambient
 	if !session || s.session {
@@ -184,7 +185,7 @@ func (s *requestState) placeholder(name string) (any, bool) {
 		if !s.session {
 			return "", true
 		}
-		return s.decision.Metadata(metadata), true
+		return s.keys.Metadata(context.Background(), &s.decision, metadata), true
 	}
 	read, ok := userFields[field]
 	if !ok {

@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"net/netip"
 	"slices"
+	"strings"
+	"unique"
 
 	"github.com/caddy-apikey/caddy-apikey/ratelimit"
 )
@@ -117,6 +119,35 @@ type Owner struct {
 func (k *Key) Clone() *Key {
 	c := *k
 	return &c
+}
+
+// Compact returns a copy in as little memory as possible: it shares nothing with the
+// document that k was read from. id and userID are those of k, which the caller has.
+func (k *Key) Compact(id, userID string) *Key {
+	c := &parsedKey{Key: *k}
+	c.ID, c.UserID = id, userID
+	c.ConfigID = unique.Make(k.ConfigID).Value()
+	c.Name, c.Prefix, c.Start = compactText(k.Name, &c.name), compactText(k.Prefix, &c.prefix), compactText(k.Start, &c.start)
+	if k.SecretHash != nil {
+		c.secret = *k.SecretHash
+		c.SecretHash = &c.secret
+	}
+	c.Previous = slices.Clone(k.Previous)
+	for i := range c.Previous {
+		c.Previous[i].Start = strings.Clone(c.Previous[i].Start)
+	}
+	c.Permissions = k.Permissions.compact()
+	c.Metadata, c.AllowedIPs = slices.Clone(k.Metadata), slices.Clone(k.AllowedIPs)
+	return &c.Key
+}
+
+// compactText copies a text into the room that there is for it.
+func compactText(text, room *string) *string {
+	if text == nil {
+		return nil
+	}
+	*room = strings.Clone(*text)
+	return room
 }
 
 // Plain reports whether one of the raw keys of k, present or previous, has no checksum.

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+	"unique"
 )
 
 // Permissions are the actions that a key may do on each resource. The action
@@ -25,6 +26,22 @@ const (
 	maxPermission  = 128 // bytes in a resource or an action
 	maxPermissions = 1000
 )
+
+// compact returns a copy whose words are shared with all others.
+func (p Permissions) compact() Permissions {
+	if p == nil {
+		return nil
+	}
+	c := make(Permissions, len(p))
+	for resource, actions := range p {
+		list := make([]string, len(actions))
+		for i, action := range actions {
+			list[i] = unique.Make(action).Value()
+		}
+		c[unique.Make(resource).Value()] = list
+	}
+	return c
+}
 
 // String returns "resource:action".
 func (p Permission) String() string { return p.Resource + ":" + p.Action }

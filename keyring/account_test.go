@@ -16,7 +16,7 @@ func TestM1_SlowSettlement(t *testing.T) {
 	g := newRig(t).leasing(100)
 	k := g.create(Draft{Remaining: ptr(int64(1000))})
 	passed := g.warm(k.Raw, k.Key.ID)
-	a := &g.entry(k.Key.ID).account
+	a := g.entry(k.Key.ID).account.Load()
 	held, release := make(chan struct{}), make(chan struct{})
 	g.spy.onMove(func(m key.Move) {
 		if m.Returned > 0 {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -38,6 +39,8 @@ type cache struct {
 
 	// plain tells that a raw key without checksum may exist.
 	plain atomic.Bool
+	// metadata tells that requests read metadata of keys, so that it is kept with them.
+	metadata atomic.Bool
 
 	mu     sync.Mutex // never held while waiting
 	byID   map[string]*entry
@@ -197,8 +200,7 @@ func (c *cache) take(stored *store.Entry, mark uint64) *entry {
 	}
 	e := c.byID[stored.Key.ID]
 	if e == nil {
-		e = &entry{id: stored.Key.ID}
-		e.account.id = e.id
+		e = &entry{id: strings.Clone(stored.Key.ID)}
 		e.lastRequest.Store(stored.LastRequest)
 		e.windows.restore(stored.Windows)
 		c.byID[e.id] = e
@@ -210,40 +212,73 @@ func (c *cache) take(stored *store.Entry, mark uint64) *entry {
 // put gives an entry its record and its credits, unless it has newer ones. The caller
 // holds the lock.
 func (c *cache) put(e *entry, stored *store.Entry) {
-	e.account.update(stored.Credits)
+	e.updateCredits(stored.Credits)
 	old := e.rec.Load()
-	if old.revision() >= stored.Key.Revision {
+	if old.loaded() && old.revision() >= stored.Key.Revision && !c.lacks(old) {
 		return
 	}
 	owner := c.owner(stored.Owner.UserID)
 	owner.update(&stored.Owner)
-	e.replace(newRecord(stored.Key, owner, old))
-	if old != nil {
+	k := stored.Key.Compact(e.id, owner.id)
+	if !c.metadata.Load() {
+		k.Metadata = nil
+	}
+	e.setRecord(k, owner, stored.Key.Metadata != nil)
+	if old.loaded() {
 		c.dropOwner(old.owner)
 	}
 }
 
+// lacks reports whether a record was loaded before metadata was asked for.
+func (c *cache) lacks(rec *record) bool { return rec.incomplete() && c.metadata.Load() }
+
+// forget has a key found again by whoever asks for it next.
+func (c *cache) forget(hash key.Hash) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if e, ok := c.keys.Invalidate(hash); ok {
+		e.refs--
+		c.release(e)
+	}
+}
+
 // release lets go of an entry that is not used, if nothing is lost by that: its
-// counters are written, and none of its credits are leased. The caller holds the lock.
+// counters are written, and none of its credits are leased. Else only its record goes,
+// unless that has counters of its own. The caller holds the lock.
 func (c *cache) release(e *entry) {
-	if e.refs > 0 || !e.leave() {
+	if e.refs > 0 {
 		return
 	}
-	delete(c.byID, e.id)
-	c.recent.add(fingerprint(store.OfKey(e.id)))
-	c.dropOwner(e.rec.Load().owner)
+	gone := e.leave()
+	if rec := e.rec.Load(); rec.loaded() && (gone || len(rec.key.Previous) == 0) {
+		e.rec.Store(unloaded)
+		c.dropOwner(rec.owner)
+	}
+	if gone {
+		delete(c.byID, e.id)
+		c.recent.add(fingerprint(store.OfKey(e.id)))
+	}
 }
 
 // leave marks an entry as gone, where that loses nothing.
 func (e *entry) leave() bool {
 	e.windows.mu.Lock()
 	defer e.windows.mu.Unlock()
-	e.account.mu.Lock()
-	defer e.account.mu.Unlock()
-	if e.account.paying > 0 || !e.account.idle() || !e.pending.leave() {
+	a := e.account.Load()
+	if a != nil {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if a.paying > 0 || !a.idle() {
+			return false
+		}
+	}
+	if !e.pending.leave() {
 		return false
 	}
-	e.windows.gone, e.account.gone = true, true
+	e.windows.gone = true
+	if a != nil {
+		a.gone = true
+	}
 	return true
 }
 
@@ -390,8 +425,13 @@ func (c *cache) remove(e *entry) {
 	delete(c.byID, e.id)
 	rec := e.rec.Swap(nil)
 	e.windows.end()
-	e.account.end()
+	if a := e.account.Load(); a != nil {
+		a.end()
+	}
 	e.pending.end()
+	if !rec.loaded() {
+		return
+	}
 	for _, h := range hashesOf(rec.key) {
 		c.keys.Invalidate(h) // the entry is gone: nobody counts its references
 	}

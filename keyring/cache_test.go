@@ -124,6 +124,7 @@ func TestCacheSize(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var c cache
 			c.init()
+			c.metadata.Store(true)
 			c.keys.SetMaximum(1 << 40)
 			before := heap()
 			for i := range keys {

@@ -47,7 +47,7 @@ func (r *Ring) alone(ctx context.Context, st *opened, id string, f func(recalled
 		if err != nil {
 			return err
 		}
-		if recalled := r.accounts.recall(&e.account); recalled != nil {
+		if recalled := r.accounts.recall(e.ensureAccount()); recalled != nil {
 			defer r.cache.unpin(e)
 			return r.finishRecalled(e, recalled, f)
 		}
@@ -57,7 +57,7 @@ func (r *Ring) alone(ctx context.Context, st *opened, id string, f func(recalled
 
 func (r *Ring) finishRecalled(e *entry, recalled *settlement, f func(recalled *settlement) (key.Credits, bool, error)) error {
 	t, told := store.Taken{}, errUnfinished
-	defer func() { e.account.finish(recalled, t, told, r.clock) }()
+	defer func() { e.account.Load().finish(recalled, t, told, r.clock) }()
 	credits, unchanged, err := f(recalled)
 	if !unchanged {
 		t.Credits, told = credits, err

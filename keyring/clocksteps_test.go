@@ -75,7 +75,7 @@ func TestT3_TimeUnderLock(t *testing.T) {
 	limited := Draft{RateLimitMax: ptr(int64(1)), RateLimitTimeWindow: ptr(int64(hour))}
 	metered := Draft{Remaining: ptr(int64(1)), RefillAmount: ptr(int64(1)), RefillInterval: ptr(int64(hour))}
 	window := func(l *entry) *sync.Mutex { return &l.windows.mu }
-	account := func(l *entry) *sync.Mutex { return &l.account.mu }
+	account := func(l *entry) *sync.Mutex { return &l.account.Load().mu }
 	owner := func(l *entry) *sync.Mutex { return &l.rec.Load().owner.windows.mu }
 	passes := func(g *rig, k Issued, _ *entry) bool { return g.verify(k.Raw).Outcome == Allowed }
 	for _, tt := range []struct {

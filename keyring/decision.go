@@ -265,13 +265,5 @@ func (d *Decision) Tier() string {
 	return d.plan.Name
 }
 
-// Metadata returns a top-level field of the key's metadata as text.
-func (d *Decision) Metadata(field string) string {
-	if d.rec == nil {
-		return ""
-	}
-	return d.rec.metadata()[field]
-}
-
 // String keeps hashes and records out of logs.
 func (d *Decision) String() string { return d.Outcome.Code() }

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"unsafe"
 
@@ -17,7 +16,9 @@ import (
 // at most one of each key, so that a key is never counted twice side by side.
 type entry struct {
 	id  string
-	rec atomic.Pointer[record] // nil: the key is deleted
+	rec atomic.Pointer[record] // nil: the key is deleted; unloaded: it has left memory
+	// present is the use of the present raw key, which the record has as well.
+	present atomic.Pointer[presentUse]
 
 	// expired is the expiry that was once seen to be over: a clock that steps
 	// back does not revive a key.
@@ -32,9 +33,37 @@ type entry struct {
 
 	pending pending
 	windows windows
-	account account
+	account atomic.Pointer[account] // nil: as long as the key is in memory, it had no credits
 
 	refs int // guarded by cache.mu: raw keys that the cache finds it by, and pins
+}
+
+// metered reports whether requests with the key take credits.
+func (e *entry) metered() bool {
+	a := e.account.Load()
+	return a != nil && a.limited.Load()
+}
+
+// ensureAccount returns the account of the key, and makes it where there is none.
+func (e *entry) ensureAccount() *account {
+	if a := e.account.Load(); a != nil {
+		return a
+	}
+	e.account.CompareAndSwap(nil, &account{id: e.id})
+	return e.account.Load()
+}
+
+// updateCredits takes over credits that the store has reported.
+func (e *entry) updateCredits(c key.Credits) {
+	if c.Limited || e.account.Load() != nil {
+		e.ensureAccount().update(c)
+	}
+}
+
+// presentUse is when a raw key was last used.
+type presentUse struct {
+	hash key.Hash
+	last atomic.Int64
 }
 
 // record is an immutable key with what is derived from it once.
@@ -44,23 +73,49 @@ type record struct {
 	policy      ratelimit.Policy
 	limited     bool // policy holds
 	permissions string
-	metadata    func() map[string]string
+	// hasMetadata: the key has metadata, which may not be in memory.
+	hasMetadata bool
+	metadata    atomic.Pointer[map[string]string] // top-level fields as text; nil: not read yet
 	// uses are the last requests of the raw keys: that of the present one, then those
 	// of key.Previous. A raw key takes its own along from record to record.
 	uses []*atomic.Int64
 }
 
-// newRecord returns the record of k, which follows old, if that is not nil.
-func newRecord(k *key.Key, o *ownerEntry, old *record) *record {
-	rec := &record{key: k, owner: o, permissions: strings.Join(k.Permissions.List(), " "), uses: []*atomic.Int64{old.usesOf(k.Hash)}}
+// unloaded is the record of entries that are in memory only until what has been counted
+// for them is written.
+var unloaded = &record{key: new(key.Key)}
+
+// loaded reports whether there is a record.
+func (rec *record) loaded() bool { return rec != nil && rec != unloaded }
+
+// setRecord makes k the record of the key.
+func (e *entry) setRecord(k *key.Key, o *ownerEntry, hasMetadata bool) {
+	old, present := e.rec.Load(), e.present.Load()
+	if present == nil || present.hash != k.Hash {
+		present = &presentUse{hash: k.Hash}
+		raise(&present.last, old.usesOf(k.Hash).Load())
+	}
+	rec := &record{key: k, owner: o, permissions: strings.Join(k.Permissions.List(), " "), hasMetadata: hasMetadata}
+	rec.uses = []*atomic.Int64{&present.last}
 	for _, p := range k.Previous {
 		uses := old.usesOf(p.Hash)
 		uses.CompareAndSwap(0, p.LastRequest)
 		rec.uses = append(rec.uses, uses)
 	}
 	rec.policy, rec.limited = k.RatePolicy()
-	rec.metadata = sync.OnceValue(func() map[string]string { return flatten(k.Metadata) })
-	return rec
+	gone := []*atomic.Int64{}
+	if p := e.present.Swap(present); p != nil {
+		gone = append(gone, &p.last)
+	}
+	e.rec.Store(rec)
+	if old != nil {
+		gone = append(gone, old.uses...)
+	}
+	for _, uses := range gone {
+		if !slices.Contains(rec.uses, uses) { // of a raw key that is gone
+			raise(&e.lastRequest, uses.Load())
+		}
+	}
 }
 
 // revision returns that of the record; 0 for none.
@@ -71,10 +126,10 @@ func (rec *record) revision() int64 {
 	return rec.key.Revision
 }
 
-// usesOf returns what holds the last request of a raw key; for one that is not of
-// this record, a new one.
+// usesOf returns what holds the last request of a raw key; for one that is not of this
+// record, a new one.
 func (rec *record) usesOf(h key.Hash) *atomic.Int64 {
-	if rec != nil {
+	if rec.loaded() {
 		if m := rec.key.Match(h, 0); m.OK {
 			return rec.uses[m.Previous+1]
 		}
@@ -92,27 +147,39 @@ func (rec *record) used(previous []key.PreviousKey) []key.PreviousKey {
 	return previous
 }
 
-// replace makes rec the record of the key, and returns the one before.
-func (e *entry) replace(rec *record) (old *record) {
-	old = e.rec.Swap(rec)
-	if old == nil {
-		return nil
-	}
-	for _, uses := range old.uses {
-		if !slices.Contains(rec.uses, uses) { // of a raw key that is gone
-			raise(&e.lastRequest, uses.Load())
-		}
-	}
-	return old
-}
-
 // last returns the time of the last request with any raw key.
 func (e *entry) last(rec *record) int64 {
 	last := e.lastRequest.Load()
+	if p := e.present.Load(); p != nil {
+		last = max(last, p.last.Load())
+	}
 	for _, uses := range rec.uses {
 		last = max(last, uses.Load())
 	}
 	return last
+}
+
+// incomplete reports whether the metadata of the key is not in memory.
+func (rec *record) incomplete() bool { return rec.hasMetadata && rec.key.Metadata == nil }
+
+// fields returns the top-level fields of the metadata as text. ok is false where the
+// metadata is not in memory.
+func (rec *record) fields() (_ map[string]string, ok bool) {
+	switch fields := rec.metadata.Load(); {
+	case fields != nil:
+		return *fields, true
+	case rec.incomplete():
+		return nil, false
+	case !rec.hasMetadata:
+		return nil, true
+	}
+	return rec.setFields(rec.key.Metadata), true
+}
+
+func (rec *record) setFields(metadata json.RawMessage) map[string]string {
+	fields := flatten(metadata)
+	rec.metadata.Store(&fields)
+	return fields
 }
 
 // counters are what use has changed of the key.
@@ -170,7 +237,7 @@ type ownerEntry struct {
 const (
 	// entrySize is what an entry takes beside what its record points to: itself, its
 	// record, an owner of its own, and their places in the cache and in maps.
-	entrySize = int(unsafe.Sizeof(entry{})+unsafe.Sizeof(record{})+unsafe.Sizeof(key.Key{})+unsafe.Sizeof(ownerEntry{})+unsafe.Sizeof(key.Owner{})) + 560
+	entrySize = int(unsafe.Sizeof(entry{})+unsafe.Sizeof(presentUse{})+unsafe.Sizeof(record{})+unsafe.Sizeof(key.Key{})+unsafe.Sizeof(ownerEntry{})+unsafe.Sizeof(key.Owner{})) + 560
 	// previousSize is what a previous raw key takes.
 	previousSize = int(unsafe.Sizeof(key.PreviousKey{})) + 16
 )
@@ -194,6 +261,9 @@ func (e *entry) size() uint32 {
 	}
 	if rec.limited {
 		n += int(unsafe.Sizeof(window{}))
+	}
+	if e.account.Load() != nil {
+		n += int(unsafe.Sizeof(account{}))
 	}
 	return uint32(n)
 }

@@ -70,7 +70,7 @@ func (s *Service) current(e store.Entry) store.Entry {
 	if in, rec := s.ring.cache.current(e.Key.ID); rec != nil {
 		c := in.counters(rec)
 		e.LastRequest, e.Windows = c.LastRequest, c.Windows
-		e.Credits = s.ledger.Balance(&in.account, e.Credits, now)
+		e.Credits = s.balance(in, e.Credits, now)
 		e.Key = e.Key.Clone()
 		e.Key.Previous = rec.used(e.Key.Previous)
 	} else {

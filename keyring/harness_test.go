@@ -59,6 +59,7 @@ type spy struct {
 	afterMove           func(key.Move) // runs when the movement is durable, before it is answered
 	stall               atomic.Pointer[stall]
 	panics              atomic.Bool // in whatever requests need
+	failReads           atomic.Bool // Find and Get
 }
 
 func (s *spy) mayPanic() {
@@ -93,6 +94,9 @@ func (s *spy) wait(kind string) {
 func (s *spy) Find(ctx context.Context, hash key.Hash) (store.Entry, error) {
 	s.mayPanic()
 	s.finds.Add(1)
+	if s.failReads.Load() {
+		return store.Entry{}, store.ErrUnavailable
+	}
 	e, err := s.Store.Find(ctx, hash)
 	s.mu.Lock()
 	hook := s.afterFind
@@ -101,6 +105,13 @@ func (s *spy) Find(ctx context.Context, hash key.Hash) (store.Entry, error) {
 		hook()
 	}
 	return e, err
+}
+
+func (s *spy) Get(ctx context.Context, id string) (store.Entry, error) {
+	if s.failReads.Load() {
+		return store.Entry{}, store.ErrUnavailable
+	}
+	return s.Store.Get(ctx, id)
 }
 
 func (s *spy) onFind(hook func()) {

@@ -25,7 +25,7 @@ func newHoldRig(t *testing.T, n int64) *holdRig {
 	g.left = 1000 - g.warm(g.k.Raw, g.k.Key.ID) - n
 	e, done := g.pin(g.k.Key.ID)
 	defer done()
-	r, err := g.ledger.Hold(context.Background(), g.spy, &e.account, n)
+	r, err := g.ledger.Hold(context.Background(), g.spy, e.ensureAccount(), n)
 	g.hold = r.hold
 	if err != nil || r.result != paid || r.hold.lease == nil {
 		t.Fatalf("hold of the lease: %+v, %v", r, err)
@@ -40,7 +40,7 @@ func (g *holdRig) has(held, debt int64) {
 	g.land()
 	e, done := g.pin(g.k.Key.ID)
 	defer done()
-	peeked, _, err := g.ledger.Peek(context.Background(), &e.account)
+	peeked, _, err := g.ledger.Peek(context.Background(), e.ensureAccount())
 	if err != nil {
 		g.t.Fatal(err)
 	}
@@ -56,7 +56,7 @@ func (g *holdRig) settle(cost int64) {
 	g.t.Helper()
 	e, done := g.pin(g.k.Key.ID)
 	defer done()
-	if err := g.ledger.Settle(context.Background(), g.spy, &e.account, g.hold, cost); err != nil {
+	if err := g.ledger.Settle(context.Background(), g.spy, e.ensureAccount(), g.hold, cost); err != nil {
 		g.t.Fatal(err)
 	}
 	g.left += g.hold.n - cost
@@ -117,15 +117,15 @@ func TestLeaseHold_seenWhileReturning(t *testing.T) {
 	g := newHoldRig(t, 2)
 	e, done := g.pin(g.k.Key.ID)
 	defer done()
-	recalled := g.ring.accounts.recall(&e.account)
-	c, _, err := g.ledger.Peek(context.Background(), &e.account)
+	recalled := g.ring.accounts.recall(e.ensureAccount())
+	c, _, err := g.ledger.Peek(context.Background(), e.ensureAccount())
 	if err != nil || c.Remaining != g.left || c.Held != 2 {
 		t.Errorf("%+v, %v", c, err)
 	}
-	if p := e.account.planSettle(g.hold, 1, g.ring.clock()); p.wait != recalled {
+	if p := e.account.Load().planSettle(g.hold, 1, g.ring.clock()); p.wait != recalled {
 		t.Errorf("%+v does not wait for what is returned", p)
 	}
-	e.account.finish(recalled, store.Taken{}, errUnfinished, g.ring.clock)
+	e.account.Load().finish(recalled, store.Taken{}, errUnfinished, g.ring.clock)
 	g.has(2, 0)
 	g.settle(1)
 	g.has(0, 0)
@@ -155,7 +155,7 @@ func TestLeaseHold_ends(t *testing.T) {
 		if err := g.Delete(context.Background(), g.k.Key.ID); err != nil {
 			t.Fatal(err)
 		}
-		if err := g.ledger.Settle(context.Background(), g.spy, &e.account, g.hold, 500); err != nil {
+		if err := g.ledger.Settle(context.Background(), g.spy, e.ensureAccount(), g.hold, 500); err != nil {
 			t.Error(err)
 		}
 	})
@@ -167,21 +167,21 @@ func TestStrictHold(t *testing.T) {
 	k := g.create(Draft{Remaining: ptr(int64(10))})
 	e, done := g.pin(k.Key.ID)
 	defer done()
-	r, err := g.ledger.Hold(context.Background(), g.spy, &e.account, 8)
+	r, err := g.ledger.Hold(context.Background(), g.spy, e.ensureAccount(), 8)
 	if err != nil || r.result != paid || r.credits.Remaining != 2 || r.credits.Held != 8 {
 		t.Fatalf("%+v, %v", r, err)
 	}
-	if r, err := g.ledger.Hold(context.Background(), g.spy, &e.account, 3); err != nil || r.result != short {
+	if r, err := g.ledger.Hold(context.Background(), g.spy, e.ensureAccount(), 3); err != nil || r.result != short {
 		t.Errorf("a hold of more than is there: %+v, %v", r, err)
 	}
 	g.want(k.Raw, UsageExceeded, Request{Cost: 3})
-	if err := g.ledger.Settle(context.Background(), g.spy, &e.account, r.hold, 15); err != nil {
+	if err := g.ledger.Settle(context.Background(), g.spy, e.ensureAccount(), r.hold, 15); err != nil {
 		t.Fatal(err)
 	}
 	if c := g.get(k.Key.ID).Credits; c.Remaining != 0 || c.Held != 0 || c.Debt != 5 || c.Spent != 15 {
 		t.Errorf("%+v", c)
 	}
-	if err := g.ledger.Settle(context.Background(), g.spy, &e.account, r.hold, 15); err != nil {
+	if err := g.ledger.Settle(context.Background(), g.spy, e.ensureAccount(), r.hold, 15); err != nil {
 		t.Fatal(err)
 	}
 	if c := g.get(k.Key.ID).Credits; c.Debt != 5 {

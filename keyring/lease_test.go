@@ -61,12 +61,12 @@ func settled(a *account) {
 // out returns what a key has leased and not spent.
 func (g *rig) out(id string) int64 {
 	l := g.entry(id)
-	if l == nil {
+	if l == nil || l.account.Load() == nil {
 		return 0
 	}
-	l.account.mu.Lock()
-	defer l.account.mu.Unlock()
-	return l.account.unspent
+	l.account.Load().mu.Lock()
+	defer l.account.Load().mu.Unlock()
+	return l.account.Load().unspent
 }
 
 // stored returns the key's row, and holds it against the invariant.
@@ -535,12 +535,12 @@ func TestLeaseHeardOutOfOrder(t *testing.T) {
 	go ask()
 	go func() { left <- g.get(k.Key.ID).Credits.Remaining }()
 	for paying := 0; paying < 2 && len(outcomes) == 0; { // the request that was held, and the one that waits
-		l.account.mu.Lock()
-		paying = l.account.paying
-		if _, exact := l.account.view(g.clock.now().UnixMilli()); exact {
+		l.account.Load().mu.Lock()
+		paying = l.account.Load().paying
+		if _, exact := l.account.Load().view(g.clock.now().UnixMilli()); exact {
 			t.Error("a view amid the confusion calls itself exact")
 		}
-		l.account.mu.Unlock()
+		l.account.Load().mu.Unlock()
 	}
 	close(release)
 	for range 2 {
@@ -594,7 +594,7 @@ func TestLeaseOfDeletedKey(t *testing.T) {
 	}
 	close(release)
 	wg.Wait()
-	settled(&l.account)
+	settled(l.account.Load())
 	if row := g.stored(k.Key.ID); row.Leased != 0 || row.Remaining < 0 || row.Granted != 2 {
 		t.Errorf("%+v", row)
 	}

@@ -125,7 +125,7 @@ func (m *ledgerMachine) hold(t *rapid.T) {
 	n := rapid.Int64Range(1, 40).Draw(t, "hold")
 	e, done := m.g.pin(m.k.Key.ID)
 	defer done()
-	r, err := m.g.ledger.Hold(context.Background(), m.g.spy, &e.account, n)
+	r, err := m.g.ledger.Hold(context.Background(), m.g.spy, e.ensureAccount(), n)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -165,7 +165,7 @@ func (m *ledgerMachine) settle(t *rapid.T) {
 	cost := rapid.OneOf(rapid.Int64Range(0, h.n), rapid.Int64Range(0, 100)).Draw(t, "bill")
 	e, done := m.g.pin(m.k.Key.ID)
 	defer done()
-	if err := m.g.ledger.Settle(context.Background(), m.g.spy, &e.account, h, cost); err != nil {
+	if err := m.g.ledger.Settle(context.Background(), m.g.spy, e.ensureAccount(), h, cost); err != nil {
 		t.Fatal(err)
 	}
 	m.p.held -= h.n

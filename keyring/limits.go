@@ -50,7 +50,7 @@ func (s *Service) limited(rec *record, rules *Rules) bool {
 // restricts reports whether a limit or credits may refuse a request with the key of a
 // decision. Tiers of others are counted for every owner, and restrict nobody else.
 func (s *Service) restricts(d *Decision) bool {
-	return keyed(d.rec, d.rules) || d.entry.account.limited.Load() || d.plan != nil && d.plan.shown > 0
+	return keyed(d.rec, d.rules) || d.entry.metered() || d.plan != nil && d.plan.shown > 0
 }
 
 // keyed reports whether the key's own rate limit applies.
@@ -271,10 +271,10 @@ func (s *Service) charge(ctx context.Context, st *opened, d *Decision, n int64, 
 
 // checkCredits decides about the credits of a key without taking any.
 func (s *Service) checkCredits(ctx context.Context, d *Decision, n int64) error {
-	if !d.entry.account.limited.Load() {
+	if !d.entry.metered() {
 		return nil
 	}
-	c, now, err := s.ledger.Peek(ctx, &d.entry.account)
+	c, now, err := s.ledger.Peek(ctx, d.entry.account.Load())
 	if err != nil {
 		return err
 	}
@@ -292,10 +292,10 @@ func (s *Service) checkCredits(ctx context.Context, d *Decision, n int64) error 
 
 // takeCredits takes n credits of a key.
 func (s *Service) takeCredits(ctx context.Context, st *opened, d *Decision, n int64) error {
-	if !d.entry.account.limited.Load() {
+	if !d.entry.metered() {
 		return nil
 	}
-	r, err := s.ledger.Take(ctx, st, &d.entry.account, n)
+	r, err := s.ledger.Take(ctx, st, d.entry.account.Load(), n)
 	switch {
 	case err != nil:
 		return err
@@ -358,7 +358,7 @@ func (s *Service) Refund(ctx context.Context, d *Decision) error {
 	e, err := s.ring.cache.pin(context.WithoutCancel(ctx), st, d.entry.id) // it may have left memory since
 	if err == nil {
 		defer s.ring.cache.unpin(e)
-		err = s.ledger.Give(ctx, st, &e.account, n)
+		err = s.ledger.Give(ctx, st, e.ensureAccount(), n)
 	}
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return fmt.Errorf("giving %d credits back: %w", n, err)

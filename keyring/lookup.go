@@ -2,6 +2,7 @@ package keyring
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -27,6 +28,47 @@ type lookups struct {
 
 	running  atomic.Int64
 	answered atomic.Pointer[time.Time] // when the store answered last
+}
+
+// Metadata returns a top-level field of the metadata of the key that a decision is about,
+// as text. Metadata is kept in memory from the first time on that any is asked for. Keys
+// that are there without it are then found again by the next request, which fails where the
+// store cannot be asked; the requests that are under way read theirs here.
+func (s *Service) Metadata(ctx context.Context, d *Decision, field string) string {
+	if d.rec == nil {
+		return ""
+	}
+	fields, ok := d.rec.fields()
+	if !ok {
+		s.ring.cache.metadata.Store(true)
+		var err error
+		if fields, err = s.ring.loadMetadata(ctx, d.rec); err != nil {
+			s.ring.report(fmt.Errorf("the metadata of key %s is empty for a request: %w", d.rec.key.ID, err))
+		}
+	}
+	return fields[field]
+}
+
+func (r *Ring) loadMetadata(ctx context.Context, rec *record) (map[string]string, error) {
+	st, err := r.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	found, err := r.lookups.wait(ctx, r.cache.loads.DoChan("metadata of "+rec.key.ID, func() (any, error) {
+		var e store.Entry
+		err := r.lookups.run(func(ctx context.Context) (err error) {
+			e, err = st.Get(ctx, rec.key.ID)
+			return err
+		})
+		return e, err
+	}))
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, nil // deleted just now
+	}
+	if err != nil {
+		return nil, err
+	}
+	return rec.setFields(found.(store.Entry).Key.Metadata), nil
 }
 
 // run makes one look-up, which serves all who wait for it and does not end with one of

@@ -62,7 +62,7 @@ func (s *Service) ScopeOf(d *Decision) *Scope {
 	k := d.Key()
 	sc := &Scope{
 		ConfigID: k.ConfigID, Permissions: k.Permissions, ExpiresAt: k.ExpiresAt, AllowedIPs: k.AllowedIPs,
-		Metered: d.entry.account.limited.Load(), KeyID: k.ID, Previous: d.previous,
+		Metered: d.entry.metered(), KeyID: k.ID, Previous: d.previous,
 	}
 	if p, ok := k.RatePolicy(); ok {
 		sc.RateLimit = &p

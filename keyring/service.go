@@ -338,7 +338,7 @@ func (s *Service) info(e store.Entry) Info {
 	if in, rec := s.ring.cache.current(e.Key.ID); rec != nil {
 		i.LastRequest = max(i.LastRequest, in.last(rec))
 		i.RequestCount = in.windows.count(e.Key, s.ring.clock)
-		i.Credits = s.ledger.Balance(&in.account, e.Credits, now.wall)
+		i.Credits = s.balance(in, e.Credits, now.wall)
 		over, previous = max(over, in.graceOver.Load()), rec.used(previous)
 	} else if state := e.Window(store.UnitRate); len(state) > 0 && rate.UnmarshalBinary(state) == nil {
 		i.RequestCount = countOf(&rate, e.Key, now.tick)
@@ -351,6 +351,14 @@ func (s *Service) info(e store.Entry) Info {
 	}
 	i.State = stateOf(&i, now.wall)
 	return i
+}
+
+// balance returns the credits of a key in memory, of which stored is what the store says.
+func (s *Service) balance(in *entry, stored key.Credits, now int64) key.Credits {
+	if a := in.account.Load(); a != nil {
+		return s.ledger.Balance(a, stored, now)
+	}
+	return stored.Forfeit().At(now)
 }
 
 // stateOf returns the state of a key, checked in the order of a gate.

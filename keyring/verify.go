@@ -206,12 +206,18 @@ func (r *Ring) lookUp(ctx context.Context, st *opened, hash key.Hash) (*entry, e
 // earlier gates have taken. before is their decision, or nil.
 func (s *Service) admit(ctx context.Context, st *opened, e *entry, c credential, before *Decision, q *Request, d *Decision) error {
 	rec := e.rec.Load()
-	if rec == nil {
+	switch {
+	case rec == nil:
 		d.Outcome = Invalid
 		return nil
+	case rec == unloaded:
+		return errEvicted
+	case s.ring.cache.lacks(rec):
+		s.ring.cache.forget(c.hash)
+		return errEvicted
 	}
 	rules := s.rulesFor(rec.key)
-	counted := s.limited(rec, rules) || e.account.limited.Load()
+	counted := s.limited(rec, rules) || e.metered()
 	var now instant
 	if !counted || rec.key.ExpiresAt != 0 || len(rec.key.Previous) > 0 {
 		now = s.ring.clock()
