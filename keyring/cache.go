@@ -223,6 +223,7 @@ func (c *cache) put(e *entry, stored *store.Entry) {
 	if !c.metadata.Load() {
 		k.Metadata = nil
 	}
+	e.userID = owner.id
 	e.setRecord(k, owner, stored.Key.Metadata != nil)
 	if old.loaded() {
 		c.dropOwner(old.owner)
@@ -409,11 +410,19 @@ func (c *cache) applyKey(stored *store.Entry) {
 
 func (c *cache) applyOwner(change *store.Change) {
 	o := c.owners[change.ID]
-	switch {
-	case o == nil:
-	case !change.Deleted():
-		o.update(&change.Owner.Owner)
-	default:
+	if !change.Deleted() {
+		if o != nil {
+			o.update(&change.Owner.Owner)
+		}
+		return
+	}
+	for _, e := range c.byID { // rare, and far quicker than to keep the keys of each owner
+		if e.userID == change.ID {
+			c.recent.add(fingerprint(store.OfKey(e.id)))
+			c.remove(e)
+		}
+	}
+	if o != nil {
 		o.windows.end()
 		o.pending.end()
 		delete(c.owners, o.id)

@@ -613,13 +613,13 @@ func (s *Editor) DeleteOwner(ctx context.Context, userID string) error {
 	if err != nil {
 		return err
 	}
-	var changes []store.Change
+	var change store.Change
 	err = s.ring.queue.forget(userID, func() (err error) {
-		changes, err = st.DeleteOwner(context.WithoutCancel(ctx), userID)
+		change, err = st.DeleteOwner(context.WithoutCancel(ctx), userID)
 		return err
 	})
 	if err == nil {
-		s.changed(changes...)
+		s.changed(change)
 	}
 	return err
 }

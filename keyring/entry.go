@@ -15,8 +15,9 @@ import (
 // entry is one key in memory: its record, and beside it what use changes. The cache has
 // at most one of each key, so that a key is never counted twice side by side.
 type entry struct {
-	id  string
-	rec atomic.Pointer[record] // nil: the key is deleted; unloaded: it has left memory
+	id     string
+	userID string                 // the owner, also while there is no record; guarded by cache.mu
+	rec    atomic.Pointer[record] // nil: the key is deleted; unloaded: it has left memory
 	// present is the use of the present raw key, which the record has as well.
 	present atomic.Pointer[presentUse]
 

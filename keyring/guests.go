@@ -179,7 +179,7 @@ func (g guarded) ImportOwners(ctx context.Context, batch []store.OwnerEntry) (al
 	return g.Store.ImportOwners(ctx, batch)
 }
 
-func (g guarded) DeleteOwner(ctx context.Context, userID string) (all []store.Change, err error) {
+func (g guarded) DeleteOwner(ctx context.Context, userID string) (c store.Change, err error) {
 	defer g.recovered(&err)
 	return g.Store.DeleteOwner(ctx, userID)
 }

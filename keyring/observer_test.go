@@ -33,7 +33,7 @@ func (w *watcher) Changed(by Actor, changes []store.Change) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, c := range changes {
-		w.changed = append(w.changed, fmt.Sprintf("%s %s %s %t", by.Kind, by.ID, c.Kind, c.Deleted()))
+		w.changed = append(w.changed, fmt.Sprintf("%s %s %s %t %d", by.Kind, by.ID, c.Kind, c.Deleted(), c.Keys))
 	}
 }
 
@@ -88,8 +88,8 @@ func TestObserver(t *testing.T) {
 		t.Fatal(err)
 	}
 	if want := []string{
-		"operator  key false", "person alice key false", "key " + k.Key.ID + " key false", "operator  owner false",
-		"operator  key false", "system  key true", "operator  key true", "operator  owner true",
+		"operator  key false 0", "person alice key false 0", "key " + k.Key.ID + " key false 0", "operator  owner false 0",
+		"operator  key false 0", "system  key true 0", "operator  owner true 1",
 	}; !slices.Equal(w.changed, want) {
 		t.Errorf("%q\nwant %q", w.changed, want)
 	}

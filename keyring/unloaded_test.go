@@ -64,6 +64,21 @@ func TestQ37_unloaded(t *testing.T) {
 			}
 			g.want(k.Raw, Disabled)
 		},
+		"owner deleted, and its key imported again": func(t *testing.T, g *rig, k Issued) {
+			e, err := g.spy.Get(ctx, k.Key.ID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := g.DeleteOwner(ctx, "alice"); err != nil {
+				t.Fatal(err)
+			}
+			g.want(k.Raw, Invalid)
+			g.imports(false, []store.Entry{e}, "created")
+			if used := g.get(k.Key.ID).LastRequest; used != 0 {
+				t.Errorf("used at %d, before it was imported", used)
+			}
+			g.want(k.Raw, Allowed)
+		},
 		"deleted": func(t *testing.T, g *rig, k Issued) {
 			if err := g.Delete(ctx, k.Key.ID); err != nil {
 				t.Fatal(err)

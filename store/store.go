@@ -196,6 +196,7 @@ type Change struct {
 	Subject
 	Entry *Entry     // what a key is now
 	Owner *OwnerInfo // what an owner is now
+	Keys  int64      // of an owner that is gone: how many keys went with it
 }
 
 // Deleted reports whether the key or owner is gone.
@@ -296,9 +297,10 @@ type Store interface {
 	// that exists is left out and stays as it is: its place in changes is empty. Any
 	// error is that of all, and nothing is stored.
 	ImportOwners(ctx context.Context, batch []OwnerEntry) (changes []Change, err error)
-	// DeleteOwner removes an owner with its keys, its windows and its usage. The changes
-	// are those of the keys and then that of the owner.
-	DeleteOwner(ctx context.Context, userID string) ([]Change, error)
+	// DeleteOwner removes an owner with its keys, its windows and its usage. Its keys have
+	// no changes of their own: there may be very many. They are gone when DeleteOwner
+	// returns, however long it takes to clear their rows away.
+	DeleteOwner(ctx context.Context, userID string) (Change, error)
 
 	// Subscribe has f called with all changes from now on, until cancel is called: in
 	// the order of their revisions, each after it is durable and before the write that
@@ -306,8 +308,9 @@ type Store interface {
 	Subscribe(f func([]Change)) (cancel func())
 
 	// EachHash calls f with the hash of every present and previous raw key that was
-	// stored before the call, and perhaps of some stored during it, in ascending order:
-	// whatever was stored before the call below the last hash has been told.
+	// stored before the call, in ascending order: whatever was stored before the call
+	// below the last hash has been told. It may also tell of keys that were stored during
+	// the call, and of some that were deleted.
 	EachHash(ctx context.Context, f func(key.Hash)) error
 	// HasPlainKeys reports whether a raw key without a checksum is stored, be it a
 	// present or a previous one.

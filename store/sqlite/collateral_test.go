@@ -9,12 +9,14 @@ import (
 
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/store"
+	"github.com/caddy-apikey/caddy-apikey/store/sqlite"
 )
 
 // TestA6_collateral compares every cell of every table around each call.
 func TestA6_collateral(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "keys.db")
-	s := open(t, path)
+	s := sqlite.OpenUntidied(t, path)
+	t.Cleanup(func() { must(t, s.Close()) })
 	for n := range 6 {
 		k := newKey(n)
 		k.UserID = []string{"alice", "bob"}[n%2]
@@ -152,8 +154,15 @@ func TestA6_collateral(t *testing.T) {
 		}, nil, false},
 		{"delete", func() error { _, err := s.Delete(ctx, id(9)); return err }, join(whole("keys", id(9)), whole("past_keys", id(9)), counts("enabled"), row("owners", "alice", "key_count")), true},
 		{"nothing expired", func() error { _, err := s.DeleteExpired(ctx, expiredBefore(now), 9); return err }, nil, false},
-		{"delete owner", func() error { _, err := s.DeleteOwner(ctx, "alice"); return err }, join(whole("owners", "alice"), everything(0), everything(4), whole("last_uses", id(4)),
-			whole("keys", id(11)), whole("last_uses", id(11)), whole("past_keys", id(9)), whole("windows", "owner alice"), counts("enabled")), true},
+		{
+			"delete owner", func() error { _, err := s.DeleteOwner(ctx, "alice"); return err },
+			join(whole("owners", "alice"), whole("owners", "<nil>"), whole("windows", "owner alice"), whole("windows", "<nil>")), true,
+		},
+		{"clear its keys", func() error { _, err := s.Clear(ctx); return err }, join(everything(0), everything(4), whole("last_uses", id(4)),
+			whole("keys", id(11)), whole("last_uses", id(11)), row("owners", "<nil>", "key_count"), counts("enabled")), false},
+		{"clear its past keys", func() error { _, err := s.Clear(ctx); return err }, whole("past_keys", id(9)), false},
+		{"clear the rest", func() error { _, err := s.Clear(ctx); return err }, join(whole("owners", "<nil>"), whole("windows", "<nil>")), false},
+		{"nothing to clear", func() error { _, err := s.Clear(ctx); return err }, nil, false},
 	} {
 		before := dump(t, db)
 		if err := step.call(); err != nil {

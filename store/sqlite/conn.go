@@ -63,6 +63,9 @@ type writerConn struct {
 	conn  *sql.Conn
 	stmts *statements
 
+	// clearing: there may be deleted owners whose keys are still there.
+	clearing bool
+
 	// Of the transaction that is under way:
 	changes []store.Change
 	owners  []int64 // numbers of owners that were changed
@@ -74,7 +77,7 @@ func pin(ctx context.Context, db *sql.DB, path, prefix string) (*writerConn, err
 	if err != nil {
 		return nil, err
 	}
-	return &writerConn{path: path, prefix: prefix, db: db, conn: conn, stmts: newStatements(prefix, conn.PrepareContext)}, nil
+	return &writerConn{path: path, prefix: prefix, db: db, conn: conn, stmts: newStatements(prefix, conn.PrepareContext), clearing: true}, nil
 }
 
 func (c *writerConn) close() error {

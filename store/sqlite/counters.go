@@ -11,7 +11,7 @@ import (
 
 const (
 	// windowsOf and its kin read the windows of one subject, sorted by unit.
-	windowsOfKey   = `SELECT w.unit, w.state FROM {p}keys s JOIN {p}windows w ON w.subject = s.num AND w.kind = 'key' WHERE s.id = ? ORDER BY w.unit`
+	windowsOfKey   = `SELECT w.unit, w.state FROM {p}keys s JOIN {p}windows w ON w.subject = s.num AND w.kind = 'key' WHERE s.id = ? AND s.owner NOT IN ` + deletedOwners + ` ORDER BY w.unit`
 	windowsOfOwner = `SELECT w.unit, w.state FROM {p}owners s JOIN {p}windows w ON w.subject = s.num AND w.kind = 'owner' WHERE s.user_id = ? ORDER BY w.unit`
 
 	saveWindow = `INSERT INTO {p}windows (subject, kind, unit, state) VALUES (?, ?, ?, ?)
@@ -59,8 +59,11 @@ func saveCounters(w *writerConn, c *store.Counters) error {
 // numberOf returns the number of a subject, or 0 where there is none.
 func numberOf(w *writerConn, s store.Subject) (num int64, err error) {
 	query := `SELECT num FROM {p}keys WHERE id = ?`
-	if s.Kind == store.KindOwner {
+	switch {
+	case s.Kind == store.KindOwner:
 		query = `SELECT num FROM {p}owners WHERE user_id = ?`
+	case w.clearing:
+		query = `SELECT num FROM {p}keys k WHERE k.id = ? AND ` + ownerKept
 	}
 	err = w.row(query, []any{s.ID}, &num)
 	if errors.Is(err, sql.ErrNoRows) {

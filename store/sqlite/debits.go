@@ -48,8 +48,11 @@ const (
 // have to be made one by one.
 func (d *debits) take(w *writerConn, account store.Subject) (done bool, err error) {
 	query := takeFromKey
-	if account.Kind == store.KindOwner {
+	switch {
+	case account.Kind == store.KindOwner:
 		query = takeFromOwner
+	case w.clearing:
+		return false, nil
 	}
 	var row creditsRow
 	err = w.row(query, []any{d.sum, len(d.jobs), account.ID, d.now}, row.dest()...)

@@ -8,30 +8,27 @@ import (
 	"github.com/caddy-apikey/caddy-apikey/store"
 )
 
-// What belongs to a key (previous raw keys, credits, last use) and to an owner (keys)
-// goes by ON DELETE CASCADE, and windows by triggers. Usage stays.
-
-const keysOfOwner = `SELECT id FROM {p}keys WHERE owner = ? ORDER BY id`
+// What belongs to a key (previous raw keys, last use) goes by ON DELETE CASCADE, and its
+// windows and credits by triggers. Usage stays.
 
 // rememberKeys keeps what finds the usage of keys that are deleted.
 const rememberKeys = `INSERT INTO {p}past_keys (num, id, owner) SELECT num, id, owner FROM {p}keys WHERE `
 
-// usageOfOwner deletes the usage of an owner, and of the keys that are or were its own.
-const usageOfOwner = `DELETE FROM {p}usage WHERE (subject = ?1 AND kind = 'owner') OR (kind = 'key' AND subject IN (
-	SELECT num FROM {p}keys WHERE owner = ?1 UNION ALL SELECT num FROM {p}past_keys WHERE owner = ?1))`
-
 // Delete implements store.Store.
 func (s *Store) Delete(ctx context.Context, id string) (store.Change, error) {
 	return writeFor(ctx, s, func(w *writerConn) (store.Change, error) {
-		if _, err := w.exec(rememberKeys+`id = ?`, id); err != nil {
-			return store.Change{}, failed("deleting a key", err)
+		num, err := numberOf(w, store.OfKey(id))
+		if err == nil && num == 0 {
+			return store.Change{}, store.ErrNotFound
 		}
-		n, err := w.exec(`DELETE FROM {p}keys WHERE id = ?`, id)
+		if err == nil {
+			_, err = w.exec(rememberKeys+`num = ?`, num)
+		}
+		if err == nil {
+			_, err = w.exec(`DELETE FROM {p}keys WHERE num = ?`, num)
+		}
 		if err != nil {
 			return store.Change{}, failed("deleting a key", err)
-		}
-		if n == 0 {
-			return store.Change{}, store.ErrNotFound
 		}
 		changes, err := w.deletedKeys([]string{id})
 		if err != nil {
@@ -58,10 +55,10 @@ const (
 		FROM configs WHERE configs.id IS NOT NULL)
 		SELECT id FROM configs WHERE id IS NOT NULL`
 
-	expiredOf = `SELECT num FROM {p}keys
-		WHERE config_id = ? AND expires_at IS NOT NULL AND expires_at < ? ORDER BY expires_at, id LIMIT ?`
-	disabledOf = `SELECT num FROM {p}keys
-		WHERE config_id = ? AND disabled_at IS NOT NULL AND disabled_at < ? ORDER BY disabled_at, id LIMIT ?`
+	expiredOf = `SELECT k.num FROM {p}keys k WHERE k.config_id = ? AND k.expires_at IS NOT NULL AND k.expires_at < ?
+		AND ` + ownerKept + ` ORDER BY k.expires_at, k.id LIMIT ?`
+	disabledOf = `SELECT k.num FROM {p}keys k WHERE k.config_id = ? AND k.disabled_at IS NOT NULL AND k.disabled_at < ?
+		AND ` + ownerKept + ` ORDER BY k.disabled_at, k.id LIMIT ?`
 )
 
 // DeleteExpired implements store.Store. Of each configuration, the oldest go first.
@@ -111,7 +108,7 @@ func (w *writerConn) deleteOld(configs, keys string, before func(configID string
 }
 
 // overPrevious names the keys that have a previous raw key whose grace ended before a time.
-const overPrevious = `SELECT DISTINCT k.id FROM {p}previous_hashes p JOIN {p}keys k ON k.num = p.key WHERE p.until_ms < ?`
+const overPrevious = `SELECT DISTINCT k.id FROM {p}previous_hashes p JOIN {p}keys k ON k.num = p.key WHERE p.until_ms < ? AND ` + ownerKept
 
 // dropPrevious takes the previous raw keys out of their documents whose grace ended
 // before a time.
@@ -136,33 +133,4 @@ func dropPrevious(w *writerConn, before int64, changes []store.Change) ([]store.
 		changes = append(changes, c)
 	}
 	return changes, nil
-}
-
-// DeleteOwner implements store.Store.
-func (s *Store) DeleteOwner(ctx context.Context, userID string) ([]store.Change, error) {
-	return writeFor(ctx, s, func(w *writerConn) ([]store.Change, error) {
-		num, err := numberOf(w, store.OfOwner(userID))
-		if err != nil {
-			return nil, failed("reading an owner", err)
-		}
-		if num == 0 {
-			return nil, store.ErrNotFound
-		}
-		ids, err := w.ids(keysOfOwner, num)
-		if err == nil {
-			_, err = w.exec(usageOfOwner, num)
-		}
-		if err == nil {
-			_, err = w.exec(`DELETE FROM {p}owners WHERE num = ?`, num)
-		}
-		if err != nil {
-			return nil, failed("deleting an owner", err)
-		}
-		changes, err := w.deletedKeys(ids)
-		if err != nil {
-			return nil, err
-		}
-		revision, err := w.revisions(1)
-		return append(changes, w.changed(store.Change{Revision: revision, Subject: store.OfOwner(userID)})), err
-	})
 }

@@ -216,15 +216,20 @@ func (f *finder) read(l *lookup, owners *ownerCache, changes uint64) error {
 			return err
 		}
 	}
-	var cached bool
-	if l.owner, cached = owners.get(owner); cached {
-		return nil
+	var found bool
+	if l.owner, found = owners.get(owner); !found {
+		found, err := f.readOwner(owner, &l.owner)
+		if err != nil {
+			return err
+		}
+		if found {
+			owners.put(owner, &l.owner, changes)
+		}
 	}
-	found, err := f.readOwner(owner, &l.owner)
-	if err == nil && found {
-		owners.put(owner, &l.owner, changes)
+	if l.owner.deleted {
+		return store.ErrNotFound
 	}
-	return err
+	return nil
 }
 
 // scan reads foundColumns, and returns the number of the owner.
@@ -286,7 +291,7 @@ func (f *finder) readOwner(num int64, o *ownerRecord) (found bool, err error) {
 	c := columns{f.tls, stmt, 0}
 	userID, tier := c.text(), c.text()
 	*o = ownerRecord{
-		user: hashOfUser(userID.String), tier: pointer(tier), enabled: c.number().Int64 != 0,
+		user: hashOfUser(userID.String), deleted: !userID.Valid, tier: pointer(tier), enabled: c.number().Int64 != 0,
 		createdAt: c.number().Int64, updatedAt: c.number().Int64, revision: c.number().Int64,
 	}
 	return true, nil

@@ -174,7 +174,7 @@ func writeDays(w *writerConn, some []dayUses) error {
 // write adds what a subject did on a day. A subject that is gone is skipped.
 func (d *dayUses) write(w *writerConn) (err error) {
 	const keyExists = `EXISTS (SELECT 1 FROM {p}keys WHERE num = ?1) OR EXISTS (SELECT 1 FROM {p}past_keys WHERE num = ?1)`
-	const ownerExists = `EXISTS (SELECT 1 FROM {p}owners WHERE num = ?1)`
+	const ownerExists = `EXISTS (SELECT 1 FROM {p}owners WHERE num = ?1 AND user_id IS NOT NULL)`
 	exists := keyExists
 	if d.kind() == store.KindOwner {
 		exists = ownerExists

@@ -73,7 +73,7 @@ func checkUsage(t *testing.T, s *Store, n int, want int64) {
 
 // Whoever adds to a journal that is full folds as much as is added.
 func TestFold_bound(t *testing.T) {
-	s := openHooked(t, hooks{noTidying: true})
+	s := openHooked(t, hooks{})
 	const keys = 300
 	for n := range keys {
 		createTest(t, s, n, 1)

@@ -279,7 +279,7 @@ func (j *usageJournal) topOwners(w *writerConn, day int32) (all []store.OwnerUse
 	}
 	for num := range owners {
 		var o store.OwnerUses
-		err := w.row(`SELECT user_id FROM {p}owners WHERE num = ?`, []any{num}, &o.UserID)
+		err := w.row(`SELECT user_id FROM {p}owners WHERE num = ? AND user_id IS NOT NULL`, []any{num}, &o.UserID)
 		if errors.Is(err, sql.ErrNoRows) {
 			continue
 		}
@@ -302,11 +302,11 @@ func (j *usageJournal) topOwners(w *writerConn, day int32) (all []store.OwnerUse
 }
 
 func (j *usageJournal) askedPermissions(w *writerConn, id string) ([]string, error) {
-	all, err := w.ids(askedOf, id)
-	if err != nil {
+	num, err := numberOf(w, store.OfKey(id))
+	if err != nil || num == 0 {
 		return nil, err
 	}
-	num, err := numberOf(w, store.OfKey(id))
+	all, err := w.ids(askedOf, num)
 	if err != nil {
 		return nil, err
 	}

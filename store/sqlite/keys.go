@@ -83,6 +83,9 @@ func insertKey(w *writerConn, k *key.Key, owner int64) (num int64, err error) {
 	const query = `INSERT INTO {p}keys (owner, config_id, name, prefix, start, hash, checksummed, enabled, disabled_at, expires_at, created_at, doc, revision, id)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING num`
 	values, err := keyValues(k, owner)
+	if err == nil {
+		err = makeWay(w, k)
+	}
 	if err != nil {
 		return 0, err
 	}
@@ -195,6 +198,9 @@ func replaceKey(w *writerConn, num int64, before, after *key.Key) error {
 		checksummed = ?, enabled = ?, disabled_at = ?, expires_at = ?, created_at = ?, doc = ?, revision = ?
 		WHERE num = ? AND revision = ?`
 	values, err := keyValues(after, owner)
+	if err == nil {
+		err = makeWay(w, after)
+	}
 	if err != nil {
 		return err
 	}

@@ -86,6 +86,8 @@ type lister struct {
 	text    string // to search for
 	nothing bool   // no key can pass the filter
 
+	clearing bool // there are keys of deleted owners, which no list shows
+
 	// Of the choices, the one that leaves the fewest keys is served by its index, and
 	// becomes where. The others join the tests, which each key that is read is held
 	// against. The span is served by the index of the order.
@@ -201,6 +203,9 @@ func (r *listReader) one(dest any, query string, args []any) error {
 
 // choose chooses among the indexes, and counts.
 func (l *lister) choose(r *listReader) error {
+	if err := r.one(&l.clearing, `SELECT EXISTS `+deletedOwners, nil); err != nil {
+		return err
+	}
 	if err := l.search(r); err != nil {
 		return err
 	}
@@ -225,7 +230,7 @@ func (l *lister) choose(r *listReader) error {
 	for i := range l.choices {
 		l.use(&l.choices[i], i == best)
 	}
-	return l.count(r, exact && len(l.choices) < 2 && len(l.span.list)+len(l.tests.list) == 0)
+	return l.count(r, exact && !l.clearing && len(l.choices) < 2 && len(l.span.list)+len(l.tests.list) == 0)
 }
 
 // use adds a condition. The best is served by its index: where that leaves few keys, these
@@ -263,8 +268,16 @@ func (l *lister) count(r *listReader, exact bool) error {
 	if l.bound > maxCounted {
 		return nil
 	}
-	all := l.where.with(l.span).with(l.tests)
+	all := l.shown(l.where.with(l.span)).with(l.tests)
 	return r.one(&l.total, "SELECT count(*)"+entryTables+all.String(), all.args)
+}
+
+// shown adds to conditions that the owner is not deleted.
+func (l *lister) shown(c conditions) conditions {
+	if l.clearing {
+		c.add(ownerKept)
+	}
+	return c
 }
 
 const (
@@ -378,7 +391,7 @@ func (l *lister) part(null bool) (p listPart, ok bool) {
 	if null && l.order == orderCreatedAt {
 		return p, false
 	}
-	p = listPart{lister: l, tables: l.tables, where: l.where.with(l.span), null: null}
+	p = listPart{lister: l, tables: l.tables, where: l.shown(l.where.with(l.span)), null: null}
 	compare, direction := ">", ""
 	if l.reverse {
 		compare, direction = "<", " DESC"

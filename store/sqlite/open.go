@@ -173,8 +173,10 @@ func (o *Opener) start(ctx context.Context, lock *fileLock, w *writerConn) (*Sto
 		watch:   files,
 		closing: make(chan struct{}),
 		foldNow: make(chan struct{}, 1),
-		tidied:  make(chan struct{}),
-		report:  o.report,
+
+		clearNow: make(chan struct{}, 1),
+		tidied:   make(chan struct{}),
+		report:   o.report,
 
 		foldPart:    foldSize,
 		maxUnfolded: maxUnfolded,

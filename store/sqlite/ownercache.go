@@ -26,7 +26,7 @@ type ownerRecord struct {
 	user                           uint64 // hash of the user ID
 	createdAt, updatedAt, revision int64
 	tier                           *string
-	enabled                        bool
+	enabled, deleted               bool
 }
 
 var userSeed = maphash.MakeSeed()
@@ -103,8 +103,8 @@ const (
 	manyOwners = 64
 )
 
-// noteOwners notes which owners the changes are about. The number of one that is gone
-// is never used again, so that nobody will ask for it.
+// noteOwners notes which owners the changes are about, but for those that are deleted
+// (see DeleteOwner).
 func (c *writerConn) noteOwners(changes []store.Change) error {
 	for i := range changes {
 		if changes[i].Kind != store.KindOwner || changes[i].Deleted() {

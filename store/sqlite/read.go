@@ -8,8 +8,8 @@ import (
 	"github.com/caddy-apikey/caddy-apikey/store"
 )
 
-const plainKeys = `SELECT EXISTS (SELECT 1 FROM {p}keys WHERE checksummed = 0)
-		OR EXISTS (SELECT 1 FROM {p}previous_hashes WHERE checksummed = 0)`
+const plainKeys = `SELECT EXISTS (SELECT 1 FROM {p}keys k WHERE k.checksummed = 0 AND ` + ownerKept + `)
+		OR EXISTS (SELECT 1 FROM {p}previous_hashes p JOIN {p}keys k ON k.num = p.key WHERE p.checksummed = 0 AND ` + ownerKept + `)`
 
 // readRow reads one row through a reader. No row is store.ErrNotFound.
 func (s *Store) readRow(ctx context.Context, doing, query string, args []any, dest ...any) error {
@@ -57,7 +57,7 @@ func getEntry(w *writerConn, id string) (num int64, e store.Entry, err error) {
 	switch {
 	case err != nil:
 		return 0, e, failed("reading a key", err)
-	case !found:
+	case !found, row.owner.deleted():
 		return 0, e, store.ErrNotFound
 	}
 	if e, err = row.entry(); err != nil || len(e.Key.Previous) == 0 {

@@ -219,6 +219,9 @@ func (r *ownerRow) dest() []any {
 	return []any{&r.userID, &r.tier, &r.enabled, &r.createdAt, &r.updatedAt, &r.revision}
 }
 
+// deleted reports whether the owner is there, and deleted.
+func (r *ownerRow) deleted() bool { return r.enabled.Valid && !r.userID.Valid }
+
 func (r *ownerRow) owner() key.Owner {
 	return key.Owner{
 		UserID: r.userID.String, Tier: pointer(r.tier), Enabled: r.enabled.Int64 != 0,

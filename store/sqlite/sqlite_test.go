@@ -23,6 +23,18 @@ func TestStore(t *testing.T) {
 	})
 }
 
+// TestQ39_besideDeleted runs the suite beside the rows of deleted owners that have the same
+// names, keys, hashes and counters, and which nothing clears.
+func TestQ39_besideDeleted(t *testing.T) {
+	storetest.Run(t, func(t *testing.T) store.Opener {
+		o, err := sqlite.New(sqlite.Options{Path: filepath.Join(t.TempDir(), "keys.db")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &sqlite.UntidiedOpener{Opener: o, LeaveDeleted: storetest.LeaveDeleted}
+	})
+}
+
 func TestStore_prefixed(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "keys.db")
 	o, err := sqlite.New(sqlite.Options{Path: path, TablePrefix: "My_"})

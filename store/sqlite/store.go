@@ -24,7 +24,9 @@ type Store struct {
 	tidied   chan struct{} // closed when tidy has ended
 	report   func(error)   // failures that no caller waits for
 
-	folds, indexes attempts
+	clearNow chan struct{} // wakes the clearing
+
+	folds, indexes, clears attempts
 
 	foldPart    int   // foldSize; less in tests
 	maxUnfolded int64 // the constant; less in tests
@@ -79,12 +81,12 @@ func (s *Store) Health(ctx context.Context) (store.Status, error) {
 		return store.Status{}, err
 	}
 	defer s.leave()
-	if err := errors.Join(s.folds.persistent(), s.indexes.persistent()); err != nil {
+	if err := errors.Join(s.folds.persistent(), s.indexes.persistent(), s.clears.persistent()); err != nil {
 		return store.Status{}, err
 	}
 	const query = `SELECT sqlite_version(),
 		(SELECT coalesce(max(version_id), 0) FROM {p}` + schemaTable + ` WHERE is_applied),
-		(SELECT coalesce(sum(n), 0) FROM {p}key_counts),
+		(SELECT coalesce(sum(n), 0) FROM (` + keyCounts + `)),
 		(SELECT last FROM {p}revision)`
 	stmt, err := s.readers.stmts.get(query)
 	if err == nil {

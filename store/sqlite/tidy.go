@@ -13,7 +13,7 @@ const (
 )
 
 // tidy does what is done behind the writes, at once what an earlier process left: it folds
-// usage and indexes keys. An error leaves all as it is, for the next time.
+// usage, indexes keys and clears what deleted owners have left. An error leaves all as it is, for the next time.
 func (s *Store) tidy() {
 	defer close(s.tidied)
 	if s.writer.hooks.noTidying {
@@ -23,14 +23,20 @@ func (s *Store) tidy() {
 	fold, index := time.NewTicker(foldEvery), time.NewTicker(indexEvery)
 	defer fold.Stop()
 	defer index.Stop()
+	s.clearAll()
 	s.foldAll()
 	s.indexAll()
 	for {
 		select {
 		case <-s.closing:
 			return
+		case <-s.clearNow:
+			s.clearAll()
 		case <-fold.C:
 			s.foldAll()
+			if s.clears.failed.Load() > 0 {
+				s.clearAll()
+			}
 		case <-s.foldNow:
 			s.foldAll()
 		case <-index.C:
@@ -39,6 +45,10 @@ func (s *Store) tidy() {
 			}
 		}
 	}
+}
+
+func (s *Store) clearAll() {
+	s.repeat(&s.clears, s.clearSome, "the rows of deleted owners stay for now")
 }
 
 func (s *Store) foldAll() {

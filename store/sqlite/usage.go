@@ -17,10 +17,13 @@ const (
 
 	// keyNumbers are those of all keys that have or had an ID: one may be made again.
 	keyNumbers = `SELECT num FROM {p}keys WHERE id = ?1 UNION ALL SELECT num FROM {p}past_keys WHERE id = ?1`
+	// keptNumbers are keyNumbers without those of deleted owners.
+	keptNumbers = `SELECT num FROM {p}keys k WHERE k.id = ?1 AND ` + ownerKept + `
+		UNION ALL SELECT num FROM {p}past_keys k WHERE k.id = ?1 AND ` + ownerKept + ``
 
 	usageHours = `SELECT hour, outcome, tier, n FROM {p}usage_hours WHERE hour BETWEEN ? AND ?`
 	topOwners  = `SELECT t.owner FROM {p}usage_top_owners t WHERE t.day = ?`
-	askedOf    = `SELECT a.permission FROM {p}keys k JOIN {p}asked_permissions a ON a.key = k.num WHERE k.id = ? ORDER BY a.permission`
+	askedOf    = `SELECT permission FROM {p}asked_permissions WHERE key = ? ORDER BY permission`
 )
 
 // SaveUsage implements store.Store. The batch goes into the journal.
@@ -79,7 +82,7 @@ func toNumbers(w *writerConn, b *store.UsageBatch) (*journalBatch, error) {
 			continue
 		}
 		var num int64
-		if err := w.row(keyNumbers+` ORDER BY num DESC LIMIT 1`, []any{u.KeyID}, &num); err != nil && !errors.Is(err, sql.ErrNoRows) {
+		if err := w.row(numbersOfKey(w)+` ORDER BY num DESC LIMIT 1`, []any{u.KeyID}, &num); err != nil && !errors.Is(err, sql.ErrNoRows) {
 			return nil, err
 		}
 		saved.used = append(saved.used, journalUse{num, owner, u.Day, u.Uses})
@@ -116,12 +119,20 @@ func (s *Store) Usage(ctx context.Context, of store.Subject, first, last int32) 
 	})
 }
 
+// numbersOfKey is the query for the numbers of an ID.
+func numbersOfKey(w *writerConn) string {
+	if w.clearing {
+		return keptNumbers
+	}
+	return keyNumbers
+}
+
 func numbersOf(w *writerConn, of store.Subject) (nums []int64, err error) {
 	if of.Kind == store.KindOwner {
 		num, err := numberOf(w, of)
 		return []int64{num}, err
 	}
-	err = w.rows(keyNumbers, []any{of.ID}, func(rows *sql.Rows) error {
+	err = w.rows(numbersOfKey(w), []any{of.ID}, func(rows *sql.Rows) error {
 		var num int64
 		err := rows.Scan(&num)
 		nums = append(nums, num)
@@ -132,11 +143,12 @@ func numbersOf(w *writerConn, of store.Subject) (nums []int64, err error) {
 
 // KeyCounts implements store.Statistics.
 func (s *Store) KeyCounts(ctx context.Context) (all []store.KeyCount, err error) {
-	const query = `SELECT config_id, state = 'enabled', n FROM {p}key_counts WHERE n > 0`
-	err = s.readRows(ctx, "reading the numbers of keys", query, nil, func(rows *sql.Rows) error {
+	err = s.readRows(ctx, "reading the numbers of keys", keyCounts, nil, func(rows *sql.Rows) error {
 		var c store.KeyCount
 		err := rows.Scan(&c.ConfigID, &c.Enabled, &c.N)
-		all = append(all, c)
+		if c.N > 0 {
+			all = append(all, c)
+		}
 		return err
 	})
 	return all, err

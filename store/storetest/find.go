@@ -3,7 +3,6 @@ package storetest
 import (
 	"bytes"
 	"context"
-	"maps"
 
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/store"
@@ -49,8 +48,10 @@ var findTests = []test{
 			last = h
 			got[h]++
 		}))
-		if !maps.Equal(got, want) || len(got) != 6 {
-			e.Fatalf("%d hashes, want %d", len(got), len(want))
+		for h := range want {
+			if got[h] != 1 {
+				e.Errorf("%x comes %d times", h, got[h])
+			}
 		}
 	}},
 	{"the owner comes along", func(e *env) {

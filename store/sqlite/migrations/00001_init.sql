@@ -22,7 +22,7 @@ INSERT INTO {p}revision (one, last) VALUES (1, 0);
 
 CREATE TABLE {p}owners (
     num        INTEGER PRIMARY KEY AUTOINCREMENT,
-    user_id    TEXT    NOT NULL UNIQUE CHECK (length(user_id) BETWEEN 1 AND 255),
+    user_id    TEXT    UNIQUE CHECK (length(user_id) BETWEEN 1 AND 255), -- NULL: deleted, see below
     tier       TEXT,
     enabled    INTEGER NOT NULL CHECK (enabled IN (0, 1)),
     key_count  INTEGER NOT NULL DEFAULT 0 CHECK (key_count >= 0),
@@ -30,6 +30,9 @@ CREATE TABLE {p}owners (
     updated_at INTEGER NOT NULL CHECK (updated_at BETWEEN 0 AND 9007199254740991),
     revision   INTEGER NOT NULL CHECK (revision >= 1)
 ) STRICT;
+
+-- An owner is deleted by taking its user_id away: nothing shows it and its keys from then
+-- on. Their rows are cleared away in many small transactions.
 
 -- doc is the whole record (see key.AppendDocument). The other columns repeat what
 -- is searched, sorted or guarded; they are what a document of the same key says.
