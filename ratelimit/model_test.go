@@ -229,7 +229,7 @@ func drawN(t *rapid.T, p Policy, room int64) int64 {
 // TestModel lets each algorithm and its model run side by side: requests, undone
 // requests and a clock that goes every way.
 func TestModel(t *testing.T) {
-	for a := FixedWindow; a <= TokenBucket; a++ {
+	for _, a := range allAlgorithms {
 		t.Run(a.String(), rapid.MakeCheck(func(t *rapid.T) { runModel(t, a) }))
 	}
 }
@@ -455,7 +455,7 @@ func TestPolicyChanges(t *testing.T) {
 		t.Repeat(map[string]func(*rapid.T){
 			"change": func(t *rapid.T) {
 				used := s.Count(p, now)
-				p.Algorithm = Algorithm(rapid.IntRange(0, 2).Draw(t, "algorithm"))
+				p.Algorithm = rapid.SampledFrom(allAlgorithms).Draw(t, "algorithm")
 				if got := s.Count(p, now); got != used {
 					t.Fatalf("%d counted, %d carried over", used, got)
 				}

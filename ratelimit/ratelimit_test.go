@@ -6,11 +6,20 @@ import (
 	"math"
 	"math/big"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"unsafe"
 )
 
-var allAlgorithms = []Algorithm{FixedWindow, SlidingWindow, TokenBucket}
+// allAlgorithms are those that a key can have. The tables of this file run over all of them.
+var allAlgorithms = func() (all []Algorithm) {
+	for i := range algorithms {
+		if !algorithms[i].ours {
+			all = append(all, Algorithm(i))
+		}
+	}
+	return all
+}()
 
 const (
 	today    = 1_750_000_000_000
@@ -170,7 +179,7 @@ func TestK10_Extremes(t *testing.T) {
 	numbers := []int64{1, 2, 63, 64, 65, 1 << 31, 1 << 32, maxNumber - 1, maxNumber}
 	silly := []int64{math.MinInt64, -1, 0, 1 << 53, math.MaxInt64}
 	times := []int64{0, 1, today, year9999, -1, math.MinInt64, math.MaxInt64, -maxTime, maxTime}
-	for _, a := range []Algorithm{FixedWindow, SlidingWindow, TokenBucket, 77} {
+	for _, a := range append(slices.Clone(allAlgorithms), 77) {
 		for _, maximum := range append(silly, numbers...) {
 			for _, window := range append(silly, numbers...) {
 				p := Policy{Algorithm: a, Max: maximum, Window: window}
@@ -653,7 +662,7 @@ func FuzzUnmarshal(f *testing.F) {
 			}
 			return
 		}
-		p := Policy{Algorithm: Algorithm(uint8(a) % 3), Max: max(maximum, 1), Window: window}.bounded()
+		p := Policy{Algorithm: allAlgorithms[int(uint8(a))%len(allAlgorithms)], Max: max(maximum, 1), Window: window}.bounded()
 		now, n = boundedTime(now)/2, min(max(n, 0), maxNumber)
 		for range 3 {
 			checkVerdict(t, s, p, now, n)
@@ -664,7 +673,9 @@ func FuzzUnmarshal(f *testing.F) {
 				clone(t, s)
 			}
 			now += p.Window / 3
-			p.Algorithm = (p.Algorithm + Algorithm(n&1)) % 3
+			if n&1 == 1 {
+				p.Algorithm = allAlgorithms[(slices.Index(allAlgorithms, p.Algorithm)+1)%len(allAlgorithms)]
+			}
 		}
 	})
 }
