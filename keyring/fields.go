@@ -208,6 +208,9 @@ func checkRateLimit(limit, window *int64) error {
 	return nil
 }
 
+// Algorithms returns the names of the rate-limit algorithms that a key can have.
+func Algorithms() []string { return ratelimit.Algorithms() }
+
 func parseAlgorithm(name string) (ratelimit.Algorithm, error) {
 	a, err := ratelimit.ParseAlgorithm(name)
 	if err != nil {

@@ -112,6 +112,12 @@ func unknown(in reflect.Value, name string) error {
 	return Invalid(name, "is unknown")
 }
 
+// Words returns the words that a field of a wire type takes, by its name in JSON.
+func Words[T any](name string) []string {
+	fields := fieldsOf(reflect.TypeFor[T](), "json")
+	return fields[slices.IndexFunc(fields, func(f field) bool { return f.name == name })].enum
+}
+
 // HasField reports whether a wire type has a field of a name in its JSON.
 func HasField[T any](name string) bool {
 	return slices.ContainsFunc(fieldsOf(reflect.TypeFor[T](), "json"), func(f field) bool { return f.name == name })

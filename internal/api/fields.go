@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/caddy-apikey/caddy-apikey/key"
+	"github.com/caddy-apikey/caddy-apikey/keyring"
 )
 
 // field is one field of a wire type, as its tags describe it.
@@ -102,8 +103,19 @@ func (f *field) bound(tag reflect.StructTag) {
 		*to, f.bounded = n, true
 	}
 	if s, ok := tag.Lookup("enum"); ok {
-		f.enum = strings.Split(s, "|")
+		f.enum = enumeration(s)
 	}
+}
+
+// lists are enumerations that are defined elsewhere, by the names that tags have for them.
+var lists = map[string]func() []string{"{algorithms}": keyring.Algorithms}
+
+// enumeration reads a tag enum: words separated by "|", or the name of a list.
+func enumeration(tag string) []string {
+	if list := lists[tag]; list != nil {
+		return list()
+	}
+	return strings.Split(tag, "|")
 }
 
 // required reports whether a request must have the field.

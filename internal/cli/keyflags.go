@@ -3,11 +3,13 @@ package cli
 import (
 	"github.com/spf13/cobra"
 
+	"github.com/caddy-apikey/caddy-apikey/internal/api"
 	"github.com/caddy-apikey/caddy-apikey/internal/api/admin"
+	"github.com/caddy-apikey/caddy-apikey/internal/near"
 )
 
 // algorithms are the values of --rate-limit-algorithm.
-var algorithms = []string{"fixed_window", "sliding_window", "token_bucket"}
+var algorithms = api.Words[admin.PatchKey]("rateLimitAlgorithm")
 
 // keyFlag is a flag of both create and update.
 type keyFlag struct {
@@ -47,7 +49,7 @@ func (h *Host) keyFlags(in *admin.PatchKey) []keyFlag {
 		},
 		{
 			name: "rate-limit-algorithm", value: optional(&in.RateLimitAlgorithm, oneOf(algorithms...)),
-			usage: "`name`: fixed_window, sliding_window or token_bucket",
+			usage: "`name`: " + near.List(algorithms),
 		},
 		{
 			name: "rate-limit-enabled", value: optional(&in.RateLimitEnabled, parseBool),

@@ -7,7 +7,7 @@
 //	json     name in a body or an answer; omitempty and omitzero: may be absent
 //	query    name in the query
 //	min, max range of an integer (default 0 and 2^53-1) or length of a string or list
-//	enum     allowed strings, separated by "|"
+//	enum     allowed strings, separated by "|"; or {algorithms}: the names of rate-limit algorithms
 //	null     "no": null is refused
 //	doc      description for the OpenAPI document
 //

@@ -39,7 +39,7 @@ type KeyRecord struct {
 	RateLimitEnabled    *bool               `json:"rateLimitEnabled,omitzero" doc:"default true"`
 	RateLimitMax        *int64              `json:"rateLimitMax,omitzero" min:"1" doc:"requests in a window"`
 	RateLimitTimeWindow *int64              `json:"rateLimitTimeWindow,omitzero" min:"1" doc:"milliseconds"`
-	RateLimitAlgorithm  *string             `json:"rateLimitAlgorithm,omitzero" enum:"fixed_window|sliding_window|token_bucket"`
+	RateLimitAlgorithm  *string             `json:"rateLimitAlgorithm,omitzero" enum:"{algorithms}"`
 	LastRequest         *api.Time           `json:"lastRequest,omitzero"`
 	RequestCount        *int64              `json:"requestCount,omitzero" doc:"requests in the current window, which is taken to begin at lastRequest; not beside rateState"`
 	RateState           *string             `json:"rateState,omitzero" doc:"what an export holds of the current window"`

@@ -21,7 +21,7 @@ type CreateKey struct {
 	RateLimitEnabled    *bool           `json:"rateLimitEnabled,omitzero" doc:"default true"`
 	RateLimitMax        *int64          `json:"rateLimitMax,omitzero" min:"1" doc:"requests in a window"`
 	RateLimitTimeWindow *int64          `json:"rateLimitTimeWindow,omitzero" min:"1" doc:"milliseconds"`
-	RateLimitAlgorithm  *string         `json:"rateLimitAlgorithm,omitzero" enum:"fixed_window|sliding_window|token_bucket"`
+	RateLimitAlgorithm  *string         `json:"rateLimitAlgorithm,omitzero" enum:"{algorithms}"`
 	Permissions         key.Permissions `json:"permissions,omitzero" doc:"map {\"files\":[\"read\"]} or list [\"files:read\"]"`
 	AllowedIPs          []string        `json:"allowedIps,omitzero" min:"1" max:"100" doc:"addresses or networks; default everywhere"`
 	Enabled             *bool           `json:"enabled,omitzero" doc:"default true"`
@@ -41,7 +41,7 @@ type PatchKey struct {
 	RateLimitEnabled    api.Optional[bool]            `json:"rateLimitEnabled,omitzero" null:"no"`
 	RateLimitMax        api.Optional[int64]           `json:"rateLimitMax,omitzero" min:"1" doc:"requests in a window"`
 	RateLimitTimeWindow api.Optional[int64]           `json:"rateLimitTimeWindow,omitzero" min:"1" doc:"milliseconds"`
-	RateLimitAlgorithm  api.Optional[string]          `json:"rateLimitAlgorithm,omitzero" enum:"fixed_window|sliding_window|token_bucket" doc:"null is fixed_window"`
+	RateLimitAlgorithm  api.Optional[string]          `json:"rateLimitAlgorithm,omitzero" enum:"{algorithms}" doc:"null is fixed_window"`
 	Permissions         api.Optional[key.Permissions] `json:"permissions,omitzero" doc:"map {\"files\":[\"read\"]} or list [\"files:read\"]"`
 	AllowedIPs          api.Optional[[]string]        `json:"allowedIps,omitzero" min:"1" max:"100" doc:"addresses or networks; null is everywhere"`
 	Enabled             api.Optional[bool]            `json:"enabled,omitzero" null:"no"`

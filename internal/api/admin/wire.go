@@ -28,7 +28,7 @@ type Key struct {
 	RateLimitEnabled    bool            `json:"rateLimitEnabled"`
 	RateLimitMax        *int64          `json:"rateLimitMax" min:"1" doc:"requests in a window"`
 	RateLimitTimeWindow *int64          `json:"rateLimitTimeWindow" min:"1" doc:"milliseconds"`
-	RateLimitAlgorithm  string          `json:"rateLimitAlgorithm" enum:"fixed_window|sliding_window|token_bucket"`
+	RateLimitAlgorithm  string          `json:"rateLimitAlgorithm" enum:"{algorithms}"`
 	RequestCount        int64           `json:"requestCount" doc:"requests in the current window"`
 	LastRequest         *api.Time       `json:"lastRequest"`
 	AllowedIPs          []string        `json:"allowedIps" doc:"networks in CIDR form; null is everywhere"`
