@@ -39,34 +39,41 @@ const (
 	UsageExceeded
 	// Unavailable: the store could not be asked.
 	Unavailable
-
-	// NumOutcomes is how many there are.
-	NumOutcomes
 )
 
-// outcomes says all that there is to say about each outcome. A new outcome is a row
-// here and the check that returns it.
-var outcomes = [NumOutcomes]struct {
+// NumOutcomes is how many outcomes there are.
+const NumOutcomes = Outcome(len(outcomes))
+
+// outcome is all that there is to say about an Outcome.
+type outcome struct {
 	code      string // in every API and in http.apikey.error.code
 	title     string // a sentence for people
 	status    int    // of HTTP
 	statistic kind   // how the usage of a key counts it
 	grpc      uint32 // status of a gRPC response (grpc/grpc, doc/statuscodes.md)
 	challenge string // parameter of WWW-Authenticate with a 401 (RFC 6750, section 3)
-}{
-	Allowed:       {"", "The request is allowed.", 200, allowed, 0, ""},
-	Missing:       {"MISSING_API_KEY", "An API key is required.", 401, uncounted, 16, ""},
-	Ambiguous:     {"AMBIGUOUS_API_KEY", "The request carries more than one API key.", 400, uncounted, 3, ""},
-	Invalid:       {"INVALID_API_KEY", "The API key is not valid.", 401, denied, 16, invalidToken},
-	Disabled:      {"KEY_DISABLED", "The API key is disabled.", 401, denied, 16, invalidToken},
-	Expired:       {"KEY_EXPIRED", "The API key has expired.", 401, denied, 16, invalidToken},
-	InvalidSecret: {"INVALID_SECRET", "The secret of the API key is missing or wrong.", 401, denied, 16, invalidToken},
-	IPNotAllowed:  {"IP_NOT_ALLOWED", "The API key may not be used from this address.", 403, denied, 7, ""},
-	Forbidden:     {"INSUFFICIENT_PERMISSIONS", "The API key lacks a permission that is required here.", 403, denied, 7, ""},
-	TooEarly:      {"TOO_EARLY", "The request must be repeated after the TLS handshake.", 425, uncounted, 14, ""},
-	RateLimited:   {"RATE_LIMITED", "The rate limit of the API key is reached.", 429, limited, 8, ""},
-	UsageExceeded: {"USAGE_EXCEEDED", "The API key has too few credits left.", 429, limited, 8, ""},
-	Unavailable:   {"STORE_UNAVAILABLE", "API keys cannot be checked at the moment.", 503, uncounted, 14, ""},
+	// check reports whether the record of a key is refused with the outcome, whatever the
+	// request asks for. now is set only for keys that expire. Nil: another check returns the
+	// outcome.
+	check func(e *entry, rec *record, now int64) bool
+}
+
+// outcomes has a row for each outcome. A new outcome is a row at the end: with its check,
+// if the record alone decides. It needs a constant only if other code names it.
+var outcomes = [...]outcome{
+	Allowed:       {"", "The request is allowed.", 200, allowed, 0, "", nil},
+	Missing:       {"MISSING_API_KEY", "An API key is required.", 401, uncounted, 16, "", nil},
+	Ambiguous:     {"AMBIGUOUS_API_KEY", "The request carries more than one API key.", 400, uncounted, 3, "", nil},
+	Invalid:       {"INVALID_API_KEY", "The API key is not valid.", 401, denied, 16, invalidToken, nil},
+	Disabled:      {"KEY_DISABLED", "The API key is disabled.", 401, denied, 16, invalidToken, isDisabled},
+	Expired:       {"KEY_EXPIRED", "The API key has expired.", 401, denied, 16, invalidToken, isExpired},
+	InvalidSecret: {"INVALID_SECRET", "The secret of the API key is missing or wrong.", 401, denied, 16, invalidToken, nil},
+	IPNotAllowed:  {"IP_NOT_ALLOWED", "The API key may not be used from this address.", 403, denied, 7, "", nil},
+	Forbidden:     {"INSUFFICIENT_PERMISSIONS", "The API key lacks a permission that is required here.", 403, denied, 7, "", nil},
+	TooEarly:      {"TOO_EARLY", "The request must be repeated after the TLS handshake.", 425, uncounted, 14, "", nil},
+	RateLimited:   {"RATE_LIMITED", "The rate limit of the API key is reached.", 429, limited, 8, "", nil},
+	UsageExceeded: {"USAGE_EXCEEDED", "The API key has too few credits left.", 429, limited, 8, "", nil},
+	Unavailable:   {"STORE_UNAVAILABLE", "API keys cannot be checked at the moment.", 503, uncounted, 14, "", nil},
 }
 
 const invalidToken = `error="invalid_token"`

@@ -262,6 +262,23 @@ func (s *Service) admit(ctx context.Context, st *opened, e *entry, c credential,
 	return nil
 }
 
+// recordOutcomes are the outcomes that the record of a key decides alone, in the order in
+// which they are checked.
+var recordOutcomes = func() (all []Outcome) {
+	for o := range outcomes {
+		if outcomes[o].check != nil {
+			all = append(all, Outcome(o))
+		}
+	}
+	return all
+}()
+
+func isDisabled(_ *entry, rec *record, _ int64) bool {
+	return !rec.key.Enabled || !rec.owner.cur.Load().Enabled
+}
+
+func isExpired(e *entry, rec *record, now int64) bool { return e.seenExpired(rec.key, now) }
+
 // checkRecord checks everything about a key that needs no counting.
 func checkRecord(e *entry, rec *record, now int64, q *Request) Outcome {
 	k := rec.key
@@ -270,10 +287,13 @@ func checkRecord(e *entry, rec *record, now int64, q *Request) Outcome {
 		return Invalid
 	case q.EarlyData && q.CheckIP && k.AllowedIPs != nil:
 		return TooEarly
-	case !k.Enabled || !rec.owner.cur.Load().Enabled:
-		return Disabled
-	case e.seenExpired(k, now):
-		return Expired
+	}
+	for _, o := range recordOutcomes {
+		if outcomes[o].check(e, rec, now) {
+			return o
+		}
+	}
+	switch {
 	case !secretFits(k.SecretHash, q):
 		return InvalidSecret
 	case q.CheckIP && !k.AllowsIP(q.ClientIP):
