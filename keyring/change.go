@@ -2,7 +2,6 @@ package keyring
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -87,10 +86,10 @@ func (f Field[T]) cleared() bool { return f.Set && f.Value == nil }
 
 // Patch is a change of a key. What is not set stays.
 type Patch struct {
-	UserID              Field[string]
-	Name                Field[string]
-	ExpiresIn           Field[int64] // seconds from now
-	Metadata            Field[json.RawMessage]
+	UserID    Field[string]
+	Name      Field[string]
+	ExpiresIn Field[int64] // seconds from now
+	Attributes
 	Remaining           Field[int64]
 	RemainingDelta      Field[int64] // added to what remains
 	RefillAmount        Field[int64]
@@ -173,11 +172,8 @@ func (r *Rules) patch(k *key.Key, p Patch, now int64) error {
 	if err := r.patchExpiry(k, p, now); err != nil {
 		return err
 	}
-	if p.Metadata.Set {
-		var err error
-		if k.Metadata, err = r.checkMetadata(valueOr(p.Metadata, nil)); err != nil {
-			return err
-		}
+	if err := p.Put(k, r); err != nil {
+		return err
 	}
 	if p.Permissions.Set {
 		k.Permissions = valueOr(p.Permissions, nil)

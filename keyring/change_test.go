@@ -366,9 +366,9 @@ func TestCreateChecks(t *testing.T) {
 		{"prefix", Draft{UserID: "a", Prefix: ptr("a b")}, "prefix", InvalidField, nil},
 		{"long prefix", Draft{UserID: "a", Prefix: ptr(long(33))}, "prefix", InvalidPrefixLength, nil},
 		{"empty prefix", Draft{UserID: "a", Prefix: ptr("")}, "prefix", InvalidPrefixLength, nil},
-		{"metadata off", Draft{UserID: "a", Metadata: json.RawMessage(`{}`)}, "metadata", MetadataDisabled, func(r *Rules) { r.Metadata = false }},
-		{"metadata list", Draft{UserID: "a", Metadata: json.RawMessage(`[1]`)}, "metadata", InvalidMetadataType, nil},
-		{"metadata big", Draft{UserID: "a", Metadata: json.RawMessage(`{"a":"` + long(16<<10) + `"}`)}, "metadata", InvalidField, nil},
+		{"metadata off", Draft{UserID: "a", Attributes: Attributes{Metadata: to(json.RawMessage(`{}`))}}, "metadata", MetadataDisabled, func(r *Rules) { r.Metadata = false }},
+		{"metadata list", Draft{UserID: "a", Attributes: Attributes{Metadata: to(json.RawMessage(`[1]`))}}, "metadata", InvalidMetadataType, nil},
+		{"metadata big", Draft{UserID: "a", Attributes: Attributes{Metadata: to(json.RawMessage(`{"a":"` + long(16<<10) + `"}`))}}, "metadata", InvalidField, nil},
 		{"expires in 0", Draft{UserID: "a", ExpiresIn: to(int64(0))}, "expiresIn", InvalidField, nil},
 		{"expires early", Draft{UserID: "a", ExpiresIn: to(int64(59))}, "expiresIn", ExpiresInTooSmall, func(r *Rules) { r.Expiration.Min = 60_000 }},
 		{"expires late", Draft{UserID: "a", ExpiresIn: to(int64(61))}, "expiresIn", ExpiresInTooLarge, func(r *Rules) { r.Expiration.Max = 60_000 }},
@@ -443,7 +443,7 @@ func TestRateLimitingOff(t *testing.T) {
 
 func TestUpdateChecks(t *testing.T) {
 	g := newRig(t)
-	k := g.create(Draft{Name: ptr("n"), Remaining: ptr(int64(5)), Metadata: json.RawMessage(`{"a":1}`)})
+	k := g.create(Draft{Name: ptr("n"), Remaining: ptr(int64(5)), Attributes: Attributes{Metadata: to(json.RawMessage(`{"a":1}`))}})
 	free := g.create(Draft{})
 	before := g.get(k.Key.ID)
 	for _, c := range []struct {
@@ -462,7 +462,7 @@ func TestUpdateChecks(t *testing.T) {
 		{k.Key.ID, Patch{RefillAmount: to(int64(1))}, "refillInterval"},
 		{k.Key.ID, Patch{RateLimitMax: to(int64(1))}, "rateLimitTimeWindow"},
 		{k.Key.ID, Patch{ExpiresIn: to(int64(0))}, "expiresIn"},
-		{k.Key.ID, Patch{Metadata: to(json.RawMessage(`1`))}, "metadata"},
+		{k.Key.ID, Patch{Attributes: Attributes{Metadata: to(json.RawMessage(`1`))}}, "metadata"},
 	} {
 		_, err := g.Update(context.Background(), c.id, c.p)
 		var bad *FieldError
@@ -476,7 +476,7 @@ func TestUpdateChecks(t *testing.T) {
 	if after := g.get(k.Key.ID); after.Key.Revision != before.Key.Revision || after.Credits != before.Credits {
 		t.Errorf("%+v", after)
 	}
-	got := g.update(k.Key.ID, Patch{Name: cleared[string](), Metadata: cleared[json.RawMessage](), Remaining: cleared[int64]()})
+	got := g.update(k.Key.ID, Patch{Name: cleared[string](), Attributes: Attributes{Metadata: cleared[json.RawMessage]()}, Remaining: cleared[int64]()})
 	if got.Key.Name != nil || got.Key.Metadata != nil || got.Credits.Limited {
 		t.Errorf("%+v", got)
 	}

@@ -70,14 +70,14 @@ func TestConfigRules(t *testing.T) {
 	g := newRig(t).configured(plain, strict)
 	ctx := t.Context()
 
-	p := g.create(Draft{ConfigID: ptr("plain"), Metadata: []byte(`{"a":1}`)})
+	p := g.create(Draft{ConfigID: ptr("plain"), Attributes: Attributes{Metadata: to(json.RawMessage(`{"a":1}`))}})
 	if len(p.Raw) != 40 || p.Key.Prefix != nil || p.Start != nil || p.Key.RateLimitEnabled || p.Key.Checksummed || p.Key.ExpiresAt != 0 {
 		t.Errorf("plain: %q %+v", p.Raw, p.Info)
 	}
 	if next, err := g.Rotate(ctx, p.Key.ID, Rotation{}); err != nil || len(next.Raw) != 40 || next.Start != nil {
 		t.Errorf("rotated: %q, %v", next.Raw, err)
 	}
-	g.update(p.Key.ID, Patch{Name: to("longer name"), Metadata: to(json.RawMessage(`{"b":1}`)), ExpiresIn: to(int64(5))})
+	g.update(p.Key.ID, Patch{Name: to("longer name"), Attributes: Attributes{Metadata: to(json.RawMessage(`{"b":1}`))}, ExpiresIn: to(int64(5))})
 
 	s := g.create(Draft{ConfigID: ptr("strict"), Name: ptr("abc")})
 	k := s.Key
@@ -90,14 +90,14 @@ func TestConfigRules(t *testing.T) {
 	}
 	for code, p := range map[string]Patch{
 		NameRequired: {Name: cleared[string]()}, InvalidNameLength: {Name: to("ab")},
-		MetadataDisabled: {Metadata: to(json.RawMessage(`{"a":1}`))}, KeyDisabledExpiration: {ExpiresIn: to(int64(5))},
+		MetadataDisabled: {Attributes: Attributes{Metadata: to(json.RawMessage(`{"a":1}`))}}, KeyDisabledExpiration: {ExpiresIn: to(int64(5))},
 	} {
 		_, err := g.Update(ctx, k.ID, p)
 		if bad := (*FieldError)(nil); !errors.As(err, &bad) || bad.Code != code {
 			t.Errorf("%s: %v", code, err)
 		}
 	}
-	d := g.create(Draft{Metadata: []byte(`{"a":1}`)})
+	d := g.create(Draft{Attributes: Attributes{Metadata: to(json.RawMessage(`{"a":1}`))}})
 	g.update(d.Key.ID, Patch{Name: to("a"), ExpiresIn: to(int64(5))})
 }
 

@@ -69,6 +69,16 @@ func printable(s string) bool {
 	return utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl)
 }
 
+// atMost returns the check of a text that may have n characters.
+func atMost(n int, field string) func(string) (string, error) {
+	return func(s string) (string, error) {
+		if utf8.RuneCountInString(s) > n || !printable(s) {
+			return "", invalid(field, "must be at most %d UTF-8 characters without control characters", n)
+		}
+		return s, nil
+	}
+}
+
 func (r *Rules) checkName(name *string) error {
 	if name == nil {
 		if r.RequireName {
@@ -95,13 +105,14 @@ func (r *Rules) checkPrefix(prefix string) error {
 	return nil
 }
 
-// checkMetadata returns the metadata in compact form.
+// checkMetadata returns the metadata in compact form. Without rules, as of an import, every
+// object that is not too large passes.
 func (r *Rules) checkMetadata(raw json.RawMessage) (json.RawMessage, error) {
 	raw = bytes.TrimSpace(raw)
 	if len(raw) == 0 || string(raw) == "null" {
 		return nil, nil
 	}
-	if !r.Metadata {
+	if r != nil && !r.Metadata {
 		return nil, &FieldError{"metadata", MetadataDisabled, "is switched off in this configuration"}
 	}
 	return compactObject(raw)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"unicode/utf8"
 
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/ratelimit"
@@ -207,8 +206,10 @@ func (s *Service) checkEntry(e *store.Entry) error {
 }
 
 func checkWords(k *key.Key) error {
-	if k.Name != nil && (utf8.RuneCountInString(*k.Name) > maxName || !printable(*k.Name)) {
-		return invalid("name", "must be at most %d UTF-8 characters without control characters", maxName)
+	if k.Name != nil {
+		if _, err := atMost(maxName, "name")(*k.Name); err != nil {
+			return err
+		}
 	}
 	if k.Prefix != nil && !key.ValidPrefix(*k.Prefix) {
 		return invalid("prefix", "must be at most %d of a-z A-Z 0-9 _ -", key.MaxPrefixLen)
@@ -218,14 +219,7 @@ func checkWords(k *key.Key) error {
 			return err
 		}
 	}
-	if k.Metadata == nil {
-		return nil
-	}
-	compact, err := compactObject(k.Metadata)
-	if err == nil {
-		k.Metadata = compact
-	}
-	return err
+	return AttributesOf(k).Put(k, nil)
 }
 
 func checkStart(field, start string) error {

@@ -2,7 +2,6 @@ package keyring
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -66,13 +65,13 @@ type Issued struct {
 // is set to nil is the same for an operator, and the longest that there is for
 // everybody else.
 type Draft struct {
-	UserID              string
-	ConfigID            *string
-	Name                *string
-	DefaultName         string // where Name is nil, unless the rules forbid it
-	Prefix              *string
-	ExpiresIn           Field[int64] // seconds
-	Metadata            json.RawMessage
+	UserID      string
+	ConfigID    *string
+	Name        *string
+	DefaultName string // where Name is nil, unless the rules forbid it
+	Prefix      *string
+	ExpiresIn   Field[int64] // seconds
+	Attributes
 	Remaining           *int64
 	RefillAmount        *int64
 	RefillInterval      *int64 // milliseconds
@@ -167,8 +166,7 @@ func (r *Rules) draw(d Draft, now int64) (*sketch, error) {
 		k.Permissions = r.Permissions
 	}
 	// In this order, because that of the first problem is the one that is reported.
-	var err error
-	if k.Metadata, err = r.checkMetadata(d.Metadata); err != nil {
+	if err := d.Put(&k.Key, r); err != nil {
 		return nil, err
 	}
 	if err := checkCount("remaining", d.Remaining, 0); err != nil {
@@ -177,6 +175,7 @@ func (r *Rules) draw(d Draft, now int64) (*sketch, error) {
 	if err := checkRefill(d.RefillAmount, d.RefillInterval); err != nil {
 		return nil, err
 	}
+	var err error
 	if k.ExpiresAt, err = r.firstExpiry(&d, now); err != nil {
 		return nil, err
 	}

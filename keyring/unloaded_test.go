@@ -145,7 +145,7 @@ func TestQ37_unloadedMeanwhile(t *testing.T) {
 func TestMetadata(t *testing.T) {
 	g := newRig(t)
 	ctx := context.Background()
-	k := g.create(Draft{Metadata: json.RawMessage(`{"plan":"gold","seats":5}`)})
+	k := g.create(Draft{Attributes: Attributes{Metadata: to(json.RawMessage(`{"plan":"gold","seats":5}`))}})
 	bare := g.create(Draft{UserID: "bob"})
 	inMemory := func() bool { return g.entry(k.Key.ID).rec.Load().key.Metadata != nil }
 	g.want(bare.Raw, Allowed)
@@ -176,7 +176,7 @@ func TestMetadata(t *testing.T) {
 	if n := g.spy.finds.Load() - finds; n != 0 {
 		t.Errorf("%d look-ups of what is in memory", n)
 	}
-	g.update(k.Key.ID, Patch{Metadata: to(json.RawMessage(`{"plan":"none"}`))})
+	g.update(k.Key.ID, Patch{Attributes: Attributes{Metadata: to(json.RawMessage(`{"plan":"none"}`))}})
 	d = g.want(k.Raw, Allowed)
 	reads(&d, "plan", "none")
 	reads(&d, "seats", "")
@@ -186,7 +186,7 @@ func TestMetadata(t *testing.T) {
 // told of a store that is away; those that come then are refused.
 func TestMetadata_storeAway(t *testing.T) {
 	g := newRig(t)
-	k := g.create(Draft{Metadata: json.RawMessage(`{"plan":"gold"}`)})
+	k := g.create(Draft{Attributes: Attributes{Metadata: to(json.RawMessage(`{"plan":"gold"}`))}})
 	d := g.want(k.Raw, Allowed)
 	var told []error
 	g.ring.report = func(err error) { told = append(told, err) }

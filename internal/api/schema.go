@@ -29,7 +29,7 @@ func (s *schemas) structure(t reflect.Type, request bool) object {
 	required := []string{}
 	for _, f := range fieldsOf(t, "json") {
 		properties.add(f.name, s.property(&f, request))
-		if request && f.required() || !request && !f.omitted {
+		if request && f.required() || !request && (f.optional || !f.omitted) { // see Present
 			required = append(required, f.name)
 		}
 	}

@@ -2,6 +2,7 @@ package api
 
 import (
 	"encoding/json"
+	"reflect"
 	"time"
 )
 
@@ -19,6 +20,22 @@ func Null[T any]() Optional[T] { return Optional[T]{Set: true} }
 
 // MarshalJSON implements json.Marshaler.
 func (o Optional[T]) MarshalJSON() ([]byte, error) { return Marshal(o.Value) }
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (o *Optional[T]) UnmarshalJSON(b []byte) error {
+	o.Set = true
+	return json.Unmarshal(b, &o.Value)
+}
+
+// Present returns fields for an answer, where every [Optional] is there: null where it has
+// no value.
+func Present[T any](fields T) T {
+	v := reflect.ValueOf(&fields).Elem()
+	for _, f := range fieldsOf(v.Type(), "json") {
+		f.mark(v)
+	}
+	return fields
+}
 
 // Each is one of a list whose elements are read one by one: a bad one does not
 // spoil the others.

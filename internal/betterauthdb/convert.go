@@ -251,7 +251,7 @@ func (c *conversion) metadata() {
 	case len(raw) > maxMetadata:
 		c.lose("metadata", longMetadata)
 	default:
-		c.Record.Metadata = raw
+		c.Record.Metadata = api.Some(raw)
 	}
 }
 

@@ -137,10 +137,10 @@ func TestQ52_HugeFields(t *testing.T) {
 	if r := keys[0].Refused; r == nil || r.Field != "name" || r.Message != "is longer than 256 KiB" {
 		t.Errorf("a long name: %+v", r)
 	}
-	if k := keys[1]; k.Refused != nil || k.Record.Metadata != nil || len(k.Notes) != 1 || k.Notes[0].Field != "metadata" || !k.Notes[0].Lost {
+	if k := keys[1]; k.Refused != nil || k.Record.Metadata.Set || len(k.Notes) != 1 || k.Notes[0].Field != "metadata" || !k.Notes[0].Lost {
 		t.Errorf("a long metadata: %+v", k)
 	}
-	if k := keys[2]; k.Refused != nil || string(k.Record.Metadata) != "{}" {
+	if k := keys[2]; k.Refused != nil || string(*k.Record.Metadata.Value) != "{}" {
 		t.Errorf("another key: %+v", k)
 	}
 }

@@ -19,6 +19,10 @@ type keyFlag struct {
 	// noUsage describes the flag "no-<name>" of update, which clears the field.
 	// Empty: there is no such flag.
 	noUsage string
+	// label and show are how the details of a key name and print the field. Empty: this
+	// row does not print it.
+	label string
+	show  func(admin.Key) string
 }
 
 // keyFlags returns the flags for the fields that create and update share. A flag for
@@ -62,6 +66,7 @@ func (h *Host) keyFlags(in *admin.PatchKey) []keyFlag {
 		{
 			name: "metadata", value: optional(&in.Metadata, metadata()),
 			usage: "`field=text` to store with the key; repeatable", noUsage: "no metadata",
+			label: "Metadata", show: func(k admin.Key) string { return formatJSON(api.Or(k.Metadata.Value, nil)) },
 		},
 		{
 			name: "metadata-json", value: optional(&in.Metadata, parseObject),
@@ -72,6 +77,16 @@ func (h *Host) keyFlags(in *admin.PatchKey) []keyFlag {
 			usage: "`address` or network from which the key may be used; repeatable", noUsage: "the key may be used from everywhere",
 		},
 	}
+}
+
+// shownFields returns the fields of a key that keyFlags has a label for.
+func shownFields(k admin.Key) (all []property) {
+	for _, f := range new(Host).keyFlags(new(admin.PatchKey)) {
+		if f.label != "" {
+			all = append(all, property{f.label, f.show(k)})
+		}
+	}
+	return all
 }
 
 func (h *Host) defineKeyFlags(cmd *cobra.Command, flags []keyFlag) {

@@ -3,6 +3,7 @@ package cli
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -56,7 +57,7 @@ var keyListing = &listing[admin.Key]{
 		{name: "config", value: func(k admin.Key) string { return k.ConfigID }, more: true},
 		{name: "permissions", value: func(k admin.Key) string { return strings.Join(k.Permissions.List(), " ") }, more: true},
 		{name: "allowed-ips", value: func(k admin.Key) string { return strings.Join(k.AllowedIPs, " ") }, more: true},
-		{name: "metadata", value: func(k admin.Key) string { return textOfJSON(k.Metadata) }, more: true},
+		{name: "metadata", value: func(k admin.Key) string { return textOfJSON(api.Or(k.Metadata.Value, nil)) }, more: true},
 		timeColumn("created", true, func(k admin.Key) *api.Time { return &k.CreatedAt }),
 		timeColumn("updated", true, func(k admin.Key) *api.Time { return &k.UpdatedAt }),
 		timeColumn("expires", false, func(k admin.Key) *api.Time { return k.ExpiresAt }),
@@ -133,7 +134,7 @@ func (c *call) details(k admin.Key) string {
 	if k.RateLimitMax != nil {
 		rate = fmt.Sprintf("%s, %s, %d in this window", rate, printable(k.RateLimitAlgorithm), k.RequestCount)
 	}
-	return properties([]property{
+	return properties(slices.Concat([]property{
 		{"ID", printable(k.ID)},
 		{"Owner", printable(k.UserID)},
 		{"Name", formatText(k.Name)},
@@ -146,13 +147,13 @@ func (c *call) details(k admin.Key) string {
 		{"Allowed IPs", formatList(k.AllowedIPs)},
 		{"Tier", formatText(k.Tier)},
 		{"Configuration", printable(k.ConfigID)},
-		{"Metadata", formatJSON(k.Metadata)},
+	}, shownFields(k), []property{
 		{"Expires", c.timeText(k.ExpiresAt)},
 		{"Last used", c.timeText(k.LastRequest)},
 		{"Created", c.timeText(&k.CreatedAt)},
 		{"Updated", c.timeText(&k.UpdatedAt)},
 		{"Rotated", c.timeText(k.RotatedAt)},
-	})
+	}))
 }
 
 func (c *call) ownerDetails(o admin.Owner) string {

@@ -38,7 +38,7 @@ func FuzzDecodeBody(f *testing.F) {
 		} else if in.UserID != m["userId"] {
 			t.Errorf("userId %q, sent %q", in.UserID, m["userId"])
 		}
-		if !utf8.ValidString(in.UserID) || !utf8.Valid(in.Metadata) {
+		if !utf8.ValidString(in.UserID) || in.Metadata.Value != nil && !utf8.Valid(*in.Metadata.Value) {
 			t.Errorf("accepted %q", body)
 		}
 	})

@@ -2,7 +2,6 @@ package admin
 
 import (
 	"cmp"
-	"encoding/json"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -32,7 +31,7 @@ func createKey(c *api.Call, in CreateKey) (IssuedKey, error) {
 		Name:                in.Name,
 		Prefix:              in.Prefix,
 		ExpiresIn:           keyring.Field[int64]{Set: in.ExpiresIn != nil, Value: in.ExpiresIn},
-		Metadata:            in.Metadata,
+		Attributes:          in.values(),
 		Remaining:           in.Remaining,
 		RefillAmount:        in.RefillAmount,
 		RefillInterval:      in.RefillInterval,
@@ -119,7 +118,7 @@ func patchKey(c *api.Call, in PatchKey) (Key, error) {
 		UserID:              keyring.Field[string](in.UserID),
 		Name:                keyring.Field[string](in.Name),
 		ExpiresIn:           keyring.Field[int64](in.ExpiresIn),
-		Metadata:            keyring.Field[json.RawMessage](in.Metadata),
+		Attributes:          in.values(),
 		Remaining:           keyring.Field[int64](in.Remaining),
 		RemainingDelta:      keyring.Field[int64](in.RemainingDelta),
 		RefillAmount:        keyring.Field[int64](in.RefillAmount),
@@ -199,7 +198,7 @@ func keyOf(i keyring.Info) Key {
 	out := Key{
 		ID: k.ID, ConfigID: k.ConfigID, Name: k.Name, Start: i.Start, Prefix: k.Prefix, Tier: i.Tier,
 		UserID: k.UserID, Enabled: k.Enabled, DisabledBy: api.MaybeText(string(k.DisabledBy)), State: string(i.State),
-		Permissions: k.Permissions, Metadata: k.Metadata,
+		Permissions: k.Permissions, Attributes: api.Present(attributesOf(k)),
 		RefillAmount:        api.MaybeCount(credits.RefillAmount),
 		RefillInterval:      api.MaybeCount(credits.RefillInterval),
 		LastRefillAt:        api.MaybeTime(credits.LastRefillAt),

@@ -3,7 +3,6 @@ package admin
 import (
 	"encoding/base64"
 	"encoding/hex"
-	"encoding/json"
 	"net/netip"
 
 	"github.com/caddy-apikey/caddy-apikey/internal/api"
@@ -17,40 +16,40 @@ import (
 // holds hashes, which no key object does. What is absent or null is none, or the
 // default that is told.
 type KeyRecord struct {
-	ID                  string              `json:"id" min:"1" max:"255"`
-	ConfigID            *string             `json:"configId,omitzero" doc:"one of the configurations; default \"default\""`
-	UserID              string              `json:"userId" min:"1" max:"255" doc:"owner"`
-	Name                *string             `json:"name,omitzero"`
-	Prefix              *string             `json:"prefix,omitzero"`
-	Start               *string             `json:"start,omitzero" max:"12" doc:"first characters of the raw key"`
-	Hash                string              `json:"hash" doc:"SHA-256 of the whole raw key: 64 hexadecimal digits, or 43 characters of base64url"`
-	SecretHash          *string             `json:"secretHash,omitzero" doc:"SHA-256 of the secret, in the same form"`
-	PreviousKeys        []PreviousKeyRecord `json:"previousKeys,omitzero" max:"5" doc:"raw keys that rotation replaced, in their grace, the oldest first"`
-	Checksummed         *bool               `json:"checksummed,omitzero" doc:"whether the raw key ends in the checksum; default false"`
-	Enabled             *bool               `json:"enabled,omitzero" doc:"default true"`
-	DisabledBy          *string             `json:"disabledBy,omitzero" enum:"owner|operator|leak" doc:"who disabled the key; default operator where enabled is false"`
-	Permissions         key.Permissions     `json:"permissions,omitzero" doc:"map {\"files\":[\"read\"]} or list [\"files:read\"]"`
-	Metadata            json.RawMessage     `json:"metadata,omitzero" doc:"an object of at most 16 KiB"`
-	AllowedIPs          []string            `json:"allowedIps,omitzero" max:"100" doc:"addresses or networks; default everywhere"`
-	ExpiresAt           *api.Time           `json:"expiresAt,omitzero" doc:"default never"`
-	CreatedAt           *api.Time           `json:"createdAt,omitzero" doc:"default the time of the import"`
-	UpdatedAt           *api.Time           `json:"updatedAt,omitzero" doc:"default createdAt"`
-	RotatedAt           *api.Time           `json:"rotatedAt,omitzero" doc:"default never"`
-	RateLimitEnabled    *bool               `json:"rateLimitEnabled,omitzero" doc:"default true"`
-	RateLimitMax        *int64              `json:"rateLimitMax,omitzero" min:"1" doc:"requests in a window"`
-	RateLimitTimeWindow *int64              `json:"rateLimitTimeWindow,omitzero" min:"1" doc:"milliseconds"`
-	RateLimitAlgorithm  *string             `json:"rateLimitAlgorithm,omitzero" enum:"{algorithms}"`
-	LastRequest         *api.Time           `json:"lastRequest,omitzero"`
-	RequestCount        *int64              `json:"requestCount,omitzero" doc:"requests in the current window, which is taken to begin at lastRequest; not beside rateState"`
-	RateState           *string             `json:"rateState,omitzero" doc:"what an export holds of the current window"`
-	Remaining           *int64              `json:"remaining,omitzero" doc:"credits; default unlimited"`
-	RefillAmount        *int64              `json:"refillAmount,omitzero" min:"1" doc:"credits after a refill"`
-	RefillInterval      *int64              `json:"refillInterval,omitzero" min:"1" doc:"milliseconds"`
-	RefillFrom          *api.Time           `json:"refillFrom,omitzero" doc:"from when the intervals are counted; default lastRefillAt, else createdAt"`
-	LastRefillAt        *api.Time           `json:"lastRefillAt,omitzero"`
-	Peak                *int64              `json:"peak,omitzero" doc:"the last refill amount, or the most credits held since; default remaining"`
-	Spent               *int64              `json:"spent,omitzero" doc:"credits spent so far; default 0"`
-	Forfeited           *int64              `json:"forfeited,omitzero" doc:"credits lost so far; default 0"`
+	ID           string              `json:"id" min:"1" max:"255"`
+	ConfigID     *string             `json:"configId,omitzero" doc:"one of the configurations; default \"default\""`
+	UserID       string              `json:"userId" min:"1" max:"255" doc:"owner"`
+	Name         *string             `json:"name,omitzero"`
+	Prefix       *string             `json:"prefix,omitzero"`
+	Start        *string             `json:"start,omitzero" max:"12" doc:"first characters of the raw key"`
+	Hash         string              `json:"hash" doc:"SHA-256 of the whole raw key: 64 hexadecimal digits, or 43 characters of base64url"`
+	SecretHash   *string             `json:"secretHash,omitzero" doc:"SHA-256 of the secret, in the same form"`
+	PreviousKeys []PreviousKeyRecord `json:"previousKeys,omitzero" max:"5" doc:"raw keys that rotation replaced, in their grace, the oldest first"`
+	Checksummed  *bool               `json:"checksummed,omitzero" doc:"whether the raw key ends in the checksum; default false"`
+	Enabled      *bool               `json:"enabled,omitzero" doc:"default true"`
+	DisabledBy   *string             `json:"disabledBy,omitzero" enum:"owner|operator|leak" doc:"who disabled the key; default operator where enabled is false"`
+	Permissions  key.Permissions     `json:"permissions,omitzero" doc:"map {\"files\":[\"read\"]} or list [\"files:read\"]"`
+	Attributes
+	AllowedIPs          []string  `json:"allowedIps,omitzero" max:"100" doc:"addresses or networks; default everywhere"`
+	ExpiresAt           *api.Time `json:"expiresAt,omitzero" doc:"default never"`
+	CreatedAt           *api.Time `json:"createdAt,omitzero" doc:"default the time of the import"`
+	UpdatedAt           *api.Time `json:"updatedAt,omitzero" doc:"default createdAt"`
+	RotatedAt           *api.Time `json:"rotatedAt,omitzero" doc:"default never"`
+	RateLimitEnabled    *bool     `json:"rateLimitEnabled,omitzero" doc:"default true"`
+	RateLimitMax        *int64    `json:"rateLimitMax,omitzero" min:"1" doc:"requests in a window"`
+	RateLimitTimeWindow *int64    `json:"rateLimitTimeWindow,omitzero" min:"1" doc:"milliseconds"`
+	RateLimitAlgorithm  *string   `json:"rateLimitAlgorithm,omitzero" enum:"{algorithms}"`
+	LastRequest         *api.Time `json:"lastRequest,omitzero"`
+	RequestCount        *int64    `json:"requestCount,omitzero" doc:"requests in the current window, which is taken to begin at lastRequest; not beside rateState"`
+	RateState           *string   `json:"rateState,omitzero" doc:"what an export holds of the current window"`
+	Remaining           *int64    `json:"remaining,omitzero" doc:"credits; default unlimited"`
+	RefillAmount        *int64    `json:"refillAmount,omitzero" min:"1" doc:"credits after a refill"`
+	RefillInterval      *int64    `json:"refillInterval,omitzero" min:"1" doc:"milliseconds"`
+	RefillFrom          *api.Time `json:"refillFrom,omitzero" doc:"from when the intervals are counted; default lastRefillAt, else createdAt"`
+	LastRefillAt        *api.Time `json:"lastRefillAt,omitzero"`
+	Peak                *int64    `json:"peak,omitzero" doc:"the last refill amount, or the most credits held since; default remaining"`
+	Spent               *int64    `json:"spent,omitzero" doc:"credits spent so far; default 0"`
+	Forfeited           *int64    `json:"forfeited,omitzero" doc:"credits lost so far; default 0"`
 }
 
 // PreviousKeyRecord is a raw key that rotation replaced.
@@ -108,9 +107,9 @@ func (r *KeyRecord) entry(now int64) (e store.Entry, err error) {
 		ID: r.ID, ConfigID: api.Or(r.ConfigID, key.DefaultConfig), UserID: r.UserID,
 		Name: r.Name, Prefix: r.Prefix, Start: r.Start,
 		Checksummed: api.Or(r.Checksummed, false), Enabled: api.Or(r.Enabled, true),
-		Permissions: r.Permissions, Metadata: r.Metadata,
-		DisabledBy: key.DisabledBy(api.Or(r.DisabledBy, "")),
-		CreatedAt:  created, UpdatedAt: millis(r.UpdatedAt, created), RotatedAt: millis(r.RotatedAt, 0),
+		Permissions: r.Permissions,
+		DisabledBy:  key.DisabledBy(api.Or(r.DisabledBy, "")),
+		CreatedAt:   created, UpdatedAt: millis(r.UpdatedAt, created), RotatedAt: millis(r.RotatedAt, 0),
 		RateLimitEnabled: api.Or(r.RateLimitEnabled, true),
 		RateLimitMax:     api.Or(r.RateLimitMax, 0), RateLimitTimeWindow: api.Or(r.RateLimitTimeWindow, 0),
 	}
@@ -127,6 +126,9 @@ func (r *KeyRecord) entry(now int64) (e store.Entry, err error) {
 		if k.RateLimitAlgorithm, err = ratelimit.ParseAlgorithm(*r.RateLimitAlgorithm); err != nil {
 			return e, err
 		}
+	}
+	if err := r.values().Put(k, nil); err != nil {
+		return e, err
 	}
 	e = store.Entry{Key: k, Credits: r.credits(created), LastRequest: millis(r.LastRequest, 0)}
 	rate, err := r.rate()
@@ -194,7 +196,7 @@ func recordOf(e store.Entry) KeyRecord {
 	r := KeyRecord{
 		ID: k.ID, ConfigID: &k.ConfigID, UserID: k.UserID, Name: k.Name, Prefix: k.Prefix, Start: k.Start,
 		Hash: hex.EncodeToString(k.Hash[:]), SecretHash: secretText(k.SecretHash),
-		Checksummed: &k.Checksummed, Enabled: &k.Enabled, Permissions: k.Permissions, Metadata: k.Metadata,
+		Checksummed: &k.Checksummed, Enabled: &k.Enabled, Permissions: k.Permissions, Attributes: attributesOf(k),
 		AllowedIPs: networkTexts(k.AllowedIPs), DisabledBy: api.MaybeText(string(k.DisabledBy)), RotatedAt: api.MaybeTime(k.RotatedAt),
 		ExpiresAt: api.MaybeTime(k.ExpiresAt), CreatedAt: some(api.TimeOf(k.CreatedAt)), UpdatedAt: some(api.TimeOf(k.UpdatedAt)),
 		RateLimitEnabled: &k.RateLimitEnabled, RateLimitMax: api.MaybeCount(k.RateLimitMax),

@@ -1,20 +1,18 @@
 package admin
 
 import (
-	"encoding/json"
-
 	"github.com/caddy-apikey/caddy-apikey/internal/api"
 	"github.com/caddy-apikey/caddy-apikey/key"
 )
 
 // CreateKey is the body of POST /apikey/keys.
 type CreateKey struct {
-	UserID              string          `json:"userId" min:"1" max:"255" doc:"owner"`
-	ConfigID            *string         `json:"configId,omitzero" doc:"one of the configurations; default \"default\""`
-	Name                *string         `json:"name,omitzero"`
-	Prefix              *string         `json:"prefix,omitzero"`
-	ExpiresIn           *int64          `json:"expiresIn,omitzero" min:"1" doc:"seconds; default that of the configuration, else never"`
-	Metadata            json.RawMessage `json:"metadata,omitzero" doc:"an object of at most 16 KiB"`
+	UserID    string  `json:"userId" min:"1" max:"255" doc:"owner"`
+	ConfigID  *string `json:"configId,omitzero" doc:"one of the configurations; default \"default\""`
+	Name      *string `json:"name,omitzero"`
+	Prefix    *string `json:"prefix,omitzero"`
+	ExpiresIn *int64  `json:"expiresIn,omitzero" min:"1" doc:"seconds; default that of the configuration, else never"`
+	Attributes
 	Remaining           *int64          `json:"remaining,omitzero" doc:"credits; default unlimited"`
 	RefillAmount        *int64          `json:"refillAmount,omitzero" min:"1" doc:"credits after a refill"`
 	RefillInterval      *int64          `json:"refillInterval,omitzero" min:"1" doc:"milliseconds"`
@@ -30,10 +28,10 @@ type CreateKey struct {
 
 // PatchKey is the body of PATCH /apikey/keys/{id}. What is absent stays, null clears.
 type PatchKey struct {
-	UserID              api.Optional[string]          `json:"userId,omitzero" null:"no" min:"1" max:"255" doc:"owner"`
-	Name                api.Optional[string]          `json:"name,omitzero"`
-	ExpiresIn           api.Optional[int64]           `json:"expiresIn,omitzero" min:"1" doc:"seconds from now; null is never"`
-	Metadata            api.Optional[json.RawMessage] `json:"metadata,omitzero" doc:"an object of at most 16 KiB, replaced as a whole"`
+	UserID    api.Optional[string] `json:"userId,omitzero" null:"no" min:"1" max:"255" doc:"owner"`
+	Name      api.Optional[string] `json:"name,omitzero"`
+	ExpiresIn api.Optional[int64]  `json:"expiresIn,omitzero" min:"1" doc:"seconds from now; null is never"`
+	Attributes
 	Remaining           api.Optional[int64]           `json:"remaining,omitzero" doc:"credits; null is unlimited"`
 	RemainingDelta      api.Optional[int64]           `json:"remainingDelta,omitzero" null:"no" min:"-9007199254740991" doc:"added to remaining; not beside it"`
 	RefillAmount        api.Optional[int64]           `json:"refillAmount,omitzero" min:"1" doc:"credits after a refill"`

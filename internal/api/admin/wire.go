@@ -1,42 +1,40 @@
 package admin
 
 import (
-	"encoding/json"
-
 	"github.com/caddy-apikey/caddy-apikey/internal/api"
 	"github.com/caddy-apikey/caddy-apikey/key"
 )
 
 // Key is the key object.
 type Key struct {
-	ID                  string          `json:"id" doc:"24 hexadecimal characters that sort by time; imported keys keep theirs"`
-	ConfigID            string          `json:"configId" doc:"configuration that the key belongs to"`
-	Name                *string         `json:"name"`
-	Start               *string         `json:"start" doc:"first characters of the raw key"`
-	Prefix              *string         `json:"prefix"`
-	UserID              string          `json:"userId" doc:"owner"`
-	Enabled             bool            `json:"enabled"`
-	DisabledBy          *string         `json:"disabledBy" enum:"owner|operator|leak" doc:"who disabled the key; null where it is enabled"`
-	State               string          `json:"state" enum:"active|disabled|expired|exhausted" doc:"what a gate would say: disabled (the key or its owner), expired, exhausted (no credits left, no refill due), or active"`
-	Permissions         key.Permissions `json:"permissions" doc:"actions by resource"`
-	Metadata            json.RawMessage `json:"metadata" doc:"object, returned as it was sent"`
-	Tier                *string         `json:"tier" doc:"the owner's tier, or null where none is configured"`
-	Remaining           *int64          `json:"remaining" doc:"credits left; null is unlimited"`
-	RefillAmount        *int64          `json:"refillAmount" min:"1" doc:"credits after a refill"`
-	RefillInterval      *int64          `json:"refillInterval" min:"1" doc:"milliseconds"`
-	LastRefillAt        *api.Time       `json:"lastRefillAt"`
-	RateLimitEnabled    bool            `json:"rateLimitEnabled"`
-	RateLimitMax        *int64          `json:"rateLimitMax" min:"1" doc:"requests in a window"`
-	RateLimitTimeWindow *int64          `json:"rateLimitTimeWindow" min:"1" doc:"milliseconds"`
-	RateLimitAlgorithm  string          `json:"rateLimitAlgorithm" enum:"{algorithms}"`
-	RequestCount        int64           `json:"requestCount" doc:"requests in the current window"`
-	LastRequest         *api.Time       `json:"lastRequest"`
-	AllowedIPs          []string        `json:"allowedIps" doc:"networks in CIDR form; null is everywhere"`
-	ExpiresAt           *api.Time       `json:"expiresAt"`
-	CreatedAt           api.Time        `json:"createdAt"`
-	UpdatedAt           api.Time        `json:"updatedAt"`
-	RotatedAt           *api.Time       `json:"rotatedAt" doc:"when the raw key was last replaced"`
-	PreviousKeys        []PreviousKey   `json:"previousKeys" doc:"replaced raw keys that still work, the oldest first"`
+	ID          string          `json:"id" doc:"24 hexadecimal characters that sort by time; imported keys keep theirs"`
+	ConfigID    string          `json:"configId" doc:"configuration that the key belongs to"`
+	Name        *string         `json:"name"`
+	Start       *string         `json:"start" doc:"first characters of the raw key"`
+	Prefix      *string         `json:"prefix"`
+	UserID      string          `json:"userId" doc:"owner"`
+	Enabled     bool            `json:"enabled"`
+	DisabledBy  *string         `json:"disabledBy" enum:"owner|operator|leak" doc:"who disabled the key; null where it is enabled"`
+	State       string          `json:"state" enum:"active|disabled|expired|exhausted" doc:"what a gate would say: disabled (the key or its owner), expired, exhausted (no credits left, no refill due), or active"`
+	Permissions key.Permissions `json:"permissions" doc:"actions by resource"`
+	Attributes
+	Tier                *string       `json:"tier" doc:"the owner's tier, or null where none is configured"`
+	Remaining           *int64        `json:"remaining" doc:"credits left; null is unlimited"`
+	RefillAmount        *int64        `json:"refillAmount" min:"1" doc:"credits after a refill"`
+	RefillInterval      *int64        `json:"refillInterval" min:"1" doc:"milliseconds"`
+	LastRefillAt        *api.Time     `json:"lastRefillAt"`
+	RateLimitEnabled    bool          `json:"rateLimitEnabled"`
+	RateLimitMax        *int64        `json:"rateLimitMax" min:"1" doc:"requests in a window"`
+	RateLimitTimeWindow *int64        `json:"rateLimitTimeWindow" min:"1" doc:"milliseconds"`
+	RateLimitAlgorithm  string        `json:"rateLimitAlgorithm" enum:"{algorithms}"`
+	RequestCount        int64         `json:"requestCount" doc:"requests in the current window"`
+	LastRequest         *api.Time     `json:"lastRequest"`
+	AllowedIPs          []string      `json:"allowedIps" doc:"networks in CIDR form; null is everywhere"`
+	ExpiresAt           *api.Time     `json:"expiresAt"`
+	CreatedAt           api.Time      `json:"createdAt"`
+	UpdatedAt           api.Time      `json:"updatedAt"`
+	RotatedAt           *api.Time     `json:"rotatedAt" doc:"when the raw key was last replaced"`
+	PreviousKeys        []PreviousKey `json:"previousKeys" doc:"replaced raw keys that still work, the oldest first"`
 }
 
 // PreviousKey is a raw key that rotation replaced, and that still works.

@@ -47,10 +47,10 @@ func (c *call) change(id string) (keyring.Info, error) {
 	}
 	// What has begun is not undone by a caller who leaves.
 	return c.Keys.As(c.Caller.Actor(c.only(actionUpdate))).Update(context.WithoutCancel(c.Context()), id, keyring.Patch{
-		Name:      keyring.Field[string]{Set: c.in.has("name"), Value: sent[string](c.in, "name")},
-		Enabled:   keyring.Field[bool]{Set: c.in.has("enabled"), Value: sent[bool](c.in, "enabled")},
-		ExpiresIn: keyring.Field[int64]{Set: c.in.has("expiresIn"), Value: seconds(c.in)},
-		Metadata:  keyring.Field[json.RawMessage]{Set: c.in.has("metadata"), Value: sent[json.RawMessage](c.in, "metadata")},
+		Name:       keyring.Field[string]{Set: c.in.has("name"), Value: sent[string](c.in, "name")},
+		Enabled:    keyring.Field[bool]{Set: c.in.has("enabled"), Value: sent[bool](c.in, "enabled")},
+		ExpiresIn:  keyring.Field[int64]{Set: c.in.has("expiresIn"), Value: seconds(c.in)},
+		Attributes: keyring.Attributes{Metadata: keyring.Field[json.RawMessage]{Set: c.in.has("metadata"), Value: sent[json.RawMessage](c.in, "metadata")}},
 	})
 }
 

@@ -28,9 +28,7 @@ func (c *call) create() (any, error) {
 	if c.in.text("name") != "" {
 		draft.Name = sent[string](c.in, "name")
 	}
-	if raw := sent[json.RawMessage](c.in, "metadata"); raw != nil {
-		draft.Metadata = *raw
-	}
+	draft.Metadata = keyring.Field[json.RawMessage]{Set: c.in.has("metadata"), Value: sent[json.RawMessage](c.in, "metadata")}
 	made, err := c.Keys.As(c.Caller.Actor(nil)).Create(c.Context(), draft)
 	if err != nil {
 		return nil, err

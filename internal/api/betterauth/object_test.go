@@ -18,7 +18,7 @@ func TestBetterAuth_key_object(t *testing.T) {
 	a := newAPI(t)
 	caller := a.mint(keyring.Draft{})
 	k := a.mint(keyring.Draft{
-		Name: ptr("all"), Prefix: ptr("all_"), ExpiresIn: keyring.Field[int64]{Set: true, Value: ptr(int64(1000))}, Metadata: json.RawMessage(`{"b":1,"a":"<&>"}`),
+		Name: ptr("all"), Prefix: ptr("all_"), ExpiresIn: keyring.Field[int64]{Set: true, Value: ptr(int64(1000))}, Attributes: keyring.Attributes{Metadata: keyring.Field[json.RawMessage]{Set: true, Value: ptr(json.RawMessage(`{"b":1,"a":"<&>"}`))}},
 		Remaining: ptr(int64(2)), RefillAmount: ptr(int64(3)), RefillInterval: ptr(int64(1000)),
 		RateLimitMax: ptr(int64(100)), RateLimitTimeWindow: ptr(int64(60000)),
 	})

@@ -1,0 +1,28 @@
+package admin
+
+import (
+	"encoding/json"
+
+	"github.com/caddy-apikey/caddy-apikey/internal/api"
+	"github.com/caddy-apikey/caddy-apikey/key"
+	"github.com/caddy-apikey/caddy-apikey/keyring"
+)
+
+// Attributes are the fields that describe a key, the same in requests, answers and
+// exports.
+type Attributes struct {
+	Metadata api.Optional[json.RawMessage] `json:"metadata,omitzero" doc:"an object of at most 16 KiB, returned as it was sent and replaced as a whole"`
+}
+
+func (a Attributes) values() keyring.Attributes {
+	return keyring.Attributes{
+		Metadata: keyring.Field[json.RawMessage](a.Metadata),
+	}
+}
+
+func attributesOf(k *key.Key) Attributes {
+	a := keyring.AttributesOf(k)
+	return Attributes{
+		Metadata: api.Optional[json.RawMessage](a.Metadata),
+	}
+}
