@@ -27,6 +27,8 @@ type documentField struct {
 	// append writes the value, and reports false where there is none.
 	append func(b []byte, k *Key) ([]byte, bool)
 	read   func(d *documentReader, k *parsedKey)
+	// size returns the memory of a text; nil for other values.
+	size func(k *Key) int
 }
 
 // documentFields are the members in the order in which they are written. A new
@@ -38,15 +40,15 @@ var documentFields = [...]documentField{
 	optionalField("name", func(k *Key) **string { return &k.Name }, func(k *parsedKey) *string { return &k.name }),
 	optionalField("prefix", func(k *Key) **string { return &k.Prefix }, func(k *parsedKey) *string { return &k.prefix }),
 	optionalField("start", func(k *Key) **string { return &k.Start }, func(k *parsedKey) *string { return &k.start }),
-	{"hash", func(b []byte, k *Key) ([]byte, bool) { return appendHash(b, &k.Hash), true }, func(d *documentReader, k *parsedKey) { k.Hash = d.hash() }},
-	{"secretHash", appendSecret, func(d *documentReader, k *parsedKey) { k.secret = d.hash(); k.SecretHash = &k.secret }},
-	{"previous", appendPrevious, func(d *documentReader, k *parsedKey) { k.Previous = d.previousKeys() }},
+	member("hash", func(b []byte, k *Key) ([]byte, bool) { return appendHash(b, &k.Hash), true }, func(d *documentReader, k *parsedKey) { k.Hash = d.hash() }),
+	member("secretHash", appendSecret, func(d *documentReader, k *parsedKey) { k.secret = d.hash(); k.SecretHash = &k.secret }),
+	member("previous", appendPrevious, func(d *documentReader, k *parsedKey) { k.Previous = d.previousKeys() }),
 	flagField("checksummed", func(k *Key) *bool { return &k.Checksummed }),
 	flagField("enabled", func(k *Key) *bool { return &k.Enabled }),
-	{"disabledBy", appendDisabledBy, func(d *documentReader, k *parsedKey) { k.DisabledBy = d.disabledBy() }},
-	{"permissions", appendPermissions, func(d *documentReader, k *parsedKey) { k.Permissions = d.permissions() }},
-	{"metadata", appendMetadata, func(d *documentReader, k *parsedKey) { k.Metadata = d.object() }},
-	{"allowedIps", appendAllowedIPs, func(d *documentReader, k *parsedKey) { k.AllowedIPs = d.prefixes() }},
+	member("disabledBy", appendDisabledBy, func(d *documentReader, k *parsedKey) { k.DisabledBy = d.disabledBy() }),
+	member("permissions", appendPermissions, func(d *documentReader, k *parsedKey) { k.Permissions = d.permissions() }),
+	member("metadata", appendMetadata, func(d *documentReader, k *parsedKey) { k.Metadata = d.object() }),
+	member("allowedIps", appendAllowedIPs, func(d *documentReader, k *parsedKey) { k.AllowedIPs = d.prefixes() }),
 	numberField("expiresAt", func(k *Key) *int64 { return &k.ExpiresAt }),
 	numberField("createdAt", func(k *Key) *int64 { return &k.CreatedAt }),
 	numberField("updatedAt", func(k *Key) *int64 { return &k.UpdatedAt }),
@@ -54,7 +56,7 @@ var documentFields = [...]documentField{
 	flagField("rateLimitEnabled", func(k *Key) *bool { return &k.RateLimitEnabled }),
 	numberField("rateLimitMax", func(k *Key) *int64 { return &k.RateLimitMax }),
 	numberField("rateLimitTimeWindow", func(k *Key) *int64 { return &k.RateLimitTimeWindow }),
-	{"rateLimitAlgorithm", appendAlgorithm, func(d *documentReader, k *parsedKey) { k.RateLimitAlgorithm = d.algorithm() }},
+	member("rateLimitAlgorithm", appendAlgorithm, func(d *documentReader, k *parsedKey) { k.RateLimitAlgorithm = d.algorithm() }),
 }
 
 // parsedKey is a Key with room for what it points to, so that reading one allocates once.
@@ -64,11 +66,16 @@ type parsedKey struct {
 	secret              Hash
 }
 
+func member(name string, appendValue func([]byte, *Key) ([]byte, bool), read func(*documentReader, *parsedKey)) documentField {
+	return documentField{name: name, append: appendValue, read: read}
+}
+
 func textField(name string, of func(*Key) *string) documentField {
 	return documentField{
 		name,
-		func(b []byte, k *Key) ([]byte, bool) { return appendText(b, *of(k)), true },
+		func(b []byte, k *Key) ([]byte, bool) { s := *of(k); return appendText(b, s), s != "" },
 		func(d *documentReader, k *parsedKey) { *of(&k.Key) = d.text() },
+		func(k *Key) int { return len(*of(k)) },
 	}
 }
 
@@ -86,23 +93,39 @@ func optionalField(name string, of func(*Key) **string, room func(*parsedKey) *s
 			*p = d.text()
 			*of(&k.Key) = p
 		},
+		func(k *Key) int {
+			if p := *of(k); p != nil {
+				return len(*p) + 16
+			}
+			return 0
+		},
 	}
 }
 
 func numberField(name string, of func(*Key) *int64) documentField {
-	return documentField{
+	return member(
 		name,
 		func(b []byte, k *Key) ([]byte, bool) { n := *of(k); return strconv.AppendInt(b, n, 10), n != 0 },
 		func(d *documentReader, k *parsedKey) { *of(&k.Key) = d.number() },
-	}
+	)
 }
 
 func flagField(name string, of func(*Key) *bool) documentField {
-	return documentField{
+	return member(
 		name,
 		func(b []byte, k *Key) ([]byte, bool) { v := *of(k); return strconv.AppendBool(b, v), v },
 		func(d *documentReader, k *parsedKey) { *of(&k.Key) = d.flag() },
+	)
+}
+
+// TextSize returns about how many bytes the texts of k take.
+func (k *Key) TextSize() (n int) {
+	for i := range documentFields {
+		if size := documentFields[i].size; size != nil {
+			n += size(k)
+		}
 	}
+	return n
 }
 
 // AppendDocument appends the document of k. It refuses what could not be read back.

@@ -250,13 +250,8 @@ func (e *entry) size() uint32 {
 		return uint32(entrySize)
 	}
 	k := rec.key
-	n := entrySize + len(k.ID) + len(k.UserID) + len(k.ConfigID) + len(rec.permissions)*3 +
+	n := entrySize + k.TextSize() + len(rec.permissions)*3 +
 		len(k.Metadata)*2 + len(k.AllowedIPs)*int(unsafe.Sizeof(k.AllowedIPs[0])) + len(k.Previous)*previousSize
-	for _, s := range []*string{k.Name, k.Prefix, k.Start} {
-		if s != nil {
-			n += len(*s) + 16
-		}
-	}
 	if k.SecretHash != nil {
 		n += len(k.SecretHash)
 	}

@@ -1,10 +1,9 @@
 package sqlite
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"maps"
+	"reflect"
 	"slices"
 
 	"github.com/caddy-apikey/caddy-apikey/key"
@@ -144,7 +143,7 @@ func updateKey(w *writerConn, id string, change func(*store.Entry) error) (store
 	}
 	after := e.Key.Clone()
 	after.Revision, e.Credits.Version = kept.Revision, before.Credits.Version
-	record, credits := !sameKey(&kept, after), e.Credits != before.Credits
+	record, credits := !reflect.DeepEqual(&kept, after), e.Credits != before.Credits
 	if !record && !credits {
 		before.Key = &kept
 		return store.Change{Revision: kept.Revision, Subject: store.OfKey(id), Entry: &before}, nil
@@ -220,24 +219,6 @@ func replaceKey(w *writerConn, num int64, before, after *key.Key) error {
 		}
 	}
 	return checkHashes(w, num, after)
-}
-
-// sameKey compares everything that is stored of a key.
-func sameKey(a, b *key.Key) bool {
-	return a.ID == b.ID && a.ConfigID == b.ConfigID && a.UserID == b.UserID &&
-		samePointer(a.Name, b.Name) && samePointer(a.Prefix, b.Prefix) && samePointer(a.Start, b.Start) &&
-		a.Hash == b.Hash && samePointer(a.SecretHash, b.SecretHash) && slices.Equal(a.Previous, b.Previous) &&
-		a.Checksummed == b.Checksummed && a.Enabled == b.Enabled && a.DisabledBy == b.DisabledBy && samePermissions(a.Permissions, b.Permissions) &&
-		(a.Metadata == nil) == (b.Metadata == nil) && bytes.Equal(a.Metadata, b.Metadata) &&
-		(a.AllowedIPs == nil) == (b.AllowedIPs == nil) && slices.Equal(a.AllowedIPs, b.AllowedIPs) &&
-		a.ExpiresAt == b.ExpiresAt && a.CreatedAt == b.CreatedAt && a.UpdatedAt == b.UpdatedAt && a.RotatedAt == b.RotatedAt &&
-		a.RateLimitEnabled == b.RateLimitEnabled && a.RateLimitMax == b.RateLimitMax &&
-		a.RateLimitTimeWindow == b.RateLimitTimeWindow && a.RateLimitAlgorithm == b.RateLimitAlgorithm &&
-		a.Revision == b.Revision
-}
-
-func samePermissions(a, b key.Permissions) bool {
-	return (a == nil) == (b == nil) && maps.EqualFunc(a, b, slices.Equal[[]string])
 }
 
 func samePointer[T comparable](a, b *T) bool {
