@@ -9,6 +9,9 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/caddy-apikey/caddy-apikey/internal/near"
+	"github.com/caddy-apikey/caddy-apikey/ratelimit"
 )
 
 // TestQ50_optionPlaces compares the list of options with the parsers: the cases of
@@ -141,13 +144,14 @@ func TestQ50_messages(t *testing.T) {
 // TestQ51_messages checks what is said about modules that the build does not have,
 // and about names of algorithms.
 func TestQ51_messages(t *testing.T) {
+	algorithms := near.List(ratelimit.Algorithms())
 	for _, tt := range []struct{ name, source, want string }{
 		{"store", "{\n\tapikey {\n\t\tstore postgres\n\t}\n}", `store: there is no store "postgres" in this build of Caddy: must be sqlite, at Caddyfile:3`},
 		{"misspelt store", "{\n\tapikey {\n\t\tstore sqlite3\n\t}\n}", `must be sqlite: did you mean sqlite?, at Caddyfile:3`},
 		{"generator", "{\n\tapikey {\n\t\tgenerator radnom\n\t}\n}", `generator: there is no generator "radnom" in this build of Caddy: must be random: did you mean random?, at Caddyfile:3`},
 		{"validator", "{\n\tapikey {\n\t\tvalidate regexp a\n\t}\n}", `validator: there is no validator "regexp" in this build of Caddy: must be match, at Caddyfile:3`},
-		{"algorithm", "{\n\tapikey {\n\t\trate_limit 1/1m sliding\n\t}\n}", `rate_limit: the algorithm must be fixed_window, sliding_window or token_bucket: did you mean sliding_window?, at Caddyfile:3`},
-		{"algorithm of a config", "{\n\tapikey {\n\t\tconfig a {\n\t\t\trate_limit 1/1m leaky\n\t\t}\n\t}\n}", `rate_limit: the algorithm must be fixed_window, sliding_window or token_bucket, at Caddyfile:4`},
+		{"algorithm", "{\n\tapikey {\n\t\trate_limit 1/1m sliding\n\t}\n}", "rate_limit: the algorithm must be " + algorithms + `: did you mean sliding_window?, at Caddyfile:3`},
+		{"algorithm of a config", "{\n\tapikey {\n\t\tconfig a {\n\t\t\trate_limit 1/1m leaky\n\t\t}\n\t}\n}", "rate_limit: the algorithm must be " + algorithms + `, at Caddyfile:4`},
 	} {
 		t.Run(tt.name, func(t *testing.T) { wantAdaptError(t, tt.source, tt.want) })
 	}
