@@ -1,8 +1,8 @@
 package keyring
 
 import (
-	"cmp"
 	"encoding/json"
+	"reflect"
 
 	"github.com/caddy-apikey/caddy-apikey/key"
 )
@@ -14,37 +14,56 @@ type Attributes struct {
 	Metadata Field[json.RawMessage]
 }
 
+// ties returns the tie of each attribute. Imports pass no rules.
+func (a *Attributes) ties(k *key.Key, r *Rules) []tie {
+	return []tie{
+		tied(&a.Metadata, &k.Metadata, r.checkMetadata),
+	}
+}
+
 // AttributesOf returns the attributes of a record, set where it has them.
-func AttributesOf(k *key.Key) Attributes {
-	return Attributes{
-		Metadata: fieldOf(k.Metadata, k.Metadata != nil),
+func AttributesOf(k *key.Key) (a Attributes) {
+	for _, t := range a.ties(k, nil) {
+		t.read()
 	}
+	return a
 }
 
-// Put gives k the attributes that are set. Each is checked first; the first error is
-// returned. Imports pass no rules.
+// Put gives k the attributes that are set, up to the first whose check fails. Imports pass
+// no rules.
 func (a Attributes) Put(k *key.Key, r *Rules) error {
-	return cmp.Or(
-		put(a.Metadata, &k.Metadata, r.checkMetadata),
-	)
+	for _, t := range a.ties(k, r) {
+		if err := t.put(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-func fieldOf[T any](v T, set bool) Field[T] {
-	if !set {
-		return Field[T]{}
-	}
-	return Field[T]{true, &v}
+// tie ties an attribute to its field of a record.
+type tie struct {
+	read func()
+	put  func() error
 }
 
-// put replaces a value by that of a field, if the check allows it. A field that is cleared
-// has the zero value.
-func put[T any](f Field[T], to *T, check func(T) (T, error)) error {
-	if !f.Set {
-		return nil
+// tied returns a tie. check returns the form in which a value is stored; an attribute that
+// is cleared is the zero value.
+func tied[T any](f *Field[T], of *T, check func(T) (T, error)) tie {
+	return tie{
+		read: func() {
+			if v := *of; !reflect.ValueOf(&v).Elem().IsZero() {
+				*f = Field[T]{true, &v}
+			}
+		},
+		put: func() error {
+			if !f.Set {
+				return nil
+			}
+			v, err := check(valueOr(*f, *new(T)))
+			if err == nil {
+				*of = v
+			}
+			return err
+		},
 	}
-	v, err := check(valueOr(f, *new(T)))
-	if err == nil {
-		*to = v
-	}
-	return err
 }

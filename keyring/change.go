@@ -76,14 +76,6 @@ func returned(c key.Credits, s *settlement) (key.Credits, error) {
 	return after, err
 }
 
-// Field is a value that a change may set or clear.
-type Field[T any] struct {
-	Set   bool
-	Value *T // nil with Set: cleared
-}
-
-func (f Field[T]) cleared() bool { return f.Set && f.Value == nil }
-
 // Patch is a change of a key. What is not set stays.
 type Patch struct {
 	UserID    Field[string]

@@ -66,7 +66,7 @@ func (f *field) unwrap() {
 	switch t := f.value; {
 	case t.Kind() == reflect.Pointer:
 		f.pointer, f.nilable, f.value = true, true, t.Elem()
-	case strings.HasPrefix(t.Name(), "Optional["):
+	case strings.HasPrefix(t.Name(), "Field["): // an Optional
 		f.optional, f.nilable, f.value = true, true, t.Field(1).Type.Elem()
 	default:
 		// Lists of objects are written as [], never as null; in requests they may be absent.

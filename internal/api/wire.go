@@ -4,28 +4,18 @@ import (
 	"encoding/json"
 	"reflect"
 	"time"
+
+	"github.com/caddy-apikey/caddy-apikey/keyring"
 )
 
 // Optional is a field of a body that may be absent, null or a value.
-type Optional[T any] struct {
-	Set   bool
-	Value *T // nil with Set: null
-}
+type Optional[T any] = keyring.Field[T]
 
 // Some returns a field with a value.
-func Some[T any](v T) Optional[T] { return Optional[T]{true, &v} }
+func Some[T any](v T) Optional[T] { return Optional[T]{Set: true, Value: &v} }
 
 // Null returns a field that is null.
 func Null[T any]() Optional[T] { return Optional[T]{Set: true} }
-
-// MarshalJSON implements json.Marshaler.
-func (o Optional[T]) MarshalJSON() ([]byte, error) { return Marshal(o.Value) }
-
-// UnmarshalJSON implements json.Unmarshaler.
-func (o *Optional[T]) UnmarshalJSON(b []byte) error {
-	o.Set = true
-	return json.Unmarshal(b, &o.Value)
-}
 
 // Present returns fields for an answer, where every [Optional] is there: null where it has
 // no value.

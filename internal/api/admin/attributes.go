@@ -14,15 +14,6 @@ type Attributes struct {
 	Metadata api.Optional[json.RawMessage] `json:"metadata,omitzero" doc:"an object of at most 16 KiB, returned as it was sent and replaced as a whole"`
 }
 
-func (a Attributes) values() keyring.Attributes {
-	return keyring.Attributes{
-		Metadata: keyring.Field[json.RawMessage](a.Metadata),
-	}
-}
+func (a Attributes) values() keyring.Attributes { return keyring.Attributes(a) }
 
-func attributesOf(k *key.Key) Attributes {
-	a := keyring.AttributesOf(k)
-	return Attributes{
-		Metadata: api.Optional[json.RawMessage](a.Metadata),
-	}
-}
+func attributesOf(k *key.Key) Attributes { return Attributes(keyring.AttributesOf(k)) }

@@ -115,21 +115,21 @@ func patchKey(c *api.Call, in PatchKey) (Key, error) {
 		return Key{}, &api.Error{Status: http.StatusBadRequest, Code: keyring.NoValuesToUpdate, Message: "there is nothing to change"}
 	}
 	p := keyring.Patch{
-		UserID:              keyring.Field[string](in.UserID),
-		Name:                keyring.Field[string](in.Name),
-		ExpiresIn:           keyring.Field[int64](in.ExpiresIn),
+		UserID:              in.UserID,
+		Name:                in.Name,
+		ExpiresIn:           in.ExpiresIn,
 		Attributes:          in.values(),
-		Remaining:           keyring.Field[int64](in.Remaining),
-		RemainingDelta:      keyring.Field[int64](in.RemainingDelta),
-		RefillAmount:        keyring.Field[int64](in.RefillAmount),
-		RefillInterval:      keyring.Field[int64](in.RefillInterval),
-		RateLimitEnabled:    keyring.Field[bool](in.RateLimitEnabled),
-		RateLimitMax:        keyring.Field[int64](in.RateLimitMax),
-		RateLimitTimeWindow: keyring.Field[int64](in.RateLimitTimeWindow),
-		RateLimitAlgorithm:  keyring.Field[string](in.RateLimitAlgorithm),
-		Permissions:         keyring.Field[key.Permissions](in.Permissions),
+		Remaining:           in.Remaining,
+		RemainingDelta:      in.RemainingDelta,
+		RefillAmount:        in.RefillAmount,
+		RefillInterval:      in.RefillInterval,
+		RateLimitEnabled:    in.RateLimitEnabled,
+		RateLimitMax:        in.RateLimitMax,
+		RateLimitTimeWindow: in.RateLimitTimeWindow,
+		RateLimitAlgorithm:  in.RateLimitAlgorithm,
+		Permissions:         in.Permissions,
 		AllowedIPs:          keyring.Field[[]netip.Prefix]{Set: in.AllowedIPs.Set},
-		Enabled:             keyring.Field[bool](in.Enabled),
+		Enabled:             in.Enabled,
 	}
 	if in.AllowedIPs.Value != nil {
 		allowed, err := networks(*in.AllowedIPs.Value)

@@ -33,7 +33,7 @@ func putOwner(c *api.Call, in PutOwner) (Owner, error) {
 		return Owner{}, err
 	}
 	o, err := editor(c).PutOwner(c.Context(), userID, keyring.OwnerPatch{
-		Tier: keyring.Field[string](in.Tier), Enabled: keyring.Field[bool](in.Enabled),
+		Tier: in.Tier, Enabled: in.Enabled,
 	})
 	return ownerOf(c, o), err
 }

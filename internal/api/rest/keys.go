@@ -61,7 +61,7 @@ func (h *handler) createExtended(c *api.Call, in CreateExtendedKey) (Created, er
 	draft := keyring.Draft{
 		UserID: c.Caller.UserID, ConfigID: h.configID(c), Name: in.Name, DefaultName: defaultName,
 		DefaultPermissions: key.Permissions{key.DefaultResource: {api.Read, api.Write}},
-		ExpiresIn:          keyring.Field[int64](in.ExpiresIn),
+		ExpiresIn:          in.ExpiresIn,
 		WithSecret:         true,
 	}
 	if in.Permissions != nil {
