@@ -471,7 +471,7 @@ func (s *storm) checkCounts(n int) {
 	if at := mustStat(t, s.db+".lock").ModTime(); !at.Equal(s.opened) {
 		t.Error("the database was opened again")
 	}
-	if got := s.open(s.db); got[0] > 5 || got[2] != 1 || got[3] != 1 {
+	if got := s.open(s.db); got[0] > 6 || got[2] != 1 || got[3] != 1 {
 		t.Errorf("descriptors of database, log, shared memory, lock: %v", got)
 	}
 }

@@ -131,7 +131,8 @@ type List struct {
 }
 
 // Page is one page of List. It may hold fewer keys than were asked for, even none, while
-// there is a next one: what no index serves is looked for in a bounded number of keys.
+// there is a next one: what no index serves is looked for in a bounded number of keys, and
+// records are read up to a bounded size.
 type Page struct {
 	Entries []Entry
 	// Total is how many keys pass the filter, on all pages; UnknownTotal where neither an

@@ -79,6 +79,8 @@ type API struct {
 	mux      *http.ServeMux
 	methods  []string // of all routes, sorted
 	document []byte
+
+	takeTimeout time.Duration // a constant; less in tests
 }
 
 // New returns the API of a table of routes.
@@ -89,7 +91,7 @@ func New(m Mount, d Dialect, routes []*Route) *API {
 	if d.Body == nil {
 		d.Body = JSONBody
 	}
-	a := &API{Mount: m, dialect: d, mux: http.NewServeMux(), document: document(m.Base, m.BodyTimeout > 0, d, routes)}
+	a := &API{Mount: m, dialect: d, mux: http.NewServeMux(), document: document(m.Base, m.BodyTimeout > 0, d, routes), takeTimeout: takeTimeout}
 	base := (&url.URL{Path: m.Base}).EscapedPath() // it may hold characters that mean something in a pattern
 	for _, rt := range routes {
 		a.mux.Handle(rt.Method+" "+base+rt.Path, rt)
@@ -217,11 +219,13 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	for name, value := range c.Route.Header {
 		w.Header().Set(name, value)
 	}
-	switch s, streamed := answer.(Stream); {
-	case streamed:
-		a.stream(w, c, s)
-	case c.Route.answer == noneType:
+	switch answer := answer.(type) {
+	case None:
 		w.WriteHeader(c.Route.Status)
+	case Stream:
+		a.stream(w, c, StreamType, answer)
+	case list:
+		a.stream(w, c, "application/json", answer.write)
 	default:
 		a.write(w, c.Route.Status, answer)
 	}

@@ -75,7 +75,11 @@ func WithBody[B, A any](f func(*Call, B) (A, error)) Endpoint {
 }
 
 func endpoint[Q, B, A any](f func(*Call, Q, B) (A, error)) Endpoint {
-	return Endpoint{reflect.TypeFor[Q](), reflect.TypeFor[B](), reflect.TypeFor[A](), func(c *Call) (any, error) {
+	answer := reflect.TypeFor[A]()
+	if l, ok := any(*new(A)).(list); ok {
+		answer = l.answer()
+	}
+	return Endpoint{reflect.TypeFor[Q](), reflect.TypeFor[B](), answer, func(c *Call) (any, error) {
 		var query Q
 		if err := decodeQuery(c.URL.RawQuery, &query, c.api.dialect.ExtraParameters); err != nil {
 			return nil, err

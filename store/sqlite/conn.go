@@ -185,8 +185,12 @@ func (c *writerConn) prove(ctx context.Context) error {
 	return err
 }
 
-// readerCount is how many reads other than look-ups run at a time; others wait.
-const readerCount = 2
+const (
+	// readerCount is how many reads other than look-ups and lists run at a time.
+	readerCount = 2
+	// listerCount is how many lists are read at a time, which nothing else waits for.
+	listerCount = 1
+)
 
 // readers are connections that cannot write.
 type readers struct {
@@ -194,13 +198,13 @@ type readers struct {
 	stmts *statements
 }
 
-func openReaders(ctx context.Context, path, prefix string) (*readers, error) {
+func openReaders(ctx context.Context, path, prefix string, count int) (*readers, error) {
 	db, err := sql.Open("sqlite", readerDSN(path))
 	if err != nil {
 		return nil, err
 	}
-	db.SetMaxOpenConns(readerCount)
-	db.SetMaxIdleConns(readerCount)
+	db.SetMaxOpenConns(count)
+	db.SetMaxIdleConns(count)
 	r := &readers{db: db, stmts: newStatements(prefix, db.PrepareContext)}
 	if _, err := schemaVersion(ctx, db, prefix); err != nil {
 		return nil, errors.Join(err, r.close())

@@ -15,6 +15,9 @@ import (
 const (
 	defaultPage = 50
 	maxPage     = 1000
+	// maxPageSize is at how many bytes of records a page ends, so that who reads slowly does
+	// not hold much of them.
+	maxPageSize = 256 << 10
 	// maxQuery is longer than any name or start.
 	maxQuery = 1 << 14
 )
@@ -66,11 +69,11 @@ func (s *Store) List(ctx context.Context, q store.List) (store.Page, error) {
 	}
 	defer s.leave()
 	// A transaction, so that the page and the total are of the same moment.
-	tx, err := s.readers.db.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+	tx, err := s.lists.db.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
 	if err != nil {
 		return store.Page{}, failed("listing keys", err)
 	}
-	page, err := l.read(ctx, tx, s.readers.stmts)
+	page, err := l.read(ctx, tx, s.lists.stmts)
 	if err = errors.Join(err, tx.Rollback()); err != nil {
 		return store.Page{}, failed("listing keys", err)
 	}
@@ -355,12 +358,15 @@ func (l *lister) read(ctx context.Context, tx *sql.Tx, stmts *statements) (page 
 			continue
 		}
 		query, args := part.page(l.limit + 1 - len(page.Entries))
-		if page.Entries, err = appendEntries(ctx, tx, page.Entries, stmts, query, args); err != nil {
+		var full bool
+		if page.Entries, full, err = appendEntries(ctx, tx, page.Entries, stmts, query, args); err != nil {
 			return page, err
 		}
 		if len(page.Entries) > l.limit { // one more than asked for: there is a next page
-			page.Entries = page.Entries[:l.limit]
-			page.Next = l.point(&page.Entries[l.limit-1]).encode(l.order, l.reverse)
+			page.Entries, full = page.Entries[:l.limit], true
+		}
+		if full {
+			page.Next = l.point(&page.Entries[len(page.Entries)-1]).encode(l.order, l.reverse)
 			break
 		}
 		last, err := part.last(ctx, tx, stmts)
@@ -500,15 +506,24 @@ const (
 	previousOfPage = `SELECT p.key, p.hash, p.last_request FROM json_each(?) j CROSS JOIN {p}previous_hashes p ON p.key = j.value AND p.last_request IS NOT NULL`
 )
 
-func appendEntries(ctx context.Context, tx *sql.Tx, list []store.Entry, stmts *statements, query string, args []any) ([]store.Entry, error) {
+// errFull ends the reading of a page.
+var errFull = errors.New("the page is full")
+
+// appendEntries reads entries, and what lies beside them. full: there may be more, but the
+// page is large enough.
+func appendEntries(ctx context.Context, tx *sql.Tx, list []store.Entry, stmts *statements, query string, args []any) (_ []store.Entry, full bool, err error) {
 	at := map[int64]int{} // of a number, the place in the list
 	var nums []byte
-	rotated := false
-	err := eachRowOf(ctx, tx, stmts, query, args, func(rows *sql.Rows) error {
+	size, rotated := 0, false
+	err = eachRowOf(ctx, tx, stmts, query, args, func(rows *sql.Rows) error {
+		if size >= maxPageSize {
+			return errFull
+		}
 		var row entryRow
 		if err := rows.Scan(row.dest()...); err != nil {
 			return err
 		}
+		size += len(row.doc)
 		e, err := row.entry()
 		rotated = rotated || err == nil && len(e.Key.Previous) > 0
 		at[row.num] = len(list)
@@ -516,8 +531,11 @@ func appendEntries(ctx context.Context, tx *sql.Tx, list []store.Entry, stmts *s
 		list = append(list, e)
 		return err
 	})
+	if full = errors.Is(err, errFull); full {
+		err = nil
+	}
 	if err != nil || len(nums) == 0 {
-		return list, err
+		return list, full, err
 	}
 	nums[0] = '['
 	page := []any{string(append(nums, ']'))}
@@ -530,7 +548,7 @@ func appendEntries(ctx context.Context, tx *sql.Tx, list []store.Entry, stmts *s
 		return err
 	})
 	if err != nil || !rotated {
-		return list, err
+		return list, full, err
 	}
 	err = eachRowOf(ctx, tx, stmts, previousOfPage, page, func(rows *sql.Rows) error {
 		var num, last int64
@@ -539,7 +557,7 @@ func appendEntries(ctx context.Context, tx *sql.Tx, list []store.Entry, stmts *s
 		used(list[at[num]].Key, hash, last)
 		return err
 	})
-	return list, err
+	return list, full, err
 }
 
 func eachRowOf(ctx context.Context, tx *sql.Tx, stmts *statements, query string, args []any, read func(*sql.Rows) error) error {

@@ -5,8 +5,8 @@
 // One connection writes. A single goroutine owns it and runs all writes, as
 // many to a transaction as are waiting (see writer.go): so a durable commit,
 // whose price is one fsync, is shared by all who ask at the same moment. Two
-// connections look keys up (see lookup.go) and two read everything else, each in
-// its own snapshot. They cannot write.
+// connections look keys up (see lookup.go), one reads lists (see list.go) and two
+// read everything else, each in its own snapshot. They cannot write.
 //
 // # Who may touch the files
 //
@@ -157,20 +157,10 @@ func (o *Opener) openLocked(ctx context.Context, lock *fileLock) (*Store, error)
 }
 
 // start opens the readers beside the writer and sets the store going.
-func (o *Opener) start(ctx context.Context, lock *fileLock, w *writerConn) (*Store, error) {
-	r, err := openReaders(ctx, o.path, o.prefix)
-	if err != nil {
-		return nil, unreadable(o.path, err)
-	}
-	files, err := watchFiles(o.path)
-	if err != nil {
-		return nil, errors.Join(err, r.close())
-	}
+func (o *Opener) start(ctx context.Context, lock *fileLock, w *writerConn) (_ *Store, err error) {
 	s := &Store{
 		path:    o.path,
 		lock:    lock,
-		readers: r,
-		watch:   files,
 		closing: make(chan struct{}),
 		foldNow: make(chan struct{}, 1),
 
@@ -181,14 +171,28 @@ func (o *Opener) start(ctx context.Context, lock *fileLock, w *writerConn) (*Sto
 		foldPart:    foldSize,
 		maxUnfolded: maxUnfolded,
 	}
-	if err := s.usage.load(w); err != nil {
-		return nil, errors.Join(unreadable(o.path, fmt.Errorf("reading the journal of usage: %w", err)), r.close())
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.closeReaders())
+		}
+	}()
+	if s.readers, err = openReaders(ctx, o.path, o.prefix, readerCount); err != nil {
+		return nil, unreadable(o.path, err)
+	}
+	if s.lists, err = openReaders(ctx, o.path, o.prefix, listerCount); err != nil {
+		return nil, unreadable(o.path, err)
 	}
 	if s.lookups, err = openLookups(o.path, o.prefix); err != nil {
-		return nil, errors.Join(unreadable(o.path, err), r.close())
+		return nil, unreadable(o.path, err)
+	}
+	if s.watch, err = watchFiles(o.path); err != nil {
+		return nil, err
+	}
+	if err := s.usage.load(w); err != nil {
+		return nil, unreadable(o.path, fmt.Errorf("reading the journal of usage: %w", err))
 	}
 	s.unfolded.Store(s.usage.size())
-	s.writer = newWriter(w, files, o.hooks, &s.lookups.owners)
+	s.writer = newWriter(w, s.watch, o.hooks, &s.lookups.owners)
 	go s.writer.loop()
 	go s.tidy()
 	return s, nil

@@ -37,7 +37,7 @@ func (s *Store) Owners(ctx context.Context, limit int, cursor string) (store.Own
 		return store.OwnerPage{}, err
 	}
 	defer s.leave()
-	stmt, err := s.readers.stmts.get(ownerInfo + ` WHERE o.user_id > ? ORDER BY o.user_id LIMIT ?`)
+	stmt, err := s.lists.stmts.get(ownerInfo + ` WHERE o.user_id > ? ORDER BY o.user_id LIMIT ?`)
 	if err != nil {
 		return store.OwnerPage{}, failed("listing owners", err)
 	}

@@ -40,10 +40,10 @@ var preparePageCache = sync.OnceValue(func() bool {
 // cacheSize returns the size of a connection's page cache, as SQLite's pragma has it.
 func cacheSize() string {
 	if preparePageCache() {
-		return "-2000" // five connections fit into the memory
+		return "-2000" // all connections fit into the memory
 	}
-	// The allocator holds on to 4 MiB of what was freed: all five must fit into that.
-	return "-700"
+	// The allocator holds on to 4 MiB of what was freed: all six must fit into that.
+	return "-600"
 }
 
 // finderCacheSize is cacheSize for look-ups. Most pages that they read are read once, and

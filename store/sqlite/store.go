@@ -14,6 +14,7 @@ type Store struct {
 	path    string // absolute, without symbolic links
 	lock    *fileLock
 	readers *readers
+	lists   *readers
 	lookups *lookups
 	writer  *writer
 	watch   *watch
@@ -65,8 +66,21 @@ func (s *Store) Close() error {
 	close(s.closing) // wakes those who wait for room in the queue, and ends tidy
 	<-s.tidied
 	s.inflight.Wait()
-	err := errors.Join(s.lookups.close(), s.readers.close(), s.writer.close())
+	err := errors.Join(s.closeReaders(), s.writer.close())
 	return errors.Join(err, s.lock.release())
+}
+
+// closeReaders closes the readers that have been opened.
+func (s *Store) closeReaders() (err error) {
+	if s.lookups != nil {
+		err = s.lookups.close()
+	}
+	for _, r := range []*readers{s.readers, s.lists} {
+		if r != nil {
+			err = errors.Join(err, r.close())
+		}
+	}
+	return err
 }
 
 // Health implements store.Store. It asks a reader and the writer, and looks

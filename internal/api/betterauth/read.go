@@ -2,9 +2,12 @@ package betterauth
 
 import (
 	"cmp"
+	"errors"
+	"math"
 	"slices"
 	"strings"
 
+	"github.com/caddy-apikey/caddy-apikey/internal/api"
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 	"github.com/caddy-apikey/caddy-apikey/store"
@@ -57,7 +60,7 @@ func (c *call) allowed(k *key.Key, action string) error {
 // listing is the answer to list.
 type listing struct {
 	APIKeys []*keyObject `json:"apiKeys"`
-	Total   int          `json:"total"`
+	Total   int64        `json:"total"`
 	Limit   *int64       `json:"limit,omitempty"`
 	Offset  *int64       `json:"offset,omitempty"`
 }
@@ -70,24 +73,42 @@ func (c *call) list() (any, error) {
 			return nil, err
 		}
 	}
-	keys, err := c.keysOf(owner, func(k *key.Key) bool {
-		id := c.in.text("configId")
-		return c.covers(k.ConfigID) && (organization == "" || c.Organization.has(k.ConfigID)) && (id == "" || id == k.ConfigID)
-	})
-	if err != nil {
-		return nil, err
+	id := c.in.text("configId")
+	wanted := func(k *key.Key) bool {
+		return k.UserID == owner && c.covers(k.ConfigID) && (organization == "" || c.Organization.has(k.ConfigID)) && (id == "" || id == k.ConfigID)
+	}
+	l := listing{APIKeys: []*keyObject{}, Limit: wholeOf(c.in, "limit"), Offset: wholeOf(c.in, "offset")}
+	each := func(write func(any) error) error {
+		return c.eachOf(owner, wanted, func(i keyring.Info) error {
+			at := l.Total
+			l.Total++
+			if at < l.from() || at >= l.to() {
+				return nil
+			}
+			return write(objectOf(i))
+		})
 	}
 	if by := c.in.text("sortBy"); by != "" {
-		sortKeys(keys, by, c.in.text("sortDirection") == "desc")
+		each = func(write func(any) error) error {
+			ids, err := c.sorted(owner, wanted, by)
+			if err != nil {
+				return err
+			}
+			l.Total = int64(len(ids))
+			return c.eachByID(ids[min(l.from(), l.Total):min(l.to(), l.Total)], wanted, write)
+		}
 	}
-	l := listing{Total: len(keys), Limit: wholeOf(c.in, "limit"), Offset: wholeOf(c.in, "offset"), APIKeys: keys}
-	if l.Offset != nil {
-		l.APIKeys = l.APIKeys[min(*l.Offset, int64(len(keys))):]
+	return api.List[listing]{Each: each, Answer: func() listing { return l }}, nil
+}
+
+// from and to are the places of the keys that are asked for.
+func (l *listing) from() int64 { return api.Or(l.Offset, 0) }
+
+func (l *listing) to() int64 {
+	if l.Limit == nil || *l.Limit > math.MaxInt64-l.from() {
+		return math.MaxInt64
 	}
-	if l.Limit != nil {
-		l.APIKeys = l.APIKeys[:min(*l.Limit, int64(len(l.APIKeys)))]
-	}
-	return l, nil
+	return l.from() + *l.Limit
 }
 
 func wholeOf(in input, name string) *int64 {
@@ -102,23 +123,76 @@ func wholeOf(in input, name string) *int64 {
 // listPage is how many keys are asked of the store at a time.
 const listPage = 500
 
-// keysOf returns the keys of an owner that are wanted, the oldest first.
-func (c *call) keysOf(owner string, wanted func(*key.Key) bool) ([]*keyObject, error) {
-	keys := []*keyObject{}
+// eachOf calls f with the keys of an owner that are wanted, the oldest first.
+func (c *call) eachOf(owner string, wanted func(*key.Key) bool, f func(keyring.Info) error) error {
 	for q := (store.List{Filter: store.Filter{UserID: owner}, Limit: listPage}); ; {
 		page, err := c.Keys.List(c.Context(), q)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		for _, info := range page.Keys {
-			if wanted(info.Key) {
-				keys = append(keys, objectOf(info))
+			if !wanted(info.Key) {
+				continue
+			}
+			if err := f(info); err != nil {
+				return err
 			}
 		}
 		if q.Cursor = page.Next; q.Cursor == "" {
-			return keys, nil
+			return nil
 		}
 	}
+}
+
+// sorted returns the IDs of the keys of an owner that are wanted. Nothing else of the keys
+// stays in memory while the answer is written.
+func (c *call) sorted(owner string, wanted func(*key.Key) bool, by string) ([]string, error) {
+	var keys []*keyObject
+	err := c.eachOf(owner, wanted, func(i keyring.Info) error {
+		keys = append(keys, brief(objectOf(i)))
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	sortKeys(keys, by, c.in.text("sortDirection") == "desc")
+	ids := make([]string, len(keys))
+	for i, k := range keys {
+		ids[i] = k.ID
+	}
+	return ids, nil
+}
+
+// brief returns what keys are sorted by. The texts of a record are parts of all of it.
+func brief(o *keyObject) *keyObject {
+	o.Metadata, o.Permissions = nil, nil
+	for _, s := range []*string{&o.ID, &o.ConfigID, &o.ReferenceID} {
+		*s = strings.Clone(*s)
+	}
+	for _, s := range []**string{&o.Name, &o.Start, &o.Prefix} {
+		if *s != nil {
+			*s = new(strings.Clone(**s))
+		}
+	}
+	return o
+}
+
+// eachByID writes the keys with these IDs, but for those that have changed meanwhile so
+// that they are not wanted any more.
+func (c *call) eachByID(ids []string, wanted func(*key.Key) bool, write func(any) error) error {
+	for _, id := range ids {
+		info, err := c.Keys.Get(c.Context(), id)
+		if errors.Is(err, store.ErrNotFound) || err == nil && !wanted(info.Key) {
+			continue
+		}
+		if err == nil {
+			err = write(objectOf(info))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // orders compare keys by a field. Keys without a value come first.

@@ -69,11 +69,15 @@ type ExtendedUsageLimits struct {
 	PerMonth *int64 `json:"perMonth"`
 }
 
-func (h *handler) listExtended(c *api.Call, q ListExtendedKeys) (ExtendedKeys, error) {
-	all := ExtendedKeys{Keys: []ExtendedKey{}}
-	next, err := h.each(c, q.Limit, api.Or(q.Cursor, ""), func(i keyring.Info) { all.Keys = append(all.Keys, extendedKeyOf(i)) })
-	all.NextCursor = api.MaybeText(next)
-	return all, err
+func (h *handler) listExtended(c *api.Call, q ListExtendedKeys) (api.List[ExtendedKeys], error) {
+	next := ""
+	return api.List[ExtendedKeys]{
+		Each: func(write func(any) error) (err error) {
+			next, err = h.each(c, q.Limit, api.Or(q.Cursor, ""), func(i keyring.Info) error { return write(extendedKeyOf(i)) })
+			return err
+		},
+		Answer: func() ExtendedKeys { return ExtendedKeys{Keys: []ExtendedKey{}, NextCursor: api.MaybeText(next)} },
+	}, nil
 }
 
 func extendedKeyOf(i keyring.Info) ExtendedKey {

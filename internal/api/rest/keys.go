@@ -100,16 +100,20 @@ func unique(list []string) []string {
 	return slices.Compact(list)
 }
 
-func (h *handler) list(c *api.Call) (Keys, error) {
-	all := Keys{[]Key{}}
-	_, err := h.each(c, nil, "", func(i keyring.Info) { all.Keys = append(all.Keys, keyOf(i)) })
-	return all, err
+func (h *handler) list(c *api.Call) (api.List[Keys], error) {
+	return api.List[Keys]{
+		Each: func(write func(any) error) error {
+			_, err := h.each(c, nil, "", func(i keyring.Info) error { return write(keyOf(i)) })
+			return err
+		},
+		Answer: func() Keys { return Keys{Keys: []Key{}} },
+	}, nil
 }
 
-// each calls add with the keys that the caller may know of, the oldest first: at most so
+// each calls f with the keys that the caller may know of, the oldest first: at most so
 // many, nil is all, from a cursor on. next is where the following keys begin; empty
 // after the last.
-func (h *handler) each(c *api.Call, most *int64, cursor string, add func(keyring.Info)) (next string, err error) {
+func (h *handler) each(c *api.Call, most *int64, cursor string, f func(keyring.Info) error) (next string, err error) {
 	q := store.List{Filter: store.Filter{UserID: c.Caller.UserID}, Limit: pageSize, Cursor: cursor}
 	for left := api.Or(most, key.MaxCount); left > 0; {
 		q.Limit = int(min(left, pageSize))
@@ -118,10 +122,13 @@ func (h *handler) each(c *api.Call, most *int64, cursor string, add func(keyring
 			return "", err
 		}
 		for _, info := range page.Keys {
-			if h.serves(c, info.Key.UserID, info.Key.ConfigID) {
-				add(info)
-				left--
+			if !h.serves(c, info.Key.UserID, info.Key.ConfigID) {
+				continue
 			}
+			if err := f(info); err != nil {
+				return "", err
+			}
+			left--
 		}
 		if q.Cursor = page.Next; q.Cursor == "" {
 			break
