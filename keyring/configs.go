@@ -60,10 +60,10 @@ func (s *Service) rulesFor(k *key.Key) *Rules {
 	if r := s.set.rules(k.ConfigID); r != nil {
 		return r
 	}
-	if s.ring.strays.firstOfConfig(k.ConfigID) {
-		s.ring.report(&UnknownConfig{k.ConfigID})
+	if e := (UnknownConfig{k.ConfigID}); s.ring.warned.first(e) {
+		s.ring.report(&e)
 	}
-	return &s.strayed
+	return &s.unknownConfig
 }
 
 // UnknownConfig is reported for a key whose configuration is not configured, once

@@ -228,7 +228,6 @@ func flatten(metadata json.RawMessage) map[string]string {
 type ownerEntry struct {
 	id      string
 	cur     atomic.Pointer[key.Owner] // nil: only its windows are known
-	strayed atomic.Pointer[string]    // the tier, not configured, that was last warned of
 	pending pending
 	windows windows
 

@@ -56,7 +56,7 @@ type Ring struct {
 
 	cache    cache
 	lookups  lookups
-	strays   strays
+	warned   warnOnce
 	budgets  budgets
 	accounts accounts
 	queue    queue

@@ -18,24 +18,24 @@ type Service struct {
 	ring   *Ring
 	set    *Settings
 	ledger Ledger
-	// strayed are the rules of keys whose configuration is gone.
-	strayed  Rules
-	days     calendar // in the zone of the settings
-	plans    *plans
-	prefixes []string // of new keys, of all configurations
+	// unknownConfig are the rules of keys whose configuration is gone.
+	unknownConfig Rules
+	days          calendar // in the zone of the settings
+	plans         *plans
+	prefixes      []string // of new keys, of all configurations
 }
 
 // NewService returns the service of a ring under s.
 func NewService(r *Ring, s *Settings) *Service {
-	strayed := s.Rules
-	strayed.Session = false
+	unknown := s.Rules
+	unknown.Session = false
 	prefixes := []string{s.Rules.Prefix}
 	for i := range s.Configs {
 		if p := s.Configs[i].Prefix; !slices.Contains(prefixes, p) {
 			prefixes = append(prefixes, p)
 		}
 	}
-	return &Service{ring: r, set: s, ledger: r.ledger(s.Lease), strayed: strayed, days: calendar{zone: s.Zone}, plans: newPlans(s), prefixes: prefixes}
+	return &Service{ring: r, set: s, ledger: r.ledger(s.Lease), unknownConfig: unknown, days: calendar{zone: s.Zone}, plans: newPlans(s), prefixes: prefixes}
 }
 
 // Info is all that is known of one key at one moment.

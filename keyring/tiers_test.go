@@ -562,16 +562,18 @@ func TestUnknownTier(t *testing.T) {
 	}
 }
 
-func TestStraysAreBounded(t *testing.T) {
-	var s strays
+func TestWarnOnce(t *testing.T) {
+	var w warnOnce
 	first := 0
-	for i := range 5 * maxStrays {
-		if s.first(fmt.Sprint(i), "gold") {
+	for i := range 5 * maxWarnings {
+		if w.first(UnknownTier{UserID: fmt.Sprint(i / 2)}) {
 			first++
 		}
 	}
-	if first != maxStrays || len(s.m) != maxStrays {
-		t.Errorf("%d warnings, %d remembered", first, len(s.m))
+	remembered := 0
+	w.seen.Range(func(any, any) bool { remembered++; return true })
+	if first != maxWarnings || remembered != maxWarnings {
+		t.Errorf("%d warnings, %d remembered", first, remembered)
 	}
 }
 

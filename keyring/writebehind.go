@@ -81,10 +81,7 @@ const queueShards = 64
 // the store has it. If the answer is an error, or is lost on its way, the same batch is
 // sent again under the same number, and the store drops it if it has it already.
 type queue struct {
-	shards [queueShards]struct {
-		mu sync.Mutex
-		l  []counted
-	}
+	shards [queueShards]queueShard
 
 	// mu is held while a batch is on its way, while usage is read, so that a reader finds
 	// each increment either in the store or here, and while something is deleted, so that
@@ -94,6 +91,11 @@ type queue struct {
 	writer  string
 	number  int64
 	unsent  *store.UsageBatch // made, and not known to be stored
+}
+
+type queueShard struct {
+	mu sync.Mutex
+	l  []counted
 }
 
 func (q *queue) init() { q.writer = rand.Text() }
