@@ -69,9 +69,9 @@ type App struct {
 	identity identity // the identity headers of all gates
 	settings *keyring.Settings
 	opener   store.Opener
-	first    bool          // no other configuration used the store before this one
-	ring     *keyring.Ring // kept after Cleanup, for admin calls that have found the app before
-	joined   bool          // the pool entry is acquired
+	first    bool            // no other configuration used the store before this one
+	engine   *keyring.Engine // kept after Cleanup, for admin calls that have found the app before
+	joined   bool            // the pool entry is acquired
 	service  *keyring.Service
 	detach   func()
 }
@@ -88,9 +88,9 @@ var errCacheSize = errors.New("cache_size: must be a number of bytes from 1MiB t
 // counters.
 var rings = caddy.NewUsagePool()
 
-// pooled adapts a ring to the pool.
+// pooled adapts an engine to the pool.
 type pooled struct {
-	*keyring.Ring
+	*keyring.Engine
 	tablePrefix string
 }
 
@@ -134,7 +134,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if err = a.join(); err != nil {
 		return err
 	}
-	a.service = keyring.NewService(a.ring, a.settings)
+	a.service = keyring.NewService(a.engine, a.settings)
 	return nil
 }
 
@@ -163,7 +163,7 @@ func (a *App) join() error {
 		return err
 	}
 	// From here on, Cleanup has an entry to release.
-	a.ring, a.joined, a.first = entry.(pooled).Ring, true, !shared
+	a.engine, a.joined, a.first = entry.(pooled).Engine, true, !shared
 	a.logger.Debug("joined the state of the store", zap.Bool("shared", shared))
 	if in := entry.(pooled).tablePrefix; in != a.TablePrefix {
 		return fmt.Errorf("table_prefix: the store is in use with %q; stop the server to change it", in)
@@ -210,10 +210,10 @@ func (a *App) provisionStore(ctx caddy.Context) (store.Opener, error) {
 
 // Start opens the store, unless an earlier configuration has opened it.
 func (a *App) Start() error {
-	if err := a.ring.Open(context.Background()); err != nil {
+	if err := a.engine.Open(context.Background()); err != nil {
 		return err
 	}
-	a.detach = a.ring.Attach(a.settings)
+	a.detach = a.engine.Attach(a.settings)
 	a.warn()
 	if a.first {
 		go a.announce()
@@ -224,7 +224,7 @@ func (a *App) Start() error {
 // announce logs where keys are stored, how many there are, and how to create one.
 // The keys are counted in the background, which Start does not wait for.
 func (a *App) announce() {
-	n, err := a.ring.KeysAtOpen(a.ctx)
+	n, err := a.engine.KeysAtOpen(a.ctx)
 	if err != nil {
 		return // the configuration has ended
 	}

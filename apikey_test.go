@@ -88,7 +88,7 @@ func TestFinding2_cleanupWithoutEntry(t *testing.T) {
 		t.Fatal(err)
 	}
 	references(2)
-	if next.ring != app.ring {
+	if next.engine != app.engine {
 		t.Error("two keyrings for one store")
 	}
 	if err := next.Start(); err != nil {

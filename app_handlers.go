@@ -77,7 +77,7 @@ func (a *App) openOnReload() error {
 	if caddy.ActiveContext().Context == nil {
 		return nil
 	}
-	return a.ring.Open(context.Background())
+	return a.engine.Open(context.Background())
 }
 
 // warn logs what is unsafe in the configuration as a whole.

@@ -32,7 +32,7 @@ type account struct {
 	term       uint64      // grows when what is held here becomes a hold in the store
 	settlement *settlement
 	traffic    traffic
-	resume     int64 // the tick before which nothing is leased in the background, after a failure
+	resume     int64 // the monotonic time before which nothing is leased in the background, after a failure
 	listed     bool  // the ledger lists it among those that may have a lease
 	paying     int   // requests that are taking credits
 	gone       bool  // out of memory; whoever finds it so finds the key again
@@ -171,7 +171,7 @@ func (a *account) finish(s *settlement, t store.Taken, err error, clock func() i
 		a.unspent += s.Returned - s.held
 		a.held += s.held
 		if errors.Is(err, store.ErrUnavailable) {
-			a.resume = clock().tick + leasePause
+			a.resume = clock().monotonic + leasePause
 		}
 	}
 	return true
@@ -276,8 +276,8 @@ const (
 // block returns how many credits the key should have leased: about a second of its
 // traffic, at most what the configuration and the balance allow, and none where that is
 // one: to lease a credit costs as much as to take it. The caller holds the lock.
-func (a *account) block(most int64, view *key.Credits, tick int64) int64 {
-	n := min(a.traffic.perSecond(tick), most, view.Leasable())
+func (a *account) block(most int64, view *key.Credits, now int64) int64 {
+	n := min(a.traffic.perSecond(now), most, view.Leasable())
 	if n < 2 {
 		return 0
 	}
@@ -286,27 +286,27 @@ func (a *account) block(most int64, view *key.Credits, tick int64) int64 {
 
 // traffic measures how many credits a key takes.
 type traffic struct {
-	since         int64 // tick at which the current second began
+	since         int64 // when the current second began
 	current, last int64 // in this second, and in the one before
 }
 
-func (t *traffic) add(n, tick int64) {
-	t.roll(tick)
+func (t *traffic) add(n, now int64) {
+	t.roll(now)
 	t.current += n
 }
 
-func (t *traffic) roll(tick int64) {
-	passed := tick - t.since
+func (t *traffic) roll(now int64) {
+	passed := now - t.since
 	switch {
 	case passed >= leaseIdle || passed < -second: // idle, or a clock that was set
-		*t = traffic{since: tick}
+		*t = traffic{since: now}
 	case passed >= second:
 		t.since += second
 		t.last, t.current = t.current, 0
 	}
 }
 
-func (t *traffic) perSecond(tick int64) int64 {
-	t.roll(tick)
+func (t *traffic) perSecond(now int64) int64 {
+	t.roll(now)
 	return max(t.current, t.last)
 }

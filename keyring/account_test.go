@@ -25,13 +25,13 @@ func TestM1_SlowSettlement(t *testing.T) {
 		}
 	})
 	all := 1000 - passed // only the lease and the rest together are enough
-	g.ring.accounts.timeout = time.Millisecond
+	g.engine.accounts.timeout = time.Millisecond
 	d, err := g.Verify(context.Background(), k.Raw, &Request{Cost: all})
 	<-held
 	if d.Outcome != Unavailable || !errors.Is(err, store.ErrUnavailable) {
 		t.Errorf("the one that settles: %q, %v", d.Outcome.Code(), err)
 	}
-	g.ring.accounts.timeout = time.Minute
+	g.engine.accounts.timeout = time.Minute
 	close(release)
 	settled(a)
 	if left := g.get(k.Key.ID).Credits.Remaining; left != 0 {

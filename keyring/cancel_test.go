@@ -155,7 +155,7 @@ func (g *rig) forget(id string) {
 func (g *rig) takeAt(d *Decision, at instant, n int64) {
 	g.t.Helper()
 	l := g.limitsOf(d)
-	if err := l.owner.load(context.Background(), g.ring.store.Load(), &g.ring.lookups); err != nil {
+	if err := l.owner.load(context.Background(), g.engine.store.Load(), &g.engine.lookups); err != nil {
 		g.t.Fatal(err)
 	}
 	l.reserveAt(d, at, n, false)
@@ -167,7 +167,7 @@ func TestK5_CanceledWithClockSet(t *testing.T) {
 	g := newRig(t).with(tier("free", per(minute, 10), per(Day, 10), per(Month, 10)))
 	k := g.create(Draft{})
 	g.want(k.Raw, Allowed, Request{})
-	l, now := g.entry(k.Key.ID), g.ring.clock()
+	l, now := g.entry(k.Key.ID), g.engine.clock()
 	take := func(n int64, at instant) Decision {
 		d := Decision{entry: l, rec: l.rec.Load(), rules: g.rulesFor(l.rec.Load().key), plan: g.planFor(l.rec.Load().owner)}
 		g.takeAt(&d, at, n)
@@ -175,7 +175,7 @@ func TestK5_CanceledWithClockSet(t *testing.T) {
 		return d
 	}
 	const month = 32 * 24 * 3600 * 1000
-	for _, at := range []instant{now, {now.wall + month, now.tick}} { // it is set a month ahead
+	for _, at := range []instant{now, {now.wall + month, now.monotonic}} { // it is set a month ahead
 		take(1, at)
 		d := take(3, at)
 		if err := g.Cancel(context.Background(), &d); err != nil {

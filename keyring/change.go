@@ -15,7 +15,7 @@ import (
 // that.
 func (s *Editor) update(ctx context.Context, st *opened, id string, change func(*store.Entry) error) (stored store.Entry, err error) {
 	ctx = context.WithoutCancel(ctx)
-	err = s.ring.alone(ctx, st, id, func(recalled *settlement) (after key.Credits, unchanged bool, err error) {
+	err = s.engine.alone(ctx, st, id, func(recalled *settlement) (after key.Credits, unchanged bool, err error) {
 		changed, err := st.Update(ctx, id, func(stored *store.Entry) error {
 			credits, err := returned(stored.Credits, recalled)
 			if err != nil {
@@ -40,7 +40,7 @@ func (s *Editor) update(ctx context.Context, st *opened, id string, change func(
 // alone runs f with a key whose lease is being returned: there is one such change of a
 // key at a time. f returns the credits after its change, or an error, and whether that is
 // its own: then the lease is as before.
-func (r *Ring) alone(ctx context.Context, st *opened, id string, f func(recalled *settlement) (key.Credits, bool, error)) error {
+func (r *Engine) alone(ctx context.Context, st *opened, id string, f func(recalled *settlement) (key.Credits, bool, error)) error {
 	for {
 		e, err := r.cache.pin(ctx, st, id)
 		if err != nil {
@@ -54,7 +54,7 @@ func (r *Ring) alone(ctx context.Context, st *opened, id string, f func(recalled
 	}
 }
 
-func (r *Ring) finishRecalled(e *entry, recalled *settlement, f func(recalled *settlement) (key.Credits, bool, error)) error {
+func (r *Engine) finishRecalled(e *entry, recalled *settlement, f func(recalled *settlement) (key.Credits, bool, error)) error {
 	t, told := store.Taken{}, errUnfinished
 	defer func() { e.account.Load().finish(recalled, t, told, r.clock) }()
 	credits, unchanged, err := f(recalled)
@@ -106,12 +106,12 @@ func (s *Editor) Update(ctx context.Context, id string, p Patch) (Info, error) {
 		return Info{}, err
 	}
 	p.scope = s.actor.Scope
-	st, err := s.ring.open(ctx)
+	st, err := s.engine.open(ctx)
 	if err != nil {
 		return Info{}, err
 	}
 	e, err := s.update(ctx, st, id, func(e *store.Entry) error {
-		now := s.ring.clock().wall
+		now := s.engine.clock().wall
 		if err := s.knows(e.Key); err != nil {
 			return err
 		}
@@ -349,10 +349,10 @@ func (s *Editor) Rotate(ctx context.Context, id string, r Rotation) (Issued, err
 	if err := s.mayChange(); err != nil {
 		return Issued{}, err
 	}
-	if r.Grace < 0 || r.Grace > key.MaxTime-s.ring.clock().wall {
+	if r.Grace < 0 || r.Grace > key.MaxTime-s.engine.clock().wall {
 		return Issued{}, invalid("grace", "must be an integer from 0, and end before the year 10000")
 	}
-	st, err := s.ring.open(ctx)
+	st, err := s.engine.open(ctx)
 	if err != nil {
 		return Issued{}, err
 	}
@@ -375,7 +375,7 @@ func (s *Editor) rotateOnce(ctx context.Context, st *opened, id string, r Rotati
 	if err != nil {
 		return Issued{}, err
 	}
-	now := s.ring.clock().wall
+	now := s.engine.clock().wall
 	if _, err := s.checkRotation(before.Key, r, now); err != nil {
 		return Issued{}, err
 	}
@@ -387,7 +387,7 @@ func (s *Editor) rotateOnce(ctx context.Context, st *opened, id string, r Rotati
 		if e.Key.ConfigID != before.Key.ConfigID || prefixOf(e.Key) != prefixOf(before.Key) {
 			return errReplaced
 		}
-		return s.rotate(e, r, &issued, s.ring.clock().wall)
+		return s.rotate(e, r, &issued, s.engine.clock().wall)
 	})
 	if err != nil {
 		return Issued{}, err
@@ -423,7 +423,7 @@ func (s *Editor) rotate(e *store.Entry, r Rotation, issued *Issued, now int64) e
 	if err != nil {
 		return err
 	}
-	in, rec := s.ring.cache.current(k.ID)
+	in, rec := s.engine.cache.current(k.ID)
 	k.Rotate(r.Grace, lastOfPresent(e, in, rec), now)
 	k.open(issued.Raw)
 	if r.WithSecret {
@@ -458,7 +458,7 @@ func (s *Editor) EndGrace(ctx context.Context, id string) (Info, error) {
 	if err := s.mayChange(); err != nil {
 		return Info{}, err
 	}
-	st, err := s.ring.open(ctx)
+	st, err := s.engine.open(ctx)
 	if err != nil {
 		return Info{}, err
 	}
@@ -467,7 +467,7 @@ func (s *Editor) EndGrace(ctx context.Context, id string) (Info, error) {
 			return err
 		}
 		k := e.Key.Clone()
-		k.Previous, k.UpdatedAt = nil, max(s.ring.clock().wall, k.UpdatedAt)
+		k.Previous, k.UpdatedAt = nil, max(s.engine.clock().wall, k.UpdatedAt)
 		e.Key = k
 		return nil
 	})
@@ -482,7 +482,7 @@ func (s *Editor) Delete(ctx context.Context, id string) error {
 	if err := s.mayChange(); err != nil {
 		return err
 	}
-	st, err := s.ring.open(ctx)
+	st, err := s.engine.open(ctx)
 	if err != nil {
 		return err
 	}
@@ -490,7 +490,7 @@ func (s *Editor) Delete(ctx context.Context, id string) error {
 		return s.delete(ctx, st, id)
 	}
 	// Alone, because the key may be given to somebody else just now.
-	return s.ring.alone(ctx, st, id, func(*settlement) (key.Credits, bool, error) {
+	return s.engine.alone(ctx, st, id, func(*settlement) (key.Credits, bool, error) {
 		e, err := st.Get(ctx, id)
 		if err == nil {
 			err = s.knows(e.Key)
@@ -506,7 +506,7 @@ func (s *Editor) Delete(ctx context.Context, id string) error {
 // that is imported under the same ID.
 func (s *Editor) delete(ctx context.Context, st *opened, id string) error {
 	var change store.Change
-	err := s.ring.queue.pause(func() (err error) {
+	err := s.engine.queue.pause(func() (err error) {
 		change, err = st.Delete(context.WithoutCancel(ctx), id)
 		return err
 	})
@@ -521,17 +521,17 @@ func (s *Editor) DeleteExpired(ctx context.Context) (int, error) {
 	if err := s.mayChange(); err != nil {
 		return 0, err
 	}
-	st, err := s.ring.open(ctx)
+	st, err := s.engine.open(ctx)
 	if err != nil {
 		return 0, err
 	}
-	end := s.ring.clock().wall + 1
-	return s.ring.deleteExpired(ctx, st, store.Expired{Before: func(string) int64 { return end }, Previous: end}, func(changes []store.Change) { s.changed(changes...) })
+	end := s.engine.clock().wall + 1
+	return s.engine.deleteExpired(ctx, st, store.Expired{Before: func(string) int64 { return end }, Previous: end}, func(changes []store.Change) { s.changed(changes...) })
 }
 
 // Owner returns an owner.
 func (s *Service) Owner(ctx context.Context, userID string) (store.OwnerInfo, error) {
-	st, err := s.ring.open(ctx)
+	st, err := s.engine.open(ctx)
 	if err != nil {
 		return store.OwnerInfo{}, err
 	}
@@ -540,7 +540,7 @@ func (s *Service) Owner(ctx context.Context, userID string) (store.OwnerInfo, er
 
 // Owners returns a page of owners.
 func (s *Service) Owners(ctx context.Context, limit int, cursor string) (store.OwnerPage, error) {
-	st, err := s.ring.open(ctx)
+	st, err := s.engine.open(ctx)
 	if err != nil {
 		return store.OwnerPage{}, err
 	}
@@ -561,14 +561,14 @@ func (s *Editor) PutOwner(ctx context.Context, userID string, p OwnerPatch) (sto
 	if err := s.checkTier(p.Tier.Value); err != nil {
 		return store.OwnerInfo{}, err
 	}
-	st, err := s.ring.open(ctx)
+	st, err := s.engine.open(ctx)
 	if err != nil {
 		return store.OwnerInfo{}, err
 	}
 	if err := s.checkNewOwner(ctx, st, userID); err != nil {
 		return store.OwnerInfo{}, err
 	}
-	now := s.ring.clock().wall
+	now := s.engine.clock().wall
 	c, err := st.PutOwner(context.WithoutCancel(ctx), userID, now, func(o *key.Owner) error {
 		if p.Tier.Set {
 			o.Tier = p.Tier.Value
@@ -597,12 +597,12 @@ func (s *Service) checkNewOwner(ctx context.Context, st store.Store, userID stri
 
 // DeleteOwner removes an owner and all its keys.
 func (s *Editor) DeleteOwner(ctx context.Context, userID string) error {
-	st, err := s.ring.open(ctx)
+	st, err := s.engine.open(ctx)
 	if err != nil {
 		return err
 	}
 	var change store.Change
-	err = s.ring.queue.forget(userID, func() (err error) {
+	err = s.engine.queue.forget(userID, func() (err error) {
 		change, err = st.DeleteOwner(context.WithoutCancel(ctx), userID)
 		return err
 	})

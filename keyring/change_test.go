@@ -61,7 +61,7 @@ func TestC3_CreateThenUse(t *testing.T) {
 	known := &fixedGenerator{}
 	rules := DefaultRules()
 	rules.Generator = known
-	s := NewService(g.ring, &Settings{Rules: rules}).As(Actor{Kind: ActorOperator})
+	s := NewService(g.engine, &Settings{Rules: rules}).As(Actor{Kind: ActorOperator})
 	for i := range 100 {
 		raw, err := key.Random{}.Generate("ak_", 64, true)
 		if err != nil {
@@ -137,7 +137,7 @@ func TestC4_FlushKeepsChanges(t *testing.T) {
 	end := g.repeat(func() {
 		g.clock.advance(time.Millisecond)
 		g.Verify(ctx, k.Raw, &Request{Cost: 1})
-		if err := g.ring.flush(ctx, g.spy); err != nil {
+		if err := g.engine.flush(ctx, g.spy); err != nil {
 			t.Error(err)
 		}
 	})
@@ -152,7 +152,7 @@ func TestC4_FlushKeepsChanges(t *testing.T) {
 		t.Fatal(err)
 	}
 	end()
-	if err := g.ring.flush(ctx, g.spy); err != nil {
+	if err := g.engine.flush(ctx, g.spy); err != nil {
 		t.Error(err)
 	}
 	if _, err := g.Get(ctx, k.Key.ID); !errors.Is(err, store.ErrNotFound) {
@@ -311,12 +311,12 @@ func TestT2_DeleteKept(t *testing.T) {
 	k := g.create(Draft{ExpiresIn: to(int64(60))})
 	forever := g.create(Draft{})
 	keep := func(ms int64) func() {
-		return g.ring.Attach(&Settings{Rules: Rules{Expiration: Expiration{Keep: ms}}})
+		return g.engine.Attach(&Settings{Rules: Rules{Expiration: Expiration{Keep: ms}}})
 	}
 	g.want(k.Raw, Allowed)
 	g.clock.advance(time.Hour)
 	detachForever := keep(KeepForever)
-	if err := g.ring.deleteKept(ctx, g.spy); err != nil {
+	if err := g.engine.deleteKept(ctx, g.spy); err != nil {
 		t.Fatal(err)
 	}
 	g.clock.advance(time.Hour)
@@ -324,7 +324,7 @@ func TestT2_DeleteKept(t *testing.T) {
 	detachLong := keep(3 * 3600_000)
 	step := func(name string, gone bool) {
 		t.Helper()
-		if err := g.ring.deleteKept(ctx, g.spy); err != nil {
+		if err := g.engine.deleteKept(ctx, g.spy); err != nil {
 			t.Fatal(err)
 		}
 		_, err := g.Get(ctx, k.Key.ID)
@@ -429,7 +429,7 @@ func TestRateLimitingOff(t *testing.T) {
 	k := g.create(Draft{RateLimitMax: ptr(int64(1)), RateLimitTimeWindow: ptr(int64(60_000))})
 	rules := DefaultRules()
 	rules.RateLimiting = false
-	off := NewService(g.ring, &Settings{Rules: rules}).As(Actor{Kind: ActorOperator})
+	off := NewService(g.engine, &Settings{Rules: rules}).As(Actor{Kind: ActorOperator})
 	for range 5 {
 		if d, err := off.Verify(context.Background(), k.Raw, &Request{Cost: 1}); err != nil || d.Outcome != Allowed {
 			t.Fatalf("%q, %v", d.Outcome.Code(), err)

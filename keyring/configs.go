@@ -60,8 +60,8 @@ func (s *Service) rulesFor(k *key.Key) *Rules {
 	if r := s.set.rules(k.ConfigID); r != nil {
 		return r
 	}
-	if e := (UnknownConfig{k.ConfigID}); s.ring.warned.first(e) {
-		s.ring.report(&e)
+	if e := (UnknownConfig{k.ConfigID}); s.engine.warned.first(e) {
+		s.engine.report(&e)
 	}
 	return &s.unknownConfig
 }

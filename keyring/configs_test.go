@@ -248,7 +248,7 @@ func TestUnknownConfig(t *testing.T) {
 	pub := config("pub", validating("^pub_"), func(r *Rules) { r.Start, r.RateLimiting, r.NameLength = 9, false, Range{1, 3} })
 	g := newRig(t).configured(pub)
 	var said []error
-	g.ring.report = func(err error) { said = append(said, err) }
+	g.engine.report = func(err error) { said = append(said, err) }
 	k := g.create(Draft{
 		ConfigID: ptr("pub"), RateLimitEnabled: ptr(true),
 		Remaining: ptr(int64(9)), RateLimitMax: ptr(int64(1)), RateLimitTimeWindow: ptr(int64(60_000)),
@@ -292,12 +292,12 @@ func TestT2_KeepByConfig(t *testing.T) {
 	settings := func(configs ...Rules) *Settings {
 		return &Settings{Rules: config("default", keep(24*time.Hour)), Configs: configs}
 	}
-	defer g.ring.Attach(settings(config("hour", keep(time.Hour)), config("none", keep(0)), forever))()
-	detach := g.ring.Attach(settings(config("hour", keep(2*time.Hour)), config("none", keep(0)), forever))
+	defer g.engine.Attach(settings(config("hour", keep(time.Hour)), config("none", keep(0)), forever))()
+	detach := g.engine.Attach(settings(config("hour", keep(2*time.Hour)), config("none", keep(0)), forever))
 	step := func(after time.Duration, want ...string) {
 		t.Helper()
 		g.clock.advance(after)
-		if err := g.ring.deleteKept(context.Background(), g.spy); err != nil {
+		if err := g.engine.deleteKept(context.Background(), g.spy); err != nil {
 			t.Fatal(err)
 		}
 		var left []string

@@ -54,11 +54,11 @@ func childMain(args []string) error {
 	if err != nil {
 		return err
 	}
-	ring := New(opener, time.Now, func(err error) { fmt.Println("failed", err) })
-	if err := ring.Open(context.Background()); err != nil {
+	engine := New(opener, time.Now, func(err error) { fmt.Println("failed", err) })
+	if err := engine.Open(context.Background()); err != nil {
 		return err
 	}
-	s := NewService(ring, &Settings{Rules: DefaultRules(), Lease: lease}).As(Actor{Kind: ActorOperator})
+	s := NewService(engine, &Settings{Rules: DefaultRules(), Lease: lease}).As(Actor{Kind: ActorOperator})
 	failed := make(chan error)
 	for range spending {
 		go func() { failed <- spendForever(s, args[5]) }()
@@ -273,9 +273,9 @@ func BenchmarkCharge(b *testing.B) {
 		for _, parallel := range []int{1, 64} {
 			b.Run(fmt.Sprintf("lease=%d/requests=%d", lease, parallel), func(b *testing.B) {
 				g := newRig(b)
-				s := NewService(g.ring, &Settings{Rules: g.set.Rules, Lease: lease}).As(Actor{Kind: ActorOperator})
+				s := NewService(g.engine, &Settings{Rules: g.set.Rules, Lease: lease}).As(Actor{Kind: ActorOperator})
 				k := g.create(Draft{Remaining: ptr(int64(1 << 50))})
-				g.ring.now = time.Now
+				g.engine.now = time.Now
 				b.ReportAllocs()
 				b.SetParallelism(parallel)
 				var refused atomic.Int64

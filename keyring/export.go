@@ -16,11 +16,11 @@ const exportPage = 1000
 // is leased and not spent remains. Records that come or go meanwhile may be there
 // or not. An error of a function ends it.
 func (s *Service) Export(ctx context.Context, owner func(OwnerRecord) error, each func(store.Entry) error) error {
-	st, err := s.ring.open(ctx)
+	st, err := s.engine.open(ctx)
 	if err != nil {
 		return err
 	}
-	if err := s.ring.flush(ctx, st); err != nil {
+	if err := s.engine.flush(ctx, st); err != nil {
 		return err
 	}
 	if err := exportOwners(ctx, st, owner); err != nil {
@@ -66,8 +66,8 @@ func exportOwners(ctx context.Context, st store.Store, owner func(OwnerRecord) e
 
 // current is an entry with what is counted in memory.
 func (s *Service) current(e store.Entry) store.Entry {
-	now := s.ring.clock().wall
-	if in, rec := s.ring.cache.current(e.Key.ID); rec != nil {
+	now := s.engine.clock().wall
+	if in, rec := s.engine.cache.current(e.Key.ID); rec != nil {
 		c := in.counters(rec)
 		e.LastRequest, e.Windows = c.LastRequest, c.Windows
 		e.Credits = s.balance(in, e.Credits, now)

@@ -177,7 +177,7 @@ func (m *membership) build(ctx context.Context, st store.Store) error {
 // KeysAtOpen returns the number of keys that were stored when the store was opened.
 // They are counted in the background, to build the filter over them; KeysAtOpen
 // waits for that, until ctx ends.
-func (r *Ring) KeysAtOpen(ctx context.Context) (int64, error) {
+func (r *Engine) KeysAtOpen(ctx context.Context) (int64, error) {
 	select {
 	case <-r.cache.members.counted:
 		return r.cache.members.keys, nil
@@ -187,7 +187,7 @@ func (r *Ring) KeysAtOpen(ctx context.Context) (int64, error) {
 }
 
 // keepMembership builds the filter at the start and when it has grown full.
-func (r *Ring) keepMembership(ctx context.Context, st store.Store) {
+func (r *Engine) keepMembership(ctx context.Context, st store.Store) {
 	r.cache.members.rebuild()
 	r.loops.Go(func() {
 		for {

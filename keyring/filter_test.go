@@ -127,8 +127,8 @@ func TestC3_FilterWhileBuilding(t *testing.T) {
 			g.want(raw, Allowed)
 		}
 	}
-	// The ring builds filters, because two must not be built at the same time.
-	members := &g.ring.cache.members
+	// The engine builds filters, because two must not be built at the same time.
+	members := &g.engine.cache.members
 	for range 20 { // stored when all hashes have been read
 		old, hold := members.current.Load(), g.spy.stop("hashes")
 		release := sync.OnceFunc(func() { close(hold.release) })
@@ -154,11 +154,11 @@ func TestC3_FilterWhileBuilding(t *testing.T) {
 // A filter that has grown full is replaced by a larger one.
 func TestFilterGrows(t *testing.T) {
 	g := newRig(t)
-	old := g.ring.cache.members.current.Load()
+	old := g.engine.cache.members.current.Load()
 	old.added.Store(old.room)
 	k := g.create(Draft{})
 	g.want(k.Raw, Allowed)
-	for g.ring.cache.members.current.Load() == old {
+	for g.engine.cache.members.current.Load() == old {
 		g.clock.advance(1)
 	}
 	g.want(k.Raw, Allowed)

@@ -31,7 +31,7 @@ func TestQ40_storePanics(t *testing.T) {
 				}
 			}
 			g.want(free.Raw, Allowed) // needs nothing of the store
-			if err := g.ring.flush(context.Background(), g.ring.store.Load()); !errors.Is(err, store.ErrUnavailable) {
+			if err := g.engine.flush(context.Background(), g.engine.store.Load()); !errors.Is(err, store.ErrUnavailable) {
 				t.Errorf("flush: %v", err)
 			}
 			g.spy.panics.Store(false)

@@ -174,12 +174,12 @@ func (o *spyOpener) Open(ctx context.Context) (store.Store, error) {
 	return o.opened, err
 }
 
-// rig is a ring over a real store, with a clock that tests set.
+// rig is an engine over a real store, with a clock that tests set.
 type rig struct {
 	t       testing.TB
 	path    string
 	clock   *fakeClock
-	ring    *Ring
+	engine  *Engine
 	spy     *spy
 	lease   int64 // of the settings, from the next start on
 	*Editor       // an operator's
@@ -201,16 +201,16 @@ func (g *rig) start(change ...func(*Rules)) {
 		g.t.Fatal(err)
 	}
 	so := &spyOpener{Opener: opener}
-	g.ring = New(so, g.clock.now, func(err error) { g.t.Error(err) })
-	for _, d := range []*time.Duration{&g.ring.lookupTimeout, &g.ring.lookups.silence, &g.ring.lookups.patience, &g.ring.accounts.timeout} {
+	g.engine = New(so, g.clock.now, func(err error) { g.t.Error(err) })
+	for _, d := range []*time.Duration{&g.engine.lookupTimeout, &g.engine.lookups.silence, &g.engine.lookups.patience, &g.engine.accounts.timeout} {
 		*d = time.Minute // the machine may be busy
 	}
-	if err := g.ring.Open(context.Background()); err != nil {
+	if err := g.engine.Open(context.Background()); err != nil {
 		g.t.Fatal(err)
 	}
 	g.spy = so.opened
 	// What a look-up costs depends on whether the filter is there.
-	for g.ring.cache.members.current.Load() == nil {
+	for g.engine.cache.members.current.Load() == nil {
 		runtime.Gosched()
 	}
 	rules := DefaultRules()
@@ -221,12 +221,12 @@ func (g *rig) start(change ...func(*Rules)) {
 }
 
 func (g *rig) stop() {
-	if err := g.ring.Close(); err != nil {
+	if err := g.engine.Close(); err != nil {
 		g.t.Error(err)
 	}
 }
 
-// restart closes the ring and opens another one on the same file.
+// restart closes the engine and opens another one on the same file.
 func (g *rig) restart() {
 	g.t.Helper()
 	g.stop()
@@ -332,7 +332,7 @@ func (g *rig) more(ctx context.Context, before *Decision, q *Request) (d Decisio
 
 // evict lets all keys that may leave memory leave it, and their owners.
 func (g *rig) evict() {
-	c := &g.ring.cache
+	c := &g.engine.cache
 	for hash := range c.keys.Keys() {
 		if e, ok := c.keys.Invalidate(hash); ok {
 			c.unpin(e)
@@ -341,19 +341,19 @@ func (g *rig) evict() {
 }
 
 // entry returns a key in memory, or nil.
-func (g *rig) entry(id string) *entry { return g.ring.cache.get(id) }
+func (g *rig) entry(id string) *entry { return g.engine.cache.get(id) }
 
 // inMemory returns how many keys and owners are in memory.
 func (g *rig) inMemory() (keys, owners int) {
-	c := &g.ring.cache
+	c := &g.engine.cache
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return len(c.byID), len(c.owners)
 }
 
-// use gives the ring other settings.
+// use gives the engine other settings.
 func (g *rig) use(s *Settings) {
-	g.Editor = NewService(g.ring, s).As(Actor{Kind: ActorOperator})
+	g.Editor = NewService(g.engine, s).As(Actor{Kind: ActorOperator})
 }
 
 // within returns an editor of somebody with a scope.

@@ -89,7 +89,7 @@ func TestLeaseHold(t *testing.T) {
 		}, 2},
 		"after reclaim": {func(g *holdRig) {
 			g.clock.advance(5 * time.Second)
-			if err := g.ring.accounts.Reclaim(g.spy); err != nil {
+			if err := g.engine.accounts.Reclaim(g.spy); err != nil {
 				g.t.Fatal(err)
 			}
 		}, 5},
@@ -117,15 +117,15 @@ func TestLeaseHold_seenWhileReturning(t *testing.T) {
 	g := newHoldRig(t, 2)
 	e, done := g.pin(g.k.Key.ID)
 	defer done()
-	recalled := g.ring.accounts.recall(e.ensureAccount())
+	recalled := g.engine.accounts.recall(e.ensureAccount())
 	c, _, err := g.ledger.Peek(context.Background(), e.ensureAccount())
 	if err != nil || c.Remaining != g.left || c.Held != 2 {
 		t.Errorf("%+v, %v", c, err)
 	}
-	if p := e.account.Load().planSettle(g.hold, 1, g.ring.clock()); p.wait != recalled {
+	if p := e.account.Load().planSettle(g.hold, 1, g.engine.clock()); p.wait != recalled {
 		t.Errorf("%+v does not wait for what is returned", p)
 	}
-	e.account.Load().finish(recalled, store.Taken{}, errUnfinished, g.ring.clock)
+	e.account.Load().finish(recalled, store.Taken{}, errUnfinished, g.engine.clock)
 	g.has(2, 0)
 	g.settle(1)
 	g.has(0, 0)

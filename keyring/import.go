@@ -36,7 +36,7 @@ func conflict(field, message string) Imported {
 // is changed. A dry run answers the same and writes nothing. Revisions,
 // versions and owners of the entries are not looked at.
 func (s *Editor) Import(ctx context.Context, batch []store.Entry, dryRun bool) ([]Imported, error) {
-	st, err := s.ring.open(ctx)
+	st, err := s.engine.open(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -70,10 +70,10 @@ func TestImport_knownAtOnce(t *testing.T) {
 func TestImport_unknownHash(t *testing.T) {
 	g := newRig(t)
 	e, raw := g.foreign(1)
-	g.ring.cache.plain.Store(true)
-	g.ring.cache.members.current.Load().add(e.Key.Hash)
+	g.engine.cache.plain.Store(true)
+	g.engine.cache.members.current.Load().add(e.Key.Hash)
 	g.want(raw, Invalid)
-	if _, ok := g.ring.cache.unknown.GetIfPresent(e.Key.Hash); !ok {
+	if _, ok := g.engine.cache.unknown.GetIfPresent(e.Key.Hash); !ok {
 		t.Fatal("the hash is not remembered as unknown")
 	}
 	g.imports(false, []store.Entry{e}, "created")
@@ -110,9 +110,9 @@ func TestImport_breaksOff(t *testing.T) {
 	g.want(freshRaw, Invalid)
 	batch := []store.Entry{there, deleted, fresh}
 
-	st := g.ring.store.Load()
+	st := g.engine.store.Load()
 	away := &unreadable{st.Store, store.ErrUnavailable}
-	g.ring.store.Store(&opened{away, st.at})
+	g.engine.store.Store(&opened{away, st.at})
 	if _, err := g.Import(context.Background(), batch, false); !errors.Is(err, store.ErrUnavailable) {
 		t.Fatal(err)
 	}
@@ -413,12 +413,12 @@ func TestImportOwners_breaksOff(t *testing.T) {
 	other := newRig(t).with(tier("free", per(Day, 5)))
 	other.create(Draft{UserID: "there"})
 	there := OwnerRecord{Owner: key.Owner{UserID: "there", Enabled: true}}
-	st := other.ring.store.Load()
-	other.ring.store.Store(&opened{&unsaved{Store: st.Store}, st.at})
+	st := other.engine.store.Load()
+	other.engine.store.Store(&opened{&unsaved{Store: st.Store}, st.at})
 	if _, err := other.ImportOwners(context.Background(), []OwnerRecord{there, records[0]}, false); !errors.Is(err, store.ErrUnavailable) {
 		t.Fatal(err)
 	}
-	other.ring.store.Store(st)
+	other.engine.store.Store(st)
 	k := other.create(Draft{})
 	if n := other.drain(k.Raw); n != 2 {
 		t.Errorf("%d pass, want 2", n)

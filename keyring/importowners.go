@@ -17,7 +17,7 @@ type OwnerRecord = store.OwnerEntry
 // would make the owners as new ones are. A tier that is not configured here is
 // taken all the same: it may come later, and the rest of the owner matters more.
 func (s *Editor) ImportOwners(ctx context.Context, batch []OwnerRecord, dryRun bool) ([]Imported, error) {
-	st, err := s.ring.open(ctx)
+	st, err := s.engine.open(ctx)
 	if err != nil {
 		return nil, err
 	}

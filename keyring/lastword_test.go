@@ -72,7 +72,7 @@ func (g *rig) reword(id string, w word) word {
 
 func (g *rig) wantWord(id string, w word) {
 	g.t.Helper()
-	e, err := g.ring.store.Load().Get(context.Background(), id)
+	e, err := g.engine.store.Load().Get(context.Background(), id)
 	switch {
 	case w.gone:
 		if !errors.Is(err, store.ErrNotFound) {
@@ -98,7 +98,7 @@ func startBustle(g *rig) *bustle {
 	ctx := context.Background()
 	b.work.Go(func() {
 		for !b.stop.Load() {
-			if err := g.ring.flush(ctx, g.spy); err != nil {
+			if err := g.engine.flush(ctx, g.spy); err != nil {
 				g.t.Error(err)
 			}
 			b.flushed.Add(1)

@@ -36,19 +36,19 @@ func (g Lease) Hold(ctx context.Context, st store.Store, a *account, n int64) (r
 // plan is a planner.
 func (g Lease) plan(st store.Store, a *account, c claim, now instant, first bool) step {
 	if first {
-		a.traffic.add(c.n, now.tick)
+		a.traffic.add(c.n, now.monotonic)
 	}
 	if r, ok := a.spend(c, g.Block, now); ok {
-		g.renew(st, a, a.block(g.Block, &r.credits, now.tick), now)
+		g.renew(st, a, a.block(g.Block, &r.credits, now.monotonic), now)
 		return step{receipt: r}
 	}
 	m := key.Move{Returned: max(0, a.unspent-g.Block)}
 	if a.credits.Remaining < c.n {
 		m.Returned = a.unspent
 	}
-	if now.tick >= a.resume {
+	if now.monotonic >= a.resume {
 		view, _ := a.view(now.wall)
-		m.Lease = max(0, a.block(g.Block, &view, now.tick)-a.unspent-a.held+m.Returned)
+		m.Lease = max(0, a.block(g.Block, &view, now.monotonic)-a.unspent-a.held+m.Returned)
 	}
 	return g.claimInStore(a, c, now, m)
 }
@@ -76,7 +76,7 @@ func (a *account) spend(c claim, most int64, now instant) (r receipt, ok bool) {
 // renew tops a lease up in the background, well before it runs out. The caller holds the
 // account's lock. An error is returned to the request that finds the lease empty.
 func (g *accounts) renew(st store.Store, a *account, block int64, now instant) {
-	if a.settlement == nil && (a.unspent+a.held)*2 < block && now.tick >= a.resume {
+	if a.settlement == nil && (a.unspent+a.held)*2 < block && now.monotonic >= a.resume {
 		go g.settle(st, a, g.begin(a, key.Move{Lease: block - a.unspent - a.held}, now))
 	}
 }
@@ -137,11 +137,11 @@ func (g *accounts) surplus(a *account) (s, wait *settlement) {
 	case a.idle():
 		g.unlist(a)
 		return nil, nil
-	case a.settlement != nil || now.tick < a.resume:
+	case a.settlement != nil || now.monotonic < a.resume:
 		return nil, nil // next time
 	}
 	view, _ := a.view(now.wall)
-	keep := a.block(key.MaxCount, &view, now.tick)
+	keep := a.block(key.MaxCount, &view, now.monotonic)
 	if keep > 0 && a.unspent <= 2*keep || a.unspent == 0 && a.used == 0 {
 		return nil, nil
 	}

@@ -22,15 +22,15 @@ func (g *rig) leasing(most int64) *rig {
 	return g
 }
 
-// crash ends the ring as kill -9 would: what it had in memory is gone, what the
-// store had answered is there. It opens another ring on the same file.
+// crash ends the engine as kill -9 would: what it had in memory is gone, what the
+// store had answered is there. It opens another engine on the same file.
 func (g *rig) crash() {
 	g.t.Helper()
 	g.land()
-	g.ring.closed.Store(true)
-	st := g.ring.store.Swap(nil)
-	g.ring.stopping()
-	g.ring.loops.Wait()
+	g.engine.closed.Store(true)
+	st := g.engine.store.Swap(nil)
+	g.engine.stopping()
+	g.engine.loops.Wait()
 	g.land() // those of the loops
 	if err := st.Close(); err != nil {
 		g.t.Error(err)
@@ -40,7 +40,7 @@ func (g *rig) crash() {
 
 // land waits for everything that is being settled.
 func (g *rig) land() {
-	for _, a := range g.ring.accounts.all(false) {
+	for _, a := range g.engine.accounts.all(false) {
 		settled(a)
 	}
 }
@@ -72,7 +72,7 @@ func (g *rig) out(id string) int64 {
 // stored returns the key's row, and holds it against the invariant.
 func (g *rig) stored(id string) key.Credits {
 	g.t.Helper()
-	e, err := g.ring.store.Load().Get(context.Background(), id)
+	e, err := g.engine.store.Load().Get(context.Background(), id)
 	if err != nil {
 		g.t.Fatal(err)
 	}
@@ -85,11 +85,11 @@ func (g *rig) stored(id string) key.Credits {
 // pin returns the entry of a key, which stays in memory until done.
 func (g *rig) pin(id string) (e *entry, done func()) {
 	g.t.Helper()
-	e, err := g.ring.cache.pin(context.Background(), g.ring.store.Load(), id)
+	e, err := g.engine.cache.pin(context.Background(), g.engine.store.Load(), id)
 	if err != nil {
 		g.t.Fatal(err)
 	}
-	return e, func() { g.ring.cache.unpin(e) }
+	return e, func() { g.engine.cache.unpin(e) }
 }
 
 // warm sends requests until the key has a lease of some size, and returns how
@@ -172,7 +172,7 @@ func TestK1_LeaseAmidChanges(t *testing.T) {
 			k := g.create(Draft{Remaining: &start})
 			var services []*Service
 			for _, m := range modes {
-				services = append(services, NewService(g.ring, &Settings{Rules: g.set.Rules, Lease: m}))
+				services = append(services, NewService(g.engine, &Settings{Rules: g.set.Rules, Lease: m}))
 			}
 			var spent, refunded, given atomic.Int64
 			var wg sync.WaitGroup
@@ -273,7 +273,7 @@ func TestLeaseLife(t *testing.T) {
 	}
 	tend := func() {
 		t.Helper()
-		if err := g.ring.accounts.Reclaim(g.spy); err != nil {
+		if err := g.engine.accounts.Reclaim(g.spy); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -287,7 +287,7 @@ func TestLeaseLife(t *testing.T) {
 		t.Errorf("the lease of an idle key: %+v", row)
 	}
 	tend()
-	if n := len(g.ring.accounts.all(false)); n != 0 {
+	if n := len(g.engine.accounts.all(false)); n != 0 {
 		t.Errorf("%d keys are still listed", n)
 	}
 }
@@ -308,7 +308,7 @@ func TestLeaseShrinks(t *testing.T) {
 		for range 10 {
 			g.want(k.Raw, Allowed)
 		}
-		if err := g.ring.accounts.Reclaim(g.spy); err != nil {
+		if err := g.engine.accounts.Reclaim(g.spy); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -382,7 +382,7 @@ func TestLeaseAfterClose(t *testing.T) {
 	g := newRig(t).leasing(1000)
 	k := g.create(Draft{Remaining: ptr(int64(1000))})
 	passed := g.warm(k.Raw, k.Key.ID)
-	if err := g.ring.accounts.Close(g.spy); err != nil {
+	if err := g.engine.accounts.Close(g.spy); err != nil {
 		t.Fatal(err)
 	}
 	for range 10 {
@@ -394,7 +394,7 @@ func TestLeaseAfterClose(t *testing.T) {
 	}
 }
 
-// A ring that is closed under load leaves nothing leased.
+// An engine that is closed under load leaves nothing leased.
 func TestLeaseCloseUnderLoad(t *testing.T) {
 	const start = 1 << 40
 	g := newRig(t).leasing(1000)
@@ -421,8 +421,8 @@ func TestLeaseCloseUnderLoad(t *testing.T) {
 		for passed.Load() < before+100+rand.Int64N(500) {
 			runtime.Gosched()
 		}
-		ring := g.ring
-		if err := ring.Close(); err != nil {
+		engine := g.engine
+		if err := engine.Close(); err != nil {
 			t.Error(err)
 		}
 		wg.Wait()
@@ -589,7 +589,7 @@ func TestLeaseOfDeletedKey(t *testing.T) {
 		t.Errorf("%d are leased of a key that is gone", out)
 	}
 	again := k.Key.Clone()
-	if _, err := g.ring.store.Load().Create(ctx, again, key.NewCredits(ptr(int64(2)), 0, 0, 0), store.KeyLimit{}); err != nil {
+	if _, err := g.engine.store.Load().Create(ctx, again, key.NewCredits(ptr(int64(2)), 0, 0, 0), store.KeyLimit{}); err != nil {
 		t.Fatal(err)
 	}
 	close(release)
@@ -638,7 +638,7 @@ func TestLeaseAndAdministration(t *testing.T) {
 			}
 			g.restart()
 			g.want(k.Raw, c.want)
-			e, err := g.ring.store.Load().Get(ctx, k.Key.ID)
+			e, err := g.engine.store.Load().Get(ctx, k.Key.ID)
 			if c.want == Invalid && name != "rotate" {
 				if !errors.Is(err, store.ErrNotFound) {
 					t.Errorf("the key came back: %+v, %v", e, err)
@@ -666,7 +666,7 @@ func TestLeaseKeepsKeyInMemory(t *testing.T) {
 		t.Errorf("%d remain", left)
 	}
 	g.clock.advance(time.Minute)
-	if err := errors.Join(g.ring.accounts.Reclaim(g.spy), g.ring.flush(context.Background(), g.spy)); err != nil {
+	if err := errors.Join(g.engine.accounts.Reclaim(g.spy), g.engine.flush(context.Background(), g.spy)); err != nil {
 		t.Fatal(err)
 	}
 	g.evict()
@@ -703,7 +703,7 @@ func TestK7_LeaseRefill(t *testing.T) {
 	}
 }
 
-// K7: no drift over 10,000 intervals, through the ring and with a lease.
+// K7: no drift over 10,000 intervals, through the engine and with a lease.
 func TestK7_LeaseNoDrift(t *testing.T) {
 	intervals := int64(10_000)
 	if testing.Short() {

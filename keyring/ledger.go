@@ -83,7 +83,7 @@ type accounts struct {
 }
 
 // ledger returns the ledger that leases at most block credits of a key; 0: none.
-func (r *Ring) ledger(block int64) Ledger {
+func (r *Engine) ledger(block int64) Ledger {
 	if block == 0 {
 		return Strict{&r.accounts}
 	}

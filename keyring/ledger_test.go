@@ -38,7 +38,7 @@ func (p purse) at(now int64) purse {
 	return p
 }
 
-// ledgerMachine drives one key through a ring, beside a purse.
+// ledgerMachine drives one key through an engine, beside a purse.
 type ledgerMachine struct {
 	g     *rig
 	k     Issued
@@ -291,7 +291,7 @@ func TestLedgerMachine(t *testing.T) {
 				g.clock.advance(time.Duration(rapid.Int64Range(0, 3000).Draw(t, "ms")) * time.Millisecond)
 			},
 			"tend": func(t *rapid.T) {
-				if err := g.ring.accounts.Reclaim(g.spy); err != nil {
+				if err := g.engine.accounts.Reclaim(g.spy); err != nil {
 					t.Fatal(err)
 				}
 			},

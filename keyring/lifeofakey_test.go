@@ -122,7 +122,7 @@ func TestQ30(t *testing.T) {
 
 			id := g.create(Draft{}).Key.ID
 			soon := func() {
-				st := g.ring.store.Load()
+				st := g.engine.store.Load()
 				if _, err := st.Update(ctx, id, func(e *store.Entry) error {
 					e.Key = e.Key.Clone()
 					e.Key.ExpiresAt = now + hour/2
@@ -193,12 +193,12 @@ func TestQ33(t *testing.T) {
 	// The same with a store, and a clock whose two times agree: an hour must pass
 	// after the step ahead.
 	g := newRig(t)
-	defer g.ring.Attach(&Settings{Rules: DefaultRules()})()
+	defer g.engine.Attach(&Settings{Rules: DefaultRules()})()
 	k := g.create(Draft{ExpiresIn: to(int64(60))})
 	look := func(after time.Duration) {
 		t.Helper()
 		g.clock.advance(after)
-		if err := g.ring.deleteKept(t.Context(), g.spy); err != nil {
+		if err := g.engine.deleteKept(t.Context(), g.spy); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -215,7 +215,7 @@ func TestQ33(t *testing.T) {
 		look(30 * time.Minute)
 	}
 	g.want(k.Raw, Invalid)
-	if n := len(g.ring.keeping.looks); n > 4 {
+	if n := len(g.engine.keeping.looks); n > 4 {
 		t.Errorf("%d looks are kept", n)
 	}
 }
@@ -421,7 +421,7 @@ func TestQ28_lastUse(t *testing.T) {
 
 	g.restart()
 	wants("after a restart", 4000, 2000, 3000)
-	if e, err := g.ring.store.Load().Get(ctx, id); err != nil || e.Key.Previous[1].LastRequest != start+3000 {
+	if e, err := g.engine.store.Load().Get(ctx, id); err != nil || e.Key.Previous[1].LastRequest != start+3000 {
 		t.Errorf("stored: %+v, %v", e.Key.Previous, err)
 	}
 	g.rotate(id, Rotation{Grace: 3_600_000})

@@ -22,14 +22,14 @@ type reservation struct {
 // limits are the rate limits that apply to a request: the key's own, and those that all
 // keys of its owner share.
 type limits struct {
-	ring  *Ring
-	entry *entry
-	rec   *record
-	keyed bool        // the key's own limit is the first
-	owner *ownerEntry // nil: no tier limits anything
-	plans *plans
-	plan  *plan
-	all   []ratelimit.Limit
+	engine *Engine
+	entry  *entry
+	rec    *record
+	keyed  bool        // the key's own limit is the first
+	owner  *ownerEntry // nil: no tier limits anything
+	plans  *plans
+	plan   *plan
+	all    []ratelimit.Limit
 }
 
 // limitsPool keeps the limits of a request off the heap, for which they are too many,
@@ -59,7 +59,7 @@ func keyed(rec *record, rules *Rules) bool { return rec.limited && rules.RateLim
 // limitsOf finds the rate limits that apply to a decision.
 func (s *Service) limitsOf(d *Decision) *limits {
 	l := limitsPool.Get().(*limits)
-	l.ring, l.entry, l.rec, l.keyed = s.ring, d.entry, d.rec, keyed(d.rec, d.rules)
+	l.engine, l.entry, l.rec, l.keyed = s.engine, d.entry, d.rec, keyed(d.rec, d.rules)
 	if len(s.plans.units) > 0 {
 		l.owner, l.plans, l.plan = d.rec.owner, s.plans, d.plan
 	}
@@ -90,12 +90,12 @@ func (s *limits) evicted() bool {
 // times that were read before would come out of order.
 func (s *Service) reserve(ctx context.Context, st store.Store, d *Decision, n int64, dry bool) (now instant, err error) {
 	if !s.limited(d.rec, d.rules) {
-		return s.ring.clock(), nil
+		return s.engine.clock(), nil
 	}
 	l := s.limitsOf(d)
 	defer l.release()
 	if l.owner != nil {
-		if err := l.owner.load(ctx, st, &s.ring.lookups); err != nil {
+		if err := l.owner.load(ctx, st, &s.engine.lookups); err != nil {
 			return now, err
 		}
 	}
@@ -103,7 +103,7 @@ func (s *Service) reserve(ctx context.Context, st store.Store, d *Decision, n in
 	if l.evicted() {
 		return now, errEvicted
 	}
-	now = s.ring.clock()
+	now = s.engine.clock()
 	l.reserveAt(d, now, n, dry)
 	return now, nil
 }
@@ -113,9 +113,9 @@ func (s *limits) reserveAt(d *Decision, now instant, n int64, dry bool) {
 	var refused int
 	var verdict ratelimit.Verdict
 	if dry {
-		refused, verdict = ratelimit.PeekAll(s.all, now.tick, n)
+		refused, verdict = ratelimit.PeekAll(s.all, now.monotonic, n)
 	} else {
-		refused, verdict = ratelimit.TakeAll(s.all, now.tick, n)
+		refused, verdict = ratelimit.TakeAll(s.all, now.monotonic, n)
 	}
 	if refused >= 0 {
 		d.refuse(RateLimited, verdict.Wait, !verdict.Never)
@@ -144,7 +144,7 @@ func (s *limits) gather(now instant) {
 		}
 		limit := ratelimit.Limit{State: s.owner.windows.state(u), Policy: s.plans.policy(u, most, now.wall)}
 		if u < 0 {
-			limit.Ahead = now.wall - now.tick
+			limit.Ahead = now.wall - now.monotonic
 		}
 		s.all = append(s.all, limit)
 	}
@@ -153,10 +153,10 @@ func (s *limits) gather(now instant) {
 // changed notes that the windows have to be written, before they can leave memory.
 func (s *limits) changed() {
 	if s.keyed {
-		s.ring.queue.add(s.entry)
+		s.engine.queue.add(s.entry)
 	}
 	if s.owner != nil {
-		s.ring.queue.add(s.owner)
+		s.engine.queue.add(s.owner)
 	}
 }
 
@@ -172,16 +172,16 @@ func (s *Service) cancel(d *Decision) error {
 		return nil
 	}
 	ctx := context.Background()
-	st, err := s.ring.open(ctx)
+	st, err := s.engine.open(ctx)
 	if err != nil {
 		return err
 	}
 	l := s.limitsOf(d)
 	defer l.release()
 	// They may have left memory since, and come again.
-	switch e, err := s.ring.cache.pin(ctx, st, d.entry.id); {
+	switch e, err := s.engine.cache.pin(ctx, st, d.entry.id); {
 	case err == nil:
-		defer s.ring.cache.unpin(e)
+		defer s.engine.cache.unpin(e)
 		l.entry = e
 	case errors.Is(err, store.ErrNotFound):
 		l.keyed = false
@@ -189,9 +189,9 @@ func (s *Service) cancel(d *Decision) error {
 		return err
 	}
 	if l.owner != nil {
-		l.owner = s.ring.cache.pinOwner(l.owner.id)
-		defer s.ring.cache.unpinOwner(l.owner)
-		if err := l.owner.load(ctx, st, &s.ring.lookups); err != nil {
+		l.owner = s.engine.cache.pinOwner(l.owner.id)
+		defer s.engine.cache.unpinOwner(l.owner)
+		if err := l.owner.load(ctx, st, &s.engine.lookups); err != nil {
 			return err
 		}
 	}
@@ -201,7 +201,7 @@ func (s *Service) cancel(d *Decision) error {
 		l.gather(r.at)
 		for i := range l.all {
 			limit := &l.all[i]
-			limit.State.Undo(limit.Policy, r.at.tick+limit.Ahead, r.n)
+			limit.State.Undo(limit.Policy, r.at.monotonic+limit.Ahead, r.n)
 		}
 	}
 	l.changed()
@@ -351,13 +351,13 @@ func (s *Service) Refund(ctx context.Context, d *Decision) error {
 	if n == 0 {
 		return nil
 	}
-	st, err := s.ring.open(ctx)
+	st, err := s.engine.open(ctx)
 	if err != nil {
 		return err
 	}
-	e, err := s.ring.cache.pin(context.WithoutCancel(ctx), st, d.entry.id) // it may have left memory since
+	e, err := s.engine.cache.pin(context.WithoutCancel(ctx), st, d.entry.id) // it may have left memory since
 	if err == nil {
-		defer s.ring.cache.unpin(e)
+		defer s.engine.cache.unpin(e)
 		err = s.ledger.Give(ctx, st, e.ensureAccount(), n)
 	}
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
@@ -374,6 +374,6 @@ func (s *Service) Cancel(ctx context.Context, d *Decision) error {
 	if d.use.last != nil { // nil: only the record was checked
 		d.use.last.CompareAndSwap(d.use.at, d.use.before) // unless it was used again
 	}
-	s.ring.queue.add(d.entry)
+	s.engine.queue.add(d.entry)
 	return errors.Join(err, s.Refund(ctx, d))
 }

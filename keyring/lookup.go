@@ -40,16 +40,16 @@ func (s *Service) Metadata(ctx context.Context, d *Decision, field string) strin
 	}
 	fields, ok := d.rec.fields()
 	if !ok {
-		s.ring.cache.metadata.Store(true)
+		s.engine.cache.metadata.Store(true)
 		var err error
-		if fields, err = s.ring.loadMetadata(ctx, d.rec); err != nil {
-			s.ring.report(fmt.Errorf("the metadata of key %s is empty for a request: %w", d.rec.key.ID, err))
+		if fields, err = s.engine.loadMetadata(ctx, d.rec); err != nil {
+			s.engine.report(fmt.Errorf("the metadata of key %s is empty for a request: %w", d.rec.key.ID, err))
 		}
 	}
 	return fields[field]
 }
 
-func (r *Ring) loadMetadata(ctx context.Context, rec *record) (map[string]string, error) {
+func (r *Engine) loadMetadata(ctx context.Context, rec *record) (map[string]string, error) {
 	st, err := r.open(ctx)
 	if err != nil {
 		return nil, err

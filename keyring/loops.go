@@ -30,7 +30,7 @@ const (
 const KeepForever int64 = -1
 
 // startLoops starts the background work. Close ends it.
-func (r *Ring) startLoops() {
+func (r *Engine) startLoops() {
 	ctx, cancel := context.WithCancel(context.Background())
 	r.stopping = cancel
 	st := r.store.Load()
@@ -44,7 +44,7 @@ func (r *Ring) startLoops() {
 	r.every(ctx, deleteEvery, func() error { return r.deleteKept(ctx, st) })
 }
 
-func (r *Ring) every(ctx context.Context, d time.Duration, work func() error) {
+func (r *Engine) every(ctx context.Context, d time.Duration, work func() error) {
 	r.loops.Go(func() {
 		ticker := time.NewTicker(d)
 		defer ticker.Stop()
@@ -63,7 +63,7 @@ func (r *Ring) every(ctx context.Context, d time.Duration, work func() error) {
 
 // flush writes what was counted. What could not be written stays in memory and is tried
 // again.
-func (r *Ring) flush(ctx context.Context, st store.Store) error {
+func (r *Engine) flush(ctx context.Context, st store.Store) error {
 	return r.queue.flush(ctx, st, r.cache.written)
 }
 
@@ -78,7 +78,7 @@ type keeping struct {
 
 // Attach lets the settings of a configuration govern the background work, until
 // the function it returns is called.
-func (r *Ring) Attach(s *Settings) (detach func()) {
+func (r *Engine) Attach(s *Settings) (detach func()) {
 	r.keeping.mu.Lock()
 	defer r.keeping.mu.Unlock()
 	if r.keeping.keep == nil {
@@ -96,7 +96,7 @@ func (r *Ring) Attach(s *Settings) (detach func()) {
 
 // resize gives the cache the size that the settings say, the largest where there are
 // several. The caller holds keeping.mu.
-func (r *Ring) resize() {
+func (r *Engine) resize() {
 	size := int64(0)
 	for s := range r.keeping.keep {
 		size = max(size, cmp.Or(s.CacheSize, DefaultCacheSize))
@@ -113,13 +113,13 @@ type looks []instant
 
 // add adds a reading. Of several that are close together the earliest wall time counts.
 func (s *looks) add(now instant) {
-	list := slices.DeleteFunc(*s, func(at instant) bool { return at.tick > now.tick }) // only the clock of a test runs back
-	if n := len(list); n > 0 && now.tick-list[n-1].tick < lookApart {
+	list := slices.DeleteFunc(*s, func(at instant) bool { return at.monotonic > now.monotonic }) // only the clock of a test runs back
+	if n := len(list); n > 0 && now.monotonic-list[n-1].monotonic < lookApart {
 		list[n-1].wall = min(list[n-1].wall, now.wall)
 	} else {
 		list = append(list, now)
 	}
-	for len(list) > 1 && now.tick-list[1].tick >= seenFor {
+	for len(list) > 1 && now.monotonic-list[1].monotonic >= seenFor {
 		list = list[1:]
 	}
 	*s = list
@@ -132,7 +132,7 @@ func (s looks) earliest(now instant) (wall int64, ok bool) {
 	for _, at := range s {
 		wall = min(wall, at.wall)
 	}
-	return wall, len(s) > 0 && now.tick-s[0].tick >= seenFor
+	return wall, len(s) > 0 && now.monotonic-s[0].monotonic >= seenFor
 }
 
 // look notes what the clock shows.
@@ -207,7 +207,7 @@ func (s *Settings) disabledCutoff(configID string, now int64) int64 {
 
 // deleteKept deletes keys that have been expired for longer than they are kept, and
 // that this process has seen expired for an hour.
-func (r *Ring) deleteKept(ctx context.Context, st store.Store) error {
+func (r *Engine) deleteKept(ctx context.Context, st store.Store) error {
 	x, ok := r.keeping.cutoffs(r.clock())
 	if !ok {
 		return nil
@@ -217,7 +217,7 @@ func (r *Ring) deleteKept(ctx context.Context, st store.Store) error {
 }
 
 // changedItself tells the observers of all configurations of changes that nobody asked for.
-func (r *Ring) changedItself(changes []store.Change) {
+func (r *Engine) changedItself(changes []store.Change) {
 	r.keeping.mu.Lock()
 	all := slices.Collect(maps.Keys(r.keeping.keep))
 	r.keeping.mu.Unlock()
@@ -227,7 +227,7 @@ func (r *Ring) changedItself(changes []store.Change) {
 }
 
 // deleteExpired deletes expired keys, and tells of that.
-func (r *Ring) deleteExpired(ctx context.Context, st store.Store, x store.Expired, changed func([]store.Change)) (int, error) {
+func (r *Engine) deleteExpired(ctx context.Context, st store.Store, x store.Expired, changed func([]store.Change)) (int, error) {
 	total := 0
 	for ctx.Err() == nil {
 		n, err := r.deleteSome(ctx, st, x, changed)
@@ -242,7 +242,7 @@ func (r *Ring) deleteExpired(ctx context.Context, st store.Store, x store.Expire
 	return total, ctx.Err()
 }
 
-func (r *Ring) deleteSome(ctx context.Context, st store.Store, x store.Expired, changed func([]store.Change)) (n int, err error) {
+func (r *Engine) deleteSome(ctx context.Context, st store.Store, x store.Expired, changed func([]store.Change)) (n int, err error) {
 	var changes []store.Change
 	err = r.queue.pause(func() (err error) {
 		changes, err = st.DeleteExpired(ctx, x, deleteBatch)

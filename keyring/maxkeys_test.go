@@ -71,7 +71,7 @@ func TestA11_Records(t *testing.T) {
 	set := &Settings{Rules: DefaultRules()}
 	set.Rules.MaxKeys, set.Rules.Expiration.Keep = 1, 2*hourMillis
 	g.use(set)
-	defer g.ring.Attach(set)()
+	defer g.engine.Attach(set)()
 	person := g.within(&Scope{})
 	var first *key.Key
 	for range 10 {
@@ -90,7 +90,7 @@ func TestA11_Records(t *testing.T) {
 	wait := func(d time.Duration) {
 		for range int(d / (10 * time.Second)) {
 			g.clock.advance(10 * time.Second)
-			if err := g.ring.deleteKept(ctx, g.ring.store.Load()); err != nil {
+			if err := g.engine.deleteKept(ctx, g.engine.store.Load()); err != nil {
 				t.Fatal(err)
 			}
 		}

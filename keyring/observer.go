@@ -43,7 +43,7 @@ func (s *Service) madeAt(d *Decision) int64 {
 	if d.at != 0 {
 		return d.at
 	}
-	return s.ring.clock().wall
+	return s.engine.clock().wall
 }
 
 func tellChanged(observers []Observer, by Actor, changes []store.Change) {

@@ -45,7 +45,7 @@ func TestObserver(t *testing.T) {
 	set := &Settings{Rules: DefaultRules(), Tiers: []Tier{tier("free", per(minute, 2))}, DefaultTier: "free", Observers: []Observer{w}}
 	set.Rules.Expiration.Keep = 0
 	g.use(set)
-	defer g.ring.Attach(set)()
+	defer g.engine.Attach(set)()
 	k := g.create(Draft{ExpiresIn: to(int64(60))})
 	g.want(k.Raw, Allowed)
 	first := g.want(k.Raw, Allowed, Request{Cost: 1})
@@ -80,7 +80,7 @@ func TestObserver(t *testing.T) {
 	g.imports(false, []store.Entry{e, e}, "created", "exists")
 	for range 370 { // an hour after it expired
 		g.clock.advance(10 * time.Second)
-		if err := g.ring.deleteKept(ctx, g.ring.store.Load()); err != nil {
+		if err := g.engine.deleteKept(ctx, g.engine.store.Load()); err != nil {
 			t.Fatal(err)
 		}
 	}

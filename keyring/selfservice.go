@@ -29,7 +29,7 @@ type spender struct{ keyID, person string }
 func (b *budgets) take(who spender, clock func() instant) ratelimit.Verdict {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	now := clock().tick
+	now := clock().monotonic
 	b.sweep(now)
 	state := b.of[who]
 	if state == nil {
@@ -64,7 +64,7 @@ func (s *Service) Spend(before *Decision, person string) (d Decision) {
 	if before != nil {
 		d, who, scope = *before, spender{keyID: before.Key().ID}, ScopeKey
 	}
-	v := s.ring.budgets.take(who, s.ring.clock)
+	v := s.engine.budgets.take(who, s.engine.clock)
 	d.Limits = []Limit{{
 		Name: SelfServiceLimit, Scope: scope, Quota: selfServicePolicy.Max, Window: selfServicePolicy.Window,
 		Remaining: v.Remaining, Reset: v.Reset, Full: !v.OK,

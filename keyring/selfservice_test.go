@@ -36,7 +36,7 @@ func TestQ32_spend(t *testing.T) {
 	}
 	g.clock.advance(2 * time.Minute)
 	g.Spend(nil, "bob")
-	if n := len(g.ring.budgets.of); n != 1 {
+	if n := len(g.engine.budgets.of); n != 1 {
 		t.Errorf("%d budgets are kept", n)
 	}
 }

@@ -13,9 +13,9 @@ import (
 
 var sprintf = fmt.Sprintf
 
-// Service is a ring seen with the rules of one configuration.
+// Service is an engine seen with the rules of one configuration.
 type Service struct {
-	ring   *Ring
+	engine *Engine
 	set    *Settings
 	ledger Ledger
 	// unknownConfig are the rules of keys whose configuration is gone.
@@ -25,8 +25,8 @@ type Service struct {
 	prefixes      []string // of new keys, of all configurations
 }
 
-// NewService returns the service of a ring under s.
-func NewService(r *Ring, s *Settings) *Service {
+// NewService returns the service of an engine under s.
+func NewService(r *Engine, s *Settings) *Service {
 	unknown := s.Rules
 	unknown.Session = false
 	prefixes := []string{s.Rules.Prefix}
@@ -35,7 +35,7 @@ func NewService(r *Ring, s *Settings) *Service {
 			prefixes = append(prefixes, p)
 		}
 	}
-	return &Service{ring: r, set: s, ledger: r.ledger(s.Lease), unknownConfig: unknown, days: calendar{zone: s.Zone}, plans: newPlans(s), prefixes: prefixes}
+	return &Service{engine: r, set: s, ledger: r.ledger(s.Lease), unknownConfig: unknown, days: calendar{zone: s.Zone}, plans: newPlans(s), prefixes: prefixes}
 }
 
 // Info is all that is known of one key at one moment.
@@ -101,11 +101,11 @@ func (s *Editor) Create(ctx context.Context, draft Draft) (Issued, error) {
 	if err := s.checkOwner(draft.UserID, rules.ConfigID); err != nil {
 		return Issued{}, err
 	}
-	st, err := s.ring.open(ctx)
+	st, err := s.engine.open(ctx)
 	if err != nil {
 		return Issued{}, err
 	}
-	now := s.ring.clock()
+	now := s.engine.clock()
 	k, err := rules.draw(draft, now.wall)
 	if err != nil {
 		return Issued{}, err
@@ -253,7 +253,7 @@ func orZero(n *int64) int64 {
 
 // Get returns a key.
 func (s *Service) Get(ctx context.Context, id string) (Info, error) {
-	st, err := s.ring.open(ctx)
+	st, err := s.engine.open(ctx)
 	if err != nil {
 		return Info{}, err
 	}
@@ -273,14 +273,14 @@ type Listing struct {
 
 // List returns a page of keys. Of the filter's tier only the name is looked at.
 func (s *Service) List(ctx context.Context, q store.List) (Listing, error) {
-	st, err := s.ring.open(ctx)
+	st, err := s.engine.open(ctx)
 	if err != nil {
 		return Listing{}, err
 	}
 	q.Filter.Now = s.Now()
 	if q.Filter.UnusedSince != 0 {
 		// A key that was used a moment ago must not look as if it had not been for long.
-		if err := s.ring.flush(ctx, st); err != nil {
+		if err := s.engine.flush(ctx, st); err != nil {
 			return Listing{}, err
 		}
 	}
@@ -311,7 +311,7 @@ func (s *Service) Lookup(ctx context.Context, raw string) (Info, error) {
 	if key.CheckShape(raw, false) != nil {
 		return Info{}, store.ErrNotFound
 	}
-	st, err := s.ring.open(ctx)
+	st, err := s.engine.open(ctx)
 	if err != nil {
 		return Info{}, err
 	}
@@ -327,20 +327,20 @@ func (s *Service) Lookup(ctx context.Context, raw string) (Info, error) {
 
 // info joins an entry of the store with what is counted in memory.
 func (s *Service) info(e store.Entry) Info {
-	now := s.ring.clock()
+	now := s.engine.clock()
 	i := Info{
 		Key: e.Key, Owner: e.Owner, Credits: e.Credits.At(now.wall),
 		LastRequest: e.LastRequest, Start: s.shown(e.Key), Tier: s.TierOf(&e.Owner),
 	}
 	over, previous := now.wall, e.Key.Previous
 	var rate ratelimit.State
-	if in, rec := s.ring.cache.current(e.Key.ID); rec != nil {
+	if in, rec := s.engine.cache.current(e.Key.ID); rec != nil {
 		i.LastRequest = max(i.LastRequest, in.last(rec))
-		i.RequestCount = in.windows.count(e.Key, s.ring.clock)
+		i.RequestCount = in.windows.count(e.Key, s.engine.clock)
 		i.Credits = s.balance(in, e.Credits, now.wall)
 		over, previous = max(over, in.graceOver.Load()), rec.used(previous)
 	} else if state := e.Window(store.UnitRate); len(state) > 0 && rate.UnmarshalBinary(state) == nil {
-		i.RequestCount = countOf(&rate, e.Key, now.tick)
+		i.RequestCount = countOf(&rate, e.Key, now.monotonic)
 	}
 	for _, p := range previous {
 		if over < p.Until {
@@ -373,12 +373,12 @@ func stateOf(i *Info, now int64) store.State {
 	return store.StateActive
 }
 
-func countOf(s *ratelimit.State, k *key.Key, tick int64) int64 {
+func countOf(s *ratelimit.State, k *key.Key, now int64) int64 {
 	p, ok := k.RatePolicy()
 	if !ok {
 		return 0
 	}
-	return s.Count(p, tick)
+	return s.Count(p, now)
 }
 
 // shown returns the leading characters of a raw key that may be shown.
@@ -392,13 +392,13 @@ func (s *Service) shown(k *key.Key) *string {
 }
 
 // Now is the time by which keys are made and judged.
-func (s *Service) Now() int64 { return s.ring.clock().wall }
+func (s *Service) Now() int64 { return s.engine.clock().wall }
 
 // Health asks the store now.
 func (s *Service) Health(ctx context.Context) (store.Status, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.ring.lookupTimeout)
+	ctx, cancel := context.WithTimeout(ctx, s.engine.lookupTimeout)
 	defer cancel()
-	st, err := s.ring.open(ctx)
+	st, err := s.engine.open(ctx)
 	if err != nil {
 		return store.Status{}, err
 	}

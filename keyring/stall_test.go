@@ -11,7 +11,7 @@ import (
 
 // waiting counts what waits to be written: keys, owners, and days of keys.
 func (g *rig) waiting() (keys, owners, days int) {
-	q := &g.ring.queue
+	q := &g.engine.queue
 	for i := range q.shards {
 		sh := &q.shards[i]
 		sh.mu.Lock()
@@ -80,7 +80,7 @@ func TestK11_stalled(t *testing.T) {
 			passed := g.load(keys, 1)
 			stalled := g.spy.stop(kind)
 			release := sync.OnceFunc(func() { close(stalled.release) })
-			defer release() // or the ring would not close
+			defer release() // or the engine would not close
 			for stalled.waiting.Load() == 0 {
 				passed += g.load(keys, 1) // until the background work gets there
 			}

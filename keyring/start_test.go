@@ -78,8 +78,8 @@ func TestF9_start(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ring := New(opener, time.Now, func(err error) { t.Error(err) })
-	s := NewService(ring, &Settings{Rules: DefaultRules()}).As(Actor{Kind: ActorOperator})
+	engine := New(opener, time.Now, func(err error) { t.Error(err) })
+	s := NewService(engine, &Settings{Rules: DefaultRules()}).As(Actor{Kind: ActorOperator})
 	unknown, err := (key.Random{}).Generate("ak_", key.DefaultLength, true)
 	if err != nil {
 		t.Fatal(err)
@@ -102,7 +102,7 @@ func TestF9_start(t *testing.T) {
 			}
 		}
 	}()
-	if err := ring.Open(context.Background()); err != nil {
+	if err := engine.Open(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 	opened, ready := time.Since(began), <-served
@@ -110,7 +110,7 @@ func TestF9_start(t *testing.T) {
 	if ready > 5*time.Second {
 		t.Errorf("it took %v", ready)
 	}
-	if err := ring.Close(); err != nil {
+	if err := engine.Close(); err != nil {
 		t.Error(err)
 	}
 }

@@ -306,12 +306,12 @@ func TestTierDead(t *testing.T) {
 	g := newRig(t).with(tier("free", per(Day, 5)))
 	k := g.create(Draft{})
 	g.want(k.Raw, Allowed)
-	if err := g.ring.flush(context.Background(), g.spy); err != nil {
+	if err := g.engine.flush(context.Background(), g.spy); err != nil {
 		t.Fatal(err)
 	}
 	l := g.entry(k.Key.ID)
 	l.rec.Load().owner.windows.end()
-	err := g.admit(context.Background(), g.ring.store.Load(), l, credential{hash: k.Key.Hash}, nil, &Request{Cost: 1}, &Decision{})
+	err := g.admit(context.Background(), g.engine.store.Load(), l, credential{hash: k.Key.Hash}, nil, &Request{Cost: 1}, &Decision{})
 	if !errors.Is(err, errEvicted) {
 		t.Errorf("%v", err)
 	}
@@ -325,9 +325,9 @@ func TestT3_TierClocks(t *testing.T) {
 	g.want(k.Raw, Allowed)
 	l := g.entry(k.Key.ID)
 	take := func(wall, tick time.Duration) Decision {
-		now := g.ring.clock()
+		now := g.engine.clock()
 		d := Decision{entry: l, rec: l.rec.Load(), plan: g.planFor(l.rec.Load().owner)}
-		g.takeAt(&d, instant{now.wall + wall.Milliseconds(), now.tick + tick.Milliseconds()}, 1)
+		g.takeAt(&d, instant{now.wall + wall.Milliseconds(), now.monotonic + tick.Milliseconds()}, 1)
 		return d
 	}
 	if d := take(time.Minute, time.Second); left(t, d, "minute") != 1 || left(t, d, "day") != 3 || d.Limits[1].Reset != 24*3600*1000 {
@@ -374,7 +374,7 @@ func TestTierChange(t *testing.T) {
 	}
 }
 
-// TestTierConfigChange: another configuration on the same ring, as after a reload,
+// TestTierConfigChange: another configuration on the same engine, as after a reload,
 // keeps the counts, whatever it says of tiers and of the time zone.
 func TestTierConfigChange(t *testing.T) {
 	g := newRig(t).with(tier("free", per(minute, 10), per(Day, 100)))
@@ -434,7 +434,7 @@ func TestTierForgetting(t *testing.T) {
 	var passed atomic.Int64
 	var users sync.WaitGroup
 	end := g.repeat(func() {
-		if err := g.ring.flush(context.Background(), g.spy); err != nil {
+		if err := g.engine.flush(context.Background(), g.spy); err != nil {
 			t.Error(err)
 		}
 		g.evict()
@@ -468,14 +468,14 @@ func TestTierDeletedOwner(t *testing.T) {
 			t.Fatalf("%d", n)
 		}
 		if written {
-			if err := g.ring.flush(context.Background(), g.spy); err != nil {
+			if err := g.engine.flush(context.Background(), g.spy); err != nil {
 				t.Fatal(err)
 			}
 		}
 		if err := g.DeleteOwner(context.Background(), "alice"); err != nil {
 			t.Fatal(err)
 		}
-		if err := g.ring.flush(context.Background(), g.spy); err != nil {
+		if err := g.engine.flush(context.Background(), g.spy); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -516,10 +516,10 @@ func (f *failing) Windows(ctx context.Context, of store.Subject) ([]store.Window
 func TestTierStoreAway(t *testing.T) {
 	g := newRig(t).with(tier("free", per(Day, 5)))
 	k := g.create(Draft{})
-	st := g.ring.store.Load()
+	st := g.engine.store.Load()
 	f := &failing{Store: st.Store}
 	f.err.Store(&store.ErrUnavailable)
-	g.ring.store.Store(&opened{f, st.at})
+	g.engine.store.Store(&opened{f, st.at})
 	d, err := g.Verify(context.Background(), k.Raw, &Request{Cost: 1})
 	if d.Outcome != Unavailable || !errors.Is(err, store.ErrUnavailable) {
 		t.Errorf("%q, %v", d.Outcome.Code(), err)
@@ -535,7 +535,7 @@ func TestTierStoreAway(t *testing.T) {
 func TestUnknownTier(t *testing.T) {
 	g := newRig(t).with(tier("free", per(Day, 1000)), tier("gold"), tier("silver"))
 	var said []error
-	g.ring.report = func(err error) { said = append(said, err) }
+	g.engine.report = func(err error) { said = append(said, err) }
 	k := g.create(Draft{})
 	g.setTier("alice", ptr("gold"))
 	g.want(k.Raw, Allowed)

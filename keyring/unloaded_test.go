@@ -134,7 +134,7 @@ func TestQ37_unloadedMeanwhile(t *testing.T) {
 	found := g.entry(k.Key.ID)
 	g.evict()
 	var d Decision
-	err := g.admit(context.Background(), g.ring.store.Load(), found, credential{hash: key.HashOf(k.Raw)}, nil, &Request{Cost: 1}, &d)
+	err := g.admit(context.Background(), g.engine.store.Load(), found, credential{hash: key.HashOf(k.Raw)}, nil, &Request{Cost: 1}, &d)
 	if !errors.Is(err, errEvicted) {
 		t.Errorf("%q, %v", d.Outcome.Code(), err)
 	}
@@ -189,7 +189,7 @@ func TestMetadata_storeAway(t *testing.T) {
 	k := g.create(Draft{Attributes: Attributes{Metadata: to(json.RawMessage(`{"plan":"gold"}`))}})
 	d := g.want(k.Raw, Allowed)
 	var told []error
-	g.ring.report = func(err error) { told = append(told, err) }
+	g.engine.report = func(err error) { told = append(told, err) }
 	g.spy.failReads.Store(true)
 	if got := g.Metadata(context.Background(), &d, "plan"); got != "" || len(told) != 1 || !errors.Is(told[0], store.ErrUnavailable) {
 		t.Errorf("%q, told %v", got, told)

@@ -30,7 +30,7 @@ const MaxDays = 366
 // KeyUsage returns the usage of a key for the given number of days, whoever
 // owned it then.
 func (s *Service) KeyUsage(ctx context.Context, id string, days int) (Usage, error) {
-	st, err := s.ring.open(ctx)
+	st, err := s.engine.open(ctx)
 	if err != nil {
 		return Usage{}, err
 	}
@@ -50,7 +50,7 @@ func (s *Service) KeyUsage(ctx context.Context, id string, days int) (Usage, err
 // OwnerUsage returns what the keys of an owner have used, deleted ones included,
 // while they were the owner's.
 func (s *Service) OwnerUsage(ctx context.Context, userID string, days int) (Usage, error) {
-	st, err := s.ring.open(ctx)
+	st, err := s.engine.open(ctx)
 	if err != nil {
 		return Usage{}, err
 	}
@@ -85,9 +85,9 @@ func (s *Service) usage(ctx context.Context, st *opened, days int, of used) (Usa
 	if days < 1 || days > MaxDays {
 		return Usage{}, invalid("days", "must be an integer from 1 to %d", MaxDays)
 	}
-	today := s.days.dateAt(s.ring.clock().wall)
+	today := s.days.dateAt(s.engine.clock().wall)
 	first := min(today.plus(1-days), today.monthStart())
-	sums, err := s.ring.queue.with(ctx, st, func() ([]store.DayUses, error) { return of.read(first, today) }, of.ours)
+	sums, err := s.engine.queue.with(ctx, st, func() ([]store.DayUses, error) { return of.read(first, today) }, of.ours)
 	if err != nil {
 		return Usage{}, err
 	}

@@ -49,7 +49,7 @@ func (g *rig) wantToday(id string, allowed, limited, denied int64) {
 
 func (g *rig) flush() {
 	g.t.Helper()
-	if err := g.ring.flush(context.Background(), g.ring.store.Load()); err != nil {
+	if err := g.engine.flush(context.Background(), g.engine.store.Load()); err != nil {
 		g.t.Fatal(err)
 	}
 }
@@ -255,12 +255,12 @@ func TestK11_clean_stop(t *testing.T) {
 func TestK11_lost_answers(t *testing.T) {
 	g := newRig(t)
 	k := g.create(Draft{})
-	failing := &lossy{Store: g.ring.store.Load().Store}
+	failing := &lossy{Store: g.engine.store.Load().Store}
 	r := rand.New(rand.NewPCG(1, 2))
 	for i := range int64(300) {
 		g.want(k.Raw, Allowed)
 		failing.before, failing.after = r.IntN(3) == 0, r.IntN(3) == 0
-		err := g.ring.flush(context.Background(), failing)
+		err := g.engine.flush(context.Background(), failing)
 		if (err != nil) != (failing.before || failing.after) {
 			t.Fatalf("flush: %v", err)
 		}
@@ -460,12 +460,12 @@ func TestK11_reading_waits(t *testing.T) {
 	g := newRig(t)
 	k := g.create(Draft{})
 	g.want(k.Raw, Allowed)
-	watching := &lockWatch{g.ring.store.Load().Store, t, &g.ring.queue}
-	if err := g.ring.flush(context.Background(), watching); err != nil {
+	watching := &lockWatch{g.engine.store.Load().Store, t, &g.engine.queue}
+	if err := g.engine.flush(context.Background(), watching); err != nil {
 		t.Fatal(err)
 	}
 	g.want(k.Raw, Allowed)
-	g.ring.store.Store(&opened{watching, g.clock.now()})
+	g.engine.store.Store(&opened{watching, g.clock.now()})
 	g.wantToday(k.Key.ID, 2, 0, 0)
 }
 

@@ -84,7 +84,7 @@ func (s *Service) count(d *Decision, q *Request) {
 	switch {
 	case c.hour == nil:
 		c.outcome, c.hour = d.Outcome, s.hourOf(d)
-		c.hour.add(&s.ring.queue, d.Outcome, 1)
+		c.hour.add(&s.engine.queue, d.Outcome, 1)
 	case c.outcome == Allowed && d.Outcome != Allowed:
 		s.reclassify(c, d.Outcome, statistic)
 	}
@@ -93,10 +93,10 @@ func (s *Service) count(d *Decision, q *Request) {
 	}
 	if c.day == nil && statistic != uncounted {
 		c.day = s.dayOf(d)
-		c.day.add(&s.ring.queue, statistic, 1)
+		c.day.add(&s.engine.queue, statistic, 1)
 	}
 	if d.Outcome == Allowed {
-		d.noteAsked(&s.ring.queue, q)
+		d.noteAsked(&s.engine.queue, q)
 	}
 }
 
@@ -107,17 +107,17 @@ func (s *Service) Reclassify(c *Counted, o Outcome) {
 	}
 	s.reclassify(c, o, outcomes[o].statistic)
 	if c.day != nil && outcomes[o].statistic == uncounted {
-		c.day.add(&s.ring.queue, allowed, -1)
+		c.day.add(&s.engine.queue, allowed, -1)
 	}
 }
 
 func (s *Service) reclassify(c *Counted, o Outcome, statistic kind) {
-	c.hour.add(&s.ring.queue, c.outcome, -1)
-	c.hour.add(&s.ring.queue, o, 1)
+	c.hour.add(&s.engine.queue, c.outcome, -1)
+	c.hour.add(&s.engine.queue, o, 1)
 	c.outcome = o
 	if c.day != nil && statistic != uncounted {
-		c.day.add(&s.ring.queue, allowed, -1)
-		c.day.add(&s.ring.queue, statistic, 1)
+		c.day.add(&s.engine.queue, allowed, -1)
+		c.day.add(&s.engine.queue, statistic, 1)
 	}
 }
 

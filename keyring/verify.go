@@ -38,7 +38,7 @@ func (s *Service) verify(ctx context.Context, raw string, q *Request, d *Decisio
 			return err
 		}
 	}
-	st, err := s.ring.open(ctx)
+	st, err := s.engine.open(ctx)
 	if err != nil {
 		d.refuse(Unavailable, unavailableWait, true)
 		return err
@@ -75,14 +75,14 @@ type credential struct {
 
 // checksumFits holds the checksum against raw, unless a key without one is stored.
 func (s *Service) checksumFits(raw string) bool {
-	return s.ring.cache.plain.Load() || key.ChecksumFits(raw)
+	return s.engine.cache.plain.Load() || key.ChecksumFits(raw)
 }
 
 // Checksums reports whether every key ends in a checksum: no stored one lacks it,
 // and no configuration makes keys without.
 func (s *Service) Checksums() bool {
 	without := func(r Rules) bool { return !r.Checksum }
-	return !s.ring.cache.plain.Load() && !without(s.set.Rules) && !slices.ContainsFunc(s.set.Configs, without)
+	return !s.engine.cache.plain.Load() && !without(s.set.Rules) && !slices.ContainsFunc(s.set.Configs, without)
 }
 
 // Recognizes reports whether a value of a request may be a key of this server: its
@@ -93,7 +93,7 @@ func (s *Service) Recognizes(ctx context.Context, raw string) (bool, error) {
 		return false, nil
 	case key.ChecksumFits(raw):
 		return true, nil
-	case !s.ring.cache.plain.Load():
+	case !s.engine.cache.plain.Load():
 		return false, nil
 	}
 	return s.Has(ctx, raw)
@@ -101,11 +101,11 @@ func (s *Service) Recognizes(ctx context.Context, raw string) (bool, error) {
 
 // Has reports whether a value is a key that is stored. Nothing is counted.
 func (s *Service) Has(ctx context.Context, raw string) (bool, error) {
-	st, err := s.ring.open(ctx)
+	st, err := s.engine.open(ctx)
 	if err != nil {
 		return false, err
 	}
-	e, err := s.ring.find(ctx, st, key.HashOf(raw))
+	e, err := s.engine.find(ctx, st, key.HashOf(raw))
 	return e != nil, err
 }
 
@@ -123,7 +123,7 @@ func (s *Service) Extend(ctx context.Context, before *Decision, q *Request, d *D
 }
 
 func (s *Service) extend(ctx context.Context, before *Decision, q *Request, d *Decision) error {
-	st, err := s.ring.open(ctx)
+	st, err := s.engine.open(ctx)
 	if err != nil {
 		d.refuse(Unavailable, unavailableWait, true)
 		return err
@@ -134,7 +134,7 @@ func (s *Service) extend(ctx context.Context, before *Decision, q *Request, d *D
 // decide finds the key and admits the request.
 func (s *Service) decide(ctx context.Context, st *opened, c credential, before *Decision, q *Request, d *Decision) error {
 	for {
-		e, err := s.ring.find(ctx, st, c.hash)
+		e, err := s.engine.find(ctx, st, c.hash)
 		if err != nil {
 			d.refuse(Unavailable, unavailableWait, true)
 			return err
@@ -176,7 +176,7 @@ var errEvicted = errors.New("the key has left memory")
 
 // find returns the key that a raw key opens, or nil for one that opens none. It asks
 // the store only about raw keys that memory does not know.
-func (r *Ring) find(ctx context.Context, st *opened, hash key.Hash) (*entry, error) {
+func (r *Engine) find(ctx context.Context, st *opened, hash key.Hash) (*entry, error) {
 	if e := r.cache.find(hash); e != nil {
 		return e, nil
 	}
@@ -187,7 +187,7 @@ func (r *Ring) find(ctx context.Context, st *opened, hash key.Hash) (*entry, err
 }
 
 // lookUp asks the store, once for all who ask at the same time.
-func (r *Ring) lookUp(ctx context.Context, st *opened, hash key.Hash) (*entry, error) {
+func (r *Engine) lookUp(ctx context.Context, st *opened, hash key.Hash) (*entry, error) {
 	found, err := r.lookups.wait(ctx, r.cache.loads.DoChan(string(hash[:]), func() (any, error) {
 		var e *entry
 		err := r.lookups.run(func(ctx context.Context) (err error) {
@@ -212,15 +212,15 @@ func (s *Service) admit(ctx context.Context, st *opened, e *entry, c credential,
 		return nil
 	case rec == unloaded:
 		return errEvicted
-	case s.ring.cache.lacks(rec):
-		s.ring.cache.forget(c.hash)
+	case s.engine.cache.lacks(rec):
+		s.engine.cache.forget(c.hash)
 		return errEvicted
 	}
 	rules := s.rulesFor(rec.key)
 	counted := s.limited(rec, rules) || e.metered()
 	var now instant
 	if !counted || rec.key.ExpiresAt != 0 || len(rec.key.Previous) > 0 {
-		now = s.ring.clock()
+		now = s.engine.clock()
 	} // else only charge needs the time, which it reads under its locks
 	match := e.match(rec.key, c.hash, now.wall)
 	if !match.OK {
@@ -254,7 +254,7 @@ func (s *Service) admit(ctx context.Context, st *opened, e *entry, c credential,
 	if !q.DryRun && !q.RecordOnly {
 		d.Cost = more
 		d.noteUse(rec.uses[match.Previous+1], now)
-		s.ring.queue.add(e)
+		s.engine.queue.add(e)
 	}
 	if before != nil {
 		d.extend(before)

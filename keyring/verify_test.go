@@ -342,7 +342,7 @@ func TestWarmRequestsAskNobody(t *testing.T) {
 		t.Errorf("%d look-ups, want 1", n)
 	}
 	// Without the filter an unknown key costs one look-up, however often it comes.
-	g.ring.cache.members.current.Store(nil)
+	g.engine.cache.members.current.Store(nil)
 	for range 50 {
 		g.want(unknown, Invalid)
 	}
@@ -400,44 +400,44 @@ func TestT3_ExpiredStaysExpired(t *testing.T) {
 	g.want(k.Raw, Allowed)
 }
 
-// A ring that is not open yet says so after a moment, and lets in when it is.
+// An engine that is not open yet says so after a moment, and lets in when it is.
 func TestNotOpenYet(t *testing.T) {
 	g := newRig(t)
 	k := g.create(Draft{})
 	g.stop()
-	opener := g.ring.opener
-	ring := New(opener, g.clock.now, func(err error) { t.Error(err) })
-	s := NewService(ring, g.set).As(Actor{Kind: ActorOperator})
+	opener := g.engine.opener
+	engine := New(opener, g.clock.now, func(err error) { t.Error(err) })
+	s := NewService(engine, g.set).As(Actor{Kind: ActorOperator})
 	d, err := s.Verify(context.Background(), k.Raw, &Request{Cost: 1})
 	if d.Outcome != Unavailable || !errors.Is(err, store.ErrUnavailable) {
 		t.Fatalf("%q, %v", d.Outcome.Code(), err)
 	}
-	ring.lookupTimeout, ring.lookups.silence, ring.lookups.patience = time.Minute, time.Minute, time.Minute
+	engine.lookupTimeout, engine.lookups.silence, engine.lookups.patience = time.Minute, time.Minute, time.Minute
 	answer := make(chan Decision)
 	go func() {
 		d, _ := s.Verify(context.Background(), k.Raw, &Request{Cost: 1})
 		answer <- d
 	}()
-	if err := ring.Open(context.Background()); err != nil {
+	if err := engine.Open(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 	if d := <-answer; d.Outcome != Allowed {
 		t.Errorf("%q", d.Outcome.Code())
 	}
-	if err := ring.Close(); err != nil {
+	if err := engine.Close(); err != nil {
 		t.Fatal(err)
 	}
 	d, err = s.Verify(context.Background(), k.Raw, &Request{Cost: 1})
 	if d.Outcome != Unavailable || !errors.Is(err, store.ErrClosed) {
 		t.Errorf("after Close: %q, %v", d.Outcome.Code(), err)
 	}
-	if err := ring.Open(context.Background()); !errors.Is(err, store.ErrClosed) {
+	if err := engine.Open(context.Background()); !errors.Is(err, store.ErrClosed) {
 		t.Errorf("open after Close: %v", err)
 	}
-	g.ring = ring // stop closes it again, which does nothing
+	g.engine = engine // stop closes it again, which does nothing
 }
 
-// A key without checksum makes the ring look such keys up.
+// A key without checksum makes the engine look such keys up.
 func TestPlainKeys(t *testing.T) {
 	g := newRig(t)
 	plain := strings.Repeat("x", 40)
@@ -447,8 +447,8 @@ func TestPlainKeys(t *testing.T) {
 	}
 	rules := DefaultRules()
 	rules.Checksum = false
-	off := NewService(g.ring, &Settings{Rules: rules}).As(Actor{Kind: ActorOperator})
-	odd := NewService(g.ring, &Settings{Rules: DefaultRules(), Configs: []Rules{rules}}).As(Actor{Kind: ActorOperator})
+	off := NewService(g.engine, &Settings{Rules: rules}).As(Actor{Kind: ActorOperator})
+	odd := NewService(g.engine, &Settings{Rules: DefaultRules(), Configs: []Rules{rules}}).As(Actor{Kind: ActorOperator})
 	if !g.Checksums() || off.Checksums() || odd.Checksums() {
 		t.Errorf("checksums: %v, by rule %v, by another configuration %v", g.Checksums(), off.Checksums(), odd.Checksums())
 	}

@@ -49,11 +49,11 @@ func (s *Service) planFor(o *ownerEntry) *plan {
 		return p
 	}
 	e := UnknownTier{UserID: cur.UserID, Tier: *cur.Tier}
-	if s.ring.warned.first(e) {
+	if s.engine.warned.first(e) {
 		if p != nil {
 			e.Instead = p.Name
 		}
-		s.ring.report(&e)
+		s.engine.report(&e)
 	}
 	return p
 }

@@ -105,7 +105,7 @@ func (w *windows) prepare(p *plans, now instant) {
 }
 
 func (n *window) over(p *plans, now instant) bool {
-	at := now.tick
+	at := now.monotonic
 	if n.unit < 0 {
 		at = now.wall
 	}
@@ -135,7 +135,7 @@ func (w *windows) count(k *key.Key, clock func() instant) int64 {
 	defer w.mu.Unlock()
 	for i := range w.list {
 		if w.list[i].unit == Rate {
-			return countOf(&w.list[i].state, k, clock().tick)
+			return countOf(&w.list[i].state, k, clock().monotonic)
 		}
 	}
 	return 0

@@ -21,11 +21,11 @@ func TestAdded(t *testing.T) {
 	now := time.Date(2026, 11, 21, 12, 0, 30, 0, time.UTC)
 	clock := func() time.Time { return now }
 	open := func() (*keyring.Service, func()) {
-		ring := keyring.New(opener, clock, func(err error) { t.Error(err) })
-		if err := ring.Open(t.Context()); err != nil {
+		engine := keyring.New(opener, clock, func(err error) { t.Error(err) })
+		if err := engine.Open(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		return keyring.NewService(ring, &keyring.Settings{Rules: keyring.DefaultRules()}), func() { _ = ring.Close() }
+		return keyring.NewService(engine, &keyring.Settings{Rules: keyring.DefaultRules()}), func() { _ = engine.Close() }
 	}
 	keys, done := open()
 	p := &peer{Server: httptest.NewServer(admin.New(func() (*keyring.Service, error) { return keys, nil }, admin.Info{}))}

@@ -18,12 +18,12 @@ func TestAdded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ring := keyring.New(opener, time.Now, func(err error) { t.Error(err) })
-	if err := ring.Open(t.Context()); err != nil {
+	engine := keyring.New(opener, time.Now, func(err error) { t.Error(err) })
+	if err := engine.Open(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	defer ring.Close()
-	keys := keyring.NewService(ring, &keyring.Settings{Rules: keyring.DefaultRules()})
+	defer engine.Close()
+	keys := keyring.NewService(engine, &keyring.Settings{Rules: keyring.DefaultRules()})
 	p := &peer{Server: httptest.NewServer(admin.New(func() (*keyring.Service, error) { return keys, nil }, admin.Info{}))}
 	defer p.Close()
 	client := &admin.Client{Base: p.URL}

@@ -132,12 +132,12 @@ func (b broken) Health(context.Context) (store.Status, error) {
 
 func (a *rig) breakStore(b broken) {
 	// What the background work says of the store is not what the calls report.
-	ring := keyring.New(b, a.now, func(error) {})
-	if err := ring.Open(context.Background()); err != nil {
+	engine := keyring.New(b, a.now, func(error) {})
+	if err := engine.Open(context.Background()); err != nil {
 		a.t.Fatal(err)
 	}
-	a.t.Cleanup(func() { ring.Close() })
-	svc := keyring.NewService(ring, &keyring.Settings{Rules: *a.rules})
+	a.t.Cleanup(func() { engine.Close() })
+	svc := keyring.NewService(engine, &keyring.Settings{Rules: *a.rules})
 	a.service = func() (*keyring.Service, error) { return svc, nil }
 }
 
@@ -185,7 +185,7 @@ func TestHealth(t *testing.T) {
 	}
 	hang := make(chan struct{})
 	a.breakStore(broken{hang: hang})
-	t.Cleanup(func() { close(hang) }) // before the ring is closed
+	t.Cleanup(func() { close(hang) }) // before the engine is closed
 	began := time.Now()
 	_, err := a.Health(t.Context())
 	if took := time.Since(began); took < 200*time.Millisecond || took > 2*time.Second {

@@ -28,7 +28,7 @@ var start = time.Date(2026, 11, 21, 19, 9, 19, 500_000_000, time.UTC)
 type rig struct {
 	*Client
 	t       testing.TB
-	ring    *keyring.Ring
+	engine  *keyring.Engine
 	rules   *keyring.Rules
 	service func() (*keyring.Service, error) // may be replaced
 
@@ -44,9 +44,9 @@ func newAPI(t testing.TB, change ...func(*keyring.Rules)) *rig {
 		t.Fatal(err)
 	}
 	a := &rig{t: t, time: start}
-	ring := keyring.New(opener, a.now, a.report)
-	a.ring = ring
-	if err := ring.Open(context.Background()); err != nil {
+	engine := keyring.New(opener, a.now, a.report)
+	a.engine = engine
+	if err := engine.Open(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 	settings := &keyring.Settings{Rules: keyring.DefaultRules()}
@@ -54,14 +54,14 @@ func newAPI(t testing.TB, change ...func(*keyring.Rules)) *rig {
 		c(&settings.Rules)
 	}
 	a.rules = &settings.Rules
-	svc := keyring.NewService(ring, settings)
+	svc := keyring.NewService(engine, settings)
 	a.service = func() (*keyring.Service, error) { return svc, nil }
 	handler := New(func() (*keyring.Service, error) { return a.service() }, Info{Version: "v1.2.3", Report: a.report})
 	srv := httptest.NewServer(handler)
 	a.Client = &Client{HTTP: srv.Client(), Base: srv.URL}
 	t.Cleanup(func() {
 		srv.Close()
-		if err := ring.Close(); err != nil {
+		if err := engine.Close(); err != nil {
 			t.Error(err)
 		}
 	})

@@ -335,12 +335,12 @@ func TestExportBreaksOff(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			a := newAPI(t)
 			opener := must(sqlite.New(sqlite.Options{Path: t.TempDir() + "/keys.db"}))
-			ring := keyring.New(&failing{Opener: opener}, a.now, func(error) {})
-			if err := ring.Open(context.Background()); err != nil {
+			engine := keyring.New(&failing{Opener: opener}, a.now, func(error) {})
+			if err := engine.Open(context.Background()); err != nil {
 				t.Fatal(err)
 			}
-			t.Cleanup(func() { ring.Close() })
-			svc := keyring.NewService(ring, &keyring.Settings{Rules: *a.rules})
+			t.Cleanup(func() { engine.Close() })
+			svc := keyring.NewService(engine, &keyring.Settings{Rules: *a.rules})
 			a.service = func() (*keyring.Service, error) { return svc, nil }
 			for range 10 {
 				a.make(`{"userId":"u","metadata":{"a":"` + test.metadata + `"}}`)

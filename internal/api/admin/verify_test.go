@@ -135,7 +135,7 @@ func TestQ19_whose(t *testing.T) {
 	set := keyring.Settings{Rules: keyring.DefaultRules(), Configs: []keyring.Rules{keyring.DefaultRules(), keyring.DefaultRules()}}
 	set.Configs[0].ConfigID, set.Configs[1].ConfigID = "pub", "own"
 	set.Configs[1].Validators = []key.Validator{prefixed("own_")}
-	a.service = func() (*keyring.Service, error) { return keyring.NewService(a.ring, &set), nil }
+	a.service = func() (*keyring.Service, error) { return keyring.NewService(a.engine, &set), nil }
 	for _, test := range []struct{ name, make, ask, code string }{
 		{"disabled", `"enabled":false`, ``, "KEY_DISABLED"},
 		{"expired", `"expiresIn":1`, ``, "KEY_EXPIRED"},

@@ -25,10 +25,10 @@ var start = time.Date(2026, 11, 21, 19, 9, 19, 500_000_000, time.UTC)
 // rig is the handler over HTTP, with a real store, a clock of its own, and a way to
 // say who calls.
 type rig struct {
-	t    testing.TB
-	keys *keyring.Service
-	ring *keyring.Ring
-	srv  *httptest.Server
+	t      testing.TB
+	keys   *keyring.Service
+	engine *keyring.Engine
+	srv    *httptest.Server
 
 	mu       sync.Mutex
 	time     time.Time
@@ -72,8 +72,8 @@ func newAPI(t testing.TB, settings ...setting) *rig {
 		t.Fatal(err)
 	}
 	a := &rig{t: t, time: start}
-	ring := keyring.New(opener, a.now, a.report)
-	if err := ring.Open(context.Background()); err != nil {
+	engine := keyring.New(opener, a.now, a.report)
+	if err := engine.Open(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 	set := &keyring.Settings{Rules: keyring.DefaultRules()}
@@ -84,7 +84,7 @@ func newAPI(t testing.TB, settings ...setting) *rig {
 	if o.Organization != nil {
 		set.Organizations = o.Organization.Configs
 	}
-	a.ring, a.keys = ring, keyring.NewService(ring, set)
+	a.engine, a.keys = engine, keyring.NewService(engine, set)
 	o.Keys = func() (*keyring.Service, error) { return a.keys, nil }
 	h := New(o.Mount, o.Options)
 	a.srv = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -94,7 +94,7 @@ func newAPI(t testing.TB, settings ...setting) *rig {
 	}))
 	t.Cleanup(func() {
 		a.srv.Close()
-		if err := ring.Close(); err != nil {
+		if err := engine.Close(); err != nil {
 			t.Error(err)
 		}
 	})

@@ -147,7 +147,7 @@ func TestBetterAuth_refusals(t *testing.T) {
 func TestBetterAuth_failures(t *testing.T) {
 	a := newAPI(t)
 	k := a.mint(keyring.Draft{})
-	if err := a.ring.Close(); err != nil {
+	if err := a.engine.Close(); err != nil {
 		t.Fatal(err)
 	}
 	r := a.get("/api-key/list", person("alice")...)

@@ -30,7 +30,7 @@ type rig struct {
 	t        testing.TB
 	keys     *keyring.Service
 	store    *brokenStore
-	ring     *keyring.Ring
+	engine   *keyring.Engine
 	caller   *api.Caller
 	refused  error // instead of the caller
 	canceled int
@@ -101,12 +101,12 @@ func newAPI(t testing.TB, change ...func(*keyring.Settings, *options)) *rig {
 		t.Fatal(err)
 	}
 	a := &rig{t: t, store: new(brokenStore)}
-	a.ring = keyring.New(opener{file, a.store}, func() time.Time { return start.Add(time.Duration(a.looks.Add(1)+a.later.Load()) * time.Millisecond) }, a.report)
-	if err := a.ring.Open(context.Background()); err != nil {
+	a.engine = keyring.New(opener{file, a.store}, func() time.Time { return start.Add(time.Duration(a.looks.Add(1)+a.later.Load()) * time.Millisecond) }, a.report)
+	if err := a.engine.Open(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := a.ring.Close(); err != nil {
+		if err := a.engine.Close(); err != nil {
 			t.Error(err)
 		}
 	})
@@ -115,7 +115,7 @@ func newAPI(t testing.TB, change ...func(*keyring.Settings, *options)) *rig {
 	for _, c := range change {
 		c(settings, &o)
 	}
-	a.keys = keyring.NewService(a.ring, settings)
+	a.keys = keyring.NewService(a.engine, settings)
 	o.Keys = func() (*keyring.Service, error) { return a.keys, nil }
 	a.API = New(o.Mount, o.Options)
 	a.as("alice", "read", "write")

@@ -463,7 +463,7 @@ func TestRest_configGone(t *testing.T) {
 	a := newAPI(t)
 	gone := keyring.DefaultRules()
 	gone.ConfigID = "gone"
-	before := keyring.NewService(a.ring, &keyring.Settings{Rules: keyring.DefaultRules(), Configs: []keyring.Rules{gone}})
+	before := keyring.NewService(a.engine, &keyring.Settings{Rules: keyring.DefaultRules(), Configs: []keyring.Rules{gone}})
 	k, err := before.As(keyring.Actor{Kind: keyring.ActorOperator}).Create(context.Background(), keyring.Draft{UserID: "alice", ConfigID: &gone.ConfigID, Permissions: key.Permissions{"api": {"write"}}})
 	if err != nil {
 		t.Fatal(err)

@@ -4,9 +4,9 @@
 //
 // # Architecture
 //
-// A [Ring] is the state of one store: the cache of records, the live counters,
+// A [Engine] is the state of one store: the cache of records, the live counters,
 // the loops. There is one per store and process, and it outlives configurations.
-// A [Service] is a ring seen with the rules of one configuration, and is what
+// A [Service] is an engine seen with the rules of one configuration, and is what
 // callers use.
 //
 // Records in memory are immutable. A change is written to the store first, which tells
@@ -41,8 +41,8 @@ import (
 // answer anybody at all.
 const lookupTimeout = 250 * time.Millisecond
 
-// Ring is the state of one store in this process.
-type Ring struct {
+// Engine is the state of one store in this process.
+type Engine struct {
 	opener store.Opener
 	now    func() time.Time
 	report func(error) // failures that no caller waits for
@@ -74,10 +74,10 @@ type opened struct {
 	at time.Time
 }
 
-// New returns the ring of a store that is opened later. now is the clock;
+// New returns the engine of a store that is opened later. now is the clock;
 // report gets the failures of background work.
-func New(opener store.Opener, now func() time.Time, report func(error)) *Ring {
-	r := &Ring{
+func New(opener store.Opener, now func() time.Time, report func(error)) *Engine {
+	r := &Engine{
 		opener: opener, now: now, report: report, ready: make(chan struct{}),
 		lookupTimeout: lookupTimeout, lookups: lookups{silence: lookupTimeout, patience: lookupPatience},
 	}
@@ -89,7 +89,7 @@ func New(opener store.Opener, now func() time.Time, report func(error)) *Ring {
 
 // Open opens the store, once: later calls find it open. After an error it may be
 // called again.
-func (r *Ring) Open(ctx context.Context) error {
+func (r *Engine) Open(ctx context.Context) error {
 	r.opening.Lock()
 	defer r.opening.Unlock()
 	if r.store.Load() != nil {
@@ -122,11 +122,11 @@ func (r *Ring) Open(ctx context.Context) error {
 
 // Close returns what is leased, writes what is counted and closes the store.
 // Requests that still run get store.ErrClosed.
-func (r *Ring) Close() error { return r.Shut()() }
+func (r *Engine) Close() error { return r.Shut()() }
 
 // Shut is the first half of Close, which takes no time: from then on every
 // request gets store.ErrClosed. finish is the rest.
-func (r *Ring) Shut() (finish func() error) {
+func (r *Engine) Shut() (finish func() error) {
 	r.opening.Lock()
 	defer r.opening.Unlock()
 	// What is refused from here on is not counted after the last write, and
@@ -144,7 +144,7 @@ func (r *Ring) Shut() (finish func() error) {
 }
 
 // open returns the store, after waiting a little for one that is being opened.
-func (r *Ring) open(ctx context.Context) (*opened, error) {
+func (r *Engine) open(ctx context.Context) (*opened, error) {
 	if st := r.store.Load(); st != nil {
 		return st, nil
 	}
@@ -168,11 +168,11 @@ func (r *Ring) open(ctx context.Context) (*opened, error) {
 
 // instant is one reading of the clock.
 type instant struct {
-	wall int64 // Unix milliseconds, for expiry and refills
-	tick int64 // the same scale, but it does not follow the steps of the wall clock; for windows
+	wall      int64 // Unix milliseconds, for expiry and refills
+	monotonic int64 // the same scale, but it does not follow the steps of the wall clock; for windows
 }
 
-func (r *Ring) clock() instant {
+func (r *Engine) clock() instant {
 	t := r.now()
 	wall := t.UnixMilli()
 	st := r.store.Load()
