@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -21,6 +22,8 @@ const writeBatch = 500
 type counted interface {
 	waiting() *pending
 	shard() uint
+	// subject is the ID of the key or owner that it is about; empty: of neither.
+	subject() string
 	// collect adds what is to be written to a batch.
 	collect(*writes)
 }
@@ -125,6 +128,9 @@ func (q *queue) drain() int {
 		sh.l = nil
 		sh.mu.Unlock()
 	}
+	// In the order of the IDs, which is that of the store's pages where IDs ascend: of very
+	// many keys, each page is then read and written once.
+	slices.SortFunc(q.backlog, func(a, b counted) int { return strings.Compare(a.subject(), b.subject()) })
 	return len(q.backlog)
 }
 
@@ -292,6 +298,7 @@ func shardOf(id string) uint {
 }
 
 func (e *entry) waiting() *pending { return &e.pending }
+func (e *entry) subject() string   { return e.id }
 func (e *entry) shard() uint       { return shardOf(e.id) }
 func (e *entry) collect(w *writes) {
 	if rec := e.rec.Load(); rec != nil { // else deleted
@@ -303,6 +310,7 @@ func (e *entry) collect(w *writes) {
 }
 
 func (o *ownerEntry) waiting() *pending { return &o.pending }
+func (o *ownerEntry) subject() string   { return o.id }
 func (o *ownerEntry) shard() uint       { return shardOf(o.id) }
 func (o *ownerEntry) collect(w *writes) {
 	if list := o.windows.encode(); list != nil {
@@ -311,6 +319,7 @@ func (o *ownerEntry) collect(w *writes) {
 }
 
 func (c *dayCounts) waiting() *pending { return &c.pending }
+func (c *dayCounts) subject() string   { return c.keyID }
 func (c *dayCounts) shard() uint       { return shardOf(c.keyID) }
 func (c *dayCounts) collect(w *writes) {
 	if u := c.take(); u != (store.Uses{}) {
@@ -319,6 +328,7 @@ func (c *dayCounts) collect(w *writes) {
 }
 
 func (c *hourCounts) waiting() *pending { return &c.pending }
+func (c *hourCounts) subject() string   { return "" }
 func (c *hourCounts) shard() uint       { return 0 }
 func (c *hourCounts) collect(w *writes) {
 	for o := range NumOutcomes {

@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"context"
+	"encoding/json"
 	"slices"
 
 	"github.com/caddy-apikey/caddy-apikey/key"
@@ -152,23 +153,44 @@ func (f *folding) write(w *writerConn, from int) error {
 
 // writeDays adds what subjects did on days.
 func writeDays(w *writerConn, some []dayUses) error {
-	days := map[int32]struct{}{}
+	owners := map[int32][]int64{} // by day
 	for i := range some {
-		if err := some[i].write(w); err != nil {
+		d := &some[i]
+		if err := d.write(w); err != nil {
 			return err
 		}
-		if some[i].kind() == store.KindOwner {
-			days[some[i].day] = struct{}{}
+		if d.kind() == store.KindOwner {
+			owners[d.day] = append(owners[d.day], d.num)
 		}
 	}
-	for day := range days {
-		const query = `DELETE FROM {p}usage_top_owners WHERE day = ?1 AND owner NOT IN (
-			SELECT owner FROM {p}usage_top_owners WHERE day = ?1 ORDER BY n DESC, owner LIMIT ?2)`
-		if _, err := w.exec(query, day, store.MaxTopOwners); err != nil {
+	for day, nums := range owners {
+		if err := writeTop(w, day, nums); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// writeTop brings the top owners of a day up to date after some have been used. Most are
+// far from the top, and are only compared with the last one there.
+func writeTop(w *writerConn, day int32, owners []int64) error {
+	list, err := json.Marshal(owners)
+	if err != nil {
+		return err
+	}
+	const top = `INSERT INTO {p}usage_top_owners (day, owner, n)
+		SELECT u.day, u.subject, sum(u.n) FROM json_each(?2) j CROSS JOIN {p}usage u ON u.subject = j.value AND u.kind = 'owner' AND u.day = ?1
+		GROUP BY u.subject
+		HAVING sum(u.n) >= coalesce((SELECT n FROM {p}usage_top_owners WHERE day = ?1 ORDER BY n DESC, owner LIMIT 1 OFFSET ?3), 0)
+			OR EXISTS (SELECT 1 FROM {p}usage_top_owners WHERE day = ?1 AND owner = u.subject)
+		ON CONFLICT (day, owner) DO UPDATE SET n = excluded.n`
+	if _, err := w.exec(top, day, string(list), store.MaxTopOwners-1); err != nil {
+		return err
+	}
+	const others = `DELETE FROM {p}usage_top_owners WHERE day = ?1 AND owner NOT IN (
+		SELECT owner FROM {p}usage_top_owners WHERE day = ?1 ORDER BY n DESC, owner LIMIT ?2)`
+	_, err = w.exec(others, day, store.MaxTopOwners)
+	return err
 }
 
 // write adds what a subject did on a day. A subject that is gone is skipped.
@@ -186,12 +208,5 @@ func (d *dayUses) write(w *writerConn) (err error) {
 			_, err = w.exec(query, d.num, string(d.kind()), d.day, what, *n, key.MaxCount)
 		}
 	})
-	if err != nil || d.kind() != store.KindOwner {
-		return err
-	}
-	const top = `INSERT INTO {p}usage_top_owners (day, owner, n)
-		SELECT day, subject, sum(n) FROM {p}usage WHERE subject = ? AND kind = 'owner' AND day = ? GROUP BY day, subject
-		ON CONFLICT (day, owner) DO UPDATE SET n = excluded.n`
-	_, err = w.exec(top, d.num, d.day)
 	return err
 }
