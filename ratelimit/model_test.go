@@ -117,15 +117,19 @@ func (m *bucketModel) take(p Policy, at, n int64) {
 	m.missing.Add(m.missing, new(big.Rat).SetInt64(n))
 }
 
-func newModel(a Algorithm) model {
-	switch a {
-	case SlidingWindow:
-		return &slidingModel{}
-	case TokenBucket:
-		return &bucketModel{missing: new(big.Rat)}
-	default:
-		return &fixedModel{}
+// models are the laws of the algorithms, by their names.
+var models = map[string]func() model{
+	"fixed_window":   func() model { return &fixedModel{} },
+	"sliding_window": func() model { return &slidingModel{} },
+	"token_bucket":   func() model { return &bucketModel{missing: new(big.Rat)} },
+}
+
+func newModel(t fataler, a Algorithm) model {
+	t.Helper()
+	if models[a.String()] == nil {
+		t.Fatalf("%v has no model", a)
 	}
+	return models[a.String()]()
 }
 
 // ownTime is the documented clock rule.
@@ -236,7 +240,7 @@ func TestModel(t *testing.T) {
 
 func runModel(t *rapid.T, a Algorithm) {
 	p := drawPolicy(t, a)
-	s, m := &State{}, newModel(a)
+	s, m := &State{}, newModel(t, a)
 	now := rapid.SampledFrom([]int64{1_750_000_000_000, 0, 253_402_300_799_999, -5}).Draw(t, "start")
 	grain := p.grain()
 	exact := a != SlidingWindow || grain == 1
@@ -398,7 +402,7 @@ func TestPolicyChanges(t *testing.T) {
 	for _, a := range []Algorithm{FixedWindow, SlidingWindow} {
 		t.Run(a.String(), rapid.MakeCheck(func(t *rapid.T) {
 			p := drawPolicy(t, a)
-			s, m := &State{}, newModel(a)
+			s, m := &State{}, newModel(t, a)
 			var now int64
 			t.Repeat(map[string]func(*rapid.T){
 				"max":    func(t *rapid.T) { p.Max = drawPolicy(t, a).Max },
