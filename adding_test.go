@@ -2,121 +2,174 @@ package apikey
 
 import (
 	"encoding/json"
-	"fmt"
+	"go/format"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
 
-// TestAdding applies each example of docs/adding.md, and runs a test that uses what it adds.
-// What it changes is laid over the sources (go help build, -overlay).
-func TestAdding(t *testing.T) {
-	if testing.Short() {
-		t.Skip("builds the module three times")
-	}
-	text, err := os.ReadFile("docs/adding.md")
+// TestDocsAdding applies the examples of docs/adding.md to the code and tests the result,
+// with the tests in testdata/adding/<name>, whose folders are those of the repository, and
+// with those of the repository that hold for every addition. The go command takes the
+// changed and the added files from an overlay, so that nothing is copied.
+func TestDocsAdding(t *testing.T) {
+	page, err := os.ReadFile("docs/adding.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	sections := strings.Split(string(text), "\n## ")[1:]
-	examples := []struct {
-		title, test, in string
-		places          int
-		packages        []string // whose tests run, of those that hold for every addition
-		run             string
+	tests := testFunctions(t)
+	for _, m := range quotedTest.FindAllStringSubmatch(string(page), -1) {
+		if !slices.Contains(tests, m[1]) {
+			t.Errorf("there is no test %s", m[1])
+		}
+	}
+	for _, example := range []struct {
+		name, heading string
+		places        int
+		run           []string // tests of the repository: flags and packages
 	}{
-		{"A rate-limit algorithm", "algorithm", "internal/cli", 1, []string{"./internal/cli", "./ratelimit"}, "TestAdded|TestLaw|TestK8_|TestAlgorithmNames|TestState"},
-		{"A field of a key", "field", "internal/cli", 5, []string{"./internal/cli", "./internal/api/admin"}, "TestAdded|TestDocument|TestAnswersAreDocumented"},
-		{"An outcome", "outcome", "internal/api/admin", 1, []string{"./internal/api/admin", "./keyring", "./internal/api/rest"}, "TestAdded|TestOutcomes|TestRest_refusals"},
-	}
-	if len(sections) != len(examples) {
-		t.Errorf("%d examples, want %d", len(sections), len(examples))
-	}
-	for i, e := range examples {
-		t.Run(e.test, func(t *testing.T) {
-			title, body, _ := strings.Cut(sections[i], "\n")
-			if title != e.title {
-				t.Fatalf("the example is about %q, want %q", title, e.title)
+		{"algorithm", "A rate-limit algorithm", 1, []string{"./ratelimit"}},
+		{"field", "A field of a key", 5, []string{"-skip=^(TestDocument_everyField|TestCreateSaysLittle|TestRecordsComeBack)$", "./key", "./internal/api/admin"}},
+		{"outcome", "An outcome", 1, []string{"-run=^(TestAdded|TestOutcomes|TestRest_refusals)$", "./keyring", "./internal/api/rest"}},
+	} {
+		t.Run(example.name, func(t *testing.T) {
+			overlay := map[string]string{}
+			places := docPlaces(t, string(page), example.heading)
+			if len(places) != example.places {
+				t.Errorf("%d files are changed, want %d", len(places), example.places)
 			}
-			changed := applied(t, body)
-			if len(changed) != e.places {
-				t.Errorf("%d places, want %d", len(changed), e.places)
+			for file, hunks := range places {
+				changed := filepath.Join(t.TempDir(), filepath.Base(file))
+				if err := os.WriteFile(changed, []byte(applied(t, file, hunks)), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				overlay[absolute(t, file)] = changed
 			}
-			source, err := os.ReadFile(filepath.Join("testdata/adding", e.test+"_test.go"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			changed[filepath.Join(e.in, "added_test.go")] = string(source)
-			out, err := exec.Command("go", append([]string{"test", "-overlay", overlay(t, changed), "-run", e.run}, e.packages...)...).CombinedOutput()
-			if err != nil || strings.Contains(string(out), "no tests to run") {
-				t.Errorf("%v\n%s", err, out)
-			}
+			addFiles(t, overlay, "testdata/adding/common")
+			added := addFiles(t, overlay, filepath.Join("testdata/adding", example.name))
+			testWith(t, overlay, example.run, added)
 		})
 	}
 }
 
-var diffs = regexp.MustCompile("(?s)```diff\n--- a/([^\n]+)\n\\+\\+\\+ b/[^\n]+\n(.*?)```")
-
-// applied returns the files that the diffs of a text change, changed.
-func applied(t *testing.T, text string) map[string]string {
+// testWith tests packages with the files of an overlay, and also what run says.
+func testWith(t *testing.T, overlay map[string]string, run, packages []string) {
 	t.Helper()
-	changed := map[string]string{}
-	for _, diff := range diffs.FindAllStringSubmatch(text, -1) {
-		file, hunks := diff[1], strings.Split(diff[2], "@@\n")
-		content, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		after := string(content)
-		for _, hunk := range hunks {
-			var old, replaced strings.Builder
-			for line := range strings.Lines(hunk) {
-				switch line[0] {
-				case '+':
-					replaced.WriteString(line[1:])
-				case '-':
-					old.WriteString(line[1:])
-				default:
-					old.WriteString(line[1:])
-					replaced.WriteString(line[1:])
-				}
-			}
-			if n := strings.Count(after, old.String()); n != 1 {
-				t.Fatalf("%s has the lines that are to be changed %d times:\n%s", file, n, old.String())
-			}
-			after = strings.Replace(after, old.String(), replaced.String(), 1)
-		}
-		changed[file] = after
+	text, err := json.Marshal(map[string]any{"Replace": overlay})
+	if err != nil {
+		t.Fatal(err)
 	}
-	return changed
+	file := filepath.Join(t.TempDir(), "overlay.json")
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	args := slices.Concat([]string{"test", "-overlay=" + file}, run, packages)
+	out, err := exec.CommandContext(t.Context(), "go", args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("go %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	for _, p := range packages {
+		if !strings.Contains(string(out), "ok  \t"+module+strings.TrimPrefix(p, ".")+"\t") {
+			t.Errorf("go %s has not tested %s:\n%s", strings.Join(args, " "), p, out)
+		}
+	}
 }
 
-// overlay writes files, and what lays them over those of the module.
-func overlay(t *testing.T, files map[string]string) string {
+// hunk replaces lines of a file.
+type hunk struct{ before, after string }
+
+var fencedDiff = regexp.MustCompile("(?ms)^```diff\n(.*?)^```$")
+
+// docPlaces returns the hunks in a section of a page, by file.
+func docPlaces(t *testing.T, page, heading string) map[string][]hunk {
 	t.Helper()
-	dir := t.TempDir()
-	root, err := os.Getwd()
-	if err != nil {
-		t.Fatal(err)
-	}
-	replace := map[string]string{}
-	for file, content := range files {
-		path := filepath.Join(dir, fmt.Sprintf("%d_%s", len(replace), filepath.Base(file)))
-		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
-			t.Fatal(err)
+	_, section, _ := strings.Cut(page, "\n## "+heading+"\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	places := map[string][]hunk{}
+	for _, m := range fencedDiff.FindAllStringSubmatch(section, -1) {
+		head, body, _ := strings.Cut(m[1], "@@\n")
+		file := strings.TrimPrefix(strings.SplitN(head, "\n", 2)[0], "--- a/")
+		if head != "--- a/"+file+"\n+++ b/"+file+"\n" || places[file] != nil {
+			t.Fatalf("%s: a block that starts with\n%s", heading, head)
 		}
-		replace[filepath.Join(root, file)] = path
+		for text := range strings.SplitSeq(body, "@@\n") {
+			places[file] = append(places[file], parseHunk(t, text))
+		}
 	}
-	list, err := json.Marshal(map[string]any{"Replace": replace})
+	return places
+}
+
+func parseHunk(t *testing.T, text string) (h hunk) {
+	t.Helper()
+	for line := range strings.Lines(text) {
+		switch line[0] {
+		case '+':
+			h.after += line[1:]
+		case '-':
+			h.before += line[1:]
+		case ' ', '\n': // editors remove the blank of an empty line
+			h.before += strings.TrimPrefix(line, " ")
+			h.after += strings.TrimPrefix(line, " ")
+		default:
+			t.Fatalf("not a line of a hunk: %s", line)
+		}
+	}
+	return h
+}
+
+// applied returns a Go file with the hunks applied. Their place must be the only one.
+func applied(t *testing.T, file string, hunks []hunk) string {
+	t.Helper()
+	source, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(dir, "overlay.json")
-	if err := os.WriteFile(path, list, 0o600); err != nil {
+	text := "\n" + string(source) // every line follows a newline
+	for _, h := range hunks {
+		if n := strings.Count(text, "\n"+h.before); n != 1 {
+			t.Fatalf("%s has %d times:\n%s", file, n, h.before)
+		}
+		text = strings.Replace(text, "\n"+h.before, "\n"+h.after, 1)
+	}
+	text = text[1:]
+	if formatted, err := format.Source([]byte(text)); err != nil || string(formatted) != text {
+		t.Errorf("%s is not formatted: %v", file, err)
+	}
+	return text
+}
+
+// addFiles adds the files of a folder to an overlay, at the same path from the root of the
+// repository, and returns their packages.
+func addFiles(t *testing.T, overlay map[string]string, dir string) (packages []string) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		place, err := filepath.Rel(dir, path)
+		if err != nil {
+			return err
+		}
+		packages = append(packages, "./"+filepath.Dir(place))
+		overlay[absolute(t, place)] = absolute(t, path)
+		return nil
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
-	return path
+	return packages
+}
+
+func absolute(t *testing.T, path string) string {
+	t.Helper()
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return abs
 }

@@ -1,33 +1,19 @@
 package cli
 
 import (
-	"net/http/httptest"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/caddy-apikey/caddy-apikey/internal/api/admin"
-	"github.com/caddy-apikey/caddy-apikey/keyring"
-	"github.com/caddy-apikey/caddy-apikey/store/sqlite"
 )
 
-// TestAdded: the command line and the admin API set, show and clear the note of a key.
+// TestAdded: the command line and the admin API set, show, clear and check the note of a
+// key, and carry it to another server.
 func TestAdded(t *testing.T) {
-	opener, err := sqlite.New(sqlite.Options{Path: filepath.Join(t.TempDir(), "keys.db")})
-	if err != nil {
-		t.Fatal(err)
-	}
-	engine := keyring.New(opener, time.Now, func(err error) { t.Error(err) })
-	if err := engine.Open(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	defer engine.Close()
-	keys := keyring.NewService(engine, &keyring.Settings{Rules: keyring.DefaultRules()})
-	p := &peer{Server: httptest.NewServer(admin.New(func() (*keyring.Service, error) { return keys, nil }, admin.Info{}))}
-	defer p.Close()
+	p, _ := serve(t, filepath.Join(t.TempDir(), "keys.db"), time.Now)
 	client := &admin.Client{Base: p.URL}
-
 	if _, _, err := p.run("", "create", "--owner", "alice", "--note", "asked for by phone"); err != nil {
 		t.Fatal(err)
 	}
@@ -37,7 +23,7 @@ func TestAdded(t *testing.T) {
 	}
 	id := list.Value.Keys[0].ID
 	for _, step := range []struct{ flag, note string }{
-		{"--name=ci", "asked for by phone"}, {"--note=until the audit", "until the audit"}, {"--no-note", ""},
+		{"--name=ci", "asked for by phone"}, {"--note=until the audit", "until the audit"}, {"--no-note", ""}, {"--note=moved", "moved"},
 	} {
 		if _, _, err := p.run("", "update", id, step.flag); err != nil {
 			t.Fatal(err)
@@ -52,5 +38,18 @@ func TestAdded(t *testing.T) {
 	}
 	if _, _, err := p.run("", "update", id, "--note", strings.Repeat("x", 201)); err == nil {
 		t.Error("a note of 201 characters passes")
+	}
+
+	exported, _, err := p.run("", "export")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, _ = serve(t, filepath.Join(t.TempDir(), "keys.db"), time.Now)
+	if _, _, err := p.run(exported, "import", "-"); err != nil {
+		t.Fatal(err)
+	}
+	a, err := (&admin.Client{Base: p.URL}).Key(t.Context(), id)
+	if err != nil || textOf(a.Value.Note.Value) != "moved" {
+		t.Errorf("the note is %q after an import, %v", textOf(a.Value.Note.Value), err)
 	}
 }
