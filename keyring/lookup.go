@@ -89,33 +89,34 @@ func (l *lookups) run(f func(context.Context) error) error {
 	return err
 }
 
+// silentSteps are the steps in which silence is counted: a process that did not run for a
+// while, as on a machine that was paused, has not heard a store that was silent.
+const silentSteps = 5
+
 // wait waits for the result of a look-up.
 func (l *lookups) wait(ctx context.Context, result <-chan singleflight.Result) (any, error) {
-	began := time.Now()
-	timer := time.NewTimer(l.silence)
-	defer timer.Stop()
-	for {
+	began, heard := time.Now(), l.answered.Load()
+	step := time.NewTicker(l.silence / silentSteps)
+	defer step.Stop()
+	for silent := 0; ; {
 		select {
 		case r := <-result:
 			return r.Val, r.Err
 		case <-ctx.Done():
 			return nil, fmt.Errorf("%w: %w", store.ErrUnavailable, ctx.Err())
-		case <-timer.C:
-			more := l.more(time.Now(), began)
-			if more <= 0 {
-				return nil, fmt.Errorf("%w: gave up waiting for a look-up", store.ErrUnavailable)
-			}
-			timer.Reset(more)
+		case <-step.C:
+		}
+		select {
+		case r := <-result: // it came while nobody looked
+			return r.Val, r.Err
+		default:
+		}
+		silent++
+		if at := l.answered.Load(); at != heard { // somebody else was answered
+			silent, heard = 0, at
+		}
+		if silent >= silentSteps || time.Since(began) >= l.patience {
+			return nil, fmt.Errorf("%w: gave up waiting for a look-up", store.ErrUnavailable)
 		}
 	}
-}
-
-// more returns for how long a request that began to wait then still waits, unless the
-// store answers somebody meanwhile.
-func (l *lookups) more(now, began time.Time) time.Duration {
-	heard := began
-	if at := l.answered.Load(); at != nil && at.After(began) {
-		heard = *at
-	}
-	return min(l.silence-now.Sub(heard), l.patience-now.Sub(began))
 }
