@@ -34,7 +34,7 @@ var mayImport = map[string][]string{
 	"/cmd/caddy":               {"", "caddy"},
 	"/e2e":                     {"/internal/api", "/internal/api/admin", "/internal/api/rest", "/internal/api/betterauth", "/key", "sql", "http", "caddy"},
 	"/bench":                   {},
-	"/bench/load":              {"", "/keyring", "/key", "http", "caddy"},
+	"/bench/load":              {"", "/keyring", "/store", "/store/sqlite", "/key", "http", "caddy"},
 }
 
 // outsiders are packages that only some floors of the house may know.

@@ -16,12 +16,13 @@ import (
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 )
 
-// sites are the addresses of the two sides.
-type sites struct{ gate, bare string }
+// sites are the addresses of the sides: with the gate, without it, and with the floor in its
+// place.
+type sites struct{ gate, bare, floor string }
 
-// newSites finds two free ports.
+// newSites finds free ports.
 func newSites() (s sites, err error) {
-	for _, addr := range []*string{&s.gate, &s.bare} {
+	for _, addr := range []*string{&s.gate, &s.bare, &s.floor} {
 		l, lerr := net.Listen("tcp", "127.0.0.1:0")
 		if lerr != nil {
 			return s, lerr
@@ -39,22 +40,31 @@ func respond(status int, body string) object {
 	return object{"handler": "static_response", "status_code": status, "body": body}
 }
 
-// config is the configuration of a Caddy with both sites. There are no access
-// logs on either side, and no admin endpoint.
-func (s *sites) config(app object, gate, bare []object) ([]byte, error) {
+// pass is what answers a request that passes.
+func pass() object { return respond(http.StatusOK, body) }
+
+// config is the configuration of a Caddy with some sites: an address and its handlers. There
+// are no access logs, and there is no admin endpoint. A nil app is none.
+func config(app object, sites map[string][]object) ([]byte, error) {
+	servers := object{}
+	for addr, handle := range sites {
+		servers[addr] = server(addr, handle)
+	}
+	apps := object{"http": object{"servers": servers}}
+	if app != nil {
+		apps["apikey"] = app
+	}
 	return json.Marshal(object{
 		"admin":   object{"disabled": true, "config": object{"persist": false}},
 		"logging": object{"logs": object{"default": object{"level": "ERROR"}}},
-		"apps": object{
-			"apikey": app,
-			"http":   object{"servers": object{"gate": server(s.gate, gate), "bare": server(s.bare, bare)}},
-		},
+		"apps":    apps,
 	})
 }
 
 func server(addr string, handle []object) object {
 	return object{
 		"listen": []string{addr}, "protocols": []string{"h1"}, "automatic_https": object{"disable": true},
+		"idle_timeout": "1h", "read_header_timeout": "1h", // a side waits while others warm up
 		"routes": []object{{"handle": handle}},
 	}
 }
@@ -86,19 +96,15 @@ func unsupported(extra object) error {
 	return nil
 }
 
-// load loads the configuration of a row. refusal is the length of the body that
-// the other side answers with where the gate refuses.
-func (b *bench) load(r *row, path string, refusal int) error {
-	pass := []object{respond(http.StatusOK, body)}
-	front, bare := r.front, pass
-	if front == nil {
-		front = []object{{"handler": "apikey"}}
+// load loads the configuration of a row. bare answers on the other side.
+func (b *bench) load(r *row, path string, bare object) error {
+	gate := []object{{"handler": "apikey"}, pass()}
+	if r.front != nil {
+		gate = append(slices.Clone(r.front), pass())
 	}
-	gate := slices.Concat(front, pass)
-	if r.status != 0 {
-		bare = []object{respond(r.status, strings.Repeat("x", refusal))}
-	}
-	cfg, err := b.sites.config(appConfig(r.app, path), gate, bare)
+	cfg, err := config(appConfig(r.app, path), map[string][]object{
+		b.sites.gate: gate, b.sites.bare: {bare}, b.sites.floor: {{"handler": "bench_floor"}, pass()},
+	})
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 )
@@ -102,6 +103,43 @@ func startProcess(ctx context.Context, config []byte) (*process, error) {
 }
 
 func (p *process) stop() error { return errors.Join(p.in.Close(), p.cmd.Wait()) }
+
+// cpuTime returns the time that the process has spent on processors.
+func (p *process) cpuTime() (time.Duration, error) {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
+	if err != nil {
+		return 0, fmt.Errorf("processor time: %w", err)
+	}
+	_, rest, _ := strings.Cut(string(stat), ") ") // the name may have blanks in it
+	fields := strings.Fields(rest)
+	if len(fields) < 13 {
+		return 0, errors.New("processor time: the kernel does not say")
+	}
+	var ticks int64
+	for _, field := range fields[11:13] { // utime and stime, the 14th and the 15th of all
+		n, err := strconv.ParseInt(field, 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("processor time: %w", err)
+		}
+		ticks += n
+	}
+	return time.Duration(ticks) * (time.Second / 100), nil // proc_pid_stat(5): clock ticks, 100 a second
+}
+
+// settle waits until the process has nothing to do any more, ten minutes at most.
+func (p *process) settle() error {
+	for range 1200 {
+		before, err := p.cpuTime()
+		if err != nil {
+			return err
+		}
+		time.Sleep(time.Second / 2)
+		if after, err := p.cpuTime(); err != nil || after-before <= 10*time.Millisecond {
+			return err
+		}
+	}
+	return nil
+}
 
 // inUse returns the bytes on the heap that are reachable.
 func (p *process) inUse() (int64, error) {

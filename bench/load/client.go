@@ -1,10 +1,13 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -20,6 +23,7 @@ type conn struct {
 	pick    pick
 	status  []byte // what an answer begins with
 	buf     []byte
+	took    latencies // of one run
 }
 
 const (
@@ -107,6 +111,27 @@ func (c *conn) read() error {
 	return err
 }
 
+// ownHeaders returns the headers of an answer that a refusal has of its own.
+func (c *conn) ownHeaders() (map[string][]string, int, error) {
+	c.pick(c.key)
+	if _, err := c.Write(c.request); err != nil {
+		return nil, 0, err
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(c.Conn), nil)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err == nil && !bytes.HasPrefix(c.status, fmt.Appendf(nil, "HTTP/1.1 %d ", resp.StatusCode)) {
+		err = fmt.Errorf("%w: %s", errStatus, resp.Status)
+	}
+	for _, name := range []string{"Date", "Server", "Content-Length"} { // Caddy sets them on every answer
+		delete(resp.Header, name)
+	}
+	return resp.Header, len(body), err
+}
+
 // client drives one site.
 type client struct {
 	conns       []*conn
@@ -133,6 +158,15 @@ func (c *client) close() error {
 	return errors.Join(errs...)
 }
 
+// latencies returns those of the last run.
+func (c *client) latencies() *latencies {
+	all := new(latencies)
+	for _, one := range c.conns {
+		all.merge(&one.took)
+	}
+	return all
+}
+
 // drive sends requests, each connection one after the other, until the time is
 // over or most are sent (0: no bound). It returns how many were answered and the
 // time it took.
@@ -149,9 +183,12 @@ func (c *client) drive(d time.Duration, most int64) (int64, time.Duration, error
 	for i, one := range c.conns {
 		_ = one.SetDeadline(began.Add(d + patience)) // where it fails, so does the request
 		wg.Go(func() {
+			one.took = latencies{}
 			for !stop.Load() && (most == 0 || sent.Load() < most) {
+				asked := time.Now()
 				switch _, err := one.do(); {
 				case err == nil:
+					one.took.add(time.Since(asked))
 					sent.Add(1)
 				case errors.Is(err, errUnavailable):
 					c.unavailable.Add(1)
@@ -164,18 +201,4 @@ func (c *client) drive(d time.Duration, most int64) (int64, time.Duration, error
 	}
 	wg.Wait()
 	return sent.Load(), time.Since(began), errors.Join(errs...)
-}
-
-// speed is what one run has measured.
-type speed struct {
-	rate float64 // answers per second
-	cpu  float64 // processor time per answer, in seconds, the client's share included; 0: unknown
-}
-
-// measure drives for a time.
-func (c *client) measure(d time.Duration) (speed, error) {
-	before := cpuTime()
-	n, took, err := c.drive(d, 0)
-	spent := cpuTime() - before
-	return speed{float64(n) / took.Seconds(), spent.Seconds() / float64(max(n, 1))}, err
 }

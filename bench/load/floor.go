@@ -8,22 +8,22 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-func init() { caddy.RegisterModule(&floor{}) }
+func init() { caddy.RegisterModule(&floorHandler{}) }
 
-// floor does what no gate can do without: SHA-256 of the raw key, one look-up in
+// floorHandler does what no gate can do without: SHA-256 of the raw key, one look-up in
 // a map, one placeholder and two response headers. Its row shows how much of the
 // distance to a bare Caddy is not the gate's.
-type floor struct{ owners map[[sha256.Size]byte]string }
+type floorHandler struct{ owners map[[sha256.Size]byte]string }
 
 // CaddyModule implements caddy.Module.
-func (*floor) CaddyModule() caddy.ModuleInfo {
+func (*floorHandler) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "http.handlers.bench_floor", New: func() caddy.Module {
-		return &floor{map[[sha256.Size]byte]string{}}
+		return &floorHandler{map[[sha256.Size]byte]string{}}
 	}}
 }
 
 // ServeHTTP implements caddyhttp.MiddlewareHandler. It lets in whoever comes.
-func (f *floor) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+func (f *floorHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	owner, ok := f.owners[sha256.Sum256([]byte(r.Header["X-Api-Key"][0]))]
 	if !ok {
 		owner = "alice"

@@ -3,9 +3,10 @@
 //
 //	go run ./bench/load
 //
-// Each row compares two sites of one Caddy on loopback ports: one with the gate,
-// one without. They are driven in turn, A B, B A, A B, …, by the same client with
-// the same requests, and what counts is the median of the ratios of the pairs. All
+// Each row compares sites of one Caddy on loopback ports: one with the gate, one
+// without, and where the target refers to it one with the floor, which does what no
+// gate can do without. They are driven in turn, in changing orders, by the same client
+// with the same requests, and what counts is the median of the ratios of the runs. All
 // numbers are measured by this program. It ends by itself.
 //
 // What is about a whole process (start, memory) is measured in processes of its
@@ -33,6 +34,7 @@ type options struct {
 	dir         string
 	write       string
 	profile     string
+	check       bool
 }
 
 func parse() (o options, err error) {
@@ -47,6 +49,7 @@ func parse() (o options, err error) {
 	flag.StringVar(&o.dir, "dir", "", "keep the store with many keys in this folder, for the next run (default: a temporary one)")
 	flag.StringVar(&o.write, "write", "", "put the table into this file, between its two comments \"load\", instead of printing it")
 	flag.StringVar(&o.profile, "profile", "", "after each row, profile the gate's side once more into this folder, for go tool pprof")
+	flag.BoolVar(&o.check, "check", false, "fail where something grows with the number of keys twice as much as it may")
 	flag.Parse()
 	if flag.NArg() > 0 || o.pairs < 1 || o.connections < 1 || o.keys < 1 || o.duration <= 0 {
 		flag.Usage()
@@ -100,7 +103,7 @@ func run(ctx context.Context, o *options) error {
 			return fmt.Errorf("%s: %w", row.name, err)
 		}
 		r.rows = append(r.rows, res)
-		progress("%s", res)
+		progress("%s", res.line())
 	}
 	if r.scale, err = b.scale(ctx); err != nil {
 		return err

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -23,32 +24,37 @@ type bench struct {
 	made  int // stores
 }
 
+// side is one of those that a row compares, in the order gate, bare, floor.
+type side struct {
+	*client
+	// cpu returns the processor time of the server that is not in this process.
+	cpu func() (time.Duration, error)
+	// settle waits until the server has done what it does later.
+	settle func() error
+}
+
+// speed is what one run of a side has measured.
+type speed struct {
+	rate     float64 // answers per second
+	cpu      float64 // processor time per answer, in seconds, the client's share included; 0: unknown
+	p50, p99 time.Duration
+}
+
 // result is what became of a row.
 type result struct {
 	*row
 	skipped     error
-	bare        float64   // median of the other side's answers per second
 	unavailable int64     // answers with 503
-	ratios      []float64 // of the pairs, sorted
-	cpu         []float64 // the same, of the answers per second of processor time; empty: unknown
-}
-
-func (r result) String() string {
-	if r.skipped != nil {
-		return fmt.Sprintf("%s: skipped: %v", r.name, r.skipped)
-	}
-	return fmt.Sprintf("%s: %s, by CPU %s, other side %.0f/s", r.name, spread(r.ratios), spread(r.cpu), r.bare)
+	runs        [][]speed // of each pair, of each side
 }
 
 const (
 	warmUp = 300 * time.Millisecond
-	// Rows with many keys write many counters a second after they were counted.
-	// Their runs are longer, and what is left to write is written before the
-	// other side has its turn.
+	// Rows with many keys write many counters a second after they were counted. Their runs
+	// are longer, and what is left to do after one is counted in.
 	manyStretch = 3
-	manySettle  = 1500 * time.Millisecond
 	// manyWarmUp bounds the time in which each of many keys is used once.
-	manyWarmUp = time.Minute
+	manyWarmUp = 2 * time.Minute
 )
 
 // measure measures a row.
@@ -57,26 +63,134 @@ func (b *bench) measure(ctx context.Context, r row) (res result, err error) {
 	if res.skipped = unsupported(r.app); res.skipped != nil {
 		return res, nil
 	}
-	path := filepath.Join(b.dir, fmt.Sprintf("row%d", b.made), "keys.db")
-	b.made++
-	if r.many {
-		if path, err = b.many.path(ctx); err != nil {
-			return res, err
-		}
-	}
-	defer func() { err = errors.Join(err, stop(path)) }()
-	gate, bare, err := b.clients(ctx, &r, path)
+	sides, end, err := b.start(ctx, &r)
+	defer func() { err = errors.Join(err, end()) }()
 	if err != nil {
 		return res, err
 	}
-	defer func() { err = errors.Join(err, gate.close(), bare.close()) }()
-	if err := b.warm(&r, gate, bare); err != nil {
+	if err := b.warm(&r, sides); err != nil {
 		return res, err
 	}
-	if err := b.alternate(&res, gate, bare); err != nil {
+	if err := b.alternate(&res, sides); err != nil {
 		return res, err
 	}
-	return res, b.profileRow(&r, gate)
+	return res, b.profileRow(&r, sides[0].client)
+}
+
+// start starts the sides of a row. end ends what was started, also after an error.
+func (b *bench) start(ctx context.Context, r *row) (sides []side, end func() error, err error) {
+	var ends []func() error
+	end = func() error {
+		var errs []error
+		for _, f := range slices.Backward(ends) {
+			errs = append(errs, f())
+		}
+		return errors.Join(errs...)
+	}
+	connect := func(addr string, p picker, of *process) error {
+		s := side{cpu: func() (time.Duration, error) { return 0, nil }, settle: func() error { return nil }}
+		if of != nil {
+			s.cpu, s.settle = of.cpuTime, of.settle
+		}
+		s.client, err = newClient(addr, r.answer(), b.connections, p)
+		if err == nil {
+			sides, ends = append(sides, s), append(ends, s.close)
+		}
+		return err
+	}
+	if r.many {
+		return sides, end, b.startApart(ctx, r, connect, func(f func() error) { ends = append(ends, f) })
+	}
+	path := filepath.Join(b.dir, fmt.Sprintf("row%d", b.made), "keys.db")
+	b.made++
+	ends = append(ends, func() error { return stop(path) })
+	if err := b.load(r, path, pass()); err != nil {
+		return nil, end, err
+	}
+	keys, err := service()
+	if err != nil {
+		return nil, end, err
+	}
+	p, err := r.keys(ctx, keys)
+	if err != nil {
+		return nil, end, err
+	}
+	if r.status != 0 {
+		refusal, err := b.refusal(r.status, p())
+		if err == nil {
+			err = stop(path) // a connection to a server that is being replaced may be reset
+		}
+		if err == nil {
+			err = b.load(r, path, refusal)
+		}
+		if err != nil {
+			return nil, end, err
+		}
+	}
+	for _, addr := range b.addresses(r) {
+		if err := connect(addr, p, nil); err != nil {
+			return nil, end, err
+		}
+	}
+	return sides, end, nil
+}
+
+// addresses are those of the sides.
+func (b *bench) addresses(r *row) []string {
+	all := []string{b.sites.gate, b.sites.bare, b.sites.floor}
+	if r.floor == 0 {
+		return all[:2]
+	}
+	return all
+}
+
+// answer is the status that both sides answer with.
+func (r *row) answer() int {
+	if r.status != 0 {
+		return r.status
+	}
+	return http.StatusOK
+}
+
+// startApart starts each side in a process of its own.
+func (b *bench) startApart(ctx context.Context, r *row, connect func(string, picker, *process) error, atEnd func(func() error)) error {
+	path, err := b.many.path(ctx)
+	if err != nil {
+		return err
+	}
+	raws, err := b.many.raws()
+	if err != nil {
+		return err
+	}
+	choose := uniform
+	if r.first {
+		choose = unused
+	}
+	for _, s := range []struct {
+		addr   string
+		app    object
+		handle []object
+	}{
+		{b.sites.gate, appConfig(r.app, path), []object{{"handler": "apikey"}, pass()}},
+		{b.sites.bare, nil, []object{pass()}},
+	} {
+		cfg, err := config(s.app, map[string][]object{s.addr: s.handle})
+		if err != nil {
+			return err
+		}
+		p, err := startProcess(ctx, cfg)
+		if err != nil {
+			return err
+		}
+		atEnd(p.stop)
+		if err := p.settle(); err != nil { // what is new in the store is being indexed
+			return err
+		}
+		if err := connect(s.addr, choose(raws), p); err != nil { // neither uses up the keys of the other
+			return err
+		}
+	}
+	return nil
 }
 
 // stop stops Caddy and waits until the store at path is closed, which happens in the
@@ -93,112 +207,129 @@ func stop(path string) error {
 	return fmt.Errorf("%s is still open", path)
 }
 
-// clients loads the configuration of a row and connects to both sides.
-func (b *bench) clients(ctx context.Context, r *row, path string) (gate, bare *client, err error) {
-	if err := b.load(r, path, 0); err != nil {
-		return nil, nil, err
-	}
-	sides, err := b.pickers(ctx, r)
-	if err != nil {
-		return nil, nil, err
-	}
-	status := http.StatusOK
-	if r.status != 0 {
-		status = r.status
-		// The other side's body gets the length of the refusal's.
-		length, err := b.probe(status, sides[0]())
-		if err != nil {
-			return nil, nil, err
-		}
-		if err := b.load(r, path, length); err != nil {
-			return nil, nil, err
-		}
-	}
-	if gate, err = newClient(b.sites.gate, status, b.connections, sides[0]); err != nil {
-		return nil, nil, err
-	}
-	if bare, err = newClient(b.sites.bare, status, b.connections, sides[1]); err != nil {
-		return nil, nil, errors.Join(err, gate.close())
-	}
-	return gate, bare, nil
-}
-
-// pickers returns one for each side, so that neither uses up the keys of the other.
-func (b *bench) pickers(ctx context.Context, r *row) (sides [2]picker, err error) {
-	if r.many {
-		choose := uniform
-		if r.first {
-			choose = unused
-		}
-		raws, err := b.many.raws()
-		return [2]picker{choose(raws), choose(raws)}, err
-	}
-	keys, err := service()
-	if err != nil {
-		return sides, err
-	}
-	p, err := r.keys(ctx, keys)
-	return [2]picker{p, p}, err
-}
-
-// probe returns the length of the gate's answer.
-func (b *bench) probe(status int, p pick) (int, error) {
+// refusal returns the handler of a static answer that is like the gate's.
+func (b *bench) refusal(status int, p pick) (object, error) {
 	c, err := dial(b.sites.gate, status, p)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	defer c.Close()
-	return c.do()
+	headers, length, err := c.ownHeaders()
+	h := respond(status, strings.Repeat("x", length))
+	h["headers"] = headers
+	return h, err
 }
 
-func (b *bench) warm(r *row, gate, bare *client) error {
-	if _, _, err := bare.drive(warmUp, 0); err != nil {
+func (b *bench) warm(r *row, sides []side) error {
+	for _, s := range sides[1:] {
+		if _, _, err := s.drive(warmUp, 0); err != nil {
+			return err
+		}
+	}
+	gate := sides[0]
+	switch {
+	case r.first:
+		return nil
+	case !r.many:
+		_, _, err := gate.drive(warmUp, 0)
 		return err
 	}
-	if r.first {
-		return nil
-	}
-	if !r.many {
-		_, _, err := gate.drive(warmUp, 0)
+	// Each key once, and then as often as it takes until memory holds what it can.
+	gate, err := b.unusedFirst(gate)
+	if err != nil {
 		return err
 	}
 	n, took, err := gate.drive(manyWarmUp, int64(b.keys))
 	progress("warmed up by %d requests in %s", n, took.Round(time.Millisecond))
-	return err
+	return errors.Join(err, gate.close(), gate.settle())
 }
 
-// alternate runs the pairs, each in the other order than the one before.
-func (b *bench) alternate(res *result, gate, bare *client) error {
-	sides := [...]*client{gate, bare}
+// unusedFirst is a side that uses no key twice.
+func (b *bench) unusedFirst(s side) (side, error) {
+	raws, err := b.many.raws()
+	if err != nil {
+		return s, err
+	}
+	s.client, err = newClient(b.sites.gate, http.StatusOK, b.connections, unused(raws))
+	return s, err
+}
+
+// alternate runs each side as often as there are pairs, in orders that change.
+func (b *bench) alternate(res *result, sides []side) error {
 	d := b.duration
 	if res.many {
 		d *= manyStretch
 	}
-	var bares []float64
 	for i := range b.options.pairs {
-		var pair [2]speed
-		for j := range pair {
-			side := (i + j) % 2
+		speeds := make([]speed, len(sides))
+		for j := range sides {
+			n := (i + j) % len(sides)
 			var err error
-			if pair[side], err = sides[side].measure(d); err != nil {
+			if speeds[n], err = sides[n].measure(d); err != nil {
 				return err
 			}
-			if res.many && side == 0 {
-				time.Sleep(manySettle)
-			}
 		}
-		bares = append(bares, pair[1].rate)
-		res.ratios = append(res.ratios, pair[0].rate/pair[1].rate)
-		if pair[0].cpu > 0 {
-			res.cpu = append(res.cpu, pair[1].cpu/pair[0].cpu)
-		}
+		res.runs = append(res.runs, speeds)
 	}
-	res.unavailable = gate.unavailable.Load()
-	slices.Sort(res.ratios)
-	slices.Sort(res.cpu)
-	res.bare = median(bares)
+	res.unavailable = sides[0].unavailable.Load()
 	return nil
 }
+
+// measure drives a side for a time.
+func (s *side) measure(d time.Duration) (speed, error) {
+	before, err := s.cpu()
+	if err != nil {
+		return speed{}, err
+	}
+	own := cpuTime()
+	n, took, err := s.drive(d, 0)
+	spent := cpuTime() - own
+	if err == nil {
+		err = s.settle()
+	}
+	after, cpuErr := s.cpu()
+	all := s.latencies()
+	return speed{
+		float64(n) / took.Seconds(), (spent + after - before).Seconds() / float64(max(n, 1)), all.quantile(0.5), all.quantile(0.99),
+	}, errors.Join(err, cpuErr)
+}
+
+// of returns one number of each run of a side, sorted.
+func (r *result) of(side int, number func(speed) float64) (all []float64) {
+	for _, run := range r.runs {
+		all = append(all, number(run[side]))
+	}
+	slices.Sort(all)
+	return all
+}
+
+// ratios returns a number of the gate by that of another side, of each run, sorted.
+func (r *result) ratios(other int, number func(speed) float64) (all []float64) {
+	for _, run := range r.runs {
+		if other < len(run) && number(run[0]) > 0 {
+			all = append(all, number(run[0])/number(run[other]))
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
+const (
+	bare  = 1
+	floor = 2
+)
+
+func rate(s speed) float64 { return s.rate }
+
+// perCPU is how many answers a second of processor time gives.
+func perCPU(s speed) float64 {
+	if s.cpu == 0 {
+		return 0
+	}
+	return 1 / s.cpu
+}
+func p50(s speed) float64 { return s.p50.Seconds() }
+func p99(s speed) float64 { return s.p99.Seconds() }
 
 // median of at least one number.
 func median(numbers []float64) float64 {
@@ -210,7 +341,7 @@ func median(numbers []float64) float64 {
 // spread writes the median of sorted numbers and the space they take.
 func spread(sorted []float64) string {
 	if len(sorted) == 0 {
-		return "?"
+		return ""
 	}
 	return fmt.Sprintf("**%.3f** (%.2f–%.2f)", median(sorted), sorted[0], sorted[len(sorted)-1])
 }

@@ -44,7 +44,8 @@ func (r *report) markdown() string {
 	fmt.Fprintf(&b, "%s. %d pairs of %s per row, %d connections.\n", r.machine, r.pairs, r.duration, r.connections)
 	fmt.Fprintf(&b, "Measured on %s in %s; load average %s at the end.\n", r.began.UTC().Format("2006-01-02"), time.Since(r.began).Round(time.Second), loadAverage())
 	if len(r.rows) > 0 {
-		b.WriteString("\n| gate | requests/s, of the other side | requests per CPU second, of the other side | other side, requests/s | target | |\n| --- | --- | --- | --- | --- | --- |\n")
+		b.WriteString("\n| gate | requests per CPU second, of the other side | of the floor | requests/s, of the other side | p50, p99 of the gate | p50, p99 of the other side | other side, requests/s | target | |\n" +
+			"| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n")
 	}
 	for i := range r.rows {
 		b.WriteString(r.rows[i].line())
@@ -59,20 +60,37 @@ func (r *report) markdown() string {
 }
 
 func (r *result) line() string {
-	target, met := "", ""
-	if r.target > 0 {
-		target = fmt.Sprintf("≥ %.2f", r.target)
-	}
 	if r.skipped != nil {
-		return fmt.Sprintf("| %s | | | | %s | skipped: %v |\n", r.name, target, r.skipped)
+		return fmt.Sprintf("| %s | | | | | | | | skipped: %v |\n", r.name, r.skipped)
 	}
-	if r.target > 0 {
-		met = verdict(median(r.ratios) >= r.target)
+	var targets, verdicts []string
+	for _, t := range []struct {
+		least  float64
+		what   string
+		ratios []float64
+	}{
+		{r.cpu, "", r.ratios(bare, perCPU)}, {r.floor, " of the floor", r.ratios(floor, perCPU)}, {r.rate, " by requests/s", r.ratios(bare, rate)},
+	} {
+		if t.least > 0 && len(t.ratios) > 0 {
+			targets = append(targets, fmt.Sprintf("≥ %.2f%s", t.least, t.what))
+			verdicts = append(verdicts, verdict(median(t.ratios) >= t.least))
+		}
+	}
+	if r.tail {
+		tail := median(r.ratios(bare, p99))
+		targets = append(targets, fmt.Sprintf("p99 ≤ %.2f ×", maxTail))
+		verdicts = append(verdicts, fmt.Sprintf("%s (%.2f)", verdict(tail <= maxTail), tail))
 	}
 	if r.unavailable > 0 {
-		met = strings.TrimPrefix(fmt.Sprintf("%s; %d answers were 503", met, r.unavailable), "; ")
+		verdicts = append(verdicts, fmt.Sprintf("%d answers were 503", r.unavailable))
 	}
-	return fmt.Sprintf("| %s | %s | %s | %.0f | %s | %s |\n", r.name, spread(r.ratios), spread(r.cpu), r.bare, target, met)
+	return fmt.Sprintf("| %s | %s | %s | %s | %s | %s | %.0f | %s | %s |\n", r.name, spread(r.ratios(bare, perCPU)), spread(r.ratios(floor, perCPU)),
+		spread(r.ratios(bare, rate)), r.times(0), r.times(bare), median(r.of(bare, rate)), strings.Join(targets, ", "), strings.Join(verdicts, ", "))
+}
+
+// times are the median p50 and p99 of a side.
+func (r *result) times(side int) string {
+	return fmt.Sprintf("%.2f, %.2f ms", median(r.of(side, p50))*1000, median(r.of(side, p99))*1000)
 }
 
 func verdict(ok bool) string {

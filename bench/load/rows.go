@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/binary"
-	"fmt"
 	"math/rand/v2"
 	"net/http"
 	"sync/atomic"
@@ -18,19 +17,25 @@ type object = map[string]any
 
 // row is one comparison.
 type row struct {
-	name   string
-	target float64  // the least ratio that is good enough; 0: none
-	app    object   // of the app, beside the store
-	status int      // of the gate; the other side answers the same. 0: 200
-	front  []object // what stands in front of the answer instead of the gate; nil: the gate
+	name string
+	// cpu is the least ratio of requests per processor time to the other side that is good
+	// enough, floor the least one to the floor, rate that of requests per time; 0: none.
+	cpu, floor, rate float64
+	tail             bool     // p99 may be at most maxTail times that of the other side
+	app              object   // of the app, beside the store
+	status           int      // of the gate; the other side answers the same. 0: 200
+	front            []object // what stands in front of the answer instead of the gate; nil: the gate
 
-	// many: the store is the one with many keys.
+	// many: the store is the one with many keys, and each side has a process of its own.
 	many bool
 	// first: no key is used twice, and there is no warm-up.
 	first bool
 	// keys makes the key that is sent, or those that are.
 	keys func(context.Context, *keyring.Service) (picker, error)
 }
+
+// maxTail is how many times the p99 of the other side that of a row may be.
+const maxTail = 1.15
 
 // picker returns, for one side, what puts the next key into a request. It is
 // called for each connection. The length of a key never changes.
@@ -57,20 +62,23 @@ func rows() []row {
 		}}},
 		"default_tier": "pro",
 	}
+	leased := object{"credits": object{"mode": "lease", "max": 1000}}
 	return []row{
 		{name: "control: bare beside bare", front: []object{}, keys: one(alice)},
 		{name: "control: the floor", front: []object{{"handler": "bench_floor"}}, keys: one(alice)},
-		{name: "valid key", target: 0.95, keys: one(alice)},
-		{name: "valid key, rate limit", keys: one(limited)},
-		{name: "valid key, rate limit and tier limits", target: 0.93, app: tiers, keys: one(limited)},
-		{name: "credits, lease 1000", target: 0.92, app: object{"credits": object{"mode": "lease", "max": 1000}}, keys: one(metered)},
-		{name: "credits, strict", target: 0.40, keys: one(metered)},
-		{name: "refused: malformed", target: 0.95, status: http.StatusUnauthorized, keys: mistyped},
-		{name: "refused: unknown, each another", target: 0.95, status: http.StatusUnauthorized, keys: unknown},
-		{name: "refused: over the rate limit", target: 0.95, status: http.StatusTooManyRequests, keys: one(spent)},
-		{name: "refused: no credits left", target: 0.95, status: http.StatusTooManyRequests, keys: one(empty)},
-		{name: "uniform over many keys, cold", target: 0.5, many: true, first: true},
-		{name: "uniform over many keys, warm", target: 0.8, many: true},
+		{name: "valid key", floor: 0.98, tail: true, keys: one(alice)},
+		{name: "valid key, rate limit", floor: 0.97, tail: true, keys: one(limited)},
+		{name: "valid key, rate limit and tier limits", floor: 0.94, tail: true, app: tiers, keys: one(limited)},
+		{name: "credits, lease 1000, one key", floor: 0.93, app: leased, keys: one(metered)},
+		{name: "credits, lease 1000, 100 keys", floor: 0.95, app: leased, keys: some(100, metered)},
+		{name: "credits, strict, one key", rate: 0.55, keys: one(metered)},
+		{name: "credits, strict, 64 keys", rate: 0.45, keys: some(64, metered)},
+		{name: "refused: malformed", cpu: 0.97, status: http.StatusUnauthorized, keys: mistyped},
+		{name: "refused: unknown, each another", cpu: 0.93, status: http.StatusUnauthorized, keys: unknown},
+		{name: "refused: over the rate limit", cpu: 0.93, status: http.StatusTooManyRequests, keys: one(spent)},
+		{name: "refused: no credits left", cpu: 0.93, status: http.StatusTooManyRequests, keys: one(empty)},
+		{name: "uniform over many keys, cold", cpu: 0.48, many: true, first: true},
+		{name: "uniform over many keys, warm", cpu: 0.7, app: object{"cache_size": 384 << 20}, many: true},
 	}
 }
 
@@ -84,6 +92,28 @@ func one(d keyring.Draft) func(context.Context, *keyring.Service) (picker, error
 		// What is over its limit from the second request on is so from now on.
 		_, err = keys.Verify(ctx, issued.Raw, &keyring.Request{Cost: 1})
 		return same(issued.Raw), err
+	}
+}
+
+// some sends n keys in turn. Each connection begins with another.
+func some(n int, d keyring.Draft) func(context.Context, *keyring.Service) (picker, error) {
+	return func(ctx context.Context, keys *keyring.Service) (picker, error) {
+		raws := make([]string, n)
+		for i := range raws {
+			issued, err := keys.As(keyring.Actor{Kind: keyring.ActorOperator}).Create(ctx, d)
+			if err != nil {
+				return nil, err
+			}
+			raws[i] = issued.Raw
+		}
+		var conns atomic.Int64
+		return func() pick {
+			i := int(conns.Add(1)) - 1
+			return func(key []byte) {
+				copy(key, raws[i%n])
+				i++
+			}
+		}, nil
 	}
 }
 
@@ -154,5 +184,3 @@ func unused(raws []byte) picker {
 		}
 	}
 }
-
-func (r *row) String() string { return fmt.Sprintf("%s (target %.2f)", r.name, r.target) }
