@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"slices"
@@ -20,15 +21,26 @@ import (
 // place.
 type sites struct{ gate, bare, floor string }
 
+// Ports are below those that systems give to outgoing connections (Linux: from 32768 on).
+// Else a connection of the client could take one while no server has it.
+const firstPort, lastPort = 10_000, 32_000
+
 // newSites finds free ports.
 func newSites() (s sites, err error) {
+	port := firstPort + rand.IntN(lastPort-firstPort-1000)
 	for _, addr := range []*string{&s.gate, &s.bare, &s.floor} {
-		l, lerr := net.Listen("tcp", "127.0.0.1:0")
-		if lerr != nil {
-			return s, lerr
+		for *addr == "" {
+			if port++; port > lastPort {
+				return s, errors.New("no port is free")
+			}
+			free := fmt.Sprintf("127.0.0.1:%d", port)
+			if l, err := net.Listen("tcp", free); err == nil {
+				*addr = free
+				if err := l.Close(); err != nil {
+					return s, err
+				}
+			}
 		}
-		defer func() { err = errors.Join(err, l.Close()) }()
-		*addr = l.Addr().String()
 	}
 	return s, nil
 }

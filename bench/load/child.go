@@ -24,8 +24,8 @@ func child(args []string) error {
 	switch {
 	case len(args) > 0 && args[0] == "create":
 		return childCreate(ctx, args[1:])
-	case len(args) > 0 && args[0] == "serve":
-		return childServe(os.Stdin, os.Stdout)
+	case len(args) == 2 && args[0] == "serve":
+		return childServe(os.Stdin, os.Stdout, args[1])
 	}
 	return errors.New("child: unknown task")
 }
@@ -48,9 +48,10 @@ func runChild(ctx context.Context, args ...string) error {
 	return cmd.Run()
 }
 
-// childServe runs the configuration in the first line of in until in ends. It
-// writes "ready" when it serves, and the bytes in use after each further line.
-func childServe(in io.Reader, out io.Writer) error {
+// childServe runs the configuration in the first line of in until in ends, and closes
+// the store at path. It writes "ready" when it serves, and the bytes in use after each
+// further line.
+func childServe(in io.Reader, out io.Writer, path string) error {
 	lines := bufio.NewScanner(in)
 	if !lines.Scan() {
 		return errors.New("serve: no configuration")
@@ -65,7 +66,7 @@ func childServe(in io.Reader, out io.Writer) error {
 		runtime.ReadMemStats(&m)
 		fmt.Fprintln(out, m.HeapAlloc)
 	}
-	return errors.Join(lines.Err(), caddy.Stop())
+	return errors.Join(lines.Err(), stop(path))
 }
 
 // process is a Caddy in a process of its own.
@@ -75,9 +76,10 @@ type process struct {
 	out *bufio.Scanner
 }
 
-// startProcess returns when the configuration is served.
-func startProcess(ctx context.Context, config []byte) (*process, error) {
-	cmd, err := childCommand(ctx, "serve")
+// startProcess returns when the configuration is served. path is that of its store; empty
+// is none.
+func startProcess(ctx context.Context, path string, config []byte) (*process, error) {
+	cmd, err := childCommand(ctx, "serve", path)
 	if err != nil {
 		return nil, err
 	}
@@ -102,6 +104,7 @@ func startProcess(ctx context.Context, config []byte) (*process, error) {
 	return p, nil
 }
 
+// stop returns when the process has closed its store and ended.
 func (p *process) stop() error { return errors.Join(p.in.Close(), p.cmd.Wait()) }
 
 // cpuTime returns the time that the process has spent on processors.

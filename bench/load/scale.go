@@ -63,7 +63,7 @@ func (b *bench) serve(ctx context.Context, path string) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	return startProcess(ctx, cfg)
+	return startProcess(ctx, path, cfg)
 }
 
 // startUp compares the time from the start of a process to its first answer, with
@@ -149,7 +149,7 @@ func (b *bench) whileBuilding(ctx context.Context, path, addr string) (rate floa
 	if err != nil {
 		return 0, err
 	}
-	server, err := startProcess(ctx, cfg)
+	server, err := startProcess(ctx, path, cfg)
 	if err != nil {
 		return 0, err
 	}
