@@ -129,19 +129,25 @@ func (p *process) cpuTime() (time.Duration, error) {
 	return time.Duration(ticks) * (time.Second / 100), nil // proc_pid_stat(5): clock ticks, 100 a second
 }
 
+// folded is how long a process without requests may still have something to do: it writes
+// counters after a second, and folds the journal of usage every ten.
+const folded = 12 * time.Second
+
 // settle waits until the process has nothing to do any more, ten minutes at most.
 func (p *process) settle() error {
-	for range 1200 {
-		before, err := p.cpuTime()
+	before, err := p.cpuTime()
+	for range 10 * time.Minute / folded {
 		if err != nil {
 			return err
 		}
-		time.Sleep(time.Second / 2)
-		if after, err := p.cpuTime(); err != nil || after-before <= 10*time.Millisecond {
-			return err
+		time.Sleep(folded)
+		var after time.Duration
+		if after, err = p.cpuTime(); err == nil && after-before <= folded/50 {
+			return nil
 		}
+		before = after
 	}
-	return nil
+	return errors.Join(err, errors.New("the server is never idle"))
 }
 
 // inUse returns the bytes on the heap that are reachable.

@@ -5,10 +5,13 @@ import (
 	"time"
 )
 
-// latencies counts durations in steps of at most 1/16: 16 to each power of two.
+// latencies counts durations in steps of at most 1/64: 64 to each power of two.
 type latencies [64 * latencySteps]int64
 
-const latencySteps = 16
+const (
+	latencyBits  = 6
+	latencySteps = 1 << latencyBits
+)
 
 func (l *latencies) add(d time.Duration) { l[latencyStep(uint64(max(d, 0)))]++ }
 
@@ -16,7 +19,7 @@ func latencyStep(n uint64) int {
 	if n < latencySteps {
 		return int(n)
 	}
-	shift := bits.Len64(n) - 5 // n>>shift has 5 bits, of which the first is 1
+	shift := bits.Len64(n) - 1 - latencyBits // n>>shift has one bit more than latencyBits, and it is 1
 	return (shift+1)*latencySteps + int(n>>shift)%latencySteps
 }
 

@@ -6,7 +6,7 @@ import (
 )
 
 func TestLatencies(t *testing.T) {
-	for _, d := range []time.Duration{0, 1, 15, 16, 17, 31, 32, 33, time.Microsecond, 12345, time.Millisecond, time.Second, time.Hour, 1 << 62} {
+	for _, d := range []time.Duration{0, 1, 63, 64, 65, 127, 128, 129, time.Microsecond, 12345, time.Millisecond, time.Second, time.Hour, 1 << 62} {
 		if at := latencyOf(latencyStep(uint64(d))); at > d || d-at > d/latencySteps {
 			t.Errorf("%d is counted as %d", d, at)
 		}
