@@ -4,7 +4,7 @@
 //
 // # Architecture
 //
-// A [Engine] is the state of one store: the cache of records, the live counters,
+// An [Engine] is the state of one store: the cache of records, the live counters,
 // the loops. There is one per store and process, and it outlives configurations.
 // A [Service] is an engine seen with the rules of one configuration, and is what
 // callers use.

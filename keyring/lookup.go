@@ -27,7 +27,7 @@ type lookups struct {
 	silence, patience time.Duration // lookupTimeout and lookupPatience; longer in tests
 
 	running  atomic.Int64
-	answered atomic.Pointer[time.Time] // when the store answered last
+	answered atomic.Uint64 // how often the store has answered
 }
 
 // Metadata returns a top-level field of the metadata of the key that a decision is about,
@@ -83,8 +83,7 @@ func (l *lookups) run(f func(context.Context) error) error {
 	defer cancel()
 	err := f(ctx)
 	if err == nil {
-		now := time.Now()
-		l.answered.Store(&now)
+		l.answered.Add(1)
 	}
 	return err
 }
