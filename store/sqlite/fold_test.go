@@ -2,12 +2,14 @@ package sqlite
 
 import (
 	"errors"
+	"fmt"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/store"
 )
 
@@ -96,5 +98,51 @@ func TestFold_bound(t *testing.T) {
 	must(t, err)
 	if len(days) != 1 || days[0].Allowed != 4*keys {
 		t.Errorf("%+v", days)
+	}
+}
+
+// TestFold_topOwners: as counts grow and fall, the top of a day is as if all owners of a
+// folding were compared with all of it.
+func TestFold_topOwners(t *testing.T) {
+	s := openHooked(t, hooks{})
+	const day, owners = 20261120, store.MaxTopOwners + 50
+	name := func(i int) string { return fmt.Sprintf("owner%03d", i) }
+	number := int64(0)
+	add := func(counts map[int]int64) {
+		t.Helper()
+		number++
+		b := store.UsageBatch{Writer: "w", Number: number}
+		for i, n := range counts {
+			b.Used = append(b.Used, store.Used{KeyID: name(i), UserID: name(i), Day: day, Uses: store.Uses{Allowed: n}})
+		}
+		must(t, s.SaveUsage(t.Context(), b))
+		for more := true; more; {
+			var err error
+			more, err = s.foldSome(t.Context())
+			must(t, err)
+		}
+	}
+	counts := map[int]int64{}
+	for i := range owners {
+		k := testKey(i)
+		k.ID, k.UserID = name(i), name(i)
+		_, err := s.Create(t.Context(), k, key.Credits{}, store.KeyLimit{})
+		must(t, err)
+		counts[i] = int64(100 + i)
+	}
+	add(counts)
+	// One rises just above the last one of the top, and one of the top falls below it.
+	add(map[int]int64{49: 2, owners - 1: -140})
+	top, err := s.TopOwners(t.Context(), day)
+	must(t, err)
+	got := map[string]int64{}
+	for _, o := range top {
+		got[o.UserID] = o.Allowed
+	}
+	if got[name(49)] != 151 || got[name(owners-2)] != int64(100+owners-2) || got[name(50)] != 150 {
+		t.Errorf("%d, %d and %d", got[name(49)], got[name(owners-2)], got[name(50)])
+	}
+	if n, there := got[name(owners-1)]; there && n != int64(100+owners-1-140) {
+		t.Errorf("one that has fallen still has %d", n)
 	}
 }

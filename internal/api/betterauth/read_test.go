@@ -3,10 +3,13 @@ package betterauth
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/caddy-apikey/caddy-apikey/internal/api"
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 )
@@ -184,5 +187,54 @@ func TestBetterAuth_verify_reasons_stay(t *testing.T) {
 	}
 	if r := a.get("/api-key/get?id="+k.Key.ID, as(admin)...).object()["remaining"]; r != 8.0 {
 		t.Errorf("%v credits remain", r)
+	}
+}
+
+// firstWrite calls a function before the first piece of an answer.
+type firstWrite struct {
+	http.ResponseWriter
+	call func()
+}
+
+func (w *firstWrite) Write(p []byte) (int, error) {
+	if w.call != nil {
+		w.call()
+		w.call = nil
+	}
+	return w.ResponseWriter.Write(p)
+}
+
+// TestBetterAuth_listMeanwhile: a key that goes to another owner, or is deleted, while a
+// sorted list is written is not in the rest of it.
+func TestBetterAuth_listMeanwhile(t *testing.T) {
+	a := newAPI(t)
+	var keys []keyring.Issued
+	for i := range 20 {
+		keys = append(keys, a.mint(keyring.Draft{
+			Name: new(fmt.Sprintf("key %02d", i)), Attributes: keyring.Attributes{Metadata: api.Some(json.RawMessage(`{"m":"` + strings.Repeat("x", 8000) + `"}`))},
+		}))
+	}
+	operator := a.keys.As(keyring.Actor{Kind: keyring.ActorOperator})
+	rec := httptest.NewRecorder()
+	w := &firstWrite{rec, func() {
+		if _, err := operator.Update(t.Context(), keys[18].Key.ID, keyring.Patch{UserID: api.Some("bob")}); err != nil {
+			t.Error(err)
+		}
+		if err := operator.Delete(t.Context(), keys[19].Key.ID); err != nil {
+			t.Error(err)
+		}
+	}}
+	r := httptest.NewRequest("GET", "/api/auth/api-key/list?sortBy=name", nil)
+	r.Header.Set("X-Key", keys[0].Raw)
+	a.srv.Config.Handler.ServeHTTP(w, r)
+	var got struct {
+		APIKeys []struct{ ID, ReferenceID string }
+		Total   int
+	}
+	if err := json.Unmarshal(rec.Body.Bytes(), &got); err != nil || w.call != nil {
+		t.Fatalf("%v: %.100s", err, rec.Body)
+	}
+	if len(got.APIKeys) != 18 || got.APIKeys[17].ID != keys[17].Key.ID {
+		t.Errorf("%d keys", len(got.APIKeys))
 	}
 }
