@@ -3,7 +3,6 @@ package sqlite
 import (
 	"context"
 	"database/sql"
-	"encoding/json"
 	"errors"
 
 	"github.com/caddy-apikey/caddy-apikey/key"
@@ -30,7 +29,6 @@ const (
 	pastKeysOfDeleted = `SELECT num FROM {p}past_keys WHERE owner = ? LIMIT ?`
 	usageOfOwner      = `DELETE FROM {p}usage WHERE kind = 'owner' AND subject = ?`
 	usageOfKeys       = `DELETE FROM {p}usage WHERE kind = 'key' AND subject IN `
-	listed            = `(SELECT value FROM json_each(?))`
 
 	// inTheWay are keys of deleted owners that have an ID or a hash.
 	inTheWay = `SELECT k.num FROM {p}keys k WHERE (k.id = ?1 OR k.hash = ?2
@@ -60,10 +58,7 @@ func (s *Store) DeleteOwner(ctx context.Context, userID string) (store.Change, e
 		return w.changed(store.Change{Revision: revision, Subject: store.OfOwner(userID), Keys: keys}), nil
 	})
 	if err == nil {
-		select {
-		case s.clearNow <- struct{}{}:
-		default: // it has been woken
-		}
+		wake(s.clearNow)
 	}
 	return change, err
 }
@@ -116,26 +111,13 @@ func (c *writerConn) clearKeys(nums []int64) error {
 
 // execFor runs statements that end in a list of numbers.
 func (c *writerConn) execFor(nums []int64, statements ...string) error {
-	list, err := json.Marshal(nums)
-	if err != nil {
-		return err
-	}
+	list := jsonNumbers(nums)
 	for _, query := range statements {
-		if _, err := c.exec(query+listed, string(list)); err != nil {
+		if _, err := c.exec(query+listed, list); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-func (c *writerConn) numbers(query string, args ...any) (nums []int64, err error) {
-	err = c.rows(query, args, func(rows *sql.Rows) error {
-		var num int64
-		err := rows.Scan(&num)
-		nums = append(nums, num)
-		return err
-	})
-	return nums, err
 }
 
 // makeWay clears keys of deleted owners that have the ID or a hash of k.

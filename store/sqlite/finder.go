@@ -216,13 +216,12 @@ func (f *finder) read(l *lookup, owners *ownerCache, changes uint64) error {
 			return err
 		}
 	}
-	var found bool
-	if l.owner, found = owners.get(owner); !found {
-		found, err := f.readOwner(owner, &l.owner)
-		if err != nil {
+	var cached bool
+	if l.owner, cached = owners.get(owner); !cached {
+		switch found, err := f.readOwner(owner, &l.owner); {
+		case err != nil:
 			return err
-		}
-		if found {
+		case found:
 			owners.put(owner, &l.owner, changes)
 		}
 	}

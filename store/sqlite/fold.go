@@ -2,7 +2,6 @@ package sqlite
 
 import (
 	"context"
-	"encoding/json"
 	"slices"
 
 	"github.com/caddy-apikey/caddy-apikey/key"
@@ -67,10 +66,7 @@ func (f *folding) restOfAsked() []journalAsked {
 func (s *Store) makeRoom(ctx context.Context) {
 	n := s.unfolded.Load()
 	if n > s.maxUnfolded/2 {
-		select {
-		case s.foldNow <- struct{}{}:
-		default: // it has been woken
-		}
+		wake(s.foldNow)
 	}
 	if n > s.maxUnfolded {
 		_, _ = s.foldSome(ctx)
@@ -174,22 +170,18 @@ func writeDays(w *writerConn, some []dayUses) error {
 // writeTop brings the top owners of a day up to date after some have been used. Most are
 // far from the top, and are only compared with the last one there.
 func writeTop(w *writerConn, day int32, owners []int64) error {
-	list, err := json.Marshal(owners)
-	if err != nil {
-		return err
-	}
 	const top = `INSERT INTO {p}usage_top_owners (day, owner, n)
 		SELECT u.day, u.subject, sum(u.n) FROM json_each(?2) j CROSS JOIN {p}usage u ON u.subject = j.value AND u.kind = 'owner' AND u.day = ?1
 		GROUP BY u.subject
 		HAVING sum(u.n) >= coalesce((SELECT n FROM {p}usage_top_owners WHERE day = ?1 ORDER BY n DESC, owner LIMIT 1 OFFSET ?3), 0)
 			OR EXISTS (SELECT 1 FROM {p}usage_top_owners WHERE day = ?1 AND owner = u.subject)
 		ON CONFLICT (day, owner) DO UPDATE SET n = excluded.n`
-	if _, err := w.exec(top, day, string(list), store.MaxTopOwners-1); err != nil {
+	if _, err := w.exec(top, day, jsonNumbers(owners), store.MaxTopOwners-1); err != nil {
 		return err
 	}
 	const others = `DELETE FROM {p}usage_top_owners WHERE day = ?1 AND owner NOT IN (
 		SELECT owner FROM {p}usage_top_owners WHERE day = ?1 ORDER BY n DESC, owner LIMIT ?2)`
-	_, err = w.exec(others, day, store.MaxTopOwners)
+	_, err := w.exec(others, day, store.MaxTopOwners)
 	return err
 }
 

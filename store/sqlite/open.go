@@ -159,11 +159,10 @@ func (o *Opener) openLocked(ctx context.Context, lock *fileLock) (*Store, error)
 // start opens the readers beside the writer and sets the store going.
 func (o *Opener) start(ctx context.Context, lock *fileLock, w *writerConn) (_ *Store, err error) {
 	s := &Store{
-		path:    o.path,
-		lock:    lock,
-		closing: make(chan struct{}),
-		foldNow: make(chan struct{}, 1),
-
+		path:     o.path,
+		lock:     lock,
+		closing:  make(chan struct{}),
+		foldNow:  make(chan struct{}, 1),
 		clearNow: make(chan struct{}, 1),
 		tidied:   make(chan struct{}),
 		report:   o.report,

@@ -3,9 +3,7 @@ package sqlite
 import (
 	"cmp"
 	"context"
-	"database/sql"
 	"slices"
-	"strconv"
 	"strings"
 	"unicode/utf8"
 )
@@ -52,21 +50,13 @@ func (l *lister) search(r *listReader) error {
 		return err
 	}
 	const query = `SELECT rowid FROM {p}key_search WHERE {p}key_search MATCH ? UNION ALL SELECT key FROM {p}search_todo LIMIT ?`
-	nums, n := []byte{'['}, int64(0)
-	err = eachRowOf(r.ctx, r.tx, r.stmts, query, []any{strings.Join(grams, " AND "), maxCounted + 1}, func(rows *sql.Rows) error {
-		var num int64
-		err := rows.Scan(&num)
-		if n++; n > 1 {
-			nums = append(nums, ',')
-		}
-		nums = strconv.AppendInt(nums, num, 10)
-		return err
-	})
-	if err != nil || n > maxCounted {
+	var nums []int64
+	err = eachRowOf(r.ctx, r.tx, r.stmts, query, []any{strings.Join(grams, " AND "), maxCounted + 1}, numbersTo(&nums))
+	if err != nil || len(nums) > maxCounted {
 		return err
 	}
-	c := choice{found: n, tested: true}
-	c.conditions.add("k.num IN (SELECT value FROM json_each(?))", string(append(nums, ']')))
+	c := choice{found: int64(len(nums)), tested: true}
+	c.conditions.add("k.num IN "+listed, jsonNumbers(nums))
 	l.choices = append(l.choices, c)
 	return nil
 }

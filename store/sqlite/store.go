@@ -19,15 +19,13 @@ type Store struct {
 	writer  *writer
 	watch   *watch
 
-	usage    usageJournal  // of the writer
-	unfolded atomic.Int64  // usage.size()
-	foldNow  chan struct{} // wakes the folding
-	tidied   chan struct{} // closed when tidy has ended
-	report   func(error)   // failures that no caller waits for
+	usage    usageJournal // of the writer
+	unfolded atomic.Int64 // usage.size()
 
-	clearNow chan struct{} // wakes the clearing
-
+	foldNow, clearNow      chan struct{} // wake tidy
+	tidied                 chan struct{} // closed when tidy has ended
 	folds, indexes, clears attempts
+	report                 func(error) // failures that no caller waits for
 
 	foldPart    int   // foldSize; less in tests
 	maxUnfolded int64 // the constant; less in tests

@@ -13,7 +13,8 @@ const (
 )
 
 // tidy does what is done behind the writes, at once what an earlier process left: it folds
-// usage, indexes keys and clears what deleted owners have left. An error leaves all as it is, for the next time.
+// usage, indexes keys and clears what deleted owners have left. An error leaves all as it
+// is, for the next time.
 func (s *Store) tidy() {
 	defer close(s.tidied)
 	if s.writer.hooks.noTidying {
@@ -44,6 +45,14 @@ func (s *Store) tidy() {
 				s.indexAll()
 			}
 		}
+	}
+}
+
+// wake has tidy do at once what a channel stands for.
+func wake(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default: // it has been woken
 	}
 }
 

@@ -19,7 +19,7 @@ const (
 	keyNumbers = `SELECT num FROM {p}keys WHERE id = ?1 UNION ALL SELECT num FROM {p}past_keys WHERE id = ?1`
 	// keptNumbers are keyNumbers without those of deleted owners.
 	keptNumbers = `SELECT num FROM {p}keys k WHERE k.id = ?1 AND ` + ownerKept + `
-		UNION ALL SELECT num FROM {p}past_keys k WHERE k.id = ?1 AND ` + ownerKept + ``
+		UNION ALL SELECT num FROM {p}past_keys k WHERE k.id = ?1 AND ` + ownerKept
 
 	usageHours = `SELECT hour, outcome, tier, n FROM {p}usage_hours WHERE hour BETWEEN ? AND ?`
 	topOwners  = `SELECT t.owner FROM {p}usage_top_owners t WHERE t.day = ?`
@@ -132,13 +132,7 @@ func numbersOf(w *writerConn, of store.Subject) (nums []int64, err error) {
 		num, err := numberOf(w, of)
 		return []int64{num}, err
 	}
-	err = w.rows(numbersOfKey(w), []any{of.ID}, func(rows *sql.Rows) error {
-		var num int64
-		err := rows.Scan(&num)
-		nums = append(nums, num)
-		return err
-	})
-	return nums, err
+	return w.numbers(numbersOfKey(w), of.ID)
 }
 
 // KeyCounts implements store.Statistics.
