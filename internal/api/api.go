@@ -345,17 +345,17 @@ func (a *API) write(w http.ResponseWriter, status int, body any) {
 		status, b = http.StatusInternalServerError, []byte(`{"error":"the answer cannot be written","code":"INTERNAL"}`)
 	}
 	h := w.Header()
-	if status != http.StatusUnauthorized { // an earlier handler may have set one
-		h.Del("WWW-Authenticate")
-	}
-	private(h, "application/json")
+	private(h, status, "application/json")
 	h.Set("Content-Length", strconv.Itoa(len(b)))
 	w.WriteHeader(status)
 	w.Write(b) // a caller who has left needs no answer
 }
 
 // private sets the headers of every answer. None is cached: it is the caller's only.
-func private(h http.Header, contentType string) {
+func private(h http.Header, status int, contentType string) {
+	if status != http.StatusUnauthorized { // an earlier handler may have set one
+		h.Del("WWW-Authenticate")
+	}
 	h.Set("Content-Type", contentType)
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")

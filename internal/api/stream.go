@@ -27,16 +27,19 @@ type List[A any] struct {
 
 func (l List[A]) write(w io.Writer) error {
 	begin := fmt.Appendf(nil, "{%q:[", fieldsOf(reflect.TypeFor[A](), "json")[0].name)
-	before := begin
+	if _, err := w.Write(begin); err != nil {
+		return err
+	}
+	first := true
 	err := l.Each(func(element any) error {
 		b, err := Marshal(element)
-		if err == nil {
-			_, err = w.Write(before)
+		if err == nil && !first {
+			_, err = w.Write([]byte{','})
 		}
 		if err == nil {
 			_, err = w.Write(b)
 		}
-		before = []byte{','}
+		first = false
 		return err
 	})
 	if err != nil {
@@ -49,9 +52,6 @@ func (l List[A]) write(w io.Writer) error {
 	rest, ok := bytes.CutPrefix(answer, begin)
 	if !ok {
 		return fmt.Errorf("%T has no list", l)
-	}
-	if len(before) > 1 { // there was no element
-		rest = answer
 	}
 	_, err = w.Write(rest)
 	return err
@@ -79,7 +79,7 @@ const (
 // stream answers with what write writes. Where it fails once the answer has begun, only
 // breaking off tells the caller that half of it is missing.
 func (a *API) stream(w http.ResponseWriter, c *Call, contentType string, write func(io.Writer) error) {
-	private(w.Header(), contentType)
+	private(w.Header(), http.StatusOK, contentType)
 	out := &answerWriter{ResponseController: http.NewResponseController(w), w: w, timeout: a.takeTimeout}
 	if server, ok := c.Context().Value(http.ServerContextKey).(*http.Server); ok && server.WriteTimeout > 0 {
 		out.timeout = 0 // the operator's applies

@@ -46,6 +46,12 @@ func serveList(n int, text string, err error) *API {
 
 // TestList: an answer in pieces is the one that would have been written at once.
 func TestList(t *testing.T) {
+	w := httptest.NewRecorder()
+	w.Header().Set("WWW-Authenticate", "Basic") // by an earlier handler
+	serveList(1, "", nil).ServeHTTP(w, httptest.NewRequest("GET", "/base/texts", nil))
+	if h := w.Header(); w.Code != 200 || h.Get("WWW-Authenticate") != "" {
+		t.Errorf("%d, %v", w.Code, h)
+	}
 	for _, n := range []int{0, 1, 2, 10_000} {
 		srv := httptest.NewServer(serveList(n, `a "text" <&>`, nil))
 		defer srv.Close()
