@@ -15,7 +15,7 @@ import (
 )
 
 // TestArchitecture_state: docs/architecture.md names every lock and every map that keyring and
-// store/sqlite keep, and no other.
+// store/sqlite keep, and no field that does not exist.
 func TestArchitecture_state(t *testing.T) {
 	text, err := os.ReadFile("docs/architecture.md")
 	if err != nil {
@@ -30,17 +30,26 @@ func TestArchitecture_state(t *testing.T) {
 	for _, m := range regexp.MustCompile("`([a-zA-Z]+\\.[a-zA-Z]+)`").FindAllStringSubmatch(section, -1) {
 		named = append(named, m[1])
 	}
+	var known []string
 	for _, dir := range []string{"keyring", "store/sqlite"} {
-		for _, field := range sharedState(t, dir) {
+		fields, state := fieldsIn(t, dir)
+		known = append(known, fields...)
+		for _, field := range state {
 			if !slices.Contains(named, field) {
 				t.Errorf("docs/architecture.md: %s of %s is not named", field, dir)
 			}
 		}
 	}
+	for _, field := range named {
+		if !slices.Contains(known, field) {
+			t.Errorf("docs/architecture.md: there is no %s", field)
+		}
+	}
 }
 
-// sharedState returns the fields of structs of a package that are locks or maps.
-func sharedState(t *testing.T, dir string) (fields []string) {
+// fieldsIn returns the fields of the structs of a package, and those of them that are locks
+// or maps.
+func fieldsIn(t *testing.T, dir string) (fields, state []string) {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(dir, "*.go"))
 	if err != nil || len(files) == 0 {
@@ -64,9 +73,12 @@ func sharedState(t *testing.T, dir string) (fields []string) {
 				return false
 			}
 			ast.Inspect(s, func(n ast.Node) bool {
-				if field, ok := n.(*ast.Field); ok && isState(field.Type) {
+				if field, ok := n.(*ast.Field); ok {
 					for _, name := range field.Names {
 						fields = append(fields, fmt.Sprintf("%s.%s", spec.Name, name))
+						if isState(field.Type) {
+							state = append(state, fields[len(fields)-1])
+						}
 					}
 				}
 				return true
@@ -74,7 +86,7 @@ func sharedState(t *testing.T, dir string) (fields []string) {
 			return false
 		})
 	}
-	return fields
+	return fields, state
 }
 
 func isState(t ast.Expr) bool {
