@@ -53,7 +53,7 @@ type App struct {
 
 	// CacheSize is how many bytes of memory the keys that were used lately may take,
 	// from 1 MiB to 1 TiB. A key that is not in memory costs a lookup in the store.
-	// Default: 67108864 (64 MiB), enough for about 30,000 keys.
+	// Default: 67108864 (64 MiB), enough for about 40,000 keys.
 	CacheSize int64 `json:"cache_size,omitempty"`
 
 	Plans
