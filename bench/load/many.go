@@ -10,11 +10,9 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/caddyserver/caddy/v2"
-
 	"github.com/caddy-apikey/caddy-apikey/key"
-	"github.com/caddy-apikey/caddy-apikey/keyring"
-	"github.com/caddy-apikey/caddy-apikey/store"
+	"github.com/caddy-apikey/caddy-apikey/store/sqlite"
+	"github.com/caddy-apikey/caddy-apikey/store/sqlite/manykeys"
 )
 
 // manyKeys is a store with many keys, and the file with their raw keys, one
@@ -24,11 +22,7 @@ type manyKeys struct {
 	n   int
 }
 
-const (
-	keysPerOwner = 10
-	// importSize is how many keys are stored in one transaction.
-	importSize = 1000
-)
+const keysPerOwner = 10
 
 func (m *manyKeys) db() string      { return filepath.Join(m.dir, fmt.Sprintf("keys-%d.db", m.n)) }
 func (m *manyKeys) rawFile() string { return filepath.Join(m.dir, fmt.Sprintf("keys-%d.txt", m.n)) }
@@ -59,55 +53,40 @@ func childCreate(ctx context.Context, args []string) (err error) {
 		return err
 	}
 	m := manyKeys{dir: args[0], n: n}
-	cfg, err := config(appConfig(nil, m.db()), nil)
+	opener, err := sqlite.New(sqlite.Options{Path: m.db()})
 	if err != nil {
 		return err
 	}
-	if err := caddy.Load(cfg, true); err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, caddy.Stop()) }()
-	keys, err := service()
+	st, err := opener.Open(ctx)
 	if err != nil {
 		return err
 	}
-	return m.create(ctx, keys)
+	if err := st.Close(); err != nil {
+		return err
+	}
+	return m.fill(ctx)
 }
 
-// create imports the keys, a thousand at a time, which is far faster than to make one after
-// the other.
-func (m *manyKeys) create(ctx context.Context, keys *keyring.Service) (err error) {
+func (m *manyKeys) fill(ctx context.Context) (err error) {
 	f, err := os.OpenFile(m.rawFile(), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
 	w := bufio.NewWriter(f)
 	defer func() { err = errors.Join(err, w.Flush(), f.Close()) }()
-	operator := keys.As(keyring.Actor{Kind: keyring.ActorOperator})
-	for made := 0; made < m.n; {
-		var batch []store.Entry
-		for range min(importSize, m.n-made) {
-			raw, err := newRaw()
-			if err != nil {
-				return err
+	var failed error
+	err = manykeys.Fill(ctx, m.db(), func(yield func(manykeys.Key) bool) {
+		for i := range m.n {
+			var raw string
+			if raw, failed = newRaw(); failed != nil {
+				return
 			}
-			if _, err := w.WriteString(raw); err != nil {
-				return err
-			}
-			batch = append(batch, store.Entry{Key: m.key(made, raw)})
-			made++
-		}
-		results, err := operator.Import(ctx, batch, false)
-		if err != nil {
-			return err
-		}
-		for _, r := range results {
-			if r.Status != keyring.Created {
-				return fmt.Errorf("importing a key: %s, %v", r.Status, r.Reason)
+			if _, failed = w.WriteString(raw); failed != nil || !yield(manykeys.Key{Key: m.key(i, raw)}) {
+				return
 			}
 		}
-	}
-	return nil
+	})
+	return errors.Join(err, failed)
 }
 
 // key is the key number i. All of one owner were made in the same minute.
