@@ -211,13 +211,18 @@ func (a *account) planSettle(h hold, cost int64, now instant) (p step) {
 		}
 	}
 	m := key.Move{Held: h.n, Cost: cost}
+	if cost > h.n { // a debt is made only where nothing is leased
+		m.Returned = a.unspent
+	}
+	// The store makes the refill that is due with this, and must know by then what was
+	// spent before.
+	refills := a.credits.Due(now.wall) != 0 && (a.used > 0 || a.settlement != nil)
 	switch {
-	case cost <= h.n || a.unspent == 0 && a.settlement == nil:
+	case !refills && (cost <= h.n || a.unspent == 0 && a.settlement == nil):
 		p.move = m
 	case a.settlement != nil:
 		p.wait = a.settlement
-	default: // a debt is made only where nothing is leased
-		m.Returned = a.unspent
+	default:
 		p.settlement = a.begin(m, now)
 	}
 	return p

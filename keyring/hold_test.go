@@ -161,6 +161,38 @@ func TestLeaseHold_ends(t *testing.T) {
 	})
 }
 
+// TestHold_settledAtRefill: what was spent of a lease is known to the store before it makes
+// the refill that is due when a hold ends.
+func TestHold_settledAtRefill(t *testing.T) {
+	for name, cost := range map[string]int64{"nothing": 0, "all": 500, "more": 501} {
+		t.Run(name, func(t *testing.T) {
+			g := newRig(t).leasing(100)
+			k := g.create(Draft{Remaining: ptr(int64(1000)), RefillAmount: ptr(int64(1000)), RefillInterval: ptr(int64(60_000))})
+			g.warm(k.Raw, k.Key.ID)
+			e, done := g.pin(k.Key.ID)
+			defer done()
+			r, err := g.ledger.Hold(context.Background(), g.spy, e.ensureAccount(), 500)
+			if err != nil || r.hold.n != 500 || r.hold.lease != nil {
+				t.Fatalf("hold of what is not leased: %+v, %v", r, err)
+			}
+			g.land()
+			g.want(k.Raw, Allowed)
+			g.land()
+			if e.account.Load().used == 0 {
+				t.Fatal("nothing was spent of the lease")
+			}
+			g.clock.advance(time.Minute)
+			if err := g.ledger.Settle(context.Background(), g.spy, e.ensureAccount(), r.hold, cost); err != nil {
+				t.Fatal(err)
+			}
+			g.land()
+			if c := g.get(k.Key.ID).Credits; c.Remaining != 1000 {
+				t.Errorf("%+v after the refill", c)
+			}
+		})
+	}
+}
+
 // TestStrictHold makes a debt of what a request cost beyond all that was there.
 func TestStrictHold(t *testing.T) {
 	g := newRig(t)
