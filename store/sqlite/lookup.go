@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/store"
@@ -27,6 +28,9 @@ const (
 	// secondFinder is how many look-ups wait before the second connection is used too:
 	// with the first one alone they share more.
 	secondFinder = lookupBatch
+	// slowBatch is after what time the look-ups of a batch are answered one by one, as on
+	// a disk that has to be read: who waits tells by the answers that the store is there.
+	slowBatch = 10 * time.Millisecond
 )
 
 // lookup is one look-up of a key.
@@ -68,7 +72,8 @@ type lookups struct {
 	free    []*finder
 	waiting []*lookup // in the order of arrival
 
-	batches atomic.Int64 // transactions, for tests
+	batches atomic.Int64  // transactions, for tests
+	reading func(*lookup) // for tests; nil: nothing
 }
 
 func openLookups(path, prefix string) (*lookups, error) {
@@ -168,13 +173,24 @@ func (q *lookups) lead(f *finder, l *lookup) {
 	q.batches.Add(1)
 	if err := q.read(f); err != nil {
 		for _, l := range f.batch {
-			l.err = err
+			if l != nil {
+				l.err = err
+			}
 		}
 	}
-	for _, follower := range f.batch[1:] {
-		follower.turn <- nil
-	}
+	answer(f.batch[1:])
 	clear(f.batch)
+}
+
+// answer tells followers that their look-ups are done, and forgets them: each is its
+// caller's again.
+func answer(followers []*lookup) {
+	for i, l := range followers {
+		if l != nil {
+			followers[i] = nil
+			l.turn <- nil
+		}
+	}
 }
 
 // release gives the connection to who waits first, or keeps it for who comes.
@@ -213,8 +229,15 @@ func (q *lookups) read(f *finder) (err error) {
 			return failed("beginning to read keys", err)
 		}
 	}
-	for _, l := range f.batch {
+	began := time.Now()
+	for i, l := range f.batch {
+		if q.reading != nil {
+			q.reading(l)
+		}
 		l.err = f.read(l, &q.owners, changes)
+		if i > 0 && time.Since(began) > slowBatch {
+			answer(f.batch[1 : i+1])
+		}
 	}
 	if f.end() != nil {
 		f.forget() // it would show the same moment for ever

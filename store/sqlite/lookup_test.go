@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/store"
@@ -149,6 +150,45 @@ func TestLookups_callerGone(t *testing.T) {
 			t.Fatalf("%d look-ups wait, %d connections are free", waiting, free)
 		}
 	}
+}
+
+// Where reading is slow, as from a disk that has to be read, nobody waits for the look-ups
+// that share the transaction and come later.
+func TestLookups_slow(t *testing.T) {
+	s := openHooked(t, hooks{})
+	const n = 8
+	for i := range n {
+		createTest(t, s, i, 1)
+	}
+	var read int
+	answered := make(chan error, n)
+	s.lookups.reading = func(*lookup) {
+		switch read++; {
+		case read <= 2:
+			for began := time.Now(); time.Since(began) <= slowBatch; {
+				runtime.Gosched()
+			}
+		case read > 3: // the second one and the third can be answered
+			if err := <-answered; err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	other := s.lookups.free[1]
+	s.lookups.free = s.lookups.free[:1] // so that there is one batch
+	defer s.lookups.release(other)
+	release := heldLookups(s)
+	defer release()
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() {
+			_, err := s.Find(t.Context(), testKey(i).Hash)
+			answered <- err
+		})
+	}
+	waitLookups(t, s, n)
+	release()
+	wg.Wait()
 }
 
 // A panic while a batch is read is the batch's error, and the connection is not used again.
