@@ -196,20 +196,24 @@ func (a *account) recall(clock func() instant) (s, wait *settlement) {
 	return s, nil
 }
 
-// planSettle returns the step that ends a hold. The caller holds the lock.
+// planSettleLeased returns the step that ends a hold which was part of the lease, and
+// whether the store has it by now: then nothing was done. The caller holds the lock.
+func (a *account) planSettleLeased(h hold, cost int64, now instant) (p step, inStore bool) {
+	switch {
+	case h.term != a.term:
+		return p, true // also where the account has left memory since
+	case a.gone:
+		return p, false // the key was deleted, and its hold with it
+	case a.settlement != nil && a.settlement.held > 0:
+		return step{wait: a.settlement}, false // which tells where it is held
+	}
+	return a.settleLeased(h.n, cost, now), false
+}
+
+// planSettle returns the step that ends a hold which the store has. The caller holds the
+// lock.
 func (a *account) planSettle(h hold, cost int64, now instant) (p step) {
 	p.now = now.wall
-	if h.lease != nil {
-		switch {
-		case a.gone:
-			return p // and its credits with it
-		case a.settlement != nil && a.settlement.held > 0:
-			p.wait = a.settlement // which tells where it is held
-			return p
-		case h.term == a.term:
-			return a.settleLeased(h.n, cost, now)
-		}
-	}
 	m := key.Move{Held: h.n, Cost: cost}
 	if cost > h.n { // a debt is made only where nothing is leased
 		m.Returned = a.unspent

@@ -93,6 +93,14 @@ func TestLeaseHold(t *testing.T) {
 				g.t.Fatal(err)
 			}
 		}, 5},
+		"after a change, out of memory": {func(g *holdRig) {
+			g.update(g.k.Key.ID, Patch{Name: to("x")})
+			g.flush()
+			g.evict()
+			if !g.hold.lease.gone {
+				g.t.Fatal("the account is still in memory")
+			}
+		}, 500},
 		"strict by now": {func(g *holdRig) {
 			g.leasing(0)
 			g.want(g.k.Raw, Allowed)
@@ -122,7 +130,7 @@ func TestLeaseHold_seenWhileReturning(t *testing.T) {
 	if err != nil || c.Remaining != g.left || c.Held != 2 {
 		t.Errorf("%+v, %v", c, err)
 	}
-	if p := e.account.Load().planSettle(g.hold, 1, g.engine.clock()); p.wait != recalled {
+	if p, _ := e.account.Load().planSettleLeased(g.hold, 1, g.engine.clock()); p.wait != recalled {
 		t.Errorf("%+v does not wait for what is returned", p)
 	}
 	e.account.Load().finish(recalled, store.Taken{}, errUnfinished, g.engine.clock)

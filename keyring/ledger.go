@@ -315,15 +315,26 @@ func (g *accounts) begin(a *account, m key.Move, now instant) *settlement {
 
 // Settle implements Ledger.
 func (g *accounts) Settle(ctx context.Context, st store.Store, a *account, h hold, cost int64) error {
-	switch {
-	case h.lease != nil:
-		a = h.lease
-	case h.n == 0 && cost == 0:
+	if h.n == 0 && cost == 0 {
 		return nil
 	}
-	err := g.until(ctx, st, a, func(now instant) step { return a.planSettle(h, cost, now) })
+	if h.lease != nil {
+		inStore := false
+		err := g.until(ctx, st, h.lease, func(now instant) (p step) {
+			p, inStore = h.lease.planSettleLeased(h, cost, now)
+			return p
+		})
+		if err != nil || !inStore {
+			return unlessDeleted(err)
+		}
+	}
+	return unlessDeleted(g.until(ctx, st, a, func(now instant) step { return a.planSettle(h, cost, now) }))
+}
+
+// unlessDeleted passes over an error that says that a key was deleted, and its holds with it.
+func unlessDeleted(err error) error {
 	if errors.Is(err, store.ErrNotFound) || errors.Is(err, key.ErrNotHeld) {
-		return nil // the key was deleted, and its hold with it
+		return nil
 	}
 	return err
 }
