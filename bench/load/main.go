@@ -39,8 +39,8 @@ type options struct {
 
 func parse() (o options, err error) {
 	rows := ""
-	flag.IntVar(&o.pairs, "pairs", 11, "pairs of runs per row")
-	flag.DurationVar(&o.duration, "duration", time.Second, "length of one run")
+	flag.IntVar(&o.pairs, "pairs", 61, "pairs of runs per row; with many keys a tenth of it")
+	flag.DurationVar(&o.duration, "duration", 150*time.Millisecond, "length of one run; with many keys twenty times as long")
 	flag.IntVar(&o.connections, "connections", 64, "keep-alive connections, each with one request at a time")
 	flag.StringVar(&rows, "rows", "", "only rows whose name matches this regular expression")
 	flag.IntVar(&o.keys, "keys", 1_000_000, "keys of the rows about many keys")

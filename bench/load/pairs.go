@@ -51,8 +51,9 @@ type result struct {
 const (
 	warmUp = 300 * time.Millisecond
 	// Rows with many keys write many counters a second after they were counted. Their runs
-	// are longer, and what is left to do after one is counted in.
-	manyStretch = 3
+	// are longer and fewer, and what is left to do after one is counted in.
+	manyStretch = 20
+	manyFewer   = 10
 	// manyWarmUp bounds the time in which each of many keys is used once.
 	manyWarmUp = 2 * time.Minute
 )
@@ -257,11 +258,13 @@ func (b *bench) unusedFirst(s side) (side, error) {
 
 // alternate runs each side as often as there are pairs, in orders that change.
 func (b *bench) alternate(res *result, sides []side) error {
-	d := b.duration
+	// Short runs, because a machine that others disturb changes its speed from one second
+	// to the next: both sides of a pair should meet it at the same.
+	d, pairs := b.duration, b.options.pairs
 	if res.many {
-		d *= manyStretch
+		d, pairs = d*manyStretch, max(1, pairs/manyFewer)
 	}
-	for i := range b.options.pairs {
+	for i := range pairs {
 		speeds := make([]speed, len(sides))
 		for j := range sides {
 			n := (i + j) % len(sides)
@@ -339,10 +342,11 @@ func median(numbers []float64) float64 {
 	return (sorted[n/2] + sorted[(n-1)/2]) / 2
 }
 
-// spread writes the median of sorted numbers and the space they take.
+// spread writes the median of sorted numbers and their quartiles.
 func spread(sorted []float64) string {
 	if len(sorted) == 0 {
 		return ""
 	}
-	return fmt.Sprintf("**%.3f** (%.2f–%.2f)", median(sorted), sorted[0], sorted[len(sorted)-1])
+	n := len(sorted)
+	return fmt.Sprintf("**%.3f** (%.2f–%.2f)", median(sorted), sorted[n/4], sorted[n-1-n/4])
 }

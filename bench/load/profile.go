@@ -6,10 +6,11 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime/pprof"
+	"time"
 )
 
-// profileRuns is how many runs long a profile is.
-const profileRuns = 5
+// profileTime is how long a profile is.
+const profileTime = 5 * time.Second
 
 var notInNames = regexp.MustCompile(`[^a-z0-9]+`)
 
@@ -17,6 +18,9 @@ var notInNames = regexp.MustCompile(`[^a-z0-9]+`)
 func (b *bench) profileRow(r *row, gate *client) (err error) {
 	if b.profile == "" {
 		return nil
+	}
+	if err := os.MkdirAll(b.profile, 0o755); err != nil {
+		return err
 	}
 	f, err := os.Create(filepath.Join(b.profile, notInNames.ReplaceAllString(r.name, "-")+".pprof"))
 	if err != nil {
@@ -27,6 +31,6 @@ func (b *bench) profileRow(r *row, gate *client) (err error) {
 		return err
 	}
 	defer pprof.StopCPUProfile()
-	_, _, err = gate.drive(profileRuns*b.duration, 0)
+	_, _, err = gate.drive(profileTime, 0)
 	return err
 }

@@ -41,7 +41,8 @@ func (r *report) deliver(file string) error {
 
 func (r *report) markdown() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s. %d pairs of %s per row, %d connections.\n", r.machine, r.pairs, r.duration, r.connections)
+	fmt.Fprintf(&b, "%s. %d pairs of %s per row, with many keys %d of %s, %d connections.\n",
+		r.machine, r.pairs, r.duration, max(1, r.pairs/manyFewer), manyStretch*r.duration, r.connections)
 	fmt.Fprintf(&b, "Measured on %s in %s; load average %s at the end.\n", r.began.UTC().Format("2006-01-02"), time.Since(r.began).Round(time.Second), loadAverage())
 	if len(r.rows) > 0 {
 		b.WriteString("\n| gate | requests per CPU second, of the other side | of the floor | requests/s, of the other side | p50, p99 of the gate | p50, p99 of the other side | other side, requests/s | target | |\n" +
