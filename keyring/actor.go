@@ -25,6 +25,7 @@ const (
 type Actor struct {
 	Kind    ActorKind
 	ID      string     // of the key or the person
+	Name    string     // that an operator has given himself, for the audit log (see CheckActorName)
 	Address netip.Addr // the zero value: not known
 	// Scope is what the actor may grant. Nil: everything, as operators may.
 	Scope *Scope

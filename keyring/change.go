@@ -10,10 +10,11 @@ import (
 	"github.com/caddy-apikey/caddy-apikey/store"
 )
 
-// update changes a key. What this process has leased of its credits is returned with
-// that.
-func (s *Editor) update(ctx context.Context, st *opened, id string, change func(*store.Entry) error) (stored store.Entry, err error) {
+// update changes a key, which is noted as action. What this process has leased of its
+// credits is returned with that.
+func (s *Editor) update(ctx context.Context, st *opened, id, action string, change func(*store.Entry) error) (stored store.Entry, err error) {
 	ctx = context.WithoutCancel(ctx)
+	var before store.Entry
 	err = s.engine.alone(ctx, st, id, func(recalled *settlement) (after key.Credits, unchanged bool, err error) {
 		changed, err := st.Update(ctx, id, func(stored *store.Entry) error {
 			credits, err := returned(stored.Credits, recalled)
@@ -22,10 +23,11 @@ func (s *Editor) update(ctx context.Context, st *opened, id string, change func(
 			}
 			// Nobody has leased what is left: this process has returned all of its own.
 			stored.Credits = credits.Forfeit()
+			before = *stored
 			err = change(stored)
 			unchanged = err != nil
 			return err
-		})
+		}, s.noteOf(action, &before))
 		if err != nil {
 			return after, unchanged, err
 		}
@@ -109,7 +111,7 @@ func (s *Editor) Update(ctx context.Context, id string, p Patch) (Info, error) {
 	if err != nil {
 		return Info{}, err
 	}
-	e, err := s.update(ctx, st, id, func(e *store.Entry) error {
+	e, err := s.update(ctx, st, id, ActionKeyUpdated, func(e *store.Entry) error {
 		now := s.engine.clock().wall
 		if err := s.knows(e.Key); err != nil {
 			return err
@@ -362,7 +364,7 @@ func (s *Editor) Delete(ctx context.Context, id string) error {
 func (s *Editor) delete(ctx context.Context, st *opened, id string) error {
 	var change store.Change
 	err := s.engine.queue.pause(func() (err error) {
-		change, err = st.Delete(context.WithoutCancel(ctx), id)
+		change, err = st.Delete(context.WithoutCancel(ctx), id, s.engine.noteDeleted(&s.actor))
 		return err
 	})
 	if err == nil {
@@ -381,5 +383,5 @@ func (s *Editor) DeleteExpired(ctx context.Context) (int, error) {
 		return 0, err
 	}
 	end := s.engine.clock().wall + 1
-	return s.engine.deleteExpired(ctx, st, store.Expired{Before: func(string) int64 { return end }, Previous: end}, func(changes []store.Change) { s.changed(changes...) })
+	return s.engine.deleteExpired(ctx, st, store.Expired{Before: func(string) int64 { return end }, Previous: end}, &s.actor, func(changes []store.Change) { s.changed(changes...) })
 }

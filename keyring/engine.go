@@ -102,7 +102,7 @@ func (r *Engine) Open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := st.ForfeitLeases(ctx, holderName); err != nil {
+	if err := st.ForfeitLeases(ctx, holderName, r.noteForfeited); err != nil {
 		return errors.Join(fmt.Errorf("forfeiting what a crash left leased: %w", err), st.Close())
 	}
 	plain, err := st.HasPlainKeys(ctx)

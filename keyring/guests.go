@@ -94,29 +94,29 @@ func (g guarded) List(ctx context.Context, q store.List) (p store.Page, err erro
 	return g.Store.List(ctx, q)
 }
 
-func (g guarded) Create(ctx context.Context, k *key.Key, credits key.Credits, limit store.KeyLimit) (c store.Change, err error) {
+func (g guarded) Create(ctx context.Context, k *key.Key, credits key.Credits, limit store.KeyLimit, note store.Note) (c store.Change, err error) {
 	defer g.recovered(&err)
-	return g.Store.Create(ctx, k, credits, limit)
+	return g.Store.Create(ctx, k, credits, limit, note)
 }
 
-func (g guarded) Import(ctx context.Context, batch []store.Entry) (all []store.Change, err error) {
+func (g guarded) Import(ctx context.Context, batch []store.Entry, note store.Note) (all []store.Change, err error) {
 	defer g.recovered(&err)
-	return g.Store.Import(ctx, batch)
+	return g.Store.Import(ctx, batch, note)
 }
 
-func (g guarded) Update(ctx context.Context, id string, change func(*store.Entry) error) (c store.Change, err error) {
+func (g guarded) Update(ctx context.Context, id string, change func(*store.Entry) error, note store.Note) (c store.Change, err error) {
 	defer g.recovered(&err)
-	return g.Store.Update(ctx, id, change)
+	return g.Store.Update(ctx, id, change, note)
 }
 
-func (g guarded) Delete(ctx context.Context, id string) (c store.Change, err error) {
+func (g guarded) Delete(ctx context.Context, id string, note store.Note) (c store.Change, err error) {
 	defer g.recovered(&err)
-	return g.Store.Delete(ctx, id)
+	return g.Store.Delete(ctx, id, note)
 }
 
-func (g guarded) DeleteExpired(ctx context.Context, x store.Expired, limit int) (all []store.Change, err error) {
+func (g guarded) DeleteExpired(ctx context.Context, x store.Expired, limit int, note store.Note) (all []store.Change, err error) {
 	defer g.recovered(&err)
-	return g.Store.DeleteExpired(ctx, x, limit)
+	return g.Store.DeleteExpired(ctx, x, limit, note)
 }
 
 func (g guarded) MoveCredits(ctx context.Context, account store.Subject, m key.Move, now int64) (t store.Taken, err error) {
@@ -124,9 +124,9 @@ func (g guarded) MoveCredits(ctx context.Context, account store.Subject, m key.M
 	return g.Store.MoveCredits(ctx, account, m, now)
 }
 
-func (g guarded) ForfeitLeases(ctx context.Context, holder string) (err error) {
+func (g guarded) ForfeitLeases(ctx context.Context, holder string, note func([]store.Forfeit) ([]store.AuditEntry, error)) (err error) {
 	defer g.recovered(&err)
-	return g.Store.ForfeitLeases(ctx, holder)
+	return g.Store.ForfeitLeases(ctx, holder, note)
 }
 
 func (g guarded) Account(ctx context.Context, account store.Subject) (a store.Account, err error) {
@@ -169,19 +169,34 @@ func (g guarded) Owners(ctx context.Context, limit int, cursor string) (p store.
 	return g.Store.Owners(ctx, limit, cursor)
 }
 
-func (g guarded) PutOwner(ctx context.Context, userID string, now int64, change func(*key.Owner) error) (c store.Change, err error) {
+func (g guarded) PutOwner(ctx context.Context, userID string, now int64, change func(*key.Owner) error, note store.Note) (c store.Change, err error) {
 	defer g.recovered(&err)
-	return g.Store.PutOwner(ctx, userID, now, change)
+	return g.Store.PutOwner(ctx, userID, now, change, note)
 }
 
-func (g guarded) ImportOwners(ctx context.Context, batch []store.OwnerEntry) (all []store.Change, err error) {
+func (g guarded) ImportOwners(ctx context.Context, batch []store.OwnerEntry, note store.Note) (all []store.Change, err error) {
 	defer g.recovered(&err)
-	return g.Store.ImportOwners(ctx, batch)
+	return g.Store.ImportOwners(ctx, batch, note)
 }
 
-func (g guarded) DeleteOwner(ctx context.Context, userID string) (c store.Change, err error) {
+func (g guarded) DeleteOwner(ctx context.Context, userID string, note store.Note) (c store.Change, err error) {
 	defer g.recovered(&err)
-	return g.Store.DeleteOwner(ctx, userID)
+	return g.Store.DeleteOwner(ctx, userID, note)
+}
+
+func (g guarded) Audit(ctx context.Context, q store.AuditQuery) (p store.AuditPage, err error) {
+	defer g.recovered(&err)
+	return g.Store.Audit(ctx, q)
+}
+
+func (g guarded) AppendAudit(ctx context.Context, entries []store.AuditEntry) (err error) {
+	defer g.recovered(&err)
+	return g.Store.AppendAudit(ctx, entries)
+}
+
+func (g guarded) TrimAudit(ctx context.Context, before int64, limit int) (n int, err error) {
+	defer g.recovered(&err)
+	return g.Store.TrimAudit(ctx, before, limit)
 }
 
 // follow is Subscribe, with a panic as an error.

@@ -76,7 +76,7 @@ func importGood[T any](batch []T, check func(*T) error, take func([]T) ([]Import
 // importKeys stores keys.
 func (s *Editor) importKeys(ctx context.Context, st *opened, batch []store.Entry) ([]Imported, error) {
 	ctx = context.WithoutCancel(ctx)
-	changes, err := st.Import(ctx, batch)
+	changes, err := st.Import(ctx, batch, s.noteMany(ActionKeysImported))
 	if err != nil {
 		return nil, err
 	}

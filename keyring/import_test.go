@@ -130,7 +130,7 @@ func TestImport_answerLost(t *testing.T) {
 	_, former := g.foreign(2)
 	e.Key.Previous = []key.PreviousKey{{Hash: key.HashOf(former), Until: g.clock.ms.Load() + 1000}}
 	g.want(raw, Invalid)
-	if _, err := g.spy.Import(context.Background(), []store.Entry{e}); err != nil {
+	if _, err := g.spy.Import(context.Background(), []store.Entry{e}, nil); err != nil {
 		t.Fatal(err)
 	}
 	g.want(raw, Allowed)

@@ -31,7 +31,7 @@ func (s *Editor) ImportOwners(ctx context.Context, batch []OwnerRecord, dryRun b
 
 // importOwners stores owners.
 func (s *Editor) importOwners(ctx context.Context, st *opened, batch []OwnerRecord) ([]Imported, error) {
-	changes, err := st.ImportOwners(ctx, batch)
+	changes, err := st.ImportOwners(ctx, batch, s.noteMany(ActionOwnersImported))
 	if err != nil {
 		return nil, err
 	}

@@ -589,7 +589,7 @@ func TestLeaseOfDeletedKey(t *testing.T) {
 		t.Errorf("%d are leased of a key that is gone", out)
 	}
 	again := k.Key.Clone()
-	if _, err := g.engine.store.Load().Create(ctx, again, key.NewCredits(ptr(int64(2)), 0, 0, 0), store.KeyLimit{}); err != nil {
+	if _, err := g.engine.store.Load().Create(ctx, again, key.NewCredits(ptr(int64(2)), 0, 0, 0), store.KeyLimit{}, nil); err != nil {
 		t.Fatal(err)
 	}
 	close(release)

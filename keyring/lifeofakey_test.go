@@ -127,7 +127,7 @@ func TestQ30(t *testing.T) {
 					e.Key = e.Key.Clone()
 					e.Key.ExpiresAt = now + hour/2
 					return nil
-				}); err != nil {
+				}, nil); err != nil {
 					t.Fatal(err)
 				}
 			}

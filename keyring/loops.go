@@ -212,7 +212,7 @@ func (r *Engine) deleteKept(ctx context.Context, st store.Store) error {
 	if !ok {
 		return nil
 	}
-	_, err := r.deleteExpired(ctx, st, x, r.changedItself)
+	_, err := r.deleteExpired(ctx, st, x, &Actor{Kind: ActorSystem}, r.changedItself)
 	return err
 }
 
@@ -226,11 +226,11 @@ func (r *Engine) changedItself(changes []store.Change) {
 	}
 }
 
-// deleteExpired deletes expired keys, and tells of that.
-func (r *Engine) deleteExpired(ctx context.Context, st store.Store, x store.Expired, changed func([]store.Change)) (int, error) {
+// deleteExpired deletes expired keys in the name of an actor, and tells of that.
+func (r *Engine) deleteExpired(ctx context.Context, st store.Store, x store.Expired, by *Actor, changed func([]store.Change)) (int, error) {
 	total := 0
 	for ctx.Err() == nil {
-		n, err := r.deleteSome(ctx, st, x, changed)
+		n, err := r.deleteSome(ctx, st, x, by, changed)
 		total += n
 		if err != nil {
 			return total, fmt.Errorf("deleting expired keys: %w", err)
@@ -242,10 +242,10 @@ func (r *Engine) deleteExpired(ctx context.Context, st store.Store, x store.Expi
 	return total, ctx.Err()
 }
 
-func (r *Engine) deleteSome(ctx context.Context, st store.Store, x store.Expired, changed func([]store.Change)) (n int, err error) {
+func (r *Engine) deleteSome(ctx context.Context, st store.Store, x store.Expired, by *Actor, changed func([]store.Change)) (n int, err error) {
 	var changes []store.Change
 	err = r.queue.pause(func() (err error) {
-		changes, err = st.DeleteExpired(ctx, x, deleteBatch)
+		changes, err = st.DeleteExpired(ctx, x, deleteBatch, r.noteDeleted(by))
 		return err
 	})
 	for _, c := range changes {

@@ -48,12 +48,14 @@ func (s *Editor) PutOwner(ctx context.Context, userID string, p OwnerPatch) (sto
 		return store.OwnerInfo{}, err
 	}
 	now := s.engine.clock().wall
+	var before key.Owner
 	c, err := st.PutOwner(context.WithoutCancel(ctx), userID, now, func(o *key.Owner) error {
+		before = *o
 		if p.Tier.Set {
 			o.Tier = p.Tier.Value
 		}
 		return must(p.Enabled, "enabled", &o.Enabled)
-	})
+	}, s.noteOwner(&before))
 	if err != nil {
 		return store.OwnerInfo{}, err
 	}
@@ -82,7 +84,7 @@ func (s *Editor) DeleteOwner(ctx context.Context, userID string) error {
 	}
 	var change store.Change
 	err = s.engine.queue.forget(userID, func() (err error) {
-		change, err = st.DeleteOwner(context.WithoutCancel(ctx), userID)
+		change, err = st.DeleteOwner(context.WithoutCancel(ctx), userID, s.noteOwnerDeleted)
 		return err
 	})
 	if err == nil {

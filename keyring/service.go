@@ -140,7 +140,7 @@ func (s *Editor) Create(ctx context.Context, draft Draft) (Issued, error) {
 		}
 	}
 	credits := key.NewCredits(draft.Remaining, orZero(draft.RefillAmount), orZero(draft.RefillInterval), now.wall)
-	change, err := st.Create(context.WithoutCancel(ctx), &k.Key, credits, s.keyLimit(rules, now.wall))
+	change, err := st.Create(context.WithoutCancel(ctx), &k.Key, credits, s.keyLimit(rules, now.wall), s.noteCreated)
 	if err != nil {
 		return Issued{}, err
 	}

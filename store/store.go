@@ -171,6 +171,12 @@ type Lease struct {
 	Amount int64
 }
 
+// Forfeit is what an account has lost.
+type Forfeit struct {
+	Subject
+	Amount int64
+}
+
 // Account is the balance of a key or an owner.
 type Account struct {
 	Credits key.Credits // as stored: a refill that is due is not applied
@@ -198,6 +204,10 @@ type Change struct {
 	Entry *Entry     // what a key is now
 	Owner *OwnerInfo // what an owner is now
 	Keys  int64      // of an owner that is gone: how many keys went with it
+
+	// Of a key that is gone:
+	UserID  string // its owner
+	Expired bool   // DeleteExpired has removed it because its time was over
 }
 
 // Deleted reports whether the key or owner is gone.
@@ -210,11 +220,13 @@ type Status struct {
 	Schema   int64  // of the tables
 	Database string // which database it is, without a password: for SQLite the path of the file
 	Keys     int64
-	Revision int64 // of the last change
-	Backlog  int   // writes that wait
+	Revision int64      // of the last change
+	Audit    AuditPoint // the newest entry of the audit log
+	Backlog  int        // writes that wait
 }
 
-// Store keeps keys. All methods are safe for concurrent use. Times are Unix
+// Store keeps keys. A note makes the entries of the audit log for what a method changes; it
+// is not called where nothing is changed. All methods are safe for concurrent use. Times are Unix
 // milliseconds. A cancelled context may end a read; a write that has begun runs
 // to its end, and its result is then unknown to the caller.
 type Store interface {
@@ -229,12 +241,12 @@ type Store interface {
 	// Create adds a key, with its credits, and its owner where that is new
 	// (enabled, no tier, made at the key's CreatedAt). It sets Version to 1. ErrKeyLimit is
 	// returned, and nothing stored, where the limit would not hold afterwards.
-	Create(ctx context.Context, k *key.Key, c key.Credits, limit KeyLimit) (Change, error)
+	Create(ctx context.Context, k *key.Key, c key.Credits, limit KeyLimit, note Note) (Change, error)
 	// Import adds keys as Create does, each with its last use and its windows, all in one
 	// transaction. A key whose ID or one of whose hashes exists is left out with
 	// its owner, and nothing of what exists is changed: its place in changes is empty.
 	// Any other error is that of all, and nothing is stored.
-	Import(ctx context.Context, batch []Entry) (changes []Change, err error)
+	Import(ctx context.Context, batch []Entry, note Note) (changes []Change, err error)
 	// Update runs change on a key inside one transaction and stores what it
 	// left in the entry: change may replace Entry.Key (by a changed Clone) and
 	// Entry.Credits, nothing else. Of what is leased it may settle all or nothing: where
@@ -244,12 +256,12 @@ type Store interface {
 	// of change is returned as it is and nothing is stored. Changing UserID
 	// moves the key, and makes the owner where that is new. change runs while
 	// other writes wait: it must not call the store, or it waits for itself.
-	Update(ctx context.Context, id string, change func(*Entry) error) (Change, error)
+	Update(ctx context.Context, id string, change func(*Entry) error, note Note) (Change, error)
 	// Delete removes a key with all that belongs to it, but for its usage.
-	Delete(ctx context.Context, id string) (Change, error)
+	Delete(ctx context.Context, id string, note Note) (Change, error)
 	// DeleteExpired removes up to limit keys that have been expired for long
 	// enough. Previous raw keys go too, which changes the keys that had them.
-	DeleteExpired(ctx context.Context, x Expired, limit int) ([]Change, error)
+	DeleteExpired(ctx context.Context, x Expired, limit int, note Note) ([]Change, error)
 
 	// MoveCredits makes a movement of an account's credits, as key.Credits.Move says.
 	// It is durable when it returns. A refusal writes nothing, not even a refill
@@ -261,7 +273,7 @@ type Store interface {
 	// (key.Credits.Forfeit). A process calls it before it leases anything: what was
 	// leased under its name and did not come back is lost, because nobody knows how
 	// much of it was spent.
-	ForfeitLeases(ctx context.Context, holder string) error
+	ForfeitLeases(ctx context.Context, holder string, note func([]Forfeit) ([]AuditEntry, error)) error
 	// Account returns the balance of a key or an owner with its leases. One that never
 	// had credits is unlimited.
 	Account(ctx context.Context, account Subject) (Account, error)
@@ -293,15 +305,24 @@ type Store interface {
 	// PutOwner runs change on an owner inside one transaction and stores the
 	// result; an owner that does not exist begins enabled, with both times now.
 	// Where nothing changed nothing is written, as in Update.
-	PutOwner(ctx context.Context, userID string, now int64, change func(*key.Owner) error) (Change, error)
+	PutOwner(ctx context.Context, userID string, now int64, change func(*key.Owner) error, note Note) (Change, error)
 	// ImportOwners adds owners, each with its windows, all in one transaction. An owner
 	// that exists is left out and stays as it is: its place in changes is empty. Any
 	// error is that of all, and nothing is stored.
-	ImportOwners(ctx context.Context, batch []OwnerEntry) (changes []Change, err error)
+	ImportOwners(ctx context.Context, batch []OwnerEntry, note Note) (changes []Change, err error)
 	// DeleteOwner removes an owner with its keys, its windows and its usage. Its keys have
 	// no changes of their own: there may be very many. They are gone when DeleteOwner
 	// returns, however long it takes to clear their rows away.
-	DeleteOwner(ctx context.Context, userID string) (Change, error)
+	DeleteOwner(ctx context.Context, userID string, note Note) (Change, error)
+
+	// Audit returns a page of the audit log, which the notes of changes and AppendAudit
+	// have written.
+	Audit(ctx context.Context, q AuditQuery) (AuditPage, error)
+	// AppendAudit adds entries that belong to no change. ID and Chain are set by the store.
+	AppendAudit(ctx context.Context, entries []AuditEntry) error
+	// TrimAudit removes up to limit entries, the oldest first, while they are from before a
+	// time, and returns how many. The last one removed becomes the anchor.
+	TrimAudit(ctx context.Context, before int64, limit int) (int, error)
 
 	// Subscribe has f called with all changes from now on, until cancel is called: in
 	// the order of their revisions, each after it is durable and before the write that

@@ -233,7 +233,7 @@ func BenchmarkDebits(b *testing.B) {
 			defer opened.Close()
 			many := int64(key.MaxCount)
 			for i := range keys {
-				if _, err := opened.Create(b.Context(), testKey(i), key.NewCredits(&many, 0, 0, now), store.KeyLimit{}); err != nil {
+				if _, err := opened.Create(b.Context(), testKey(i), key.NewCredits(&many, 0, 0, now), store.KeyLimit{}, nil); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -23,7 +23,7 @@ func TestA6_collateral(t *testing.T) {
 		k.Previous = []key.PreviousKey{{Hash: key.HashOf(fmt.Sprint("former ", n)), Until: now + 1000}}
 		k.ExpiresAt = now + 5000
 		credits := int64(10)
-		if _, err := s.Create(t.Context(), k, key.NewCredits(&credits, 20, 1000, now), store.KeyLimit{}); err != nil {
+		if _, err := s.Create(t.Context(), k, key.NewCredits(&credits, 20, 1000, now), store.KeyLimit{}, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -33,7 +33,7 @@ func TestA6_collateral(t *testing.T) {
 			e.Key = e.Key.Clone()
 			f(e)
 			return nil
-		})
+		}, nil)
 		return err
 	}
 	row := func(table, id string, columns ...string) (cells []string) {
@@ -87,8 +87,8 @@ func TestA6_collateral(t *testing.T) {
 			_, err := s.MoveCredits(ctx, store.OfKey(id(1)), key.Move{Lease: 1, Holder: key.Holder{Name: "here"}}, now)
 			return err
 		}, join(row("accounts", id(1), "remaining", "leased", "version"), whole("leases", id(1))), false},
-		{"forfeit", func() error { return s.ForfeitLeases(ctx, "here") }, join(row("accounts", id(1), "leased", "forfeited", "version"), whole("leases", id(1))), false},
-		{"forfeit nothing", func() error { return s.ForfeitLeases(ctx, "here") }, nil, false},
+		{"forfeit", func() error { return s.ForfeitLeases(ctx, "here", nil) }, join(row("accounts", id(1), "leased", "forfeited", "version"), whole("leases", id(1))), false},
+		{"forfeit nothing", func() error { return s.ForfeitLeases(ctx, "here", nil) }, nil, false},
 		{"counters", func() error {
 			return s.SaveCounters(ctx, []store.Counters{
 				{Subject: store.OfKey(id(2)), LastRequest: now, Windows: []store.Window{{Unit: store.UnitRate, State: []byte("x")}}}, {Subject: store.OfKey("nobody"), LastRequest: now},
@@ -133,29 +133,29 @@ func TestA6_collateral(t *testing.T) {
 			})
 		}, join(row("keys", id(3), "hash", "doc", "revision"), whole("previous_hashes", hashText("raw key 3"))), true},
 		{"owner", func() error {
-			_, err := s.PutOwner(ctx, "bob", now+5, func(o *key.Owner) error { o.Enabled = false; return nil })
+			_, err := s.PutOwner(ctx, "bob", now+5, func(o *key.Owner) error { o.Enabled = false; return nil }, nil)
 			return err
 		}, row("owners", "bob", "enabled", "updated_at", "revision"), true},
-		{"create", func() error { _, err := s.Create(ctx, newKey(9), key.Credits{}, store.KeyLimit{}); return err }, join(whole("keys", id(9)), counts("enabled"), row("owners", "alice", "key_count")), true},
+		{"create", func() error { _, err := s.Create(ctx, newKey(9), key.Credits{}, store.KeyLimit{}, nil); return err }, join(whole("keys", id(9)), counts("enabled"), row("owners", "alice", "key_count")), true},
 		{"refused create", func() error {
 			k := newKey(10)
 			k.Hash = newKey(9).Hash
 			k.UserID = "dave"
-			_, _ = s.Create(ctx, k, key.Credits{}, store.KeyLimit{})
+			_, _ = s.Create(ctx, k, key.Credits{}, store.KeyLimit{}, nil)
 			return nil
 		}, nil, false},
 		{"import", func() error {
-			_, err := s.Import(ctx, []store.Entry{{Key: newKey(9)}, {Key: newKey(11), LastRequest: now}, {Key: newKey(1)}})
+			_, err := s.Import(ctx, []store.Entry{{Key: newKey(9)}, {Key: newKey(11), LastRequest: now}, {Key: newKey(1)}}, nil)
 			return err
 		}, join(whole("keys", id(11)), whole("last_uses", id(11)), counts("enabled"), row("owners", "alice", "key_count")), true},
 		{"import of what exists", func() error {
-			_, err := s.Import(ctx, []store.Entry{{Key: newKey(9)}, {Key: newKey(11)}})
+			_, err := s.Import(ctx, []store.Entry{{Key: newKey(9)}, {Key: newKey(11)}}, nil)
 			return err
 		}, nil, false},
-		{"delete", func() error { _, err := s.Delete(ctx, id(9)); return err }, join(whole("keys", id(9)), whole("past_keys", id(9)), counts("enabled"), row("owners", "alice", "key_count")), true},
-		{"nothing expired", func() error { _, err := s.DeleteExpired(ctx, expiredBefore(now), 9); return err }, nil, false},
+		{"delete", func() error { _, err := s.Delete(ctx, id(9), nil); return err }, join(whole("keys", id(9)), whole("past_keys", id(9)), counts("enabled"), row("owners", "alice", "key_count")), true},
+		{"nothing expired", func() error { _, err := s.DeleteExpired(ctx, expiredBefore(now), 9, nil); return err }, nil, false},
 		{
-			"delete owner", func() error { _, err := s.DeleteOwner(ctx, "alice"); return err },
+			"delete owner", func() error { _, err := s.DeleteOwner(ctx, "alice", nil); return err },
 			join(whole("owners", "alice"), whole("owners", "<nil>"), whole("windows", "owner alice"), whole("windows", "<nil>")), true,
 		},
 		{"clear its keys", func() error { _, err := s.Clear(ctx); return err }, join(everything(0), everything(4), whole("last_uses", id(4)),

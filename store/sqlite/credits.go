@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/store"
@@ -34,17 +35,31 @@ const (
 	// leasesOf finds the accounts of a holder by an index.
 	leasesOf = `SELECT subject, kind, sum(amount) FROM {p}leases WHERE holder = ? GROUP BY subject, kind`
 
+	keyID   = `SELECT k.id FROM {p}keys k WHERE k.num = ? AND ` + ownerKept
+	ownerID = `SELECT user_id FROM {p}owners WHERE num = ?`
+
 	accountLeases = `SELECT holder, epoch, until_ms, amount FROM {p}leases WHERE subject = ? AND kind = ? ORDER BY holder, epoch`
 )
 
 // ForfeitLeases implements store.Store.
-func (s *Store) ForfeitLeases(ctx context.Context, holder string) error {
-	return s.write(ctx, func(w *writerConn) error { return failed("forfeiting leases", forfeitLeases(w, holder)) })
+func (s *Store) ForfeitLeases(ctx context.Context, holder string, note func([]store.Forfeit) ([]store.AuditEntry, error)) error {
+	return s.write(ctx, func(w *writerConn) error {
+		lost, err := forfeitLeases(w, holder)
+		if err != nil || len(lost) == 0 || note == nil {
+			return failed("forfeiting leases", err)
+		}
+		entries, err := note(lost)
+		if err != nil {
+			return fmt.Errorf("noting forfeited leases in the audit log: %w", err)
+		}
+		return w.appendAudit(entries)
+	})
 }
 
-func forfeitLeases(w *writerConn, holder string) error {
+// forfeitLeases returns what was lost, but for keys of deleted owners.
+func forfeitLeases(w *writerConn, holder string) (lost []store.Forfeit, err error) {
 	leased := map[subject]int64{}
-	err := w.rows(leasesOf, []any{holder}, func(rows *sql.Rows) error {
+	err = w.rows(leasesOf, []any{holder}, func(rows *sql.Rows) error {
 		var of subject
 		var amount int64
 		err := rows.Scan(&of.num, &of.kind, &amount)
@@ -52,21 +67,29 @@ func forfeitLeases(w *writerConn, holder string) error {
 		return err
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for of, amount := range leased {
 		c, err := readCredits(w, of)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		after := c.ForfeitLeased(amount)
 		after.Version++
 		if err := writeCredits(w, of, after, c.Version); err != nil {
-			return err
+			return nil, err
+		}
+		name := map[store.Kind]string{store.KindKey: keyID, store.KindOwner: ownerID}[of.kind]
+		var id nullText
+		if err := w.row(name, []any{of.num}, &id); err != nil && !errors.Is(err, sql.ErrNoRows) {
+			return nil, err
+		}
+		if id.Valid {
+			lost = append(lost, store.Forfeit{Subject: store.Subject{Kind: of.kind, ID: id.String}, Amount: amount})
 		}
 	}
 	_, err = w.exec(`DELETE FROM {p}leases WHERE holder = ?`, holder)
-	return err
+	return lost, err
 }
 
 // Account implements store.Store.

@@ -17,6 +17,7 @@ const (
 	orderLastRequest
 	orderOwners
 	orderExpiresAt
+	orderAudit
 )
 
 const (
@@ -81,7 +82,7 @@ func (c cursorPoint) fits(o order) bool {
 	case o == orderOwners:
 		return !c.null && len(c.value) == 0
 	case c.null:
-		return o != orderCreatedAt && len(c.value) == 0
+		return o != orderCreatedAt && o != orderAudit && len(c.value) == 0
 	case o == orderName:
 		return true
 	}

@@ -31,7 +31,7 @@ func example(t *testing.T) map[string][]byte {
 			k.Previous = []key.PreviousKey{{Hash: key.HashOf(fmt.Sprint("former ", n)), Until: now}}
 		}
 		credits := int64(n)
-		if _, err := s.Create(t.Context(), k, key.NewCredits(&credits, 5, 1000, now), store.KeyLimit{}); err != nil {
+		if _, err := s.Create(t.Context(), k, key.NewCredits(&credits, 5, 1000, now), store.KeyLimit{}, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -94,7 +94,7 @@ func survives(t *testing.T, path string) (opened bool) {
 		_, _ = s.List(t.Context(), store.List{Sort: sort, Limit: 500})
 	}
 	_, _ = s.Owners(t.Context(), 500, "")
-	_, _ = s.DeleteExpired(t.Context(), expiredBefore(now), 10)
+	_, _ = s.DeleteExpired(t.Context(), expiredBefore(now), 10, nil)
 	_, _ = s.Health(t.Context())
 	return true
 }

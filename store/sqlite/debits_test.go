@@ -33,7 +33,7 @@ func TestDebits_asOneByOne(t *testing.T) {
 		}
 		credits := key.NewCredits(remaining, refill, interval, now)
 		account := store.OfKey(testKey(round).ID)
-		_, err := s.Create(t.Context(), testKey(round), credits, store.KeyLimit{})
+		_, err := s.Create(t.Context(), testKey(round), credits, store.KeyLimit{}, nil)
 		must(t, err)
 		want, err := s.Account(t.Context(), account)
 		must(t, err)

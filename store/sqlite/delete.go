@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"context"
+	"database/sql"
 	"slices"
 
 	"github.com/caddy-apikey/caddy-apikey/key"
@@ -15,27 +16,40 @@ import (
 const rememberKeys = `INSERT INTO {p}past_keys (num, id, owner) SELECT num, id, owner FROM {p}keys WHERE `
 
 // Delete implements store.Store.
-func (s *Store) Delete(ctx context.Context, id string) (store.Change, error) {
-	return writeFor(ctx, s, func(w *writerConn) (store.Change, error) {
+func (s *Store) Delete(ctx context.Context, id string, note store.Note) (store.Change, error) {
+	return changeFor(ctx, s, note, func(w *writerConn) (store.Change, error) {
 		num, err := numberOf(w, store.OfKey(id))
 		if err == nil && num == 0 {
 			return store.Change{}, store.ErrNotFound
 		}
+		var gone []store.Change
 		if err == nil {
-			_, err = w.exec(rememberKeys+`num = ?`, num)
-		}
-		if err == nil {
-			_, err = w.exec(`DELETE FROM {p}keys WHERE num = ?`, num)
+			gone, err = w.deleteKeys(`num = ?`, num)
 		}
 		if err != nil {
 			return store.Change{}, failed("deleting a key", err)
 		}
-		changes, err := w.deletedKeys([]string{id})
-		if err != nil {
+		if err := w.deletedKeys(gone); err != nil {
 			return store.Change{}, err
 		}
-		return changes[0], nil
+		return gone[0], nil
 	})
+}
+
+// deleteKeys deletes the keys that a condition names, and returns what they were. They have
+// no revisions yet.
+func (c *writerConn) deleteKeys(where string, args ...any) (gone []store.Change, err error) {
+	if _, err := c.exec(rememberKeys+where, args...); err != nil {
+		return nil, err
+	}
+	const returning = ` RETURNING id, (SELECT user_id FROM {p}owners WHERE num = owner)`
+	err = c.rows(`DELETE FROM {p}keys WHERE `+where+returning, args, func(rows *sql.Rows) error {
+		g := store.Change{Subject: store.Subject{Kind: store.KindKey}}
+		err := rows.Scan(&g.ID, &g.UserID)
+		gone = append(gone, g)
+		return err
+	})
+	return gone, err
 }
 
 const (
@@ -62,47 +76,42 @@ const (
 )
 
 // DeleteExpired implements store.Store. Of each configuration, the oldest go first.
-func (s *Store) DeleteExpired(ctx context.Context, x store.Expired, limit int) ([]store.Change, error) {
-	return writeFor(ctx, s, func(w *writerConn) ([]store.Change, error) {
-		var all []string
-		for _, of := range []struct {
-			configs, keys string
-			before        func(configID string) int64
-		}{{expiring, expiredOf, x.Before}, {disabling, disabledOf, x.Disabled}} {
-			if of.before == nil {
-				continue
-			}
-			ids, err := w.deleteOld(of.configs, of.keys, of.before, limit-len(all))
-			if err != nil {
-				return nil, err
-			}
-			all = append(all, ids...)
-		}
-		changes, err := w.deletedKeys(all)
+func (s *Store) DeleteExpired(ctx context.Context, x store.Expired, limit int, note store.Note) ([]store.Change, error) {
+	return changeFor(ctx, s, note, func(w *writerConn) ([]store.Change, error) {
+		all, err := w.deleteOld(expiring, expiredOf, x.Before, limit)
 		if err != nil {
 			return nil, err
 		}
-		return dropPrevious(w, x.Previous, changes)
+		for i := range all {
+			all[i].Expired = true
+		}
+		if x.Disabled != nil {
+			disabled, err := w.deleteOld(disabling, disabledOf, x.Disabled, limit-len(all))
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, disabled...)
+		}
+		if err := w.deletedKeys(all); err != nil {
+			return nil, err
+		}
+		return dropPrevious(w, x.Previous, all)
 	})
 }
 
 // deleteOld deletes up to limit keys that are older than their configuration says, and
-// returns their IDs. configs names the configurations, and keys the keys of one.
-func (w *writerConn) deleteOld(configs, keys string, before func(configID string) int64, limit int) (all []string, err error) {
+// returns them. configs names the configurations, and keys the keys of one.
+func (w *writerConn) deleteOld(configs, keys string, before func(configID string) int64, limit int) (all []store.Change, err error) {
 	list, err := w.ids(configs)
 	if err != nil {
 		return nil, failed("reading the configurations of keys", err)
 	}
 	for _, id := range list {
-		args := []any{id, before(id), max(limit-len(all), 0)}
-		if _, err := w.exec(rememberKeys+`num IN (`+keys+`)`, args...); err != nil {
-			return nil, failed("deleting old keys", err)
-		}
-		ids, err := w.ids(`DELETE FROM {p}keys WHERE num IN (`+keys+`) RETURNING id`, args...)
+		gone, err := w.deleteKeys(`num IN (`+keys+`)`, id, before(id), max(limit-len(all), 0))
 		if err != nil {
 			return nil, failed("deleting old keys", err)
 		}
-		all = append(all, ids...)
+		all = append(all, gone...)
 	}
 	return all, nil
 }

@@ -40,8 +40,8 @@ const (
 )
 
 // DeleteOwner implements store.Store.
-func (s *Store) DeleteOwner(ctx context.Context, userID string) (store.Change, error) {
-	change, err := writeFor(ctx, s, func(w *writerConn) (store.Change, error) {
+func (s *Store) DeleteOwner(ctx context.Context, userID string, note store.Note) (store.Change, error) {
+	change, err := changeFor(ctx, s, note, func(w *writerConn) (store.Change, error) {
 		var num, keys int64
 		err := w.row(markDeleted, []any{userID}, &num, &keys)
 		if errors.Is(err, sql.ErrNoRows) {

@@ -41,7 +41,7 @@ func importKeys(t *testing.T, s store.Store, n int, userID string) {
 		k.Previous = []key.PreviousKey{{Hash: key.HashOf(fmt.Sprint("former ", i)), Until: now}}
 		batch = append(batch, store.Entry{Key: k, Credits: key.Credits{Limited: true, Remaining: 5, Granted: 5, Peak: 5}, LastRequest: now})
 	}
-	_, err := s.Import(t.Context(), batch)
+	_, err := s.Import(t.Context(), batch, nil)
 	must(t, err)
 }
 
@@ -64,12 +64,12 @@ func TestQ39_pieces(t *testing.T) {
 	importKeys(t, s, deletedKeys, "alice")
 	bobs, credits := testKey(1), int64(1_000_000)
 	bobs.UserID = "bob"
-	_, err := s.Create(t.Context(), bobs, key.NewCredits(&credits, 0, 0, now), store.KeyLimit{})
+	_, err := s.Create(t.Context(), bobs, key.NewCredits(&credits, 0, 0, now), store.KeyLimit{}, nil)
 	must(t, err)
 	for i := range 10 {
 		must(t, s.SaveUsage(t.Context(), store.UsageBatch{Writer: "w", Number: int64(i + 1), Used: []store.Used{{KeyID: testKey(1000 + i).ID, UserID: "alice", Day: 20261120, Uses: store.Uses{Allowed: 1}}}}))
 		if i%2 == 0 {
-			_, err = s.Delete(t.Context(), testKey(1000+i).ID)
+			_, err = s.Delete(t.Context(), testKey(1000+i).ID, nil)
 			must(t, err)
 		}
 	}
@@ -84,7 +84,7 @@ func TestQ39_pieces(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := rows(t, s.Store)
-	change, err := s.DeleteOwner(t.Context(), "alice")
+	change, err := s.DeleteOwner(t.Context(), "alice", nil)
 	must(t, err)
 	if change.Keys != deletedKeys-5 {
 		t.Errorf("%d keys are deleted", change.Keys)
@@ -140,7 +140,7 @@ func TestQ39_again(t *testing.T) {
 	s := openHooked(t, hooks{})
 	clearAllOf(t, s)
 	importKeys(t, s, 2*clearSize+10, "alice")
-	_, err := s.DeleteOwner(t.Context(), "alice")
+	_, err := s.DeleteOwner(t.Context(), "alice", nil)
 	must(t, err)
 	var made sync.Map
 	var wg sync.WaitGroup
@@ -159,7 +159,7 @@ func TestQ39_again(t *testing.T) {
 				k := testKey(1000 + i)
 				k.UserID = "alice"
 				k.Previous = []key.PreviousKey{{Hash: key.HashOf(fmt.Sprint("former ", (i+1)%(2*clearSize))), Until: now}}
-				if _, err := s.Create(t.Context(), k, key.Credits{}, store.KeyLimit{}); err != nil {
+				if _, err := s.Create(t.Context(), k, key.Credits{}, store.KeyLimit{}, nil); err != nil {
 					t.Errorf("key %d: %v", i, err)
 				}
 				made.Store(i, k)

@@ -68,15 +68,15 @@ func (c *writerConn) changedOwner(o store.OwnerInfo) store.Change {
 	return c.changed(store.Change{Revision: o.Revision, Subject: store.OfOwner(o.UserID), Owner: &o})
 }
 
-// deletedKeys notes the deletion of keys.
-func (c *writerConn) deletedKeys(ids []string) ([]store.Change, error) {
-	first, err := c.revisions(len(ids))
+// deletedKeys gives the deletions of keys their revisions, and notes them.
+func (c *writerConn) deletedKeys(gone []store.Change) error {
+	first, err := c.revisions(len(gone))
 	if err != nil {
-		return nil, err
+		return err
 	}
-	var changes []store.Change
-	for i, id := range ids {
-		changes = append(changes, c.changed(store.Change{Revision: first + int64(i), Subject: store.OfKey(id)}))
+	for i := range gone {
+		gone[i].Revision = first + int64(i)
+		c.changed(gone[i])
 	}
-	return changes, nil
+	return nil
 }

@@ -72,7 +72,7 @@ func newKey(n int) *key.Key {
 
 func create(t *testing.T, s store.Store, n int, credits int64) store.Entry {
 	t.Helper()
-	c, err := s.Create(context.Background(), newKey(n), key.NewCredits(&credits, 0, 0, now), store.KeyLimit{})
+	c, err := s.Create(context.Background(), newKey(n), key.NewCredits(&credits, 0, 0, now), store.KeyLimit{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -332,9 +332,9 @@ func TestVanished(t *testing.T) {
 					old := time.Now().Add(-time.Hour)
 					must(t, os.Chtimes(dir, old, old))
 					for range 3 {
-						_, err := s.Create(t.Context(), newKey(2), key.Credits{}, store.KeyLimit{})
+						_, err := s.Create(t.Context(), newKey(2), key.Credits{}, store.KeyLimit{}, nil)
 						must(t, err)
-						_, err = s.Delete(t.Context(), newKey(2).ID)
+						_, err = s.Delete(t.Context(), newKey(2).ID, nil)
 						must(t, err)
 					}
 				}
@@ -343,7 +343,7 @@ func TestVanished(t *testing.T) {
 
 				_, err := s.MoveCredits(t.Context(), store.OfKey(made.Key.ID), key.Move{Take: 1}, now)
 				vanished(t, err, path)
-				_, err = s.Create(t.Context(), newKey(2), key.Credits{}, store.KeyLimit{})
+				_, err = s.Create(t.Context(), newKey(2), key.Credits{}, store.KeyLimit{}, nil)
 				vanished(t, err, path)
 				_, err = s.Health(t.Context())
 				vanished(t, err, path)

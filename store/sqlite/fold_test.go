@@ -126,7 +126,7 @@ func TestFold_topOwners(t *testing.T) {
 	for i := range owners {
 		k := testKey(i)
 		k.ID, k.UserID = name(i), name(i)
-		_, err := s.Create(t.Context(), k, key.Credits{}, store.KeyLimit{})
+		_, err := s.Create(t.Context(), k, key.Credits{}, store.KeyLimit{}, nil)
 		must(t, err)
 		counts[i] = int64(100 + i)
 	}

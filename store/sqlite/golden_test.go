@@ -110,15 +110,15 @@ func ptr[T any](v T) *T { return &v }
 func makeGolden(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "keys.db")
 	s := open(t, path)
-	_, err := s.ImportOwners(t.Context(), goldenOwners())
+	_, err := s.ImportOwners(t.Context(), goldenOwners(), nil)
 	must(t, err)
-	_, err = s.Import(t.Context(), goldenKeys())
+	_, err = s.Import(t.Context(), goldenKeys(), nil)
 	must(t, err)
 	deleted := newKey(99)
 	deleted.ID = "deleted"
-	_, err = s.Create(t.Context(), deleted, key.Credits{}, store.KeyLimit{})
+	_, err = s.Create(t.Context(), deleted, key.Credits{}, store.KeyLimit{}, nil)
 	must(t, err)
-	_, err = s.Delete(t.Context(), deleted.ID)
+	_, err = s.Delete(t.Context(), deleted.ID, nil)
 	must(t, err)
 	_, err = s.UpdateAccount(t.Context(), goldenLeased, func(c *key.Credits) error {
 		*c = key.Credits{Limited: true, Remaining: 90, Debt: 1, Spent: 11, Granted: 100, Peak: 100, Unit: key.UnitUSD}

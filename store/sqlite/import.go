@@ -9,9 +9,9 @@ import (
 )
 
 // Import implements store.Store.
-func (s *Store) Import(ctx context.Context, batch []store.Entry) ([]store.Change, error) {
+func (s *Store) Import(ctx context.Context, batch []store.Entry, note store.Note) ([]store.Change, error) {
 	batch = slices.Clone(batch) // the caller may be gone before this runs
-	return writeFor(ctx, s, func(w *writerConn) ([]store.Change, error) {
+	return changeFor(ctx, s, note, func(w *writerConn) ([]store.Change, error) {
 		changes := make([]store.Change, len(batch))
 		for i := range batch {
 			e := batch[i]
@@ -49,9 +49,9 @@ func importKey(w *writerConn, e *store.Entry) (added bool, err error) {
 }
 
 // ImportOwners implements store.Store.
-func (s *Store) ImportOwners(ctx context.Context, batch []store.OwnerEntry) ([]store.Change, error) {
+func (s *Store) ImportOwners(ctx context.Context, batch []store.OwnerEntry, note store.Note) ([]store.Change, error) {
 	batch = slices.Clone(batch) // the caller may be gone before this runs
-	return writeFor(ctx, s, func(w *writerConn) ([]store.Change, error) {
+	return changeFor(ctx, s, note, func(w *writerConn) ([]store.Change, error) {
 		changes := make([]store.Change, len(batch))
 		for i := range batch {
 			added, err := importOwner(w, &batch[i])

@@ -11,9 +11,9 @@ import (
 )
 
 // Create implements store.Store.
-func (s *Store) Create(ctx context.Context, k *key.Key, c key.Credits, limit store.KeyLimit) (store.Change, error) {
+func (s *Store) Create(ctx context.Context, k *key.Key, c key.Credits, limit store.KeyLimit, note store.Note) (store.Change, error) {
 	e := store.Entry{Key: k.Clone(), Credits: c} // it is the caller's, who may be gone before this runs
-	return writeFor(ctx, s, func(w *writerConn) (store.Change, error) {
+	return changeFor(ctx, s, note, func(w *writerConn) (store.Change, error) {
 		if err := addKey(w, &e); err != nil {
 			return store.Change{}, err
 		}
@@ -124,8 +124,8 @@ func checkHashes(w *writerConn, num int64, k *key.Key) error {
 }
 
 // Update implements store.Store.
-func (s *Store) Update(ctx context.Context, id string, change func(*store.Entry) error) (store.Change, error) {
-	return writeFor(ctx, s, func(w *writerConn) (store.Change, error) { return updateKey(w, id, change) })
+func (s *Store) Update(ctx context.Context, id string, change func(*store.Entry) error, note store.Note) (store.Change, error) {
+	return changeFor(ctx, s, note, func(w *writerConn) (store.Change, error) { return updateKey(w, id, change) })
 }
 
 func updateKey(w *writerConn, id string, change func(*store.Entry) error) (store.Change, error) {

@@ -16,7 +16,7 @@ import (
 func TestQ36_lookupsDoNotWait(t *testing.T) {
 	s := openHooked(t, hooks{})
 	k := testKey(1)
-	_, err := s.Create(t.Context(), k, key.Credits{}, store.KeyLimit{})
+	_, err := s.Create(t.Context(), k, key.Credits{}, store.KeyLimit{}, nil)
 	must(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
@@ -30,7 +30,7 @@ func TestQ36_lookupsDoNotWait(t *testing.T) {
 		"Windows": func() error { _, err := s.Windows(ctx, store.OfOwner(k.UserID)); return err },
 		"Health":  func() error { _, err := s.Health(ctx); return err },
 		"Update": func() error {
-			_, err := s.Update(ctx, k.ID, func(*store.Entry) error { return nil })
+			_, err := s.Update(ctx, k.ID, func(*store.Entry) error { return nil }, nil)
 			return err
 		},
 	} {
@@ -60,7 +60,7 @@ func TestQ36_largePages(t *testing.T) {
 		}
 		batch = append(batch, store.Entry{Key: k, LastRequest: int64(i % 2)})
 	}
-	_, err := s.Import(t.Context(), batch)
+	_, err := s.Import(t.Context(), batch, nil)
 	must(t, err)
 	for _, sort := range []store.Sort{store.SortCreatedAt, store.SortName, store.SortLastRequest, store.SortExpiresAt} {
 		for _, f := range []store.Filter{{}, {RotatedBefore: 1 << 60}} {

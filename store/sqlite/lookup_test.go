@@ -230,7 +230,7 @@ func TestLookups_ownerChanges(t *testing.T) {
 	defer cancel()
 	for n := range 500 {
 		tier := fmt.Sprint("tier ", n)
-		change, err := s.PutOwner(t.Context(), "alice", now, func(o *key.Owner) error { o.Tier = &tier; return nil })
+		change, err := s.PutOwner(t.Context(), "alice", now, func(o *key.Owner) error { o.Tier = &tier; return nil }, nil)
 		must(t, err)
 		e, err := s.Find(t.Context(), testKey(n%32).Hash)
 		must(t, err)

@@ -67,8 +67,8 @@ func (s *Store) Owners(ctx context.Context, limit int, cursor string) (store.Own
 }
 
 // PutOwner implements store.Store.
-func (s *Store) PutOwner(ctx context.Context, userID string, now int64, change func(*key.Owner) error) (store.Change, error) {
-	return writeFor(ctx, s, func(w *writerConn) (store.Change, error) { return putOwner(w, userID, now, change) })
+func (s *Store) PutOwner(ctx context.Context, userID string, now int64, change func(*key.Owner) error, note store.Note) (store.Change, error) {
+	return changeFor(ctx, s, note, func(w *writerConn) (store.Change, error) { return putOwner(w, userID, now, change) })
 }
 
 func putOwner(w *writerConn, userID string, now int64, change func(*key.Owner) error) (store.Change, error) {

@@ -42,11 +42,11 @@ func TestSearch(t *testing.T) {
 		k.Name, k.UserID = &texts[r.IntN(len(texts))], owners[r.IntN(len(owners))]
 		switch old := keys[id]; {
 		case old == nil:
-			_, err := s.Create(t.Context(), k, key.Credits{}, store.KeyLimit{})
+			_, err := s.Create(t.Context(), k, key.Credits{}, store.KeyLimit{}, nil)
 			must(t, err)
 			keys[id] = k
 		case r.IntN(3) == 0:
-			_, err := s.Delete(t.Context(), id)
+			_, err := s.Delete(t.Context(), id, nil)
 			must(t, err)
 			delete(keys, id)
 		default:
@@ -54,7 +54,7 @@ func TestSearch(t *testing.T) {
 				e.Key = e.Key.Clone()
 				e.Key.Name, e.Key.UserID = k.Name, k.UserID
 				return nil
-			})
+			}, nil)
 			must(t, err)
 			keys[id] = k
 		}
@@ -110,7 +110,7 @@ func TestD5_Examined(t *testing.T) {
 		if i%2 == 0 {
 			k.ExpiresAt, k.Name = now+int64(1000-i), nil
 		}
-		_, err := s.Create(t.Context(), k, key.Credits{}, store.KeyLimit{})
+		_, err := s.Create(t.Context(), k, key.Credits{}, store.KeyLimit{}, nil)
 		must(t, err)
 	}
 	for _, by := range []store.Sort{store.SortCreatedAt, store.SortName, store.SortLastRequest, store.SortExpiresAt} {
@@ -138,7 +138,7 @@ func BenchmarkList(b *testing.B) {
 			k.Name, k.UserID, k.CreatedAt = &name, fmt.Sprintf("user-%d", i/20), now+int64(i)
 			batch = append(batch, store.Entry{Key: k})
 		}
-		_, err := s.Import(b.Context(), batch)
+		_, err := s.Import(b.Context(), batch, nil)
 		must(b, err)
 	}
 	for more := true; more; {

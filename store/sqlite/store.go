@@ -99,10 +99,14 @@ func (s *Store) Health(ctx context.Context) (store.Status, error) {
 	const query = `SELECT sqlite_version(),
 		(SELECT coalesce(max(version_id), 0) FROM {p}` + schemaTable + ` WHERE is_applied),
 		(SELECT coalesce(sum(n), 0) FROM (` + keyCounts + `)),
-		(SELECT last FROM {p}revision)`
+		(SELECT last FROM {p}revision),
+		h.id, h.chain FROM (SELECT 1) LEFT JOIN (` + auditHead + `) h`
 	stmt, err := s.readers.stmts.get(query)
 	if err == nil {
-		err = stmt.QueryRowContext(ctx).Scan(&st.Version, &st.Schema, &st.Keys, &st.Revision)
+		var head nullNumber // the log may be empty
+		var chain nullText
+		err = stmt.QueryRowContext(ctx).Scan(&st.Version, &st.Schema, &st.Keys, &st.Revision, &head, &chain)
+		st.Audit = store.AuditPoint{ID: head.Int64, Chain: chain.String}
 	}
 	if err != nil {
 		return store.Status{}, failed("health", err)

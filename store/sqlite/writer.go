@@ -25,6 +25,7 @@ type hooks struct {
 // job is one write on its way through the queue.
 type job struct {
 	run    func(*writerConn) error // nil: a movement of credits
+	note   store.Note              // of what run changes
 	credit movement
 
 	// ended is called in the goroutine of the writer when err is final, if run was.
@@ -75,11 +76,16 @@ func (s *Store) write(ctx context.Context, f func(*writerConn) error) error {
 // caller only where the write has ended: a caller that stopped waiting shares
 // nothing with the function that may still run.
 func writeFor[T any](ctx context.Context, s *Store, f func(*writerConn) (T, error)) (T, error) {
+	return changeFor(ctx, s, nil, f)
+}
+
+// changeFor is writeFor for changes that the audit log has a note of.
+func changeFor[T any](ctx context.Context, s *Store, note store.Note, f func(*writerConn) (T, error)) (T, error) {
 	var result, none T
-	err := s.write(ctx, func(c *writerConn) (err error) {
+	err := s.submit(ctx, &job{note: note, run: func(c *writerConn) (err error) {
 		result, err = f(c)
 		return err
-	})
+	}})
 	if err != nil {
 		return none, err
 	}
@@ -277,7 +283,11 @@ func (w *writer) call(j *job) error {
 			j.panicked = fmt.Sprintf("%v\n\n%s", p, debug.Stack())
 		}
 	}()
-	return j.run(w.conn)
+	before := len(w.conn.changes)
+	if err := j.run(w.conn); err != nil {
+		return err
+	}
+	return w.conn.note(j.note, w.conn.changes[before:])
 }
 
 func (w *writer) commit() error {

@@ -51,7 +51,7 @@ func testKey(n int) *key.Key {
 
 func createTest(t *testing.T, s *Store, n int, credits int64) {
 	t.Helper()
-	_, err := s.Create(t.Context(), testKey(n), key.NewCredits(&credits, 0, 0, now), store.KeyLimit{})
+	_, err := s.Create(t.Context(), testKey(n), key.NewCredits(&credits, 0, 0, now), store.KeyLimit{}, nil)
 	must(t, err)
 }
 
@@ -149,15 +149,21 @@ func TestBatch_failedJobHarmsNobody(t *testing.T) {
 			_, err := s.Update(t.Context(), testKey(1).ID, func(e *store.Entry) error {
 				e.Credits, _ = e.Credits.Add(100, now)
 				return end()
-			})
+			}, nil)
 			return err
 		}
 	}
 	submit(nil, take)
 	submit(mine, update(func() error { return mine }))
 	submit(nil, take)
-	submit(store.ErrExists, func() error { _, err := s.Create(t.Context(), testKey(1), key.Credits{}, store.KeyLimit{}); return err })
-	submit(nil, func() error { _, err := s.Create(t.Context(), testKey(2), key.Credits{}, store.KeyLimit{}); return err })
+	submit(store.ErrExists, func() error {
+		_, err := s.Create(t.Context(), testKey(1), key.Credits{}, store.KeyLimit{}, nil)
+		return err
+	})
+	submit(nil, func() error {
+		_, err := s.Create(t.Context(), testKey(2), key.Credits{}, store.KeyLimit{}, nil)
+		return err
+	})
 	submit(store.ErrNotFound, func() error {
 		_, err := s.MoveCredits(t.Context(), store.OfKey("nobody"), key.Move{Take: 1}, now)
 		return err
@@ -174,7 +180,7 @@ func TestBatch_failedJobHarmsNobody(t *testing.T) {
 	})
 	submit(nil, update(func() error { return nil }))
 	submit(nil, take)
-	submit(store.ErrNotFound, func() error { _, err := s.Delete(t.Context(), "nobody"); return err })
+	submit(store.ErrNotFound, func() error { _, err := s.Delete(t.Context(), "nobody", nil); return err })
 	submit(nil, func() error { // a panic, which is its caller's
 		defer func() {
 			if recover() == nil {
@@ -222,7 +228,7 @@ func TestCommitFails(t *testing.T) {
 			if i%2 == 0 {
 				_, err = s.MoveCredits(t.Context(), store.OfKey(testKey(1).ID), key.Move{Take: 1}, now)
 			} else {
-				_, err = s.Create(t.Context(), testKey(100+i/4), key.Credits{}, store.KeyLimit{}) // half of them exist by then
+				_, err = s.Create(t.Context(), testKey(100+i/4), key.Credits{}, store.KeyLimit{}, nil) // half of them exist by then
 			}
 			if !errors.Is(err, store.ErrUnavailable) {
 				t.Errorf("error %v", err)
@@ -295,7 +301,7 @@ func TestCallerGone(t *testing.T) {
 	errs := make(chan error, 2)
 	go func() { _, err := s.MoveCredits(ctx, store.OfKey(testKey(1).ID), key.Move{Take: 1}, now); errs <- err }()
 	go func() {
-		_, err := s.Create(ctx, testKey(2), key.Credits{}, store.KeyLimit{})
+		_, err := s.Create(ctx, testKey(2), key.Credits{}, store.KeyLimit{}, nil)
 		errs <- err
 	}()
 	waitBacklog(t, s, 2)

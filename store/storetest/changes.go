@@ -13,12 +13,12 @@ import (
 // The tests make changes through these, which hold each change against what it says.
 
 func (e *env) storeCreate(k *key.Key, c key.Credits) (store.Entry, error) {
-	change, err := e.store.Create(e.ctx, k, c, store.KeyLimit{})
+	change, err := e.store.Create(e.ctx, k, c, store.KeyLimit{}, note)
 	return changedKey(change, k.ID, err)
 }
 
 func (e *env) storeUpdate(id string, f func(*store.Entry) error) (store.Entry, error) {
-	change, err := e.store.Update(e.ctx, id, f)
+	change, err := e.store.Update(e.ctx, id, f, note)
 	return changedKey(change, id, err)
 }
 
@@ -33,7 +33,7 @@ func changedKey(c store.Change, id string, err error) (store.Entry, error) {
 }
 
 func (e *env) storePutOwner(userID string, now int64, f func(*key.Owner) error) (store.OwnerInfo, error) {
-	c, err := e.store.PutOwner(e.ctx, userID, now, f)
+	c, err := e.store.PutOwner(e.ctx, userID, now, f, note)
 	switch {
 	case err != nil:
 		return store.OwnerInfo{}, err
@@ -44,7 +44,7 @@ func (e *env) storePutOwner(userID string, now int64, f func(*key.Owner) error) 
 }
 
 func (e *env) storeDelete(id string) error {
-	c, err := e.store.Delete(e.ctx, id)
+	c, err := e.store.Delete(e.ctx, id, note)
 	if err == nil && (!c.Deleted() || c.Subject != store.OfKey(id) || c.Revision == 0) {
 		return fmt.Errorf("the deletion of key %s is %+v", id, c)
 	}
@@ -53,7 +53,7 @@ func (e *env) storeDelete(id string) error {
 
 // storeDeleteExpired returns the keys that were deleted.
 func (e *env) storeDeleteExpired(x store.Expired, limit int) (ids []string, err error) {
-	changes, err := e.store.DeleteExpired(e.ctx, x, limit)
+	changes, err := e.store.DeleteExpired(e.ctx, x, limit, note)
 	for _, c := range changes {
 		if c.Kind == store.KindKey && c.Deleted() {
 			ids = append(ids, c.ID)
@@ -64,7 +64,7 @@ func (e *env) storeDeleteExpired(x store.Expired, limit int) (ids []string, err 
 
 // storeDeleteOwner returns how many keys were deleted.
 func (e *env) storeDeleteOwner(userID string) (keys int64, err error) {
-	c, err := e.store.DeleteOwner(e.ctx, userID)
+	c, err := e.store.DeleteOwner(e.ctx, userID, note)
 	if err == nil && (c.Subject != store.OfOwner(userID) || !c.Deleted() || c.Revision == 0) {
 		return 0, fmt.Errorf("the deletion of owner %s is %+v", userID, c)
 	}
@@ -72,7 +72,7 @@ func (e *env) storeDeleteOwner(userID string) (keys int64, err error) {
 }
 
 func (e *env) storeImport(batch []store.Entry) (added []bool, err error) {
-	changes, err := e.store.Import(e.ctx, batch)
+	changes, err := e.store.Import(e.ctx, batch, note)
 	for i, c := range changes {
 		if added = append(added, c.Revision != 0); added[i] {
 			_, bad := changedKey(c, batch[i].Key.ID, nil)
@@ -83,7 +83,7 @@ func (e *env) storeImport(batch []store.Entry) (added []bool, err error) {
 }
 
 func (e *env) storeImportOwners(batch []store.OwnerEntry) (added []bool, err error) {
-	changes, err := e.store.ImportOwners(e.ctx, batch)
+	changes, err := e.store.ImportOwners(e.ctx, batch, note)
 	for i, c := range changes {
 		if added = append(added, c.Revision != 0); added[i] && (c.Subject != store.OfOwner(batch[i].UserID) || c.Owner.Revision != c.Revision) {
 			err = fmt.Errorf("the change of owner %s is %+v", batch[i].UserID, c)

@@ -172,7 +172,7 @@ func testKeyLimit(e *env) {
 	limit := store.KeyLimit{Enabled: 10, Now: t0}
 	var made atomic.Int64
 	e.parallel(200, func(i int) error {
-		_, err := e.store.Create(e.ctx, plainKey(i+1), key.Credits{}, limit)
+		_, err := e.store.Create(e.ctx, plainKey(i+1), key.Credits{}, limit, nil)
 		if err == nil {
 			made.Add(1)
 			return nil
@@ -199,7 +199,7 @@ func testKeyLimit(e *env) {
 			en.Key, en.Limit = en.Key.Clone(), limit
 			en.Key.Enabled = true
 			return nil
-		})
+		}, nil)
 		if err == nil {
 			made.Add(1)
 			return nil
@@ -220,7 +220,7 @@ func testKeyLimitCounts(e *env) {
 		if change != nil {
 			change(k)
 		}
-		_, err := e.store.Create(e.ctx, k, key.Credits{}, limit)
+		_, err := e.store.Create(e.ctx, k, key.Credits{}, limit, nil)
 		return err
 	}
 	two := store.KeyLimit{Enabled: 2, Now: t0}

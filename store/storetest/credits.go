@@ -221,9 +221,9 @@ var creditTests = []test{
 		e.wantLeases(account, lease(before, 10), lease(later, 6))
 		e.reopen()
 		e.wantLeases(account, lease(before, 10), lease(later, 6))
-		e.must(e.store.ForfeitLeases(e.ctx, "there"))
+		e.must(e.store.ForfeitLeases(e.ctx, "there", nil))
 		e.wantLeases(account, lease(before, 10), lease(later, 6))
-		e.must(e.store.ForfeitLeases(e.ctx, here.Name))
+		e.must(e.store.ForfeitLeases(e.ctx, here.Name, nil))
 		e.wantLeases(account)
 		if c := e.get(id).Credits; c.Forfeited != 16 || c.Spent != 7 || c.Remaining != 977 {
 			e.Fatalf("%+v", c)
@@ -242,7 +242,7 @@ var creditTests = []test{
 		e.must(e.storeDelete(id))
 		_, err = e.store.Account(e.ctx, account)
 		e.wantErr(err, store.ErrNotFound)
-		e.must(e.store.ForfeitLeases(e.ctx, here.Name))
+		e.must(e.store.ForfeitLeases(e.ctx, here.Name, nil))
 	}},
 	{"holds and debts", func(e *env) {
 		id := e.create(limited(100), nil).Key.ID
@@ -310,7 +310,7 @@ var creditTests = []test{
 		if _, err = e.store.UpdateAccount(e.ctx, owner, func(c *key.Credits) error { *c = c.Forfeit(); return nil }); err == nil {
 			e.Fatal("a change took what is leased")
 		}
-		e.must(e.store.ForfeitLeases(e.ctx, here.Name))
+		e.must(e.store.ForfeitLeases(e.ctx, here.Name, nil))
 		_, err = e.storeDeleteOwner("alice")
 		e.must(err)
 		e.create(limited(1), nil)
@@ -329,7 +329,7 @@ var creditTests = []test{
 		before := e.dump()
 		e.reopen()
 		for range 2 {
-			e.must(e.store.ForfeitLeases(e.ctx, here.Name))
+			e.must(e.store.ForfeitLeases(e.ctx, here.Name, nil))
 			want := before[ids[0]].Credits
 			want.Leased, want.Forfeited, want.Version = 0, 10, want.Version+1
 			if got := e.get(ids[0]).Credits; got != want {

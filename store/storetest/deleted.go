@@ -27,7 +27,7 @@ func LeaveDeleted(ctx context.Context, s store.Store) error {
 		if i%4 == 1 && k.UserID == "alice" {
 			k.UserID = "bob"
 		}
-		if _, err := s.Create(ctx, k, limited(50), store.KeyLimit{}); err != nil {
+		if _, err := s.Create(ctx, k, limited(50), store.KeyLimit{}, nil); err != nil {
 			return fmt.Errorf("making a key to be deleted: %w", err)
 		}
 		usage := store.UsageBatch{
@@ -42,11 +42,11 @@ func LeaveDeleted(ctx context.Context, s store.Store) error {
 			return err
 		}
 	}
-	if _, err := s.Delete(ctx, plainKey(3).ID); err != nil { // whose usage stays till then
+	if _, err := s.Delete(ctx, plainKey(3).ID, nil); err != nil { // whose usage stays till then
 		return err
 	}
 	for _, owner := range []string{"alice", "bob", fullKey(1).UserID} {
-		if _, err := s.DeleteOwner(ctx, owner); err != nil {
+		if _, err := s.DeleteOwner(ctx, owner, nil); err != nil {
 			return fmt.Errorf("deleting an owner: %w", err)
 		}
 	}

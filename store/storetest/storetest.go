@@ -38,6 +38,7 @@ func Run(t *testing.T, open func(t *testing.T) store.Opener) {
 		{"Owners", ownerTests},
 		{"OwnerCounters", ownerCounterTests},
 		{"Statistics", statisticsTests},
+		{"Audit", auditTests},
 		{"List", listTests},
 		{"Life", lifeTests},
 		{"Concurrency", concurrencyTests},
@@ -76,6 +77,10 @@ func newEnv(t *testing.T, open func(t *testing.T) store.Opener) *env {
 	e := &env{T: t, ctx: t.Context(), opener: open(t)}
 	e.open()
 	t.Cleanup(func() {
+		e.ctx = context.Background()
+		if _, err := e.store.Health(e.ctx); !errors.Is(err, store.ErrClosed) {
+			e.checkAudit() // whatever the test did
+		}
 		if err := e.store.Close(); err != nil && !errors.Is(err, store.ErrClosed) {
 			t.Errorf("close: %v", err)
 		}

@@ -107,11 +107,13 @@ type broken struct {
 	hang chan struct{}
 }
 
-func (b broken) Identity() string                                 { return "broken" }
-func (b broken) Open(context.Context) (store.Store, error)        { return b, nil }
-func (b broken) Close() error                                     { return nil }
-func (b broken) Subscribe(func([]store.Change)) func()            { return func() {} }
-func (b broken) ForfeitLeases(context.Context, string) error      { return nil }
+func (b broken) Identity() string                          { return "broken" }
+func (b broken) Open(context.Context) (store.Store, error) { return b, nil }
+func (b broken) Close() error                              { return nil }
+func (b broken) Subscribe(func([]store.Change)) func()     { return func() {} }
+func (b broken) ForfeitLeases(context.Context, string, func([]store.Forfeit) ([]store.AuditEntry, error)) error {
+	return nil
+}
 func (b broken) EachHash(context.Context, func(key.Hash)) error   { return b.err }
 func (b broken) HasPlainKeys(context.Context) (bool, error)       { return false, nil }
 func (b broken) Get(context.Context, string) (store.Entry, error) { return store.Entry{}, b.err }
@@ -119,7 +121,7 @@ func (b broken) Find(context.Context, key.Hash) (store.Entry, error) {
 	return store.Entry{}, b.err
 }
 
-func (b broken) Create(context.Context, *key.Key, key.Credits, store.KeyLimit) (store.Change, error) {
+func (b broken) Create(context.Context, *key.Key, key.Credits, store.KeyLimit, store.Note) (store.Change, error) {
 	return store.Change{}, b.err
 }
 

@@ -48,11 +48,11 @@ type brokenStore struct {
 	fail error
 }
 
-func (s *brokenStore) Create(ctx context.Context, k *key.Key, c key.Credits, limit store.KeyLimit) (store.Change, error) {
+func (s *brokenStore) Create(ctx context.Context, k *key.Key, c key.Credits, limit store.KeyLimit, note store.Note) (store.Change, error) {
 	if s.fail != nil {
 		return store.Change{}, s.fail
 	}
-	return s.Store.Create(ctx, k, c, limit)
+	return s.Store.Create(ctx, k, c, limit, note)
 }
 
 func (s *brokenStore) List(ctx context.Context, q store.List) (store.Page, error) {
@@ -62,11 +62,11 @@ func (s *brokenStore) List(ctx context.Context, q store.List) (store.Page, error
 	return s.Store.List(ctx, q)
 }
 
-func (s *brokenStore) Update(ctx context.Context, id string, change func(*store.Entry) error) (store.Change, error) {
+func (s *brokenStore) Update(ctx context.Context, id string, change func(*store.Entry) error, note store.Note) (store.Change, error) {
 	if s.fail != nil {
 		return store.Change{}, s.fail
 	}
-	return s.Store.Update(ctx, id, change)
+	return s.Store.Update(ctx, id, change, note)
 }
 
 func (s *brokenStore) Usage(ctx context.Context, of store.Subject, first, last int32) ([]store.DayUses, error) {

@@ -300,3 +300,28 @@ CREATE TABLE {p}asked_permissions (
     permission TEXT    NOT NULL CHECK (length(permission) BETWEEN 1 AND 512),
     PRIMARY KEY (key, permission)
 ) STRICT, WITHOUT ROWID;
+
+-- The audit log: what was changed, and by whom. doc is the entry as canonical JSON,
+-- chain its hash over the entry before (see store.AuditEntry); the other columns
+-- repeat what is searched. id has no gaps.
+CREATE TABLE {p}audit (
+    id         INTEGER PRIMARY KEY CHECK (id >= 1),
+    at         INTEGER NOT NULL CHECK (at >= 0),
+    action     TEXT    NOT NULL CHECK (length(action) BETWEEN 1 AND 64),
+    actor_kind TEXT    NOT NULL CHECK (length(actor_kind) BETWEEN 1 AND 32),
+    actor      TEXT    CHECK (length(actor) >= 1), -- its ID or its name
+    key_id     TEXT    CHECK (length(key_id) >= 1),
+    user_id    TEXT    CHECK (length(user_id) >= 1),
+    doc        TEXT    NOT NULL CHECK (json_valid(doc)),
+    chain      TEXT    NOT NULL CHECK (length(chain) = 64)
+) STRICT;
+
+CREATE INDEX {p}audit_by_key ON {p}audit (key_id, id) WHERE key_id IS NOT NULL;
+CREATE INDEX {p}audit_by_owner ON {p}audit (user_id, id) WHERE user_id IS NOT NULL;
+
+-- The last entry that was removed for its age.
+CREATE TABLE {p}audit_anchor (
+    one   INTEGER PRIMARY KEY CHECK (one = 1),
+    id    INTEGER NOT NULL,
+    chain TEXT    NOT NULL
+) STRICT;
