@@ -163,13 +163,13 @@ func (s *SelfService) identifyPerson(w http.ResponseWriter, r *http.Request, rep
 	case err != nil:
 		return nil, s.refused(r, keyring.Refusal(keyring.Unavailable), err)
 	case !owner.Enabled:
-		return nil, s.refuse(r, keyring.Disabled)
+		return nil, s.refusePerson(r, keyring.Disabled, userID)
 	}
 	if ask.Needs != "" && !api.May(s.grant, ask.Needs) {
-		return nil, s.refuse(r, keyring.Forbidden)
+		return nil, s.refusePerson(r, keyring.Forbidden, userID)
 	}
 	if isEarlyChange(r) {
-		return nil, s.refuse(r, keyring.TooEarly)
+		return nil, s.refusePerson(r, keyring.TooEarly, userID)
 	}
 	c := &api.Caller{
 		UserID: userID, ClientIP: stateOf(r, repl).clientIP(), Permissions: s.grant, Scope: &keyring.Scope{Permissions: s.grant}, Cancel: func(keyring.Outcome) {},
@@ -188,9 +188,19 @@ func (s *SelfService) refuse(r *http.Request, o keyring.Outcome) *api.Refusal {
 	return s.refused(r, d, nil)
 }
 
+func (s *SelfService) refusePerson(r *http.Request, o keyring.Outcome, userID string) *api.Refusal {
+	refusal := s.refuse(r, o)
+	refusal.By.Kind, refusal.By.ID = keyring.ActorPerson, userID
+	return refusal
+}
+
 func (s *SelfService) refused(r *http.Request, d keyring.Decision, err error) *api.Refusal {
 	logRefusal(r, s.logger, s.alarms, &d, err)
-	return &api.Refusal{Decision: d, Challenges: s.sources.appendChallenges(nil, d.Outcome)}
+	by := keyring.Actor{Address: stateOf(r, r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)).clientIP()}
+	if k := d.Key(); k != nil {
+		by.Kind, by.ID = keyring.ActorKey, k.ID
+	}
+	return &api.Refusal{Decision: d, Challenges: s.sources.appendChallenges(nil, d.Outcome), By: by}
 }
 
 // certificatePrefix begins the placeholders that read a client's certificate.

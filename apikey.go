@@ -56,6 +56,9 @@ type App struct {
 	// Default: 67108864 (64 MiB), enough for about 40,000 keys.
 	CacheSize int64 `json:"cache_size,omitempty"`
 
+	// Audit is about the audit log. Default: entries are kept for 400 days.
+	Audit *Audit `json:"audit,omitempty"`
+
 	Plans
 	KeyRules
 
@@ -92,12 +95,14 @@ var rings = caddy.NewUsagePool()
 type pooled struct {
 	*keyring.Engine
 	tablePrefix string
+	ended       chan struct{} // closed by Destruct
 }
 
 // Destruct implements caddy.Destructor. A reload holds a lock that the whole admin
 // endpoint of Caddy waits for, and a disk may be slow, so during a reload the
 // store is closed in the background.
 func (p pooled) Destruct() error {
+	close(p.ended)
 	finish := p.Shut()
 	if caddy.Exiting() {
 		return finish()
@@ -120,7 +125,7 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 // to Start, and on a reload to openOnReload.
 func (a *App) Provision(ctx caddy.Context) error {
 	a.ctx, a.logger = ctx, ctx.Logger()
-	a.settings = &keyring.Settings{Lease: a.Credits.lease(), CacheSize: a.CacheSize}
+	a.settings = &keyring.Settings{Lease: a.Credits.lease(), CacheSize: a.CacheSize, AuditKeep: a.Audit.keep()}
 	err := a.provisionPlans(a.settings)
 	if err != nil {
 		return err
@@ -157,7 +162,9 @@ func (a *App) Validate() error {
 // join takes the pool entry of the store.
 func (a *App) join() error {
 	entry, shared, err := rings.LoadOrNew(a.opener.Identity(), func() (caddy.Destructor, error) {
-		return pooled{keyring.New(a.opener, now, report), a.TablePrefix}, nil
+		p := pooled{keyring.New(a.opener, now, report), a.TablePrefix, make(chan struct{})}
+		go logAuditHead(p.Engine, p.ended)
+		return p, nil
 	})
 	if err != nil {
 		return err
@@ -221,7 +228,8 @@ func (a *App) Start() error {
 	return nil
 }
 
-// announce logs where keys are stored, how many there are, and how to create one.
+// announce logs where keys are stored, how many there are, how to create one, and the newest
+// entry of the audit log.
 // The keys are counted in the background, which Start does not wait for.
 func (a *App) announce() {
 	n, err := a.engine.KeysAtOpen(a.ctx)
@@ -231,6 +239,9 @@ func (a *App) announce() {
 	a.logger.Info("opened the store of API keys",
 		zap.String("store", a.opener.Identity()), zap.Int64("keys", n),
 		zap.String("create_key", "caddy apikey create --owner <userId>"))
+	if head, err := auditHead(a.ctx, a.engine); err == nil && head.ID > 0 {
+		logHead(a.logger, head)
+	}
 }
 
 // Stop does nothing. On a clean exit the HTTP servers may drain after it, and
@@ -271,6 +282,9 @@ func (a *App) check() error {
 	}
 	if a.CacheSize != 0 && (a.CacheSize < minCacheSize || a.CacheSize > maxCacheSize) {
 		return errCacheSize
+	}
+	if err := a.Audit.check(); err != nil {
+		return err
 	}
 	if err := a.checkPlans(); err != nil {
 		return err

@@ -184,12 +184,12 @@ func TestStart_logsStore(t *testing.T) {
 		}
 		return app, cancel, logs
 	}
-	opened := func(logs *observer.ObservedLogs, keys int64) {
+	opened := func(logs *observer.ObservedLogs, keys int64, entries int) {
 		t.Helper()
-		for deadline := time.Now().Add(10 * time.Second); logs.Len() == 0 && time.Now().Before(deadline); {
+		for deadline := time.Now().Add(10 * time.Second); logs.Len() < entries && time.Now().Before(deadline); {
 			time.Sleep(time.Millisecond)
 		}
-		if logs.Len() != 1 {
+		if logs.Len() != entries {
 			t.Fatalf("%d entries", logs.Len())
 		}
 		want := map[string]any{"store": "sqlite:" + db, "keys": keys, "create_key": "caddy apikey create --owner <userId>"}
@@ -199,7 +199,7 @@ func TestStart_logsStore(t *testing.T) {
 	}
 
 	app, cancel, logs := start()
-	opened(logs, 0)
+	opened(logs, 0, 1)
 	if _, err := app.Service().As(keyring.Actor{Kind: keyring.ActorOperator}).Create(t.Context(), keyring.Draft{UserID: "alice"}); err != nil {
 		t.Fatal(err)
 	}
@@ -210,6 +210,9 @@ func TestStart_logsStore(t *testing.T) {
 		t.Errorf("a reload logged %v", logs.All())
 	}
 	_, cancel, logs = start()
-	opened(logs, 1)
+	opened(logs, 1, 2)
+	if e := logs.All()[1]; e.Message != "the newest entry of the audit log" || e.ContextMap()["entry"] != int64(1) || len(e.ContextMap()["chain"].(string)) != 64 {
+		t.Errorf("logged %s, %v", e.Message, e.ContextMap())
+	}
 	cancel()
 }

@@ -24,6 +24,7 @@ import (
 //		secret_prefix <text>
 //		credits strict|lease <max>
 //		cache_size <size>
+//		audit keep <duration>|forever
 //		prefix <text>|off
 //		length <n>
 //		checksum [on|off]
@@ -81,6 +82,8 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			err = a.unmarshalCredits(d)
 		case "cache_size":
 			err = a.unmarshalCacheSize(d)
+		case "audit":
+			err = a.unmarshalAudit(d)
 		case "time_zone":
 			err = readString(d, &a.TimeZone)
 		case "tier":
@@ -321,13 +324,18 @@ func (e *Expiration) unmarshalKeep(d *caddyfile.Dispenser) error {
 	if err := once(d, e.Keep != nil); err != nil {
 		return err
 	}
-	e.Keep = new(Keep)
+	return readKeep(d, &e.Keep)
+}
+
+// readKeep reads <duration>|forever.
+func readKeep(d *caddyfile.Dispenser, keep **Keep) error {
+	*keep = new(Keep)
 	if d.CountRemainingArgs() == 1 && peek(d) == forever {
 		d.NextArg()
-		e.Keep.Forever = true
+		(*keep).Forever = true
 		return nil
 	}
-	return readDuration(d, &e.Keep.Duration)
+	return readDuration(d, &(*keep).Duration)
 }
 
 // unmarshalRateLimit reads rate_limit <max>/<window> [<algorithm>]|on|off.

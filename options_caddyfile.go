@@ -35,6 +35,7 @@ var optionPlaces = []struct {
 	places []place
 }{
 	{"allow", []place{inOrganization}},
+	{"audit", []place{inApp}},
 	{"authorization", []place{inApp, inGate, inAPI}},
 	{"base", []place{inAPI}},
 	{"bearer", []place{inApp, inGate, inAPI}},

@@ -26,6 +26,8 @@ const (
 	ActionOwnerDeleted   = "owner.deleted" // with all its keys, which are counted
 	ActionOwnersImported = "owners.imported"
 	ActionCreditsForfeit = "credits.forfeited" // that were leased when a process ended without returning them
+	ActionCallDenied     = "call.denied"       // of a caller who is known
+	ActionCallsRefused   = "calls.refused"     // of callers whom nobody knows, by address
 )
 
 // entry returns an entry of the audit log about what the actor does now.

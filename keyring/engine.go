@@ -61,6 +61,7 @@ type Engine struct {
 	accounts accounts
 	queue    queue
 	keeping  keeping
+	denials  denials
 
 	loops    sync.WaitGroup
 	stopping context.CancelFunc
@@ -139,7 +140,7 @@ func (r *Engine) Shut() (finish func() error) {
 		r.stopping()
 		r.loops.Wait()
 		defer r.unfollow()
-		return errors.Join(r.accounts.Close(st), r.flush(context.Background(), st), st.Close())
+		return errors.Join(r.accounts.Close(st), r.flush(context.Background(), st), r.writeDenials(context.Background(), st, true), st.Close())
 	}
 }
 

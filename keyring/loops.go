@@ -26,7 +26,8 @@ const (
 	lookApart = int64(10 * time.Second / time.Millisecond)
 )
 
-// KeepForever is the Keep of keys that are never deleted for being expired.
+// KeepForever is the Keep of keys that are never deleted for being expired, and the
+// AuditKeep of an audit log from which nothing is removed.
 const KeepForever int64 = -1
 
 // startLoops starts the background work. Close ends it.
@@ -42,6 +43,8 @@ func (r *Engine) startLoops() {
 		return r.accounts.Reclaim(st)
 	})
 	r.every(ctx, deleteEvery, func() error { return r.deleteKept(ctx, st) })
+	r.every(ctx, denialsEvery, func() error { return r.writeDenials(ctx, st, false) })
+	r.every(ctx, deleteEvery, func() error { return r.trimAudit(ctx, st) })
 }
 
 func (r *Engine) every(ctx context.Context, d time.Duration, work func() error) {

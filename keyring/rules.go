@@ -20,6 +20,9 @@ type Settings struct {
 	Lease int64
 	// CacheSize is how many bytes the keys in memory may take. 0: DefaultCacheSize.
 	CacheSize int64
+	// AuditKeep is how long entries of the audit log are kept, in milliseconds, or
+	// KeepForever. 0: DefaultAuditKeep. Of several configurations the longest counts.
+	AuditKeep int64
 	// Observers are told of all decisions and changes.
 	Observers []Observer
 	// Zone is where "today" and "month" begin and end. Default: UTC.

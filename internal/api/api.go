@@ -305,6 +305,18 @@ func (a *API) identify(w http.ResponseWriter, c *Call, ask Ask) (err error) {
 	return err
 }
 
+// denied tells of a call that was refused for who made it.
+func (a *API) denied(c *Call, e *Error) keyring.Denied {
+	d := keyring.Denied{Code: e.Code, Call: c.Method + " " + a.Base + c.pattern()}
+	if e.Refused != nil {
+		d.By = e.Refused.By
+	}
+	if d.By.Kind == "" && c.Caller != nil {
+		d.By = c.Caller.Actor(nil)
+	}
+	return d
+}
+
 // fail answers with an error.
 func (a *API) fail(w http.ResponseWriter, c *Call, err error) {
 	e := errorOf(err, c.Route)
@@ -313,6 +325,9 @@ func (a *API) fail(w http.ResponseWriter, c *Call, err error) {
 	}
 	if c.Caller != nil {
 		c.Caller.Refused(e.Status)
+	}
+	if a.Identify != nil && c.Keys != nil && (e.Status == http.StatusUnauthorized || e.Status == http.StatusForbidden) {
+		c.Keys.Denied(a.denied(c, e))
 	}
 	c.upload.leave(true)
 	body := a.dialect.Error(c, e)

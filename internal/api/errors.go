@@ -51,6 +51,8 @@ type Refusal struct {
 	keyring.Decision
 	// Challenges are the values of WWW-Authenticate for a 401.
 	Challenges []string
+	// By is who is refused, for the audit log. The zero Kind: nobody knows.
+	By keyring.Actor
 }
 
 func (r *Refusal) Error() string { return r.Outcome.Title() }

@@ -37,6 +37,7 @@ type Host struct {
 	// Documentation is the address of the documentation.
 	Documentation string
 
+	actor string
 	output
 }
 
@@ -50,6 +51,7 @@ func Setup(root *cobra.Command, host Host) {
 	flags.String("address", "", "`ADDRESS` of Caddy's admin endpoint: host:port, a URL, or unix//PATH (default: that of --config, $CADDY_ADMIN, or localhost:2019)")
 	flags.StringP("config", "c", "", "read the address from this configuration `FILE`")
 	flags.StringP("adapter", "a", "", "`NAME` of the config adapter for that file")
+	define(flags, "actor", variable(&h.actor, parseActor), "your `NAME` for the audit log: up to 64 printable ASCII characters")
 	h.defineOutput(root)
 	root.DisableFlagsInUseLine = true
 	root.SetHelpTemplate(helpTemplate + "\nDocumentation: " + h.Documentation + "\n")
@@ -65,7 +67,7 @@ func Setup(root *cobra.Command, host Host) {
 	})
 	root.AddCommand(
 		h.create(), h.list(), h.show(), h.update(), h.enable(true), h.enable(false), h.delete(),
-		h.rotate(), h.endGrace(), h.deleteExpired(), h.verify(), h.usage(), h.owner(), h.tiers(), h.health(), h.export(), h.importKeys(),
+		h.rotate(), h.endGrace(), h.deleteExpired(), h.verify(), h.usage(), h.owner(), h.tiers(), h.audit(), h.health(), h.export(), h.importKeys(),
 	)
 }
 

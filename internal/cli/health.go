@@ -26,5 +26,13 @@ func (c *call) healthDetails(h admin.Health) string {
 		{"Process", fmt.Sprintf("%d at %s, started %s", h.PID, printable(c.client.Name), c.timeText(&h.StartedAt))},
 		{"Keys", h.Keys},
 		{"Backlog", h.Backlog},
+		{"Audit head", auditHead(h.Audit)},
 	})
+}
+
+func auditHead(p *admin.AuditPoint) string {
+	if p == nil {
+		return noValue
+	}
+	return fmt.Sprintf("%d:%s", p.ID, p.Chain)
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/caddy-apikey/caddy-apikey/internal/api"
+	"github.com/caddy-apikey/caddy-apikey/internal/api/admin"
 	"github.com/caddy-apikey/caddy-apikey/internal/near"
 	"github.com/caddy-apikey/caddy-apikey/key"
 )
@@ -132,3 +133,6 @@ func metadata() func(string) (json.RawMessage, error) {
 		return api.Marshal(all)
 	}
 }
+
+// parseActor parses the name that an operator gives himself.
+func parseActor(s string) (string, error) { return s, admin.CheckActor(s) }

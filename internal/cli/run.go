@@ -57,7 +57,11 @@ func (h *Host) run(cmd *cobra.Command, args []string, run func(*call) error) err
 // connect returns a client for the flags of a command.
 func (h *Host) connect(cmd *cobra.Command) (*admin.Client, error) {
 	flag := func(name string) string { return cmd.Flag(name).Value.String() }
-	return h.Connect(flag("address"), flag("config"), flag("adapter"))
+	client, err := h.Connect(flag("address"), flag("config"), flag("adapter"))
+	if err == nil {
+		client.Actor = h.actor
+	}
+	return client, err
 }
 
 // finish prints an error and returns one that leads to the right exit status.

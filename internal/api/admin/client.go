@@ -27,6 +27,8 @@ type Client struct {
 	Origin string
 	// Name is the address as messages show it.
 	Name string
+	// Actor is who makes the calls, for the audit log; empty: nobody says.
+	Actor string
 }
 
 // Answer is an answer with the JSON that it was read from.
@@ -151,6 +153,11 @@ func (c *Client) OwnerUsage(ctx context.Context, userID string, in UsageQuery) (
 	return send[Usage](ctx, c, http.MethodGet, "/apikey/owners/"+segment(userID)+"/usage"+queryOf(in), nil)
 }
 
+// Audit returns a page of the audit log.
+func (c *Client) Audit(ctx context.Context, in ListAudit) (Answer[AuditLog], error) {
+	return send[AuditLog](ctx, c, http.MethodGet, "/apikey/audit"+queryOf(in), nil)
+}
+
 // Tiers returns the configured tiers.
 func (c *Client) Tiers(ctx context.Context) (Answer[TierList], error) {
 	return send[TierList](ctx, c, http.MethodGet, "/apikey/tiers", nil)
@@ -212,6 +219,9 @@ func (c *Client) call(ctx context.Context, method, path string, in any) (*http.R
 	}
 	if in != nil {
 		req.Header.Set("Content-Type", "application/json")
+	}
+	if c.Actor != "" {
+		req.Header.Set(actorHeader, c.Actor)
 	}
 	if c.Origin != "" {
 		req.Header.Set("Origin", c.Origin)

@@ -35,7 +35,7 @@ func (s *server) health(c *api.Call) (Health, error) {
 			return Health{}, api.Unavailable(st.err)
 		}
 		return Health{
-			Status: "ok", Process: s.process, Version: s.version, Keys: st.Keys, Backlog: int64(st.Backlog),
+			Status: "ok", Process: s.process, Version: s.version, Keys: st.Keys, Backlog: int64(st.Backlog), Audit: pointOf(st.Audit),
 			Store: StoreHealth{Kind: st.Kind, Database: st.Database, Version: st.Version, Schema: st.Schema},
 		}, nil
 	case <-ctx.Done():

@@ -49,7 +49,9 @@ func importKeys(c *api.Call, in ImportKeys) (Imported, error) {
 	if err != nil {
 		return Imported{}, err
 	}
-	done, err := editor(c).ImportOwners(c.Context(), owners.good, dryRun)
+	done, err := edit(c, func(e *keyring.Editor) ([]keyring.Imported, error) {
+		return e.ImportOwners(c.Context(), owners.good, dryRun)
+	})
 	if err != nil {
 		return Imported{}, err
 	}
@@ -58,7 +60,7 @@ func importKeys(c *api.Call, in ImportKeys) (Imported, error) {
 	if err != nil {
 		return Imported{}, err
 	}
-	if done, err = editor(c).Import(c.Context(), keys.good, dryRun); err != nil {
+	if done, err = edit(c, func(e *keyring.Editor) ([]keyring.Imported, error) { return e.Import(c.Context(), keys.good, dryRun) }); err != nil {
 		return Imported{}, err
 	}
 	keys.report(&out, "key", done, func(r *KeyRecord) string { return r.ID })

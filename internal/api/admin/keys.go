@@ -14,10 +14,23 @@ import (
 
 const defaultLimit = 50
 
-// editor makes the changes of a call. Whoever reaches Caddy's admin endpoint is an
-// operator.
-func editor(c *api.Call) *keyring.Editor {
-	return c.Keys.As(keyring.Actor{Kind: keyring.ActorOperator})
+// actorHeader is the header in which operators say who they are, for the audit log.
+const actorHeader = "X-Actor"
+
+// edit makes the changes of a call. Whoever reaches Caddy's admin endpoint is an
+// operator, under the name that he gives himself.
+func edit[T any](c *api.Call, change func(*keyring.Editor) (T, error)) (T, error) {
+	by := keyring.Actor{Kind: keyring.ActorOperator}
+	if names := c.Header[actorHeader]; names != nil {
+		by.Name = names[0]
+		if err := keyring.CheckActorName(by.Name); err != nil || len(names) > 1 {
+			return *new(T), api.Invalid(actorHeader, "must be one name of 1 to 64 printable ASCII characters")
+		}
+	}
+	if at, err := netip.ParseAddrPort(c.RemoteAddr); err == nil { // not that of a Unix socket
+		by.Address = at.Addr().Unmap().WithZone("")
+	}
+	return change(c.Keys.As(by))
 }
 
 func createKey(c *api.Call, in CreateKey) (IssuedKey, error) {
@@ -25,7 +38,7 @@ func createKey(c *api.Call, in CreateKey) (IssuedKey, error) {
 	if err != nil {
 		return IssuedKey{}, err
 	}
-	issued, err := editor(c).Create(c.Context(), keyring.Draft{
+	draft := keyring.Draft{
 		UserID:              in.UserID,
 		ConfigID:            in.ConfigID,
 		Name:                in.Name,
@@ -43,7 +56,8 @@ func createKey(c *api.Call, in CreateKey) (IssuedKey, error) {
 		AllowedIPs:          allowed,
 		Enabled:             in.Enabled,
 		WithSecret:          api.Or(in.WithSecret, false),
-	})
+	}
+	issued, err := edit(c, func(e *keyring.Editor) (keyring.Issued, error) { return e.Create(c.Context(), draft) })
 	return issuedOf(issued), err
 }
 
@@ -138,7 +152,7 @@ func patchKey(c *api.Call, in PatchKey) (Key, error) {
 		}
 		p.AllowedIPs.Value = &allowed
 	}
-	info, err := editor(c).Update(c.Context(), id, p)
+	info, err := edit(c, func(e *keyring.Editor) (keyring.Info, error) { return e.Update(c.Context(), id, p) })
 	return keyOf(info), err
 }
 
@@ -147,7 +161,7 @@ func deleteKey(c *api.Call) (api.None, error) {
 	if err != nil {
 		return api.None{}, err
 	}
-	return api.None{}, editor(c).Delete(c.Context(), id)
+	return edit(c, func(e *keyring.Editor) (api.None, error) { return api.None{}, e.Delete(c.Context(), id) })
 }
 
 func rotateKey(c *api.Call, in RotateKey) (IssuedKey, error) {
@@ -156,9 +170,8 @@ func rotateKey(c *api.Call, in RotateKey) (IssuedKey, error) {
 		return IssuedKey{}, err
 	}
 	// 2^53-1 seconds are less than 2^63 milliseconds.
-	issued, err := editor(c).Rotate(c.Context(), id, keyring.Rotation{
-		Grace: api.Or(in.Grace, 0) * 1000, WithSecret: api.Or(in.WithSecret, false), ExpiresIn: in.ExpiresIn,
-	})
+	r := keyring.Rotation{Grace: api.Or(in.Grace, 0) * 1000, WithSecret: api.Or(in.WithSecret, false), ExpiresIn: in.ExpiresIn}
+	issued, err := edit(c, func(e *keyring.Editor) (keyring.Issued, error) { return e.Rotate(c.Context(), id, r) })
 	return issuedOf(issued), err
 }
 
@@ -167,12 +180,12 @@ func endGrace(c *api.Call) (Key, error) {
 	if err != nil {
 		return Key{}, err
 	}
-	info, err := editor(c).EndGrace(c.Context(), id)
+	info, err := edit(c, func(e *keyring.Editor) (keyring.Info, error) { return e.EndGrace(c.Context(), id) })
 	return keyOf(info), err
 }
 
 func deleteExpired(c *api.Call) (Deleted, error) {
-	n, err := editor(c).DeleteExpired(c.Context())
+	n, err := edit(c, func(e *keyring.Editor) (int, error) { return e.DeleteExpired(c.Context()) })
 	return Deleted{int64(n)}, err
 }
 

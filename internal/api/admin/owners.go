@@ -32,8 +32,8 @@ func putOwner(c *api.Call, in PutOwner) (Owner, error) {
 	if err != nil {
 		return Owner{}, err
 	}
-	o, err := editor(c).PutOwner(c.Context(), userID, keyring.OwnerPatch{
-		Tier: in.Tier, Enabled: in.Enabled,
+	o, err := edit(c, func(e *keyring.Editor) (store.OwnerInfo, error) {
+		return e.PutOwner(c.Context(), userID, keyring.OwnerPatch{Tier: in.Tier, Enabled: in.Enabled})
 	})
 	return ownerOf(c, o), err
 }
@@ -43,7 +43,7 @@ func deleteOwner(c *api.Call) (api.None, error) {
 	if err != nil {
 		return api.None{}, err
 	}
-	return api.None{}, editor(c).DeleteOwner(c.Context(), userID)
+	return edit(c, func(e *keyring.Editor) (api.None, error) { return api.None{}, e.DeleteOwner(c.Context(), userID) })
 }
 
 func ownerOf(c *api.Call, o store.OwnerInfo) Owner {

@@ -90,6 +90,18 @@ type ListOwners struct {
 	Cursor *string `query:"cursor" doc:"nextCursor of the page before"`
 }
 
+// ListAudit is the query of GET /apikey/audit. Nil does not narrow.
+type ListAudit struct {
+	KeyID  *string   `query:"keyId" min:"1" max:"255"`
+	UserID *string   `query:"userId" min:"1" max:"255"`
+	Actor  *string   `query:"actor" min:"1" max:"255" doc:"kind, id or name of the actor"`
+	Action *string   `query:"action" min:"1" max:"64" doc:"such as key.rotated"`
+	Since  *api.Time `query:"since" doc:"not before this time"`
+	Until  *api.Time `query:"until" doc:"before this time"`
+	Limit  *int64    `query:"limit" min:"1" max:"500" doc:"default 50"`
+	Cursor *string   `query:"cursor" doc:"nextCursor of the page before"`
+}
+
 // UsageQuery is the query of both usage calls.
 type UsageQuery struct {
 	Days *int64 `query:"days" min:"1" max:"366" doc:"how many days to list, today included; default 30"`

@@ -1,6 +1,8 @@
 package admin
 
 import (
+	"encoding/json"
+
 	"github.com/caddy-apikey/caddy-apikey/internal/api"
 	"github.com/caddy-apikey/caddy-apikey/key"
 )
@@ -98,6 +100,43 @@ type OwnerList struct {
 	NextCursor *string `json:"nextCursor" doc:"cursor of the next page; null on the last"`
 }
 
+// AuditLog is one page of the audit log, the newest entries first.
+type AuditLog struct {
+	Entries    []AuditEntry `json:"entries"`
+	NextCursor *string      `json:"nextCursor" doc:"cursor of the next page; null on the last. A page may have fewer entries than limit, even none, before that"`
+	Head       *AuditPoint  `json:"head" doc:"the newest entry of all; null before the first"`
+	Anchor     *AuditPoint  `json:"anchor" doc:"the newest entry that was removed for its age; null where none was"`
+}
+
+// AuditEntry is one entry of the audit log. What does not apply is absent, so that an entry
+// without its chain is what chain was made of.
+type AuditEntry struct {
+	ID      int64           `json:"id" doc:"1 for the first, then without a gap"`
+	Time    api.Time        `json:"time"`
+	Action  string          `json:"action" doc:"such as key.created"`
+	Actor   AuditActor      `json:"actor"`
+	KeyID   string          `json:"keyId,omitempty"`
+	UserID  string          `json:"userId,omitempty" doc:"owner"`
+	Changes json.RawMessage `json:"changes,omitempty" doc:"by field, {\"from\": …, \"to\": …}; of metadata only the names of its members"`
+	Count   int64           `json:"count,omitempty" doc:"of an entry about many: how many"`
+	IDsHash string          `json:"idsHash,omitempty" doc:"of an entry about many: SHA-256 in hexadecimal of their ids, each followed by a line feed"`
+	Chain   string          `json:"chain" doc:"SHA-256 in hexadecimal over the chain of the entry before and this entry without chain as canonical JSON (RFC 8785)"`
+}
+
+// AuditActor is who did what an entry tells of.
+type AuditActor struct {
+	Kind    string `json:"kind" enum:"operator|key|person|system"`
+	ID      string `json:"id,omitempty" doc:"of the key or the person"`
+	Name    string `json:"name,omitempty" doc:"that an operator has given himself in the header X-Actor"`
+	Address string `json:"address,omitempty" doc:"that the call came from"`
+}
+
+// AuditPoint is an entry of the audit log.
+type AuditPoint struct {
+	ID    int64  `json:"id"`
+	Chain string `json:"chain"`
+}
+
 // Usage is what a key, or all keys of an owner, have used. Days and months are
 // those of the calendar in the time zone of the configuration.
 type Usage struct {
@@ -132,9 +171,10 @@ type Health struct {
 	Status string      `json:"status" enum:"ok"`
 	Store  StoreHealth `json:"store"`
 	Process
-	Version string `json:"version" doc:"of the plugin"`
-	Keys    int64  `json:"keys"`
-	Backlog int64  `json:"backlog" doc:"writes that wait"`
+	Version string      `json:"version" doc:"of the plugin"`
+	Keys    int64       `json:"keys"`
+	Backlog int64       `json:"backlog" doc:"writes that wait"`
+	Audit   *AuditPoint `json:"audit" doc:"the newest entry of the audit log; null before the first"`
 }
 
 // Process tells which process answers.
