@@ -16,8 +16,9 @@ type Change struct {
 
 // shownField is how a field of a document is shown in Changes.
 type shownField struct {
-	name   string // nil append: not at all
+	name   string // empty: not at all
 	append func(b []byte, k *Key) ([]byte, bool)
+	none   string // as that of a documentField
 }
 
 // shownFields are those of the documentFields that are not shown as they are: hashes and
@@ -32,11 +33,11 @@ var shownFields = map[string]shownField{
 	"createdAt":   {},
 	"updatedAt":   {},
 	"rotatedAt":   {},
-	"previous": {"previousKeys", func(b []byte, k *Key) ([]byte, bool) {
+	"previous": {name: "previousKeys", append: func(b []byte, k *Key) ([]byte, bool) {
 		return strconv.AppendInt(b, int64(len(k.Previous)), 10), k.Previous != nil
 	}},
-	"metadata": {"metadata", appendMetadataNames},
-	"expiresAt": {"expiresAt", func(b []byte, k *Key) ([]byte, bool) {
+	"metadata": {name: "metadata", append: appendMetadataNames},
+	"expiresAt": {name: "expiresAt", append: func(b []byte, k *Key) ([]byte, bool) {
 		return time.UnixMilli(k.ExpiresAt).UTC().AppendFormat(b, `"2006-01-02T15:04:05.000Z"`), k.ExpiresAt != 0
 	}},
 }
@@ -47,11 +48,11 @@ var shownFields = map[string]shownField{
 func Changes(before, after *Key) map[string]Change {
 	changes := map[string]Change{}
 	for i := range documentFields {
-		f := shownField{documentFields[i].name, documentFields[i].append}
+		f := shownField{documentFields[i].name, documentFields[i].append, documentFields[i].none}
 		if other, ok := shownFields[f.name]; ok {
 			f = other
 		}
-		if f.append == nil {
+		if f.name == "" {
 			continue
 		}
 		c := Change{f.of(before), f.of(after)}
@@ -66,11 +67,13 @@ func (f *shownField) of(k *Key) json.RawMessage {
 	if k == nil {
 		return nil
 	}
-	b, ok := f.append(nil, k)
-	if !ok {
-		return nil
+	if b, ok := f.append(nil, k); ok {
+		return b
 	}
-	return b
+	if f.none != "" {
+		return json.RawMessage(f.none)
+	}
+	return nil
 }
 
 func appendMetadataNames(b []byte, k *Key) ([]byte, bool) {

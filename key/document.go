@@ -29,6 +29,8 @@ type documentField struct {
 	read   func(d *documentReader, k *parsedKey)
 	// size returns the memory of a text; nil for other values.
 	size func(k *Key) int
+	// none is what Changes shows where there is no value; empty: null.
+	none string
 }
 
 // documentFields are the members in the order in which they are written. A new
@@ -72,28 +74,28 @@ func member(name string, appendValue func([]byte, *Key) ([]byte, bool), read fun
 
 func textField(name string, of func(*Key) *string) documentField {
 	return documentField{
-		name,
-		func(b []byte, k *Key) ([]byte, bool) { s := *of(k); return appendText(b, s), s != "" },
-		func(d *documentReader, k *parsedKey) { *of(&k.Key) = d.text() },
-		func(k *Key) int { return len(*of(k)) },
+		name:   name,
+		append: func(b []byte, k *Key) ([]byte, bool) { s := *of(k); return appendText(b, s), s != "" },
+		read:   func(d *documentReader, k *parsedKey) { *of(&k.Key) = d.text() },
+		size:   func(k *Key) int { return len(*of(k)) },
 	}
 }
 
 func optionalField(name string, of func(*Key) **string, room func(*parsedKey) *string) documentField {
 	return documentField{
-		name,
-		func(b []byte, k *Key) ([]byte, bool) {
+		name: name,
+		append: func(b []byte, k *Key) ([]byte, bool) {
 			if p := *of(k); p != nil {
 				return appendText(b, *p), true
 			}
 			return b, false
 		},
-		func(d *documentReader, k *parsedKey) {
+		read: func(d *documentReader, k *parsedKey) {
 			p := room(k)
 			*p = d.text()
 			*of(&k.Key) = p
 		},
-		func(k *Key) int {
+		size: func(k *Key) int {
 			if p := *of(k); p != nil {
 				return len(*p) + 16
 			}
@@ -111,11 +113,13 @@ func numberField(name string, of func(*Key) *int64) documentField {
 }
 
 func flagField(name string, of func(*Key) *bool) documentField {
-	return member(
+	f := member(
 		name,
 		func(b []byte, k *Key) ([]byte, bool) { v := *of(k); return strconv.AppendBool(b, v), v },
 		func(d *documentReader, k *parsedKey) { *of(&k.Key) = d.flag() },
 	)
+	f.none = "false"
+	return f
 }
 
 // TextSize returns about how many bytes the texts of k take.

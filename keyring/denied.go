@@ -1,6 +1,7 @@
 package keyring
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
@@ -121,8 +122,10 @@ func (d *denials) untake(list []store.AuditEntry) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	list = append(list, d.entries...)
-	n := min(len(list), maxDenials)
-	d.entries, d.more = list[:n], d.more+int64(len(list)-n)
+	d.entries = list[:min(len(list), maxDenials)]
+	for _, e := range list[len(d.entries):] {
+		d.more += max(e.Count, 1)
+	}
 }
 
 // writeDenials writes denied calls to the audit log; all of them, or those that are due.
@@ -165,15 +168,13 @@ func (k *keeping) auditCutoff(now instant) int64 {
 	if !long || len(k.keep) == 0 {
 		return 0
 	}
+	longest := int64(0)
 	for s := range k.keep {
-		switch keep := s.AuditKeep; keep {
-		case KeepForever:
+		keep := cmp.Or(s.AuditKeep, DefaultAuditKeep)
+		if keep == KeepForever {
 			return 0
-		case 0:
-			seen = min(seen, now.wall-DefaultAuditKeep)
-		default:
-			seen = min(seen, now.wall-keep)
 		}
+		longest = max(longest, keep)
 	}
-	return max(seen, 0)
+	return max(seen-longest, 0)
 }

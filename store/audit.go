@@ -86,7 +86,7 @@ type auditDocument struct {
 	UserID  string          `json:"userId,omitempty"`
 	Changes json.RawMessage `json:"changes,omitempty"`
 	Count   int64           `json:"count,omitempty"`
-	IDsHash string          `json:"idsHash,omitempty"`
+	IDsHash string          `json:"idsSha256,omitempty"`
 }
 
 // Canonical returns the entry without its Chain as canonical JSON (RFC 8785). What is empty

@@ -56,6 +56,9 @@ Exit status: 0 if nothing was changed, 1 if something was.`
 	completeFlag(cmd, "key", h.completeIDs())
 	completeFlag(cmd, "owner", h.completeOwners())
 	pages = definePaging(cmd, &in.Limit, &in.Cursor)
+	for _, name := range []string{"key", "owner", "by", "action", "since", "until", "limit", "cursor", "all"} {
+		cmd.MarkFlagsMutuallyExclusive("verify", name)
+	}
 	return cmd
 }
 

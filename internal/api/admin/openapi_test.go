@@ -186,7 +186,7 @@ func TestDocumentHoldsEveryRoute(t *testing.T) {
 	if documented != len(all) {
 		t.Errorf("%d calls documented, %d routes", documented, len(all))
 	}
-	queries := map[string]any{"listKeys": ListKeys{}, "listOwners": ListOwners{}, "keyUsage": UsageQuery{}, "ownerUsage": UsageQuery{}}
+	queries := map[string]any{"listKeys": ListKeys{}, "listOwners": ListOwners{}, "keyUsage": UsageQuery{}, "ownerUsage": UsageQuery{}, "listAudit": ListAudit{}}
 	bodies := []string{"createKey", "importKeys", "patchKey", "rotateKey", "verifyKey", "putOwner"}
 	for _, rt := range all {
 		op, _ := s.at("paths", Base+rt.Path, strings.ToLower(rt.Method)).(map[string]any)
@@ -306,6 +306,8 @@ func TestAnswersAreDocumented(t *testing.T) {
 	do("DELETE", one, id, "", "")
 	do("DELETE", one, id, "", "")
 	do("DELETE", owner, "u", "", "")
+	do("GET", "/apikey/audit", "", "", "")
+	do("GET", "/apikey/audit", "", "?limit=0", "")
 	do("GET", "/apikey/health", "", "", "")
 	do("GET", "/apikey/openapi.json", "", "", "")
 	a.breakStore(broken{err: errStore})

@@ -119,7 +119,7 @@ type AuditEntry struct {
 	UserID  string          `json:"userId,omitempty" doc:"owner"`
 	Changes json.RawMessage `json:"changes,omitempty" doc:"by field, {\"from\": …, \"to\": …}; of metadata only the names of its members"`
 	Count   int64           `json:"count,omitempty" doc:"of an entry about many: how many"`
-	IDsHash string          `json:"idsHash,omitempty" doc:"of an entry about many: SHA-256 in hexadecimal of their ids, each followed by a line feed"`
+	IDsHash string          `json:"idsSha256,omitempty" doc:"of an entry about many: SHA-256 in hexadecimal of their ids, each followed by a line feed"`
 	Chain   string          `json:"chain" doc:"SHA-256 in hexadecimal over the chain of the entry before and this entry without chain as canonical JSON (RFC 8785)"`
 }
 
