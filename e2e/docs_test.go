@@ -198,6 +198,7 @@ var varying = []struct {
 	{regexp.MustCompile(`clsk_[0-9A-Za-z]{48}`), "SECRET"},
 	{regexp.MustCompile(`\bak_[0-9A-Za-z]{3}([0-9A-Za-z]{6})?\b`), "START"},
 	{regexp.MustCompile(`\b[0-9a-f]{24}\b`), "ID"},
+	{regexp.MustCompile(`(chain"?:"|[0-9]+:)[0-9a-f]{64}\b`), "${1}CHAIN"},
 	{regexp.MustCompile(`\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z| UTC)?`), "TIME"},
 	{regexp.MustCompile(`\b\d{4}-\d\d-\d\d\b`), "DATE"},
 	{regexp.MustCompile(`(\bschema"?:? ?)\d+`), "${1}N"},
