@@ -38,13 +38,16 @@ const (
 )
 
 // ForfeitLeases implements store.Store.
-func (s *Store) ForfeitLeases(ctx context.Context, holder string) error {
-	return s.write(ctx, func(w *writerConn) error { return failed("forfeiting leases", forfeitLeases(w, holder)) })
+func (s *Store) ForfeitLeases(ctx context.Context, holder string) (int64, error) {
+	return writeFor(ctx, s, func(w *writerConn) (int64, error) {
+		n, err := forfeitLeases(w, holder)
+		return n, failed("forfeiting leases", err)
+	})
 }
 
-func forfeitLeases(w *writerConn, holder string) error {
+func forfeitLeases(w *writerConn, holder string) (sum int64, err error) {
 	leased := map[subject]int64{}
-	err := w.rows(leasesOf, []any{holder}, func(rows *sql.Rows) error {
+	err = w.rows(leasesOf, []any{holder}, func(rows *sql.Rows) error {
 		var of subject
 		var amount int64
 		err := rows.Scan(&of.num, &of.kind, &amount)
@@ -52,21 +55,22 @@ func forfeitLeases(w *writerConn, holder string) error {
 		return err
 	})
 	if err != nil {
-		return err
+		return 0, err
 	}
 	for of, amount := range leased {
 		c, err := readCredits(w, of)
 		if err != nil {
-			return err
+			return 0, err
 		}
 		after := c.ForfeitLeased(amount)
 		after.Version++
 		if err := writeCredits(w, of, after, c.Version); err != nil {
-			return err
+			return 0, err
 		}
+		sum += amount
 	}
 	_, err = w.exec(`DELETE FROM {p}leases WHERE holder = ?`, holder)
-	return err
+	return sum, err
 }
 
 // Account implements store.Store.

@@ -111,7 +111,7 @@ func (b broken) Identity() string                                 { return "brok
 func (b broken) Open(context.Context) (store.Store, error)        { return b, nil }
 func (b broken) Close() error                                     { return nil }
 func (b broken) Subscribe(func([]store.Change)) func()            { return func() {} }
-func (b broken) ForfeitLeases(context.Context, string) error      { return nil }
+func (b broken) ForfeitLeases(context.Context, string) (int64, error) { return 0, nil }
 func (b broken) EachHash(context.Context, func(key.Hash)) error   { return b.err }
 func (b broken) HasPlainKeys(context.Context) (bool, error)       { return false, nil }
 func (b broken) Get(context.Context, string) (store.Entry, error) { return store.Entry{}, b.err }
