@@ -120,7 +120,7 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 // to Start, and on a reload to openOnReload.
 func (a *App) Provision(ctx caddy.Context) error {
 	a.ctx, a.logger = ctx, ctx.Logger()
-	a.settings = &keyring.Settings{Lease: a.Credits.lease(), CacheSize: a.CacheSize}
+	a.settings = &keyring.Settings{Lease: a.Credits.lease(), CacheSize: a.CacheSize, Observers: []keyring.Observer{metrics}}
 	err := a.provisionPlans(a.settings)
 	if err != nil {
 		return err
@@ -135,7 +135,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 		return err
 	}
 	a.service = keyring.NewService(a.engine, a.settings)
-	return nil
+	return a.registerMetrics(ctx)
 }
 
 // Validate implements caddy.Validator.
@@ -157,7 +157,9 @@ func (a *App) Validate() error {
 // join takes the pool entry of the store.
 func (a *App) join() error {
 	entry, shared, err := rings.LoadOrNew(a.opener.Identity(), func() (caddy.Destructor, error) {
-		return pooled{keyring.New(a.opener, now, report), a.TablePrefix}, nil
+		engine := keyring.New(a.opener, now, report)
+		engine.Watch(metrics)
+		return pooled{engine, a.TablePrefix}, nil
 	})
 	if err != nil {
 		return err

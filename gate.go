@@ -248,6 +248,7 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 		return g.refuse(w, r, s, &d, err)
 	}
 	s.admit(repl, g.keys, &d, g.session && d.Session(), g.sources.ambient())
+	s.trace(r)
 	g.identity.set(r, repl)
 	if g.RefundOn == nil {
 		return next.ServeHTTP(w, r)

@@ -38,9 +38,9 @@ func (s *slowStore) Find(ctx context.Context, _ key.Hash) (store.Entry, error) {
 }
 
 func (*slowStore) ForfeitLeases(context.Context, string) (int64, error) { return 0, nil }
-func (*slowStore) HasPlainKeys(context.Context) (bool, error)  { return false, nil }
-func (*slowStore) Subscribe(func([]store.Change)) func()       { return func() {} }
-func (*slowStore) Close() error                                { return nil }
+func (*slowStore) HasPlainKeys(context.Context) (bool, error)           { return false, nil }
+func (*slowStore) Subscribe(func([]store.Change)) func()                { return func() {} }
+func (*slowStore) Close() error                                         { return nil }
 func (*slowStore) Health(context.Context) (store.Status, error) {
 	return store.Status{}, store.ErrUnavailable // so that no filter excludes a key
 }

@@ -35,13 +35,14 @@ func (r *Engine) startLoops() {
 	r.stopping = cancel
 	st := r.store.Load()
 	r.keepMembership(ctx, st)
-	r.every(ctx, flushEvery, func() error { return r.flush(ctx, st) })
+	r.every(ctx, flushEvery, func() error { return r.flushAndRecover(ctx, st) })
 	r.keeping.look(r.clock())
 	r.every(ctx, tendEvery, func() error {
 		r.keeping.look(r.clock())
 		return r.accounts.Reclaim(st)
 	})
 	r.every(ctx, deleteEvery, func() error { return r.deleteKept(ctx, st) })
+	r.loops.Go(func() { r.count(ctx, st) })
 }
 
 func (r *Engine) every(ctx context.Context, d time.Duration, work func() error) {
@@ -65,6 +66,15 @@ func (r *Engine) every(ctx context.Context, d time.Duration, work func() error) 
 // again.
 func (r *Engine) flush(ctx context.Context, st store.Store) error {
 	return r.queue.flush(ctx, st, r.cache.written)
+}
+
+// flushLast is flush for a store that is being closed: what it cannot write is lost.
+func (r *Engine) flushLast(st store.Store) error {
+	err := r.flush(context.Background(), st)
+	if err != nil {
+		r.monitor.StatisticsDropped(r.queue.requests())
+	}
+	return err
 }
 
 // keeping holds the Keep of every configuration that is alive. While a new
