@@ -87,6 +87,7 @@ func (s *SelfService) identifyKey(w http.ResponseWriter, r *http.Request, repl *
 		return new(api.Caller), nil
 	}
 	state.admit(repl, s.keys, &d, s.hasSession(state, &d), s.sources.ambient())
+	state.trace(r)
 	k, scope := d.Key(), s.keys.ScopeOf(&d)
 	scope.Permissions = api.Grantable(scope.Permissions)
 	return &api.Caller{
@@ -189,6 +190,7 @@ func (s *SelfService) refuse(r *http.Request, o keyring.Outcome) *api.Refusal {
 }
 
 func (s *SelfService) refused(r *http.Request, d keyring.Decision, err error) *api.Refusal {
+	traceRefusal(r, &d)
 	logRefusal(r, s.logger, s.alarms, &d, err)
 	return &api.Refusal{Decision: d, Challenges: s.sources.appendChallenges(nil, d.Outcome)}
 }

@@ -79,6 +79,10 @@ func newMeters() *meters {
 	return m
 }
 
+func (m *meters) collectors() []prometheus.Collector {
+	return []prometheus.Collector{m.decisions, m.seconds, m.storeTime, m.storeErrors, m.credits, m.dropped}
+}
+
 // Decided implements keyring.Observer.
 func (m *meters) Decided(d keyring.Decided) {
 	m.decision(decisionLabels{d.Outcome, d.Config, d.Tier}).Inc()
@@ -196,8 +200,7 @@ func (g gauges) Collect(to chan<- prometheus.Metric) {
 
 // registerMetrics adds the metrics to the registry of a configuration.
 func (a *App) registerMetrics(ctx caddy.Context) error {
-	m := metrics
-	for _, c := range []prometheus.Collector{m.decisions, m.seconds, m.storeTime, m.storeErrors, m.credits, m.dropped, gauges{a.engine}} {
+	for _, c := range append(metrics.collectors(), gauges{a.engine}) {
 		var known prometheus.AlreadyRegisteredError
 		if err := ctx.GetMetricsRegistry().Register(c); err != nil && !errors.As(err, &known) {
 			return fmt.Errorf("registering metrics: %w", err)

@@ -83,7 +83,7 @@ func (r *Engine) degrade(p Part, err error) {
 
 // Degraded returns the parts that are degraded.
 func (r *Engine) Degraded() []Part {
-	list := []Part{}
+	var list []Part
 	for i, p := range Parts {
 		if r.degraded[i].Load() != nil {
 			list = append(list, p)

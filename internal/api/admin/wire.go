@@ -132,9 +132,10 @@ type Health struct {
 	Status string      `json:"status" enum:"ok"`
 	Store  StoreHealth `json:"store"`
 	Process
-	Version string `json:"version" doc:"of the plugin"`
-	Keys    int64  `json:"keys"`
-	Backlog int64  `json:"backlog" doc:"writes that wait"`
+	Version  string   `json:"version" doc:"of the plugin"`
+	Keys     int64    `json:"keys"`
+	Backlog  int64    `json:"backlog" doc:"writes that wait"`
+	Degraded []string `json:"degraded" doc:"what does not work because the store is away: identity, credits, statistics"`
 }
 
 // Process tells which process answers.
@@ -155,7 +156,8 @@ type StoreHealth struct {
 type Unhealthy struct {
 	Status string `json:"status" enum:"unavailable"`
 	Process
-	Version string `json:"version" doc:"of the plugin"`
+	Version  string   `json:"version" doc:"of the plugin"`
+	Degraded []string `json:"degraded" doc:"what does not work because the store is away: identity, credits, statistics"`
 	Error
 }
 
