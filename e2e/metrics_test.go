@@ -18,40 +18,44 @@ type series map[string]float64
 // scrape reads the metrics of this plugin from the admin endpoint.
 func (s *server) scrape() series {
 	s.t.Helper()
-	return s.scrapeFrom(s.Admin + "/metrics")
+	return seriesIn(s.t, s.metrics(s.Admin+"/metrics", "Accept: text/plain"))
 }
 
-func (s *server) scrapeFrom(url string, header ...string) series {
+// metrics returns what Prometheus is shown.
+func (s *server) metrics(url, line string) string {
 	s.t.Helper()
 	req, err := http.NewRequest("GET", url, nil)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	for _, line := range header {
-		name, value, _ := strings.Cut(line, ": ")
-		req.Header.Set(name, value)
-	}
+	name, value, _ := strings.Cut(line, ": ")
+	req.Header.Set(name, value)
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
+	text, err := io.ReadAll(resp.Body)
 	if err != nil || resp.StatusCode != 200 {
-		s.t.Fatalf("metrics: %s, %v\n%s", resp.Status, err, body)
+		s.t.Fatalf("metrics: %s, %v\n%s", resp.Status, err, text)
 	}
+	return string(text)
+}
+
+func seriesIn(t testing.TB, text string) series {
+	t.Helper()
 	all := series{}
-	for line := range strings.Lines(string(body)) {
+	for line := range strings.Lines(text) {
 		at := strings.LastIndexByte(line, ' ')
 		if !strings.HasPrefix(line, "caddy_apikey_") {
 			continue
 		}
 		n, err := strconv.ParseFloat(strings.TrimSpace(line[at:]), 64)
 		if err != nil {
-			s.t.Fatalf("%q: %v", line, err)
+			t.Fatalf("%q: %v", line, err)
 		}
 		if _, twice := all[line[:at]]; twice {
-			s.t.Errorf("twice: %s", line)
+			t.Errorf("twice: %s", line)
 		}
 		all[line[:at]] = n
 	}
