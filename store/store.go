@@ -337,7 +337,7 @@ type Statistics interface {
 	AskedPermissions(ctx context.Context, id string) ([]string, error)
 	// Figures counts over the whole store, as it is at now: the keys that expire after now,
 	// up to each time of until, among others. That may take a while where there are very many
-	// keys, and nothing else waits for it.
+	// keys; nothing must have to wait for it.
 	Figures(ctx context.Context, now int64, until []int64) (Figures, error)
 	// Backlog returns how many writes wait. It asks nobody, so that it answers while the
 	// storage does not.

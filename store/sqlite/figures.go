@@ -20,23 +20,19 @@ const (
 	leasedSum = `SELECT coalesce(sum(amount), 0) FROM {p}leases`
 )
 
-// Figures implements store.Statistics. It reads on a connection of its own, for no index
+// Figures implements store.Statistics. It takes one of the readers for a while, for no index
 // serves all of it: beside the keys that have ended it looks at each account and each owner.
+// A connection of its own would be opened by the path, which may lead to another file by now.
 func (s *Store) Figures(ctx context.Context, now int64, until []int64) (f store.Figures, err error) {
 	if err := s.enter(); err != nil {
 		return f, err
 	}
 	defer s.leave()
-	r, err := openReaders(ctx, s.path, s.readers.stmts.prefix, 1)
+	tx, err := s.readers.db.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
 	if err != nil {
 		return f, failed("counting keys", err)
 	}
-	defer func() { err = errors.Join(err, failed("counting keys", r.close())) }()
-	tx, err := r.db.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
-	if err != nil {
-		return f, failed("counting keys", err)
-	}
-	f, err = readFigures(&listReader{ctx, tx, r.stmts}, now, until)
+	f, err = readFigures(&listReader{ctx, tx, s.readers.stmts}, now, until)
 	return f, failed("counting keys", errors.Join(err, tx.Rollback()))
 }
 
