@@ -238,6 +238,7 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 		g.app.identity.stripAll(r)
 		return g.fail(w, r, s, &d, err)
 	case d.Outcome == keyring.Missing && g.Optional:
+		s.trace(r)
 		return next.ServeHTTP(w, r)
 	}
 	writeRateHeaders(w.Header(), g.RateHeaders, &d, s.admitted)

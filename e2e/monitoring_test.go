@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"encoding/json"
 	"os/exec"
 	"regexp"
 	"slices"
@@ -81,6 +82,9 @@ func TestExample_monitoring(t *testing.T) {
 			t.Errorf("docs/metrics.md does not have %s", name)
 		}
 	}
+	if !json.Valid([]byte(readAll(t, source(t, "examples/monitoring/dashboard.json")))) {
+		t.Error("dashboard.json is no JSON")
+	}
 	for _, file := range []string{"dashboard.json", "alerts.yml", "alerts_test.yml"} {
 		names := metricName.FindAllString(readAll(t, source(t, "examples/monitoring/"+file)), -1)
 		if len(names) < 10 {
@@ -125,10 +129,23 @@ func TestExample_runbooks(t *testing.T) {
 	}
 }
 
-// TestExample_promtool: Prometheus reads the files, and the alerts pass their tests.
+// TestExample_promtool: Prometheus reads the files and the metrics, and the alerts pass their
+// tests.
 func TestExample_promtool(t *testing.T) {
 	full(t)
 	promtool := tool(t, "promtool")
+	s, _ := startExample(t, "monitoring")
+	var ours strings.Builder
+	for line := range strings.Lines(s.metrics(s.Admin+"/metrics", "Accept: text/plain")) {
+		if strings.Contains(line, "caddy_apikey_") {
+			ours.WriteString(line)
+		}
+	}
+	lint := exec.Command(promtool, "check", "metrics")
+	lint.Stdin = strings.NewReader(ours.String())
+	if out, err := lint.CombinedOutput(); err != nil {
+		t.Errorf("promtool check metrics: %v\n%s", err, out)
+	}
 	for _, args := range [][]string{
 		{"check", "config", "--syntax-only", "prometheus.yml"}, {"check", "rules", "alerts.yml"}, {"test", "rules", "alerts_test.yml"},
 	} {

@@ -67,8 +67,7 @@ func (unmonitored) Degraded(Part, error)                     {}
 // Watch tells m from now on what the engine does. It is called before Open.
 func (r *Engine) Watch(m Monitor) { r.monitor = m }
 
-// degradations are when parts have failed, in the order of Parts: each failure is another
-// value, nil is none.
+// degradations are the last failures of the parts that are degraded, in the order of Parts.
 type degradations [3]atomic.Pointer[error]
 
 // degrade notes that a part has failed, if the store is to blame.
@@ -76,7 +75,8 @@ func (r *Engine) degrade(p Part, err error) {
 	if !errors.Is(err, store.ErrUnavailable) {
 		return
 	}
-	if r.degraded[slices.Index(Parts, p)].Swap(&err) == nil {
+	failure := err // another value each time
+	if r.degraded[slices.Index(Parts, p)].Swap(&failure) == nil {
 		r.monitor.Degraded(p, err)
 	}
 }
@@ -97,25 +97,27 @@ func (r *Engine) Degraded() []Part {
 // is something to write.
 func (r *Engine) flushAndRecover(ctx context.Context, st *opened) error {
 	var before [len(degradations{})]*error
-	failed := false
 	for i := range before {
 		before[i] = r.degraded[i].Load()
-		failed = failed || before[i] != nil
 	}
 	if err := r.flush(ctx, st); err != nil {
 		r.degrade(PartStatistics, err)
 		return err
 	}
-	if failed {
-		_, err := st.Health(ctx)
-		failed = err != nil
+	if len(r.Degraded()) == 0 || !works(ctx, st) {
+		return nil
 	}
-	for i, old := range before {
-		if old != nil && !failed && r.degraded[i].CompareAndSwap(old, nil) { // else it has failed again
+	for i, failure := range before {
+		if failure != nil && r.degraded[i].CompareAndSwap(failure, nil) { // else it has failed again
 			r.monitor.Degraded(Parts[i], nil)
 		}
 	}
 	return nil
+}
+
+func works(ctx context.Context, st store.Store) bool {
+	_, err := st.Health(ctx)
+	return err == nil
 }
 
 // Gauges are what an engine holds, at one moment.
