@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/caddy-apikey/caddy-apikey/internal/api"
+	"github.com/caddy-apikey/caddy-apikey/key"
 )
 
 // log makes the access log show what gates decided about the request. The field is
@@ -30,18 +31,30 @@ type logField requestState
 func (f *logField) MarshalLogObject(enc zapcore.ObjectEncoder) error {
 	s := (*requestState)(f)
 	var keyID, owner string
-	if k := s.decision.Key(); k != nil && (s.admitted || s.candidate) {
+	if k := s.knownKey(); k != nil {
 		keyID, owner = k.ID, k.UserID
-	}
-	outcome := s.refusal.Label()
-	if s.failed {
-		outcome = strings.ToLower(api.CodeInternal)
 	}
 	enc.AddString("key_id", keyID)
 	enc.AddString("owner", owner)
-	enc.AddString("outcome", outcome)
+	enc.AddString("outcome", s.outcome())
 	enc.AddString("limit", s.limit())
 	return nil
+}
+
+// knownKey returns the key of the request, if it is known.
+func (s *requestState) knownKey() *key.Key {
+	if !s.admitted && !s.candidate {
+		return nil
+	}
+	return s.decision.Key()
+}
+
+// outcome returns what gates decided, as logs, metrics and traces name it.
+func (s *requestState) outcome() string {
+	if s.failed {
+		return strings.ToLower(api.CodeInternal)
+	}
+	return s.refusal.Label()
 }
 
 // Interface guard

@@ -87,6 +87,7 @@ func (s *SelfService) identifyKey(w http.ResponseWriter, r *http.Request, repl *
 		return new(api.Caller), nil
 	}
 	state.admit(repl, s.keys, &d, s.hasSession(state, &d), s.sources.ambient())
+	state.trace(r)
 	k, scope := d.Key(), s.keys.ScopeOf(&d)
 	scope.Permissions = api.Grantable(scope.Permissions)
 	return &api.Caller{
@@ -195,6 +196,7 @@ func (s *SelfService) refusePerson(r *http.Request, o keyring.Outcome, userID st
 }
 
 func (s *SelfService) refused(r *http.Request, d keyring.Decision, err error) *api.Refusal {
+	traceRefusal(r, &d)
 	logRefusal(r, s.logger, s.alarms, &d, err)
 	by := keyring.Actor{Address: stateOf(r, r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)).clientIP()}
 	if k := d.Key(); k != nil {

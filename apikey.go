@@ -125,7 +125,9 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 // to Start, and on a reload to openOnReload.
 func (a *App) Provision(ctx caddy.Context) error {
 	a.ctx, a.logger = ctx, ctx.Logger()
-	a.settings = &keyring.Settings{Lease: a.Credits.lease(), CacheSize: a.CacheSize, AuditKeep: a.Audit.keep()}
+	a.settings = &keyring.Settings{
+		Lease: a.Credits.lease(), CacheSize: a.CacheSize, AuditKeep: a.Audit.keep(), Observers: []keyring.Observer{metrics},
+	}
 	err := a.provisionPlans(a.settings)
 	if err != nil {
 		return err
@@ -140,7 +142,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 		return err
 	}
 	a.service = keyring.NewService(a.engine, a.settings)
-	return nil
+	return a.registerMetrics(ctx)
 }
 
 // Validate implements caddy.Validator.
@@ -162,8 +164,10 @@ func (a *App) Validate() error {
 // join takes the pool entry of the store.
 func (a *App) join() error {
 	entry, shared, err := rings.LoadOrNew(a.opener.Identity(), func() (caddy.Destructor, error) {
-		p := pooled{keyring.New(a.opener, now, report), a.TablePrefix, make(chan struct{})}
-		go logAuditHead(p.Engine, p.ended)
+		engine := keyring.New(a.opener, now, report)
+		engine.Watch(metrics)
+		p := pooled{engine, a.TablePrefix, make(chan struct{})}
+		go logAuditHead(engine, p.ended)
 		return p, nil
 	})
 	if err != nil {

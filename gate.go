@@ -238,6 +238,7 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 		g.app.identity.stripAll(r)
 		return g.fail(w, r, s, &d, err)
 	case d.Outcome == keyring.Missing && g.Optional:
+		s.trace(r)
 		return next.ServeHTTP(w, r)
 	}
 	writeRateHeaders(w.Header(), g.RateHeaders, &d, s.admitted)
@@ -248,6 +249,7 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 		return g.refuse(w, r, s, &d, err)
 	}
 	s.admit(repl, g.keys, &d, g.session && d.Session(), g.sources.ambient())
+	s.trace(r)
 	g.identity.set(r, repl)
 	if g.RefundOn == nil {
 		return next.ServeHTTP(w, r)

@@ -97,6 +97,7 @@ func (h *headers) take(name string, values []string) {
 // error goes there; else the body is ours.
 func (g *Gate) refuse(w http.ResponseWriter, r *http.Request, s *requestState, d *keyring.Decision, err error) error {
 	s.reject(r, g.keys, g.alarms, d)
+	s.trace(r)
 	logRefusal(r, g.logger, g.alarms, d, err)
 	h, status, retryAfter := headers{w.Header(), make([]string, 0, 5)}, d.Outcome.Status(), int64(0)
 	if d.Waitable {
@@ -132,6 +133,7 @@ func (g *Gate) fail(w http.ResponseWriter, r *http.Request, s *requestState, d *
 	d.Outcome = keyring.Unavailable
 	s.reject(r, g.keys, g.alarms, d)
 	s.refusal, s.failed = keyring.Allowed, true
+	s.trace(r)
 	g.alarms.Error("the request was refused", zap.Error(err))
 	herr, own := caddyhttp.Error(http.StatusInternalServerError, err), g.mustAnswer(r)
 	if media := grpcType(r); media != "" && (own || !hasErrorRoutes(r) || !errorRouteMatches(r, herr)) {

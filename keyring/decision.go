@@ -175,7 +175,10 @@ type Decision struct {
 	// Cost is what was taken.
 	Cost int64
 
-	at    int64 // when it was made, in Unix milliseconds; 0: a refusal for which the time did not matter
+	at int64 // when it was made, in Unix milliseconds; 0: a refusal for which the time did not matter
+	// lookedUp: the store was asked for the key.
+	lookedUp bool
+
 	hash  key.Hash
 	entry *entry
 	rec   *record
@@ -248,6 +251,14 @@ func (d *Decision) Detail() string {
 
 // Opens reports whether raw is the raw key that the decision is about.
 func (d *Decision) Opens(raw string) bool { return d.hash.Equal(key.HashOf(raw)) }
+
+// Config returns the configuration whose rules hold for the key, empty where there is none.
+func (d *Decision) Config() string {
+	if d.rules == nil {
+		return ""
+	}
+	return d.rules.ConfigID
+}
 
 // Previous reports whether the raw key is one that rotation has replaced, and that
 // works until the end of its grace.

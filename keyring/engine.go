@@ -47,6 +47,10 @@ type Engine struct {
 	now    func() time.Time
 	report func(error) // failures that no caller waits for
 
+	monitor  Monitor
+	degraded degradations
+	figures  figures
+
 	lookupTimeout time.Duration // the constant; longer in tests
 
 	opening sync.Mutex
@@ -79,12 +83,13 @@ type opened struct {
 // report gets the failures of background work.
 func New(opener store.Opener, now func() time.Time, report func(error)) *Engine {
 	r := &Engine{
-		opener: opener, now: now, report: report, ready: make(chan struct{}),
+		opener: opener, now: now, report: report, ready: make(chan struct{}), monitor: unmonitored{},
 		lookupTimeout: lookupTimeout, lookups: lookups{silence: lookupTimeout, patience: lookupPatience},
 	}
 	r.accounts = accounts{clock: r.clock, report: report, timeout: chargeTimeout, settled: r.cache.settled}
 	r.cache.init()
 	r.queue.init()
+	r.figures.asked = make(chan chan<- struct{})
 	return r
 }
 
@@ -99,13 +104,15 @@ func (r *Engine) Open(ctx context.Context) error {
 	if r.closed.Load() {
 		return store.ErrClosed
 	}
-	st, err := openGuarded(ctx, r.opener)
+	st, err := r.openGuarded(ctx)
 	if err != nil {
 		return err
 	}
-	if err := st.ForfeitLeases(ctx, holderName, r.noteForfeited); err != nil {
+	forfeited, err := st.ForfeitLeases(ctx, holderName, r.noteForfeited)
+	if err != nil {
 		return errors.Join(fmt.Errorf("forfeiting what a crash left leased: %w", err), st.Close())
 	}
+	r.monitor.CreditsMoved(Forfeited, forfeited)
 	plain, err := st.HasPlainKeys(ctx)
 	if err != nil {
 		return errors.Join(fmt.Errorf("reading keys: %w", err), st.Close())
@@ -140,7 +147,7 @@ func (r *Engine) Shut() (finish func() error) {
 		r.stopping()
 		r.loops.Wait()
 		defer r.unfollow()
-		return errors.Join(r.accounts.Close(st), r.flush(context.Background(), st), r.writeDenials(context.Background(), st, true), st.Close())
+		return errors.Join(r.accounts.Close(st), r.flushLast(st), r.writeDenials(context.Background(), st, true), st.Close())
 	}
 }
 

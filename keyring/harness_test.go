@@ -52,6 +52,7 @@ func (c *fakeClock) advance(d time.Duration) { c.ms.Add(d.Milliseconds()) }
 // spy is a store that counts calls and can be stopped at one of them.
 type spy struct {
 	store.Store
+	store.Statistics
 	finds, takes, saves atomic.Int64
 	mu                  sync.Mutex
 	afterFind           func() // runs when the row has been read, before it is returned
@@ -170,8 +171,11 @@ type spyOpener struct {
 
 func (o *spyOpener) Open(ctx context.Context) (store.Store, error) {
 	st, err := o.Opener.Open(ctx)
-	o.opened = &spy{Store: st}
-	return o.opened, err
+	if err != nil {
+		return nil, err
+	}
+	o.opened = &spy{Store: st, Statistics: st.(store.Statistics)}
+	return o.opened, nil
 }
 
 // rig is an engine over a real store, with a clock that tests set.

@@ -298,6 +298,7 @@ func (s *Service) takeCredits(ctx context.Context, st *opened, d *Decision, n in
 	r, err := s.ledger.Take(ctx, st, d.entry.account.Load(), n)
 	switch {
 	case err != nil:
+		s.engine.degrade(PartCredits, err)
 		return err
 	case r.result == evicted:
 		return errEvicted
@@ -311,7 +312,10 @@ func (s *Service) takeCredits(ctx context.Context, st *opened, d *Decision, n in
 		}
 		d.exceed(r.credits, n, r.now)
 	}
-	d.credits += r.taken
+	if r.taken > 0 {
+		d.credits += r.taken
+		s.engine.monitor.CreditsMoved(Taken, r.taken)
+	}
 	d.addCredits(r.credits, n, r.now)
 	return err
 }
@@ -360,7 +364,11 @@ func (s *Service) Refund(ctx context.Context, d *Decision) error {
 		defer s.engine.cache.unpin(e)
 		err = s.ledger.Give(ctx, st, e.ensureAccount(), n)
 	}
-	if err != nil && !errors.Is(err, store.ErrNotFound) {
+	switch {
+	case err == nil:
+		s.engine.monitor.CreditsMoved(Refunded, n)
+	case !errors.Is(err, store.ErrNotFound):
+		s.engine.degrade(PartCredits, err)
 		return fmt.Errorf("giving %d credits back: %w", n, err)
 	}
 	return nil

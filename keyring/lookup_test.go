@@ -37,8 +37,8 @@ func (s *slowStore) Find(ctx context.Context, _ key.Hash) (store.Entry, error) {
 	return store.Entry{}, store.ErrNotFound
 }
 
-func (*slowStore) ForfeitLeases(context.Context, string, func([]store.Forfeit) ([]store.AuditEntry, error)) error {
-	return nil
+func (*slowStore) ForfeitLeases(context.Context, string, func([]store.Forfeit) ([]store.AuditEntry, error)) (int64, error) {
+	return 0, nil
 }
 func (*slowStore) HasPlainKeys(context.Context) (bool, error) { return false, nil }
 func (*slowStore) Subscribe(func([]store.Change)) func()      { return func() {} }

@@ -36,7 +36,7 @@ func (r *Engine) startLoops() {
 	r.stopping = cancel
 	st := r.store.Load()
 	r.keepMembership(ctx, st)
-	r.every(ctx, flushEvery, func() error { return r.flush(ctx, st) })
+	r.every(ctx, flushEvery, func() error { return r.flushAndRecover(ctx, st) })
 	r.keeping.look(r.clock())
 	r.every(ctx, tendEvery, func() error {
 		r.keeping.look(r.clock())
@@ -45,6 +45,7 @@ func (r *Engine) startLoops() {
 	r.every(ctx, deleteEvery, func() error { return r.deleteKept(ctx, st) })
 	r.every(ctx, denialsEvery, func() error { return r.writeDenials(ctx, st, false) })
 	r.every(ctx, deleteEvery, func() error { return r.trimAudit(ctx, st) })
+	r.loops.Go(func() { r.count(ctx, st) })
 }
 
 func (r *Engine) every(ctx context.Context, d time.Duration, work func() error) {
@@ -68,6 +69,15 @@ func (r *Engine) every(ctx context.Context, d time.Duration, work func() error) 
 // again.
 func (r *Engine) flush(ctx context.Context, st store.Store) error {
 	return r.queue.flush(ctx, st, r.cache.written)
+}
+
+// flushLast is flush for a store that is being closed: what it cannot write is lost.
+func (r *Engine) flushLast(st store.Store) error {
+	err := r.flush(context.Background(), st)
+	if err != nil {
+		r.monitor.StatisticsDropped(r.queue.requests())
+	}
+	return err
 }
 
 // keeping holds the Keep of every configuration that is alive. While a new

@@ -1,6 +1,8 @@
 package keyring
 
 import (
+	"time"
+
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/store"
 )
@@ -21,20 +23,44 @@ type Observer interface {
 type Decided struct {
 	Outcome Outcome
 	Key     *key.Key // nil: none was found
+	Config  string   // whose rules hold for it
 	Tier    string   // of its owner; empty: none
 	Limit   string   // that refused the request; empty: none did
 	Cost    int64    // that was taken
 	At      int64    // when, in Unix milliseconds
+
+	// Verified: it is about a raw key, and Took and LookedUp hold. Else the request carried
+	// none, or several.
+	Verified bool
+	Took     time.Duration // to decide
+	LookedUp bool          // the store was asked for the key
 }
 
-// decided tells the observers of a decision. The statistics are the first of them.
-func (s *Service) decided(d *Decision, q *Request) {
+// began returns the time at which a decision begins, where an observer wants to know how
+// long it takes.
+func (s *Service) began() (t time.Time) {
+	if len(s.set.Observers) > 0 {
+		t = s.engine.now()
+	}
+	return t
+}
+
+// decided tells the observers of a decision. The statistics are the first of them. began is
+// zero where no raw key was verified.
+func (s *Service) decided(d *Decision, q *Request, began time.Time) {
 	if q.DryRun || q.RecordOnly {
 		return
 	}
 	s.count(d, q)
+	if len(s.set.Observers) == 0 {
+		return
+	}
+	told := Decided{Outcome: d.Outcome, Key: d.Key(), Config: d.Config(), Tier: d.Tier(), Limit: d.Limit, Cost: d.Cost, At: s.madeAt(d)}
+	if !began.IsZero() {
+		told.Verified, told.Took, told.LookedUp = true, s.engine.now().Sub(began), d.lookedUp
+	}
 	for _, o := range s.set.Observers {
-		o.Decided(Decided{Outcome: d.Outcome, Key: d.Key(), Tier: d.Tier(), Limit: d.Limit, Cost: d.Cost, At: s.madeAt(d)})
+		o.Decided(told)
 	}
 }
 

@@ -394,6 +394,9 @@ func (s *Service) shown(k *key.Key) *string {
 // Now is the time by which keys are made and judged.
 func (s *Service) Now() int64 { return s.engine.clock().wall }
 
+// Degraded returns the parts that do not work because the store is away.
+func (s *Service) Degraded() []Part { return s.engine.Degraded() }
+
 // Health asks the store now.
 func (s *Service) Health(ctx context.Context) (store.Status, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.engine.lookupTimeout)

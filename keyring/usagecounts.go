@@ -163,6 +163,14 @@ func (c *hourCounts) add(q *queue, o Outcome, n int64) {
 	q.add(c)
 }
 
+// rest returns how many are in no batch yet.
+func (c *hourCounts) rest() (sum int64) {
+	for o := range NumOutcomes {
+		sum += c.n[o].Load() - c.taken[o]
+	}
+	return sum
+}
+
 // asked are the permissions of a key that requests have asked for, so far as this process
 // knows: at most store.MaxAskedPermissions.
 type asked struct {

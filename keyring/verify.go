@@ -22,8 +22,9 @@ func (s *Service) Verify(ctx context.Context, raw string, q *Request) (d Decisio
 // zero. By value, the copies of a decision alone would make the stack of each
 // connection grow, after each garbage collection anew.
 func (s *Service) VerifyInto(ctx context.Context, raw string, q *Request, d *Decision) error {
+	began := s.began()
 	err := s.verify(ctx, raw, q, d)
-	s.decided(d, q)
+	s.decided(d, q, began)
 	return err
 }
 
@@ -105,7 +106,7 @@ func (s *Service) Has(ctx context.Context, raw string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	e, err := s.engine.find(ctx, st, key.HashOf(raw))
+	e, _, err := s.engine.find(ctx, st, key.HashOf(raw))
 	return e != nil, err
 }
 
@@ -117,8 +118,9 @@ func (s *Service) Prefixes() []string { return s.prefixes }
 // before is taken. Where d admits the request, it replaces before; else Cancel takes
 // before back. It writes into d, which is zero.
 func (s *Service) Extend(ctx context.Context, before *Decision, q *Request, d *Decision) error {
+	began := s.began()
 	err := s.extend(ctx, before, q, d)
-	s.decided(d, q)
+	s.decided(d, q, began)
 	return err
 }
 
@@ -134,7 +136,8 @@ func (s *Service) extend(ctx context.Context, before *Decision, q *Request, d *D
 // decide finds the key and admits the request.
 func (s *Service) decide(ctx context.Context, st *opened, c credential, before *Decision, q *Request, d *Decision) error {
 	for {
-		e, err := s.engine.find(ctx, st, c.hash)
+		e, lookedUp, err := s.engine.find(ctx, st, c.hash)
+		d.lookedUp = d.lookedUp || lookedUp
 		if err != nil {
 			d.refuse(Unavailable, unavailableWait, true)
 			return err
@@ -145,7 +148,7 @@ func (s *Service) decide(ctx context.Context, st *opened, c credential, before *
 		}
 		err = s.admit(ctx, st, e, c, before, q, d)
 		if errors.Is(err, errEvicted) {
-			*d = Decision{}
+			*d = Decision{lookedUp: d.lookedUp}
 			continue // the key was let go of between finding and counting: find it again
 		}
 		return err
@@ -169,21 +172,25 @@ func Refusal(o Outcome) (d Decision) {
 
 // Refused tells the observers of a refusal that a caller of this package has made itself,
 // without asking about a key.
-func (s *Service) Refused(d *Decision, c *Counted) { s.decided(d, &Request{Counted: c}) }
+func (s *Service) Refused(d *Decision, c *Counted) { s.decided(d, &Request{Counted: c}, time.Time{}) }
 
 // errEvicted is returned where the key left memory after it was found.
 var errEvicted = errors.New("the key has left memory")
 
 // find returns the key that a raw key opens, or nil for one that opens none. It asks
-// the store only about raw keys that memory does not know.
-func (r *Engine) find(ctx context.Context, st *opened, hash key.Hash) (*entry, error) {
+// the store only about raw keys that memory does not know, and reports whether it did.
+func (r *Engine) find(ctx context.Context, st *opened, hash key.Hash) (_ *entry, lookedUp bool, err error) {
 	if e := r.cache.find(hash); e != nil {
-		return e, nil
+		return e, false, nil
 	}
 	if r.cache.excludes(hash) {
-		return nil, nil
+		return nil, false, nil
 	}
-	return r.lookUp(ctx, st, hash)
+	e, err := r.lookUp(ctx, st, hash)
+	if ctx.Err() == nil { // else the client has gone, which says nothing of the store
+		r.degrade(PartIdentity, err)
+	}
+	return e, true, err
 }
 
 // lookUp asks the store, once for all who ask at the same time.

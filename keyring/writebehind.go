@@ -90,7 +90,8 @@ type queue struct {
 	// each increment either in the store or here, and while something is deleted, so that
 	// nothing old is written over what takes its place.
 	mu      sync.Mutex
-	backlog []counted // taken from the shards, and not yet written
+	backlog []counted    // taken from the shards, and not yet written
+	taken   atomic.Int64 // len(backlog), for who cannot wait for mu
 	writer  string
 	number  int64
 	unsent  *store.UsageBatch // made, and not known to be stored
@@ -131,7 +132,20 @@ func (q *queue) drain() int {
 	// In the order of the IDs, which is that of the store's pages where IDs ascend: of very
 	// many keys, each page is then read and written once.
 	slices.SortFunc(q.backlog, func(a, b counted) int { return strings.Compare(a.subject(), b.subject()) })
+	q.taken.Store(int64(len(q.backlog)))
 	return len(q.backlog)
+}
+
+// len returns how much waits to be written.
+func (q *queue) len() int {
+	n := int(q.taken.Load())
+	for i := range q.shards {
+		sh := &q.shards[i]
+		sh.mu.Lock()
+		n += len(sh.l)
+		sh.mu.Unlock()
+	}
+	return n
 }
 
 // flush writes what waits. What could not be written stays, for the next time. written
@@ -156,6 +170,7 @@ func (q *queue) write(ctx context.Context, st store.Store) (some []counted, err 
 	defer q.mu.Unlock()
 	n := min(len(q.backlog), writeBatch)
 	some, q.backlog = q.backlog[:n:n], q.backlog[n:]
+	defer func() { q.taken.Store(int64(len(q.backlog))) }()
 	if err := q.send(ctx, st); err != nil {
 		for _, x := range some {
 			q.put(x) // they are still marked as queued
@@ -245,11 +260,14 @@ func (q *queue) with(ctx context.Context, st store.Store, read func() ([]store.D
 	return sums, nil
 }
 
-// eachDay calls f for all usage that waits. The caller holds q.mu.
-func (q *queue) eachDay(f func(*dayCounts)) {
+// eachDay calls f for all usage of days that waits. The caller holds q.mu.
+func (q *queue) eachDay(f func(*dayCounts)) { eachWaiting(q, f) }
+
+// eachWaiting calls f for all of one kind that waits. The caller holds q.mu.
+func eachWaiting[T counted](q *queue, f func(T)) {
 	each := func(list []counted) {
 		for _, x := range list {
-			if c, ok := x.(*dayCounts); ok {
+			if c, ok := x.(T); ok {
 				f(c)
 			}
 		}
@@ -261,6 +279,19 @@ func (q *queue) eachDay(f func(*dayCounts)) {
 		each(sh.l)
 		sh.mu.Unlock()
 	}
+}
+
+// requests returns how many requests are not in the statistics of the store yet.
+func (q *queue) requests() (n int64) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.unsent != nil {
+		for _, h := range q.unsent.Hours {
+			n += h.N
+		}
+	}
+	eachWaiting(q, func(c *hourCounts) { n += c.rest() })
+	return n
 }
 
 // pause runs remove, which deletes something from the store, while nothing is written.

@@ -272,8 +272,8 @@ type Store interface {
 	// ForfeitLeases gives up all that a holder has leased, in every epoch
 	// (key.Credits.Forfeit). A process calls it before it leases anything: what was
 	// leased under its name and did not come back is lost, because nobody knows how
-	// much of it was spent.
-	ForfeitLeases(ctx context.Context, holder string, note func([]Forfeit) ([]AuditEntry, error)) error
+	// much of it was spent. It returns how many credits that were.
+	ForfeitLeases(ctx context.Context, holder string, note func([]Forfeit) ([]AuditEntry, error)) (int64, error)
 	// Account returns the balance of a key or an owner with its leases. One that never
 	// had credits is unlimited.
 	Account(ctx context.Context, account Subject) (Account, error)
@@ -356,6 +356,22 @@ type Statistics interface {
 	// AskedPermissions returns the permissions that requests asked a key for, sorted,
 	// at most MaxAskedPermissions: those that came first.
 	AskedPermissions(ctx context.Context, id string) ([]string, error)
+	// Figures counts over the whole store, as it is at now: the keys that expire after now,
+	// up to each time of until, among others. That may take a while where there are very many
+	// keys; nothing must have to wait for it.
+	Figures(ctx context.Context, now int64, until []int64) (Figures, error)
+	// Backlog returns how many writes wait. It asks nobody, so that it answers while the
+	// storage does not.
+	Backlog() int
+}
+
+// Figures are numbers of the whole store.
+type Figures struct {
+	// Active, Disabled, Expired and Exhausted are how many keys are in each State.
+	Active, Disabled, Expired, Exhausted int64
+	// Expiring has a number for each time that was asked for, of keys in any State.
+	Expiring []int64
+	Leased   int64 // credits that are out with holders
 }
 
 // Opener opens a store when it is first needed. Making one touches nothing, so

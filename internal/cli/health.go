@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -18,7 +19,7 @@ func (h *Host) health() *cobra.Command {
 }
 
 func (c *call) healthDetails(h admin.Health) string {
-	return properties([]property{
+	list := []property{
 		{"Status", printable(h.Status)},
 		{"Version", printable(h.Version)},
 		{"Store", fmt.Sprintf("%s %s, schema %d", printable(h.Store.Kind), printable(h.Store.Version), h.Store.Schema)},
@@ -27,7 +28,11 @@ func (c *call) healthDetails(h admin.Health) string {
 		{"Keys", h.Keys},
 		{"Backlog", h.Backlog},
 		{"Audit head", auditHead(h.Audit)},
-	})
+	}
+	if len(h.Degraded) > 0 {
+		list = append(list, property{"Degraded", printable(strings.Join(h.Degraded, ", "))})
+	}
+	return properties(list)
 }
 
 func auditHead(p *admin.AuditPoint) string {

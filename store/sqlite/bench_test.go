@@ -183,6 +183,29 @@ func BenchmarkEachHash(b *testing.B) {
 	b.ReportMetric(float64(each)/float64(plain), "ratio")
 }
 
+// BenchmarkFigures counts keys by state in the background, each key with credits, and ends
+// with how many keys that is a second.
+//
+//	go test ./store/sqlite -run - -bench Figures -keys 1000000
+func BenchmarkFigures(b *testing.B) {
+	s := benchStore(b)
+	err := s.write(b.Context(), func(w *writerConn) error {
+		_, err := w.exec(`INSERT OR IGNORE INTO {p}accounts (subject, kind, unit, remaining, leased, held, debt, spent, forfeited, expired, granted, peak, version)
+			SELECT num, 'key', 'requests', 100, 0, 0, 0, 0, 0, 0, 100, 100, 1 FROM {p}keys`)
+		return err
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		f, err := s.Figures(b.Context(), now, []int64{now + 1})
+		if err != nil || f.Active != int64(*benchKeys) {
+			b.Fatalf("%+v, %v", f, err)
+		}
+	}
+	b.ReportMetric(float64(*benchKeys*b.N)/b.Elapsed().Seconds(), "keys/s")
+}
+
 // BenchmarkOpen compares the opening of a database of many keys, until the first key is
 // found, with that of an empty one.
 func BenchmarkOpen(b *testing.B) {

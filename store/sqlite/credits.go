@@ -42,22 +42,23 @@ const (
 )
 
 // ForfeitLeases implements store.Store.
-func (s *Store) ForfeitLeases(ctx context.Context, holder string, note func([]store.Forfeit) ([]store.AuditEntry, error)) error {
-	return s.write(ctx, func(w *writerConn) error {
-		lost, err := forfeitLeases(w, holder)
+func (s *Store) ForfeitLeases(ctx context.Context, holder string, note func([]store.Forfeit) ([]store.AuditEntry, error)) (int64, error) {
+	return writeFor(ctx, s, func(w *writerConn) (int64, error) {
+		lost, sum, err := forfeitLeases(w, holder)
 		if err != nil || len(lost) == 0 || note == nil {
-			return failed("forfeiting leases", err)
+			return sum, failed("forfeiting leases", err)
 		}
 		entries, err := note(lost)
 		if err != nil {
-			return fmt.Errorf("noting forfeited leases in the audit log: %w", err)
+			return 0, fmt.Errorf("noting forfeited leases in the audit log: %w", err)
 		}
-		return w.appendAudit(entries)
+		return sum, w.appendAudit(entries)
 	})
 }
 
-// forfeitLeases returns what was lost, but for keys of deleted owners.
-func forfeitLeases(w *writerConn, holder string) (lost []store.Forfeit, err error) {
+// forfeitLeases returns what was lost, and the sum of that. Keys of deleted owners are only
+// in the sum.
+func forfeitLeases(w *writerConn, holder string) (lost []store.Forfeit, sum int64, err error) {
 	leased := map[subject]int64{}
 	err = w.rows(leasesOf, []any{holder}, func(rows *sql.Rows) error {
 		var of subject
@@ -67,29 +68,30 @@ func forfeitLeases(w *writerConn, holder string) (lost []store.Forfeit, err erro
 		return err
 	})
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	for of, amount := range leased {
 		c, err := readCredits(w, of)
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		after := c.ForfeitLeased(amount)
 		after.Version++
 		if err := writeCredits(w, of, after, c.Version); err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		name := map[store.Kind]string{store.KindKey: keyID, store.KindOwner: ownerID}[of.kind]
 		var id nullText
 		if err := w.row(name, []any{of.num}, &id); err != nil && !errors.Is(err, sql.ErrNoRows) {
-			return nil, err
+			return nil, 0, err
 		}
 		if id.Valid {
 			lost = append(lost, store.Forfeit{Subject: store.Subject{Kind: of.kind, ID: id.String}, Amount: amount})
 		}
+		sum += amount
 	}
 	_, err = w.exec(`DELETE FROM {p}leases WHERE holder = ?`, holder)
-	return lost, err
+	return lost, sum, err
 }
 
 // Account implements store.Store.

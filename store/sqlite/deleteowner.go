@@ -35,7 +35,7 @@ const (
 		OR k.num = (SELECT key FROM {p}previous_hashes WHERE hash = ?2)) AND k.owner IN ` + deletedOwners
 
 	// keyCounts are how many keys there are, by configuration and state.
-	keyCounts = `SELECT config_id, state = 'enabled', n - (SELECT count(*) FROM {p}owners o JOIN {p}keys k ON k.owner = o.num
+	keyCounts = `SELECT config_id, state = 'enabled' AS enabled, n - (SELECT count(*) FROM {p}owners o JOIN {p}keys k ON k.owner = o.num
 		WHERE o.user_id IS NULL AND k.config_id = c.config_id AND k.enabled = (c.state = 'enabled')) AS n FROM {p}key_counts c WHERE n > 0`
 )
 

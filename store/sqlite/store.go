@@ -85,7 +85,7 @@ func (s *Store) closeReaders() (err error) {
 // whether the files are still there; where the writer had lost trust in its
 // connection, it is here that it tries again if nobody else writes.
 func (s *Store) Health(ctx context.Context) (store.Status, error) {
-	st := store.Status{Kind: "sqlite", Database: s.path, Backlog: len(s.writer.queue)}
+	st := store.Status{Kind: "sqlite", Database: s.path, Backlog: s.Backlog()}
 	if err := s.write(ctx, func(*writerConn) error { return nil }); err != nil {
 		return store.Status{}, err
 	}

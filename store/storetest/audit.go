@@ -136,7 +136,8 @@ var auditTests = []test{
 		e.wantErr(err, store.ErrNotFound)
 		_, err = e.store.DeleteExpired(e.ctx, store.Expired{Before: func(string) int64 { return 0 }}, 10, never)
 		e.must(err)
-		e.must(e.store.ForfeitLeases(e.ctx, "nobody", func([]store.Forfeit) ([]store.AuditEntry, error) { e.Error("called"); return nil, nil }))
+		_, err = e.store.ForfeitLeases(e.ctx, "nobody", func([]store.Forfeit) ([]store.AuditEntry, error) { e.Error("called"); return nil, nil })
+		e.must(err)
 		if now := e.checkAudit(); now != n {
 			e.Errorf("%d entries, before that %d", now, n)
 		}
@@ -161,10 +162,11 @@ var auditTests = []test{
 		_, err := e.store.MoveCredits(e.ctx, store.OfKey(k.Key.ID), key.Move{Lease: 10, Holder: here}, t0)
 		e.must(err)
 		var lost []store.Forfeit
-		e.must(e.store.ForfeitLeases(e.ctx, here.Name, func(all []store.Forfeit) ([]store.AuditEntry, error) {
+		_, err = e.store.ForfeitLeases(e.ctx, here.Name, func(all []store.Forfeit) ([]store.AuditEntry, error) {
 			lost = all
 			return []store.AuditEntry{{Time: t0, Action: "test.forfeited", Actor: store.AuditActor{Kind: "system"}, KeyID: all[0].ID}}, nil
-		}))
+		})
+		e.must(err)
 		if len(lost) != 1 || lost[0] != (store.Forfeit{Subject: store.OfKey(k.Key.ID), Amount: 10}) {
 			e.Errorf("%+v", lost)
 		}

@@ -221,9 +221,9 @@ var creditTests = []test{
 		e.wantLeases(account, lease(before, 10), lease(later, 6))
 		e.reopen()
 		e.wantLeases(account, lease(before, 10), lease(later, 6))
-		e.must(e.store.ForfeitLeases(e.ctx, "there", nil))
+		e.forfeit("there", 0)
 		e.wantLeases(account, lease(before, 10), lease(later, 6))
-		e.must(e.store.ForfeitLeases(e.ctx, here.Name, nil))
+		e.forfeit(here.Name, 16)
 		e.wantLeases(account)
 		if c := e.get(id).Credits; c.Forfeited != 16 || c.Spent != 7 || c.Remaining != 977 {
 			e.Fatalf("%+v", c)
@@ -242,7 +242,7 @@ var creditTests = []test{
 		e.must(e.storeDelete(id))
 		_, err = e.store.Account(e.ctx, account)
 		e.wantErr(err, store.ErrNotFound)
-		e.must(e.store.ForfeitLeases(e.ctx, here.Name, nil))
+		e.forfeit(here.Name, 0)
 	}},
 	{"holds and debts", func(e *env) {
 		id := e.create(limited(100), nil).Key.ID
@@ -310,7 +310,7 @@ var creditTests = []test{
 		if _, err = e.store.UpdateAccount(e.ctx, owner, func(c *key.Credits) error { *c = c.Forfeit(); return nil }); err == nil {
 			e.Fatal("a change took what is leased")
 		}
-		e.must(e.store.ForfeitLeases(e.ctx, here.Name, nil))
+		e.forfeit(here.Name, 20)
 		_, err = e.storeDeleteOwner("alice")
 		e.must(err)
 		e.create(limited(1), nil)
@@ -328,8 +328,8 @@ var creditTests = []test{
 		e.move(ids[1], key.Move{Used: 2, Returned: 8}, t0)
 		before := e.dump()
 		e.reopen()
-		for range 2 {
-			e.must(e.store.ForfeitLeases(e.ctx, here.Name, nil))
+		for _, n := range []int64{10, 0} {
+			e.forfeit(here.Name, n)
 			want := before[ids[0]].Credits
 			want.Leased, want.Forfeited, want.Version = 0, 10, want.Version+1
 			if got := e.get(ids[0]).Credits; got != want {
@@ -363,6 +363,16 @@ func (e *env) wantLeases(account store.Subject, want ...store.Lease) {
 	}
 	if !slices.Equal(a.Leases, want) || a.Credits.Leased != sum {
 		e.Fatalf("%+v, leased %d, want %+v", a.Leases, a.Credits.Leased, want)
+	}
+}
+
+// forfeit gives up what a holder has leased, which must be n credits.
+func (e *env) forfeit(holder string, n int64) {
+	e.Helper()
+	got, err := e.store.ForfeitLeases(e.ctx, holder, nil)
+	e.must(err)
+	if got != n {
+		e.Fatalf("%d credits were forfeited, want %d", got, n)
 	}
 }
 

@@ -64,7 +64,7 @@ func testClosed(e *env) {
 		"Delete":        func() error { return e.storeDelete(id) },
 		"DeleteExpired": func() error { _, err := e.storeDeleteExpired(expiredBefore(t0), 5); return err },
 		"MoveCredits":   func() error { _, err := e.store.MoveCredits(e.ctx, store.OfKey(id), key.Move{Take: 1}, t0); return err },
-		"ForfeitLeases": func() error { return e.store.ForfeitLeases(e.ctx, here.Name, nil) },
+		"ForfeitLeases": func() error { _, err := e.store.ForfeitLeases(e.ctx, here.Name, nil); return err },
 		"SaveCounters":  func() error { return e.store.SaveCounters(e.ctx, []store.Counters{{Subject: store.OfKey(id)}}) },
 		"Owner":         func() error { _, err := e.store.Owner(e.ctx, "alice"); return err },
 		"Owners":        func() error { _, err := e.store.Owners(e.ctx, 5, ""); return err },

@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"fmt"
+	"reflect"
 	"slices"
 
 	"github.com/caddy-apikey/caddy-apikey/key"
@@ -28,6 +29,51 @@ var statisticsTests = []test{
 		e.must(err)
 		e.wantCounts(s)
 		e.keyCount("alice", 0)
+	}},
+	{"figures of the whole store", func(e *env) {
+		const day = 24 * 60 * 60 * 1000
+		want := func(active, disabled, expired, exhausted, leased int64, expiring ...int64) {
+			e.Helper()
+			got, err := e.statistics().Figures(e.ctx, t0, []int64{t0 + day, t0 + 7*day})
+			e.must(err)
+			if want := (store.Figures{Active: active, Disabled: disabled, Expired: expired, Exhausted: exhausted, Expiring: expiring, Leased: leased}); !reflect.DeepEqual(got, want) {
+				e.Fatalf("%+v, want %+v", got, want)
+			}
+		}
+		want(0, 0, 0, 0, 0, 0, 0)
+		off := func(k *key.Key) { k.Enabled = false }
+		ends := func(at int64) func(*key.Key) { return func(k *key.Key) { k.ExpiresAt = at } }
+		a := e.create(key.Credits{}, nil)
+		e.create(limited(0), off)
+		e.create(limited(0), ends(t0))
+		e.create(key.Credits{}, ends(t0+day))
+		e.create(key.Credits{}, ends(t0+day+1))
+		e.create(key.Credits{}, ends(t0+7*day+1))
+		e.create(key.Credits{}, func(k *key.Key) { k.Enabled, k.ExpiresAt = false, t0+1 })
+		e.create(key.NewCredits(new(int64(0)), 5, day, t0), nil)     // no refill is due
+		e.create(key.NewCredits(new(int64(0)), 5, day, t0-day), nil) // one is
+		leased := e.create(limited(100), nil)
+		e.move(leased.Key.ID, key.Move{Lease: 10}, t0)
+		want(6, 2, 1, 1, 10, 2, 3)
+		e.reopen()
+		want(6, 2, 1, 1, 10, 2, 3)
+
+		e.create(limited(0), func(k *key.Key) { k.UserID = "bob" })
+		e.create(key.Credits{}, func(k *key.Key) { k.UserID, k.ExpiresAt = "bob", t0-1 })
+		e.create(key.Credits{}, func(k *key.Key) { k.UserID, k.Enabled = "bob", false })
+		want(6, 3, 2, 2, 10, 2, 3)
+		_, err := e.storePutOwner("bob", t0, func(o *key.Owner) error { o.Enabled = false; return nil })
+		e.must(err)
+		want(6, 5, 1, 1, 10, 2, 3)
+		_, err = e.storeDeleteOwner("bob")
+		e.must(err)
+		want(6, 2, 1, 1, 10, 2, 3)
+		e.must(e.storeDelete(a.Key.ID))
+		e.move(leased.Key.ID, key.Move{Returned: 4, Used: 6}, t0)
+		want(5, 2, 1, 1, 0, 2, 3)
+		if n := e.statistics().Backlog(); n != 0 {
+			e.Fatalf("%d writes wait", n)
+		}
 	}},
 	{"requests by hour, outcome and tier", func(e *env) {
 		save := func(number int64, hours ...store.HourUses) {

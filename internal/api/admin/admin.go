@@ -67,7 +67,7 @@ func (s *server) errorBody(c *api.Call, e *api.Error) any {
 		body.Message = e.Cause.Error()
 	}
 	if c.Route.Unavailable != nil {
-		return Unhealthy{Status: "unavailable", Process: s.process, Version: s.version, Error: body}
+		return Unhealthy{Status: "unavailable", Process: s.process, Version: s.version, Degraded: s.degraded(), Error: body}
 	}
 	return body
 }

@@ -111,8 +111,8 @@ func (b broken) Identity() string                          { return "broken" }
 func (b broken) Open(context.Context) (store.Store, error) { return b, nil }
 func (b broken) Close() error                              { return nil }
 func (b broken) Subscribe(func([]store.Change)) func()     { return func() {} }
-func (b broken) ForfeitLeases(context.Context, string, func([]store.Forfeit) ([]store.AuditEntry, error)) error {
-	return nil
+func (b broken) ForfeitLeases(context.Context, string, func([]store.Forfeit) ([]store.AuditEntry, error)) (int64, error) {
+	return 0, nil
 }
 func (b broken) EachHash(context.Context, func(key.Hash)) error   { return b.err }
 func (b broken) HasPlainKeys(context.Context) (bool, error)       { return false, nil }
@@ -182,7 +182,7 @@ func TestHealth(t *testing.T) {
 	a := newAPI(t)
 	a.make(`{"userId":"u"}`)
 	h := must(a.Health(t.Context())).Value
-	if h.Status != "ok" || h.Version != "v1.2.3" || h.Keys != 1 || h.Store.Kind != "sqlite" || h.Store.Version == "" || h.Store.Schema < 1 {
+	if h.Status != "ok" || h.Version != "v1.2.3" || h.Keys != 1 || h.Store.Kind != "sqlite" || h.Store.Version == "" || h.Store.Schema < 1 || h.Degraded == nil || len(h.Degraded) > 0 {
 		t.Errorf("%+v", h)
 	}
 	hang := make(chan struct{})

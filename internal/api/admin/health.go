@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/caddy-apikey/caddy-apikey/internal/api"
+	"github.com/caddy-apikey/caddy-apikey/keyring"
 	"github.com/caddy-apikey/caddy-apikey/store"
 )
 
@@ -35,10 +36,28 @@ func (s *server) health(c *api.Call) (Health, error) {
 			return Health{}, api.Unavailable(st.err)
 		}
 		return Health{
-			Status: "ok", Process: s.process, Version: s.version, Keys: st.Keys, Backlog: int64(st.Backlog), Audit: pointOf(st.Audit),
-			Store: StoreHealth{Kind: st.Kind, Database: st.Database, Version: st.Version, Schema: st.Schema},
+			Status: "ok", Process: s.process, Version: s.version, Keys: st.Keys, Backlog: int64(st.Backlog),
+			Store:    StoreHealth{Kind: st.Kind, Database: st.Database, Version: st.Version, Schema: st.Schema},
+			Degraded: degradedOf(svc), Audit: pointOf(st.Audit),
 		}, nil
 	case <-ctx.Done():
 		return Health{}, api.Unavailable(fmt.Errorf("%w: no answer within %v", store.ErrUnavailable, healthTimeout))
 	}
+}
+
+// degraded is what an answer says that could not ask the store.
+func (s *server) degraded() []string {
+	svc, err := s.service()
+	if err != nil {
+		return []string{}
+	}
+	return degradedOf(svc)
+}
+
+func degradedOf(svc *keyring.Service) []string {
+	list := []string{}
+	for _, p := range svc.Degraded() {
+		list = append(list, string(p))
+	}
+	return list
 }

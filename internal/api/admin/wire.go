@@ -171,10 +171,11 @@ type Health struct {
 	Status string      `json:"status" enum:"ok"`
 	Store  StoreHealth `json:"store"`
 	Process
-	Version string      `json:"version" doc:"of the plugin"`
-	Keys    int64       `json:"keys"`
-	Backlog int64       `json:"backlog" doc:"writes that wait"`
-	Audit   *AuditPoint `json:"audit" doc:"the newest entry of the audit log; null before the first"`
+	Version  string      `json:"version" doc:"of the plugin"`
+	Keys     int64       `json:"keys"`
+	Backlog  int64       `json:"backlog" doc:"writes that wait"`
+	Degraded []string    `json:"degraded" doc:"what does not work because the store is away: identity, credits, statistics"`
+	Audit    *AuditPoint `json:"audit" doc:"the newest entry of the audit log; null before the first"`
 }
 
 // Process tells which process answers.
@@ -195,7 +196,8 @@ type StoreHealth struct {
 type Unhealthy struct {
 	Status string `json:"status" enum:"unavailable"`
 	Process
-	Version string `json:"version" doc:"of the plugin"`
+	Version  string   `json:"version" doc:"of the plugin"`
+	Degraded []string `json:"degraded" doc:"what does not work because the store is away: identity, credits, statistics"`
 	Error
 }
 
