@@ -2,6 +2,7 @@ package keyring
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"runtime/debug"
@@ -203,6 +204,17 @@ func (g guarded) HasPlainKeys(ctx context.Context) (plain bool, err error) {
 func (g guarded) Health(ctx context.Context) (s store.Status, err error) {
 	defer g.recovered(&err)
 	return g.Store.Health(ctx)
+}
+
+// ErrNoBackup is returned where the store does not implement store.Backuper.
+var ErrNoBackup = errors.New("this store makes no backups: use those of its database")
+
+func (g guarded) Backup(ctx context.Context) (b *store.Backup, err error) {
+	defer g.recovered(&err)
+	if s, ok := g.Store.(store.Backuper); ok {
+		return s.Backup(ctx)
+	}
+	return nil, ErrNoBackup
 }
 
 func (g guarded) Close() (err error) {

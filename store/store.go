@@ -17,6 +17,7 @@ package store
 import (
 	"context"
 	"errors"
+	"io"
 
 	"github.com/caddy-apikey/caddy-apikey/key"
 )
@@ -335,6 +336,19 @@ type Statistics interface {
 	// AskedPermissions returns the permissions that requests asked a key for, sorted,
 	// at most MaxAskedPermissions: those that came first.
 	AskedPermissions(ctx context.Context, id string) ([]string, error)
+}
+
+// Backuper is what a store may implement beside Store.
+type Backuper interface {
+	// Backup returns a copy of the store at one moment, with every write that returned
+	// before the call. Other calls go on while it is made and read. The caller closes it.
+	Backup(ctx context.Context) (*Backup, error)
+}
+
+// Backup is a copy of a store, as an SQLite database.
+type Backup struct {
+	io.ReadCloser
+	Size int64 // in bytes
 }
 
 // Opener opens a store when it is first needed. Making one touches nothing, so

@@ -246,6 +246,10 @@ func TestAnswersAreDocumented(t *testing.T) {
 			}
 			return nil
 		}
+		if content[BackupType] != nil {
+			checkBackup(t, r)
+			return nil
+		}
 		if content[api.StreamType] != nil {
 			s.checkExport(t, r)
 			return nil
@@ -306,6 +310,7 @@ func TestAnswersAreDocumented(t *testing.T) {
 	do("DELETE", one, id, "", "")
 	do("DELETE", one, id, "", "")
 	do("DELETE", owner, "u", "", "")
+	do("GET", "/apikey/backup", "", "", "")
 	do("GET", "/apikey/health", "", "", "")
 	do("GET", "/apikey/openapi.json", "", "", "")
 	a.breakStore(broken{err: errStore})

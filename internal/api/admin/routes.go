@@ -37,6 +37,7 @@ func (s *server) routes() []*api.Route {
 		{Name: "deleteOwner", Method: remove, Path: "/owners/{userId}", Status: 204, Endpoint: api.Plain(deleteOwner), Summary: "Delete an owner with all keys"},
 		{Name: "ownerUsage", Method: get, Path: "/owners/{userId}/usage", Status: 200, Endpoint: api.WithQuery(ownerUsage), Summary: "Show the usage of an owner's keys, deleted ones included"},
 		{Name: "listTiers", Method: get, Path: "/tiers", Status: 200, Endpoint: api.Plain(listTiers), Summary: "List the configured tiers"},
+		{Name: "backup", Method: get, Path: "/backup", Status: 200, Endpoint: api.Plain(backup), File: BackupType, Summary: "Copy the database"},
 		{Name: "health", Method: get, Path: "/health", Status: 200, Public: true, Unavailable: Unhealthy{}, Endpoint: api.Plain(s.health), Summary: "Ask the store whether it works"},
 		{Name: "openapi", Method: get, Path: "/openapi.json", Status: 200, Public: true, Endpoint: api.Document(), Summary: "This document"},
 	}
