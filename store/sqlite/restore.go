@@ -60,10 +60,10 @@ func (o *Opener) Restore(ctx context.Context, backup string) (_ *Restore, err er
 		}
 	}()
 	if err := r.copy(backup); err != nil {
-		return nil, fmt.Errorf("cannot read the backup %s: %w", backup, err)
+		return nil, fmt.Errorf("cannot copy the backup %s: %w", backup, err)
 	}
-	if r.Keys, err = r.check(ctx); err != nil {
-		return nil, fmt.Errorf("cannot restore %s: %w", backup, err)
+	if r.Keys, err = r.check(ctx, backup); err != nil {
+		return nil, err
 	}
 	switch _, err := os.Lstat(o.path); {
 	case err == nil:
@@ -84,10 +84,14 @@ func (r *Restore) copy(backup string) error {
 	if err := discard(to); err != nil {
 		return err
 	}
-	if exists, err := checkFile(backup); err != nil {
+	info, err := os.Stat(backup)
+	switch {
+	case err != nil:
 		return err
-	} else if !exists {
-		return fs.ErrNotExist
+	case !info.Mode().IsRegular():
+		return errors.New("it is not a regular file")
+	case info.Size() == 0:
+		return errors.New("it is empty")
 	}
 	if err := copyFile(backup, to); err != nil {
 		return err
@@ -114,8 +118,9 @@ func copyFile(from, to string) (err error) {
 }
 
 // check makes sure that the copy is a whole database of ours, makes it a single file, and
-// counts its keys. Unlike the start of a server, it reads every page.
-func (r *Restore) check(ctx context.Context) (keys int64, err error) {
+// counts its keys. Unlike the start of a server, it reads every page. Errors name the
+// backup.
+func (r *Restore) check(ctx context.Context, backup string) (keys int64, err error) {
 	path := r.Path + restoreSuffix
 	db, err := sql.Open("sqlite", writerDSN(path))
 	if err != nil {
@@ -123,20 +128,23 @@ func (r *Restore) check(ctx context.Context) (keys int64, err error) {
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
 	db.SetMaxOpenConns(1)
-	if err := checkContent(ctx, db, path, r.opener.prefix); err != nil {
+	if err := checkContent(ctx, db, backup, r.opener.prefix); err != nil {
 		return 0, err
 	}
 	var result string
 	if err := db.QueryRowContext(ctx, "PRAGMA integrity_check(1)").Scan(&result); err != nil {
-		return 0, unreadable(path, err)
+		return 0, unreadable(backup, err)
 	}
 	if result != "ok" {
-		return 0, fmt.Errorf("it is damaged: %s", result)
+		return 0, fmt.Errorf("cannot use %s: it is damaged: %s", backup, result)
 	}
 	if err := unlog(ctx, db); err != nil {
-		return 0, unreadable(path, err)
+		return 0, unreadable(backup, err)
 	}
-	return countKeys(ctx, path, r.opener.prefix)
+	if keys, err = countKeys(ctx, path, r.opener.prefix); err != nil {
+		return 0, unreadable(backup, err)
+	}
+	return keys, nil
 }
 
 // countKeys counts the keys of a database without changing it.
