@@ -13,9 +13,10 @@ import (
 func (h *Host) restore() *cobra.Command {
 	var y consent
 	var path string
-	cmd := h.command("restore FILE [flags]", "Replaces the database of a stopped server by a backup", oneArg("the backup"), func(c *call) error {
-		return h.restoreFrom(c, &y, path, c.args[0])
-	})
+	cmd := h.command("restore FILE [flags]", "Replaces the database of a stopped server by a backup", oneArg("the backup"), nil)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error { // without a client: no server runs
+		return h.finish(cmd, h.restoreFrom(h.call(cmd, args), &y, path, args[0]))
+	}
 	cmd.Long = `Replaces the database of a server that is not running by a backup, which is checked
 first. The database that it replaces is kept, as FILE.TIME.
 

@@ -51,7 +51,10 @@ func giveTo(path, like string) error {
 	if was.Uid == is.Uid {
 		return nil
 	}
-	return os.Lchown(path, int(is.Uid), int(is.Gid))
+	if err := os.Lchown(path, int(is.Uid), int(is.Gid)); err != nil {
+		return fmt.Errorf("cannot give the file to the user that %s belongs to: %w: run this as that user", like, err)
+	}
+	return nil
 }
 
 // tightenFile sets the mode of a file. It reports why the mode is not what it should be.

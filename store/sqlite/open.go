@@ -148,8 +148,8 @@ func (o *Opener) openLocked(ctx context.Context, lock *fileLock) (*Store, error)
 	if err != nil {
 		return nil, err
 	}
-	if err := discard(o.path + backupSuffix); err != nil {
-		return nil, errors.Join(fmt.Errorf("cannot remove what a backup left that did not end: %w", err), w.close())
+	if err := errors.Join(discard(o.path+backupSuffix), discard(o.path+restoreSuffix)); err != nil {
+		return nil, errors.Join(fmt.Errorf("cannot remove what a backup or a restore left that did not end: %w", err), w.close())
 	}
 	o.tighten() // now that the file is known to be ours, and the log is beside it
 	s, err := o.start(ctx, lock, w)

@@ -36,6 +36,29 @@ type Restore struct {
 
 	opener *Opener
 	lock   *fileLock
+	like   string // a file or folder of the user that the server runs as
+}
+
+// makeFolderLike makes the folder of the database, for the user that the folder around it
+// belongs to: as root's, the server could not use it.
+func makeFolderLike(path string) error {
+	var made []string
+	like := filepath.Dir(path)
+	for ; like != filepath.Dir(like); like = filepath.Dir(like) {
+		if _, err := os.Stat(like); !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		made = append(made, like)
+	}
+	if err := makeFolder(path); err != nil {
+		return err
+	}
+	for _, dir := range made {
+		if err := giveTo(dir, like); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Restore locks the database, which no process may have open, and copies and checks a
@@ -43,7 +66,7 @@ type Restore struct {
 // it returns.
 func (o *Opener) Restore(ctx context.Context, backup string) (_ *Restore, err error) {
 	preparePageCache() // before SQLite is used first
-	if err := makeFolder(o.path); err != nil {
+	if err := makeFolderLike(o.path); err != nil {
 		return nil, err
 	}
 	lock, err := lockDatabase(ctx, o.path)
@@ -53,26 +76,29 @@ func (o *Opener) Restore(ctx context.Context, backup string) (_ *Restore, err er
 	if err != nil {
 		return nil, err
 	}
-	r := &Restore{Path: o.path, Replaces: -1, opener: o, lock: lock}
+	r := &Restore{Path: o.path, Replaces: -1, opener: o, lock: lock, like: filepath.Dir(o.path)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, r.Close())
 		}
 	}()
+	switch _, err := os.Lstat(o.path); {
+	case err == nil:
+		r.Exists, r.like = true, o.path
+	case !errors.Is(err, fs.ErrNotExist):
+		return nil, err
+	}
+	if err := giveTo(lock.path, r.like); err != nil {
+		return nil, err
+	}
 	if err := r.copy(backup); err != nil {
 		return nil, fmt.Errorf("cannot copy the backup %s: %w", backup, err)
 	}
 	if r.Keys, err = r.check(ctx, backup); err != nil {
 		return nil, err
 	}
-	switch _, err := os.Lstat(o.path); {
-	case err == nil:
-		r.Exists = true
-		if n, err := countKeys(ctx, o.path, o.prefix); err == nil {
-			r.Replaces = n
-		}
-	case !errors.Is(err, fs.ErrNotExist):
-		return nil, err
+	if n, err := countKeys(ctx, o.path, o.prefix); err == nil {
+		r.Replaces = n
 	}
 	return r, nil
 }
@@ -166,14 +192,8 @@ func countKeys(ctx context.Context, path, prefix string) (n int64, err error) {
 // but never one with the log of another.
 func (r *Restore) Finish() (kept string, err error) {
 	fresh, dir := r.Path+restoreSuffix, filepath.Dir(r.Path)
-	like := dir
-	if r.Exists {
-		like = r.Path
-	}
-	for _, path := range []string{fresh, r.lock.path} {
-		if err := giveTo(path, like); err != nil {
-			return "", fmt.Errorf("cannot give %s to the user that %s belongs to: %w", path, like, err)
-		}
+	if err := giveTo(fresh, r.like); err != nil {
+		return "", err
 	}
 	if err := syncFile(fresh); err != nil {
 		return "", err
@@ -195,17 +215,22 @@ func (r *Restore) Finish() (kept string, err error) {
 func (r *Restore) keep() (kept string, err error) {
 	name := r.Path + "." + time.Now().UTC().Format(keptLayout)
 	for _, suffix := range append([]string{""}, sideSuffixes...) {
-		if suffix == "-shm" { // an index of the log, which SQLite makes again
-			if err := os.Remove(r.Path + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return kept, err
-			}
+		info, err := os.Lstat(r.Path + suffix)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
 			continue
-		}
-		switch err := os.Rename(r.Path+suffix, name+suffix); {
-		case err == nil && suffix == "":
-			kept = name
-		case err != nil && !errors.Is(err, fs.ErrNotExist):
+		case err != nil:
 			return kept, err
+		case suffix != "" && info.Size() == 0, suffix == "-shm": // an index of the log, which SQLite makes again
+			err = os.Remove(r.Path + suffix)
+		default:
+			err = os.Rename(r.Path+suffix, name+suffix)
+		}
+		if err != nil {
+			return kept, err
+		}
+		if suffix == "" {
+			kept = name
 		}
 	}
 	return kept, nil
