@@ -28,6 +28,10 @@ const (
 // read transaction, to a file beside it. Writes go on meanwhile. They stay in the log
 // until the copy is complete, which does not depend on how fast the caller reads it.
 func (s *Store) Backup(ctx context.Context) (_ *store.Backup, err error) {
+	// The writer looks whether the file is still the one that was opened.
+	if err := s.write(ctx, func(*writerConn) error { return nil }); err != nil {
+		return nil, err
+	}
 	if err := s.enter(); err != nil {
 		return nil, err
 	}
