@@ -24,8 +24,9 @@ Keys that were revoked, and credits that were spent, after the backup was made a
 back. Revoke again what must stay revoked before you start the server, or as soon as
 it runs.
 
-The database is that of --config, or that of --store; without both it is the default
-one of the user that runs the command.`
+The database is that of --config, or that of --store. If neither names a path, it is
+the default one of the user that runs the command: run it as the user that runs
+Caddy.`
 	cmd.ValidArgsFunction = nil // the shell completes names of files
 	setFormats(cmd, []string{asTable, asJSON, asNDJSON})
 	cmd.Example = `  sudo -u caddy -H caddy apikey restore /backup/apikey.db --config /etc/caddy/Caddyfile`
