@@ -2,6 +2,7 @@ package apikey
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/caddy-apikey/caddy-apikey/internal/api/admin"
 	"github.com/caddy-apikey/caddy-apikey/internal/cli"
+	"github.com/caddy-apikey/caddy-apikey/store/sqlite"
 )
 
 func init() {
@@ -34,6 +36,7 @@ error, 2 for wrong usage.`,
 		CobraFunc: func(cmd *cobra.Command) {
 			cli.Setup(cmd, cli.Host{
 				Connect:       connect,
+				Database:      database,
 				ParseDuration: caddy.ParseDuration,
 				Now:           time.Now,
 				Documentation: documentation,
@@ -74,6 +77,46 @@ func connect(address, config, adapter string) (*admin.Client, error) {
 		client.Origin = client.Base
 	}
 	return client, nil
+}
+
+// database returns the database at a path, or else that of a configuration, or else the
+// default one.
+func database(path, config, adapter string) (*sqlite.Opener, error) {
+	store := SQLite{Path: path}
+	var app struct {
+		Store       json.RawMessage `json:"store"`
+		TablePrefix string          `json:"table_prefix"`
+	}
+	if config != "" {
+		text, _, _, err := caddycmd.LoadConfig(config, adapter)
+		if err != nil {
+			return nil, fmt.Errorf("loading the configuration: %w", err)
+		}
+		var all struct {
+			Apps map[string]json.RawMessage `json:"apps"`
+		}
+		err = json.Unmarshal(text, &all)
+		if raw, ok := all.Apps["apikey"]; err == nil && ok {
+			err = json.Unmarshal(raw, &app)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("reading the configuration: %w", err)
+		}
+	}
+	if app.Store != nil {
+		var module struct {
+			Store string `json:"store"`
+			SQLite
+		}
+		if err := json.Unmarshal(app.Store, &module); err != nil {
+			return nil, fmt.Errorf("reading the configuration: store: %w", err)
+		}
+		if module.Store != "sqlite" {
+			return nil, fmt.Errorf("the store of the configuration is %q: only a database of the store sqlite can be restored", module.Store)
+		}
+		store = module.SQLite
+	}
+	return store.sqlite(app.TablePrefix)
 }
 
 var errAddress = errors.New("must be host:port such as localhost:2019, a URL such as http://localhost:2019, or a socket such as unix//run/caddy.sock")

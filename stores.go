@@ -37,6 +37,14 @@ func (*SQLite) CaddyModule() caddy.ModuleInfo {
 
 // Opener implements Store.
 func (s *SQLite) Opener(tablePrefix string) (store.Opener, error) {
+	o, err := s.sqlite(tablePrefix)
+	if err != nil { // not a nil pointer in an interface
+		return nil, err
+	}
+	return o, nil
+}
+
+func (s *SQLite) sqlite(tablePrefix string) (*sqlite.Opener, error) {
 	path := filepath.Join(caddy.AppDataDir(), "apikey", "apikey.db")
 	if s.Path != "" {
 		var err error

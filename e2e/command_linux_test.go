@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
@@ -269,4 +270,33 @@ func TestCommandTableFits(t *testing.T) {
 	if r := c.exits(0, "list"); strings.ContainsAny(r.stdout, "\x1b…") || !strings.Contains(r.stdout, strings.TrimSpace(long)) {
 		t.Errorf("in a pipe: %q", r.stdout)
 	}
+}
+
+// TestF10_restoreAsks: a restore says what it is about to replace, and asks.
+func TestF10_restoreAsks(t *testing.T) {
+	full(t)
+	s := startLife(t, commandSite)
+	s.create()
+	file := filepath.Join(s.Dir, "backup")
+	s.backup(file)
+	late := s.create()
+	s.stop(syscall.SIGTERM)
+	ask := func(answer string) (text string, code int) {
+		term := onTerminalOf(t, 200, s.command("apikey", "restore", file))
+		term.reply("Continue? [y/N] ", answer, true)
+		code = term.wait()
+		return term.text(), code
+	}
+	text, code := ask("n\n")
+	if code != 1 || !containsAll(text, "This replaces "+s.db()+", which has 2 keys, by "+file+", which has 1 key.", "nothing was changed") {
+		t.Errorf("exit status %d: %s", code, text)
+	}
+	s.start()
+	s.wants(late.Raw, 200, "")
+	s.stop(syscall.SIGTERM)
+	if text, code := ask("y\n"); code != 0 {
+		t.Errorf("exit status %d: %s", code, text)
+	}
+	s.start()
+	s.wants(late.Raw, 401, "INVALID_API_KEY")
 }

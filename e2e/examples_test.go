@@ -6,10 +6,13 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -450,4 +453,54 @@ func TestExample_rotateWithoutRefusals(t *testing.T) {
 		t.Errorf("%d of %d requests were refused", refused.Load(), sent.Load())
 	}
 	t.Logf("%d requests, %.0f a second", sent.Load(), float64(sent.Load())/time.Since(begin).Seconds())
+}
+
+// TestQ45_example runs what the units of the example run, several nights, restores with the
+// configuration of the example, and has systemd check the units.
+func TestQ45_example(t *testing.T) {
+	full(t)
+	dir := t.TempDir()
+	db := filepath.Join(dir, "store", "apikey.db")
+	s, up := startExample(t, "backup", "DATABASE="+db)
+	page := readAll(t, source(t, "docs/how-to/backup.md"))
+	var units []string
+	for _, file := range []string{"caddy-apikey-backup.service", "caddy-apikey-backup.timer"} {
+		text := readAll(t, source(t, "examples/backup/"+file))
+		if !strings.Contains(page, "`"+file+"`:\n\n```ini\n"+text+"```\n") {
+			t.Errorf("docs/how-to/backup.md does not have %s", file)
+		}
+		text = strings.NewReplacer("/usr/bin/caddy", buildCaddy(t), "%S", dir).Replace(text)
+		units = append(units, filepath.Join(dir, file))
+		if err := os.WriteFile(units[len(units)-1], []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, rest, _ := strings.Cut(readAll(t, units[0]), "ExecStart=")
+	line, _, _ := strings.Cut(rest, "\n")
+	args := strings.Fields(line)[1:]
+	if err := os.Mkdir(filepath.Join(dir, "caddy-apikey-backup"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	k := s.create(nil)
+	for night := range 16 {
+		if r := s.run(args...); r.code != 0 {
+			t.Fatalf("night %d: %+v", night, r)
+		}
+	}
+	if files := filesIn(t, filepath.Dir(args[2])); len(files) != 15 { // the last one, and 14 before it
+		t.Errorf("files: %v", files)
+	}
+	s.stop(syscall.SIGTERM)
+	if r := s.run("apikey", "restore", args[2], "--config", s.file(), "--yes"); r.code != 0 || !strings.Contains(r.stdout, db) {
+		t.Errorf("%+v", r)
+	}
+	s.start()
+	checkExample(t, s, up, []exampleRow{
+		{name: "with a key", target: "/", lines: []string{bearer(k), "X-User-Id: root"}, status: 200, uri: "/", header: map[string]string{"X-User-Id": "alice"}},
+		{name: "without", target: "/", status: 401},
+	})
+	analyze := tool(t, "systemd-analyze")
+	if out, err := exec.Command(analyze, append([]string{"verify"}, units...)...).CombinedOutput(); err != nil || len(out) > 0 { //nolint:gosec // a test's own files
+		t.Errorf("systemd-analyze: %v: %s", err, out)
+	}
 }

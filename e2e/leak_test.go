@@ -495,6 +495,9 @@ func TestS1_noKeyAnywhere(t *testing.T) {
 	if strings.Contains(log, "API keys would be printed") {
 		t.Error("a warning about logs that are covered")
 	}
+	if r := s.run("apikey", "backup", s.db()+".backup"); r.code != 0 {
+		t.Errorf("%+v", r)
+	}
 	l.files("while the server runs")
 
 	// Without the encoder the same tests must find keys, and the server must have said so.

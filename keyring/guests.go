@@ -228,6 +228,17 @@ func (g guarded) Health(ctx context.Context) (s store.Status, err error) {
 	return g.Store.Health(ctx)
 }
 
+// ErrNoBackup is returned where the store does not implement store.Backuper.
+var ErrNoBackup = errors.New("this store makes no backups: use those of its database")
+
+func (g guarded) Backup(ctx context.Context) (b *store.Backup, err error) {
+	defer g.ended("backup", g.now(), &err)
+	if s, ok := g.Store.(store.Backuper); ok {
+		return s.Backup(ctx)
+	}
+	return nil, ErrNoBackup
+}
+
 func (g guarded) Close() (err error) {
 	defer g.ended("close", g.now(), &err)
 	return g.Store.Close()

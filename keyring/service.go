@@ -407,3 +407,17 @@ func (s *Service) Health(ctx context.Context) (store.Status, error) {
 	}
 	return st.Health(ctx)
 }
+
+// Backup returns a copy of the store, with every change that was answered before the call.
+// The caller closes it. Where the store makes none, the error is ErrNoBackup.
+func (s *Service) Backup(ctx context.Context) (*store.Backup, error) {
+	st, err := s.engine.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	backuper, ok := st.Store.(store.Backuper)
+	if !ok {
+		return nil, ErrNoBackup
+	}
+	return backuper.Backup(ctx)
+}

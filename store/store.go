@@ -17,6 +17,7 @@ package store
 import (
 	"context"
 	"errors"
+	"io"
 
 	"github.com/caddy-apikey/caddy-apikey/key"
 )
@@ -372,6 +373,19 @@ type Figures struct {
 	// Expiring has a number for each time that was asked for, of keys in any State.
 	Expiring []int64
 	Leased   int64 // credits that are out with holders
+}
+
+// Backuper is what a store may implement beside Store.
+type Backuper interface {
+	// Backup returns a copy of the store at one moment, with every write that returned
+	// before the call. Other calls go on while it is made and read. The caller closes it.
+	Backup(ctx context.Context) (*Backup, error)
+}
+
+// Backup is a copy of a store, as an SQLite database.
+type Backup struct {
+	io.ReadCloser
+	Size int64 // in bytes
 }
 
 // Opener opens a store when it is first needed. Making one touches nothing, so

@@ -222,6 +222,8 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch answer := answer.(type) {
 	case None:
 		w.WriteHeader(c.Route.Status)
+	case File:
+		a.file(w, c, answer)
 	case Stream:
 		a.stream(w, c, StreamType, answer)
 	case list:

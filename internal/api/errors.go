@@ -23,6 +23,7 @@ const (
 	CodeMediaType        = "UNSUPPORTED_MEDIA_TYPE"
 	CodeCrossOrigin      = "CROSS_ORIGIN"
 	CodeInternal         = "INTERNAL"
+	CodeNotImplemented   = "NOT_IMPLEMENTED"
 )
 
 // Error is an error as it is answered. Handlers may return any error: those of the

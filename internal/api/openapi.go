@@ -78,6 +78,8 @@ func (s *schemas) responses(rt *Route) object {
 	case noneType:
 	case reflect.TypeFor[Stream]():
 		good.add("content", object{{StreamType, object{{"schema", object{{"type", "string"}, {"description", rt.Stream}}}}}})
+	case reflect.TypeFor[File]():
+		good.add("content", object{{rt.File, object{{"schema", object{{"type", "string"}, {"format", "binary"}}}}}})
 	default:
 		good.add("content", s.content(rt.answer, false))
 	}

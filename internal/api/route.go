@@ -42,6 +42,8 @@ type Route struct {
 	Conflict bool
 	// Stream describes the lines of an answer that is a Stream.
 	Stream string
+	// File is the Content-Type of an answer that is a File.
+	File string
 	// Unavailable is a value of the type of the body of a 503. Default: Dialect.ErrorBody.
 	Unavailable any
 

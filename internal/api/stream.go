@@ -65,6 +65,22 @@ type list interface {
 	answer() reflect.Type
 }
 
+// File is an answer that is not JSON, whose length is known.
+type File struct {
+	io.ReadCloser
+	Size int64
+	Type string // its Content-Type
+}
+
+func (a *API) file(w http.ResponseWriter, c *Call, f File) {
+	defer f.Close() //nolint:errcheck // it has been read
+	w.Header().Set("Content-Length", strconv.FormatInt(f.Size, 10))
+	a.stream(w, c, f.Type, func(w io.Writer) error {
+		_, err := io.CopyN(w, f, f.Size)
+		return err
+	})
+}
+
 // StreamType is the Content-Type of a Stream.
 const StreamType = "application/x-ndjson"
 

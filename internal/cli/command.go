@@ -20,6 +20,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/caddy-apikey/caddy-apikey/internal/api/admin"
+	"github.com/caddy-apikey/caddy-apikey/store/sqlite"
 )
 
 // Host holds the functions that Caddy provides.
@@ -27,6 +28,9 @@ type Host struct {
 	// Connect returns a client for the values of --address, --config and
 	// --adapter, which may be empty.
 	Connect func(address, config, adapter string) (*admin.Client, error)
+	// Database returns the database at a path, or else that of the values of --config
+	// and --adapter, which may be empty too.
+	Database func(path, config, adapter string) (*sqlite.Opener, error)
 	// ParseDuration parses a duration such as "90d" or "1h30m".
 	ParseDuration func(string) (time.Duration, error)
 	// WrongUsage returns an error that ends the process with status 2 and prints no
@@ -68,6 +72,7 @@ func Setup(root *cobra.Command, host Host) {
 	root.AddCommand(
 		h.create(), h.list(), h.show(), h.update(), h.enable(true), h.enable(false), h.delete(),
 		h.rotate(), h.endGrace(), h.deleteExpired(), h.verify(), h.usage(), h.owner(), h.tiers(), h.audit(), h.health(), h.export(), h.importKeys(),
+		h.backup(), h.restore(),
 	)
 }
 

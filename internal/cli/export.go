@@ -2,14 +2,9 @@ package cli
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
-	"os/signal"
-	"path/filepath"
-	"syscall"
 
 	"github.com/spf13/cobra"
 )
@@ -34,60 +29,21 @@ stored, and no usage statistics.`
 	return cmd
 }
 
-// exportFile writes a file that is complete or absent, even if it is interrupted.
-func (c *call) exportFile(path string) (err error) {
-	target, err := exportTarget(path)
+// exportFile writes an export to a file.
+func (c *call) exportFile(path string) error {
+	target, err := fileTarget(path)
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: without --output the export goes to standard output", err)
 	}
-	ctx, stop := signal.NotifyContext(c.ctx, os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	c.ctx = ctx
-	f, err := os.CreateTemp(filepath.Dir(target), filepath.Base(target)+".*") // mode 0600
-	if err != nil {
+	var lines int64
+	err = c.replaceFile(path, target, func(f *os.File) (err error) {
+		lines, err = c.exportTo(f, c.exportProgress())
 		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(f.Name()))
-		}
-	}()
-	lines, err := c.exportTo(f, c.exportProgress())
+	}, nil)
 	if err == nil {
-		err = f.Sync()
+		c.note("Wrote %d owners and keys to %s.", lines-2, path) // the first line is the header, the last the end
 	}
-	err = errors.Join(err, f.Close())
-	switch {
-	case ctx.Err() != nil:
-		return fmt.Errorf("%s was not written: interrupted", path)
-	case err != nil:
-		return fmt.Errorf("writing %s: %w", path, err)
-	}
-	if err := os.Rename(f.Name(), target); err != nil {
-		return err
-	}
-	c.note("Wrote %d owners and keys to %s.", lines-2, path) // the first line is the header, the last the end
-	return nil
-}
-
-// exportTarget returns the file that an export replaces. A link is followed, and
-// only a regular file is replaced.
-func exportTarget(path string) (string, error) {
-	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
-		return path, nil
-	}
-	target, err := filepath.EvalSymlinks(path)
-	if err != nil {
-		return "", err
-	}
-	info, err := os.Stat(target)
-	if err != nil {
-		return "", err
-	}
-	if !info.Mode().IsRegular() {
-		return "", fmt.Errorf("%s exists and is not a regular file: without --output the export goes to standard output", path)
-	}
-	return target, nil
+	return err
 }
 
 // exportProgress returns a bar for the current number of keys.

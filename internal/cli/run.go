@@ -50,8 +50,14 @@ func (h *Host) run(cmd *cobra.Command, args []string, run func(*call) error) err
 	if err != nil {
 		return err
 	}
-	c := &call{Command: cmd, ctx: cmd.Context(), client: client, args: distinct(args), now: h.Now, output: &h.output}
+	c := h.call(cmd, args)
+	c.client = client
 	return c.explain(run(c))
+}
+
+// call returns an execution without a client.
+func (h *Host) call(cmd *cobra.Command, args []string) *call {
+	return &call{Command: cmd, ctx: cmd.Context(), args: distinct(args), now: h.Now, output: &h.output}
 }
 
 // connect returns a client for the flags of a command.

@@ -4,10 +4,12 @@ import (
 	"database/sql"
 	"flag"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -352,4 +354,103 @@ func BenchmarkFold(b *testing.B) {
 	}
 	b.ReportMetric(float64(saving.Nanoseconds())/float64(n*batch), "saving-ns/key")
 	b.ReportMetric(float64(folding.Nanoseconds())/float64(n*batch), "folding-ns/key")
+}
+
+// BenchmarkBackup measures debits and look-ups while a backup is made, and as long without.
+func BenchmarkBackup(b *testing.B) {
+	s := benchStore(b)
+	const payers, callers, pause = 16, 8, 2 * time.Millisecond
+	many := int64(key.MaxCount)
+	for i := range payers {
+		_, err := s.UpdateAccount(b.Context(), store.OfKey(testKey(i).ID), func(c *key.Credits) error {
+			*c = key.NewCredits(&many, 0, 0, now)
+			return nil
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+	debit := func(i int) error {
+		_, err := s.MoveCredits(b.Context(), store.OfKey(testKey(i).ID), key.Move{Take: 1}, now)
+		return err
+	}
+	look := func(int) error {
+		_, err := s.Find(b.Context(), testKey(rand.IntN(*benchKeys)).Hash)
+		return err
+	}
+	backup := func() (took time.Duration) {
+		begin := time.Now()
+		c, err := s.Backup(b.Context())
+		if err != nil {
+			b.Fatal(err)
+		}
+		took = time.Since(begin)
+		if _, err := io.Copy(io.Discard, c); err != nil {
+			b.Fatal(err)
+		}
+		if err := c.Close(); err != nil {
+			b.Fatal(err)
+		}
+		return took
+	}
+	var copying, last time.Duration
+	var debits, looks [2]latencies // with a backup, and without
+	n := 0
+	for ; b.Loop(); n++ {
+		for i := range 2 {
+			var wg sync.WaitGroup
+			stop := make(chan struct{})
+			for n := range payers {
+				wg.Go(func() { debits[i].measure(b, stop, pause, func() error { return debit(n) }) })
+			}
+			for n := range callers {
+				wg.Go(func() { looks[i].measure(b, stop, pause, func() error { return look(n) }) })
+			}
+			if i == 0 {
+				last = backup()
+				copying += last
+			} else {
+				time.Sleep(last)
+			}
+			close(stop)
+			wg.Wait()
+		}
+	}
+	b.ReportMetric(float64(copying.Milliseconds())/float64(n), "copy-ms")
+	for i, when := range []string{"", "-without"} {
+		debits[i].report(b, "debit"+when)
+		looks[i].report(b, "look-up"+when)
+	}
+}
+
+// latencies are how long calls took.
+type latencies struct {
+	mu  sync.Mutex
+	all []time.Duration
+}
+
+// measure calls f again and again until stop is closed.
+func (l *latencies) measure(b *testing.B, stop <-chan struct{}, pause time.Duration, f func() error) {
+	for {
+		select {
+		case <-stop:
+			return
+		case <-time.After(pause):
+		}
+		begin := time.Now()
+		if err := f(); err != nil {
+			b.Error(err)
+			return
+		}
+		l.mu.Lock()
+		l.all = append(l.all, time.Since(begin))
+		l.mu.Unlock()
+	}
+}
+
+func (l *latencies) report(b *testing.B, name string) {
+	slices.Sort(l.all)
+	for quantile, at := range map[string]float64{"p50": .5, "p99": .99, "max": 1} {
+		b.ReportMetric(float64(l.all[int(at*float64(len(l.all)-1))].Microseconds()), name+"-"+quantile+"-us")
+	}
 }

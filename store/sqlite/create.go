@@ -52,11 +52,7 @@ func create(ctx context.Context, path, prefix string) (err error) {
 			_ = discard(fresh) // the next start does it otherwise
 		}
 	}()
-	f, err := os.OpenFile(fresh, os.O_CREATE|os.O_EXCL|os.O_RDWR, fileMode)
-	if err != nil {
-		return err
-	}
-	if err := f.Close(); err != nil {
+	if err := makeEmpty(fresh); err != nil {
 		return err
 	}
 	if err := fill(ctx, fresh, prefix); err != nil {
@@ -69,6 +65,15 @@ func create(ctx context.Context, path, prefix string) (err error) {
 		return err
 	}
 	return syncDir(filepath.Dir(path))
+}
+
+// makeEmpty makes an empty private file that nobody else has made.
+func makeEmpty(path string) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, fileMode)
+	if err != nil {
+		return err
+	}
+	return f.Close()
 }
 
 // fill makes the tables, in the file itself: only at the end does it become a

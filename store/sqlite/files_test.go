@@ -347,6 +347,8 @@ func TestVanished(t *testing.T) {
 				vanished(t, err, path)
 				_, err = s.Health(t.Context())
 				vanished(t, err, path)
+				_, err = backuper(s).Backup(t.Context())
+				vanished(t, err, path)
 				if e, err := s.Get(t.Context(), made.Key.ID); err != nil || e.Credits.Remaining != 5 {
 					t.Errorf("a write that was refused shows: %+v, %v", e.Credits, err)
 				}

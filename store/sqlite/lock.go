@@ -32,6 +32,8 @@ const (
 	lockPid = "pid %-10d\n"
 )
 
+var errInUse = errors.New("one database serves one process")
+
 // fileLock keeps other processes, and other stores of this one, away from a
 // database for as long as it is open. The lock is on a file of its own: one
 // on the database itself would collide with SQLite's.
@@ -54,7 +56,7 @@ func lockDatabase(ctx context.Context, path string) (*fileLock, error) {
 		err = errors.Join(ctx.Err(), l.release())
 		return nil, fmt.Errorf("waiting for the lock %s: %w", l.path, err)
 	case errors.Is(err, context.DeadlineExceeded):
-		return nil, fmt.Errorf("%s is in use by %s, which holds %s: one database serves one process", path, l.holder(), l.path)
+		return nil, fmt.Errorf("%s is in use by %s, which holds %s: %w", path, l.holder(), l.path, errInUse)
 	case err != nil:
 		return nil, fmt.Errorf("cannot lock %s: %w: the folder and the lock file must be writable", path, err)
 	case !ok:

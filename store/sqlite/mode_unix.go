@@ -36,6 +36,28 @@ func (o *Opener) tighten() {
 	}
 }
 
+// giveTo gives a file to the user and the group of another one: what root makes in the
+// folder of a server must be the server's.
+func giveTo(path, like string) error {
+	from, err := os.Lstat(path)
+	if err != nil {
+		return err
+	}
+	to, err := os.Stat(like)
+	if err != nil {
+		return err
+	}
+	was, is := from.Sys().(*syscall.Stat_t), to.Sys().(*syscall.Stat_t)
+	// A folder may be anybody's, such as that of temporary files.
+	if was.Uid == is.Uid || to.IsDir() && os.Geteuid() != 0 {
+		return nil
+	}
+	if err := os.Lchown(path, int(is.Uid), int(is.Gid)); err != nil {
+		return fmt.Errorf("cannot give the file to the user that %s belongs to: %w: run this as that user", like, err)
+	}
+	return nil
+}
+
 // tightenFile sets the mode of a file. It reports why the mode is not what it should be.
 func tightenFile(path string) (tightened bool, reason string) {
 	if err := os.Chmod(path, fileMode); err != nil {

@@ -148,6 +148,9 @@ func (o *Opener) openLocked(ctx context.Context, lock *fileLock) (*Store, error)
 	if err != nil {
 		return nil, err
 	}
+	if err := errors.Join(discard(o.path+backupSuffix), discard(o.path+restoreSuffix)); err != nil {
+		return nil, errors.Join(fmt.Errorf("cannot remove what a backup or a restore left that did not end: %w", err), w.close())
+	}
 	o.tighten() // now that the file is known to be ours, and the log is beside it
 	s, err := o.start(ctx, lock, w)
 	if err != nil {
@@ -165,6 +168,7 @@ func (o *Opener) start(ctx context.Context, lock *fileLock, w *writerConn) (_ *S
 		foldNow:  make(chan struct{}, 1),
 		clearNow: make(chan struct{}, 1),
 		tidied:   make(chan struct{}),
+		backups:  make(chan struct{}, 1),
 		report:   o.report,
 
 		foldPart:    foldSize,

@@ -55,6 +55,34 @@ func childMain(what string, o store.Opener) error {
 				fmt.Println("took")
 			}
 		}
+	case "backup": // onto a disk that has no room for it
+		for n := 0; ; n++ {
+			b, err := s.(store.Backuper).Backup(ctx)
+			if err != nil {
+				fmt.Println("failed", err)
+				break
+			}
+			if err := b.Close(); err != nil {
+				return err
+			}
+			k := newKey(n)
+			k.Metadata = []byte(`{"m":"` + strings.Repeat("x", 16_000) + `"}`)
+			if _, err := s.Create(ctx, k, key.Credits{}, store.KeyLimit{}, nil); err != nil {
+				return err
+			}
+		}
+		for n := range 3 { // there is room again
+			if _, err := s.Create(ctx, newKey(1<<20+n), key.Credits{}, store.KeyLimit{}, nil); err != nil {
+				return err
+			}
+		}
+		left, err := os.ReadDir(filepath.Dir(o.(*sqlite.Opener).Path()))
+		if err != nil {
+			return err
+		}
+		for _, l := range left {
+			fmt.Println("left", l.Name())
+		}
 	case "spend": // until killed; each line is a credit that is gone
 		for w := range 8 {
 			go func() {

@@ -27,6 +27,8 @@ type Store struct {
 	folds, indexes, clears attempts
 	report                 func(error) // failures that no caller waits for
 
+	backups chan struct{} // holds what the backup that exists has put into it
+
 	foldPart    int   // foldSize; less in tests
 	maxUnfolded int64 // the constant; less in tests
 

@@ -51,6 +51,10 @@ var lifeTests = []test{
 func testClosed(e *env) {
 	made := e.create(limited(5), nil)
 	e.must(e.store.Close())
+	backup := func() error { return store.ErrClosed }
+	if s, ok := e.store.(store.Backuper); ok {
+		backup = func() error { _, err := s.Backup(e.ctx); return err }
+	}
 	id, fail := made.Key.ID, func() error { e.Error("called"); return nil }
 	for name, call := range map[string]func() error{
 		"Find":   func() error { _, err := e.store.Find(e.ctx, made.Key.Hash); return err },
@@ -75,6 +79,7 @@ func testClosed(e *env) {
 		"DeleteOwner":  func() error { _, err := e.storeDeleteOwner("alice"); return err },
 		"HasPlainKeys": func() error { _, err := e.store.HasPlainKeys(e.ctx); return err },
 		"Health":       func() error { _, err := e.store.Health(e.ctx); return err },
+		"Backup":       backup,
 		"Close":        func() error { return e.store.Close() },
 	} {
 		if err := call(); !errors.Is(err, store.ErrClosed) {

@@ -102,12 +102,32 @@ func (c *Client) ImportKeys(ctx context.Context, in ImportKeys) (Answer[Imported
 // ExportKeys returns an export, which the caller reads and closes. One that broke
 // off ends with another error than io.EOF.
 func (c *Client) ExportKeys(ctx context.Context) (io.ReadCloser, error) {
-	resp, err := c.call(ctx, http.MethodGet, "/apikey/keys/export", nil)
+	resp, err := c.download(ctx, "/apikey/keys/export", api.StreamType)
 	if err != nil {
 		return nil, err
 	}
-	if resp.StatusCode < 300 && resp.Header.Get("Content-Type") == api.StreamType {
-		return resp.Body, nil
+	return resp.Body, nil
+}
+
+// Backup returns a backup, which the caller reads and closes, and its size, which is -1
+// where a server in between has dropped it. One that broke off ends with another error
+// than io.EOF.
+func (c *Client) Backup(ctx context.Context) (b io.ReadCloser, size int64, err error) {
+	resp, err := c.download(ctx, "/apikey/backup", BackupType)
+	if err != nil {
+		return nil, 0, err
+	}
+	return resp.Body, resp.ContentLength, nil
+}
+
+// download calls for an answer of a type, whose body it does not read.
+func (c *Client) download(ctx context.Context, path, contentType string) (*http.Response, error) {
+	resp, err := c.call(ctx, http.MethodGet, path, nil)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode < 300 && resp.Header.Get("Content-Type") == contentType {
+		return resp, nil
 	}
 	defer resp.Body.Close()
 	raw, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))

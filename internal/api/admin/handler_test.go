@@ -132,7 +132,7 @@ func (b broken) Health(context.Context) (store.Status, error) {
 	return store.Status{}, b.err
 }
 
-func (a *rig) breakStore(b broken) {
+func (a *rig) breakStore(b store.Opener) {
 	// What the background work says of the store is not what the calls report.
 	engine := keyring.New(b, a.now, func(error) {})
 	if err := engine.Open(context.Background()); err != nil {

@@ -246,6 +246,10 @@ func TestAnswersAreDocumented(t *testing.T) {
 			}
 			return nil
 		}
+		if content[BackupType] != nil {
+			checkBackup(t, r)
+			return nil
+		}
 		if content[api.StreamType] != nil {
 			s.checkExport(t, r)
 			return nil
@@ -308,6 +312,7 @@ func TestAnswersAreDocumented(t *testing.T) {
 	do("DELETE", owner, "u", "", "")
 	do("GET", "/apikey/audit", "", "", "")
 	do("GET", "/apikey/audit", "", "?limit=0", "")
+	do("GET", "/apikey/backup", "", "", "")
 	do("GET", "/apikey/health", "", "", "")
 	do("GET", "/apikey/openapi.json", "", "", "")
 	a.breakStore(broken{err: errStore})
