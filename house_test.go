@@ -30,7 +30,7 @@ var mayImport = map[string][]string{
 	"/internal/api/admin":      {"/internal/api", "/keyring", "/store", "/key", "/ratelimit", "http"},
 	"/internal/near":           {},
 	"/internal/betterauthdb":   {"/internal/api", "/internal/api/admin", "/key", "sql"},
-	"/internal/cli":            {"/internal/api", "/internal/api/admin", "/internal/betterauthdb", "/internal/near", "/store/sqlite", "/key", "http"},
+	"/internal/cli":            {"/internal/api", "/internal/api/admin", "/internal/betterauthdb", "/internal/near", "/keyring", "/store", "/store/sqlite", "/key", "http"},
 	"":                         {"/internal/api", "/internal/api/rest", "/internal/api/betterauth", "/internal/api/admin", "/internal/cli", "/internal/near", "/redact", "/keyring", "/store/sqlite", "/store", "/key", "/ratelimit", "http", "caddy"},
 	"/cmd/caddy":               {"", "caddy"},
 	"/e2e":                     {"/internal/api", "/internal/api/admin", "/internal/api/rest", "/internal/api/betterauth", "/key", "sql", "http", "caddy"},

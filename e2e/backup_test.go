@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // This file makes backups of servers and restores them.
@@ -310,6 +311,106 @@ func TestF10_restoreJSON(t *testing.T) {
 		t.Errorf("%+v", result)
 	}
 	checkPrivate(t, result.Replaced)
+	s.start()
+	s.wants(k.Raw, 200, "")
+}
+
+// TestF10_revokeSince: what was changed after a backup is disabled where it is restored.
+func TestF10_revokeSince(t *testing.T) {
+	full(t)
+	for _, since := range []string{"backup", "time", "later"} {
+		t.Run(since, func(t *testing.T) {
+			db := filepath.Join(t.TempDir(), "a.db")
+			s := startLife(t, lifeConfig(db))
+			patch := func(path, body string, status int) {
+				t.Helper()
+				method := http.MethodPatch
+				switch {
+				case body == "":
+					method = http.MethodDelete
+				case strings.Contains(path, "owners"):
+					method = http.MethodPut
+				case strings.Contains(path, "rotate"):
+					method = http.MethodPost
+				}
+				if a := s.admin(method, "/apikey/"+path, body); a.status != status {
+					t.Fatal(a)
+				}
+			}
+			untouched, revoked, rotated, deleted, unlucky := s.create(), s.create(), s.create(), s.create(), s.create()
+			patch("keys/"+unlucky.ID, `{"userId":"mallory"}`, 200)
+			file := filepath.Join(s.Dir, "backup.db")
+			s.backup(file)
+			began := time.Now().UTC().Format(time.RFC3339Nano)
+			patch("keys/"+revoked.ID, `{"enabled":false}`, 200)
+			patch("keys/"+rotated.ID+"/rotate", `{}`, 200)
+			patch("keys/"+deleted.ID, "", 204)
+			patch("owners/mallory", `{"enabled":false}`, 200)
+			s.create() // which the backup does not know
+			s.stop(syscall.SIGTERM)
+			arg := map[string]string{"backup": "backup", "time": began, "later": time.Now().Add(time.Second).UTC().Format(time.RFC3339Nano)}[since]
+			var result struct {
+				Database string
+				Keys     int64
+				Replaced string
+				Disabled struct{ Keys, Owners int64 }
+			}
+			decode(t, s.restore(file, "--config", s.file(), "--revoke-since", arg, "--actor", "ann", "--json"), &result)
+			code, keys, owners := "KEY_DISABLED", int64(3), int64(1)
+			if since == "later" { // nothing was changed since
+				code, keys, owners = "", 0, 0
+			}
+			if result.Keys != 5 || result.Disabled.Keys != keys || result.Disabled.Owners != owners {
+				t.Errorf("%+v", result)
+			}
+			if left, _ := filepath.Glob(db + ".restoring*"); left != nil {
+				t.Errorf("%q is left", left)
+			}
+			s.start()
+			s.wants(untouched.Raw, 200, "")
+			for _, k := range []lifeKey{revoked, rotated, deleted, unlucky} {
+				if code == "" {
+					s.wants(k.Raw, 200, "")
+				} else {
+					s.wants(k.Raw, 401, code)
+				}
+			}
+			if r := s.run("apikey", "audit", "--by", "ann", "--action", "key.revoked", "-o", "name"); r.code != 0 || strings.Count(r.stdout, "\n") != int(keys) {
+				t.Errorf("%+v", r)
+			}
+			if r := s.run("apikey", "audit", "--verify"); r.code != 0 {
+				t.Errorf("%+v", r)
+			}
+		})
+	}
+}
+
+// TestF10_revokeSinceUnknown: where the audit log cannot tell what was changed, nothing is
+// restored.
+func TestF10_revokeSinceUnknown(t *testing.T) {
+	full(t)
+	db := filepath.Join(t.TempDir(), "a.db")
+	s := startLife(t, lifeConfig(db))
+	k := s.create()
+	file := filepath.Join(s.Dir, "backup.db")
+	s.backup(file)
+	s.stop(syscall.SIGTERM)
+	if err := os.Rename(db, db+".moved"); err != nil {
+		t.Fatal(err)
+	}
+	for _, since := range []string{"backup", "1h"} {
+		r := s.run("apikey", "restore", file, "--config", s.file(), "--revoke-since", since, "--yes")
+		if r.code != 1 || !strings.Contains(r.stderr, "cannot tell what was changed") {
+			t.Errorf("%s: %+v", since, r)
+		}
+	}
+	if r := s.run("apikey", "restore", file, "--config", s.file(), "--revoke-since", "soon", "--yes"); r.code != 2 {
+		t.Errorf("%+v", r)
+	}
+	if _, err := os.Stat(db); err == nil {
+		t.Error("it was restored")
+	}
+	s.restore(file, "--config", s.file())
 	s.start()
 	s.wants(k.Raw, 200, "")
 }

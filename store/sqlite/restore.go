@@ -239,5 +239,5 @@ func (r *Restore) keep() (kept string, err error) {
 // Close removes the copy of the backup, unless it has become the database, and lets other
 // processes open the database.
 func (r *Restore) Close() error {
-	return errors.Join(discard(r.Path+restoreSuffix), r.lock.release())
+	return errors.Join(discard(r.Path+restoreSuffix), discard(r.Path+restoreSuffix+lockSuffix), r.lock.release())
 }
