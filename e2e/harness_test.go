@@ -144,6 +144,7 @@ type server struct {
 	build     func(testing.TB) string // makes the binary; default: buildCaddy
 	caddyfile string
 	log       logBuffer // everything that all runs wrote
+	wrapper   []string  // runs the server, as in "unshare -m"; it must end in exec
 
 	cmd  *exec.Cmd
 	done chan struct{} // closed when cmd has ended
@@ -160,6 +161,9 @@ func withEnv(env ...string) option { return func(s *server) { s.env = append(s.e
 
 // withTestClock runs the build whose clock setClock shifts.
 func withTestClock() option { return func(s *server) { s.build = buildClockCaddy } }
+
+// withWrapper runs the server through a command that ends in exec "$@".
+func withWrapper(wrapper ...string) option { return func(s *server) { s.wrapper = wrapper } }
 
 // newServer is a server with addresses and a folder, which has nothing to run yet.
 func newServer(t testing.TB) *server {
@@ -206,6 +210,11 @@ func (s *server) start() {
 func (s *server) launch(file string) {
 	s.t.Helper()
 	s.cmd = s.command("run", "--config", file)
+	if s.wrapper != nil {
+		wrapped := exec.Command(s.wrapper[0], append(s.wrapper[1:], s.cmd.Args...)...) //nolint:gosec // a test's own
+		wrapped.Dir, wrapped.Env = s.cmd.Dir, s.cmd.Env
+		s.cmd = wrapped
+	}
 	s.cmd.Stdout, s.cmd.Stderr = &s.log, &s.log
 	if err := s.cmd.Start(); err != nil {
 		s.t.Fatalf("starting caddy: %v", err)
