@@ -93,6 +93,10 @@ type Gate struct {
 	// RefundOn lists status codes of the next handlers for which the credits of the
 	// request are refunded. Default: none.
 	RefundOn []int `json:"refund_on,omitempty"`
+	// CutOnRevoke ends responses that are running, such as streams, WebSockets and downloads,
+	// within a second after the key, its owner or the raw key that the request came with was
+	// disabled, deleted or expired. Other changes count from the next request. Default: false.
+	CutOnRevoke bool `json:"cut_on_revoke,omitempty"`
 
 	logger   *zap.Logger
 	alarms   *zap.Logger // logger with sampling, for messages that any request may cause
@@ -251,10 +255,10 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	s.admit(repl, g.keys, &d, g.session && d.Session(), g.sources.ambient())
 	s.trace(r)
 	g.identity.set(r, repl)
-	if g.RefundOn == nil {
+	if g.RefundOn == nil && !g.CutOnRevoke {
 		return next.ServeHTTP(w, r)
 	}
-	return g.serveRefunding(w, r, next, s)
+	return g.serveNext(w, r, next, s)
 }
 
 // extract finds the key and the secret, and removes them from the request.

@@ -27,6 +27,7 @@ import (
 //		identity_header <name> <value>
 //		rate_headers draft|draft-11|legacy|both|off
 //		refund_on <status...>
+//		cut_on_revoke
 //	}
 func (g *Gate) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // directive name
@@ -70,6 +71,8 @@ func (g *Gate) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			}
 		case "refund_on":
 			err = g.unmarshalRefundOn(d)
+		case "cut_on_revoke":
+			err = readFlag(d, &g.CutOnRevoke)
 		default:
 			err = g.CredentialSources.unmarshalOption(d, inGate)
 		}

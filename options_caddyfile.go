@@ -45,6 +45,7 @@ var optionPlaces = []struct {
 	{"cost", []place{inGate}},
 	{"creator_role", []place{inOrganization}},
 	{"credits", []place{inApp}},
+	{"cut_on_revoke", []place{inGate}},
 	{"default", []place{inExpiration}},
 	{"default_tier", []place{inApp}},
 	{"dialect", []place{inAPI}},

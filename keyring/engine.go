@@ -66,6 +66,7 @@ type Engine struct {
 	queue    queue
 	keeping  keeping
 	denials  denials
+	watches  watches
 
 	loops    sync.WaitGroup
 	stopping context.CancelFunc

@@ -43,6 +43,7 @@ func (r *Engine) startLoops() {
 		return r.accounts.Reclaim(st)
 	})
 	r.every(ctx, deleteEvery, func() error { return r.deleteKept(ctx, st) })
+	r.every(ctx, watchEvery, func() error { return r.endWatched(ctx, st) })
 	r.every(ctx, denialsEvery, func() error { return r.writeDenials(ctx, st, false) })
 	r.every(ctx, deleteEvery, func() error { return r.trimAudit(ctx, st) })
 	r.loops.Go(func() { r.count(ctx, st) })
