@@ -183,6 +183,11 @@ func (c *Client) Tiers(ctx context.Context) (Answer[TierList], error) {
 	return send[TierList](ctx, c, http.MethodGet, "/apikey/tiers", nil)
 }
 
+// Configs returns the configurations, and how their raw keys look.
+func (c *Client) Configs(ctx context.Context) (Answer[ConfigList], error) {
+	return send[ConfigList](ctx, c, http.MethodGet, "/apikey/configs", nil)
+}
+
 // Health asks the store.
 func (c *Client) Health(ctx context.Context) (Answer[Health], error) {
 	return send[Health](ctx, c, http.MethodGet, "/apikey/health", nil)

@@ -294,6 +294,7 @@ func TestAnswersAreDocumented(t *testing.T) {
 	do("POST", keys+"/delete-expired", "", "", "")
 	do("GET", "/apikey/owners", "", "", "")
 	do("GET", "/apikey/tiers", "", "", "")
+	do("GET", "/apikey/configs", "", "", "")
 	do("GET", owner, "u", "", "")
 	do("GET", owner, "nosuch", "", "")
 	do("PUT", owner, "u", "", `{"enabled":false}`)

@@ -38,6 +38,7 @@ func (s *server) routes() []*api.Route {
 		{Name: "ownerUsage", Method: get, Path: "/owners/{userId}/usage", Status: 200, Endpoint: api.WithQuery(ownerUsage), Summary: "Show the usage of an owner's keys, deleted ones included"},
 		{Name: "listAudit", Method: get, Path: "/audit", Status: 200, Endpoint: api.WithQuery(listAudit), Summary: "List the audit log, the newest entries first"},
 		{Name: "listTiers", Method: get, Path: "/tiers", Status: 200, Endpoint: api.Plain(listTiers), Summary: "List the configured tiers"},
+		{Name: "listConfigs", Method: get, Path: "/configs", Status: 200, Endpoint: api.Plain(listConfigs), Summary: "List the configurations, and how their raw keys look"},
 		{Name: "backup", Method: get, Path: "/backup", Status: 200, Endpoint: api.Plain(backup), File: BackupType, Summary: "Copy the database"},
 		{Name: "health", Method: get, Path: "/health", Status: 200, Public: true, Unavailable: Unhealthy{}, Endpoint: api.Plain(s.health), Summary: "Ask the store whether it works"},
 		{Name: "openapi", Method: get, Path: "/openapi.json", Status: 200, Public: true, Endpoint: api.Document(), Summary: "This document"},
