@@ -106,8 +106,7 @@ type verdict struct {
 
 // The states of a raw key that no key object has.
 const (
-	stateUnknown  = "unknown"  // of no key of this server
-	stateReplaced = "replaced" // a previous raw key, whose grace is over
+	stateUnknown  = "unknown"  // of no key of this server, or replaced and its grace is over
 	stateRejected = "rejected" // stored, but the configuration admits no such key
 )
 
@@ -123,9 +122,6 @@ func verdictOf(v admin.Verification) verdict {
 	case "KEY_DISABLED":
 		return verdict{"disabled", false}
 	case "KEY_EXPIRED":
-		if v.Key.State != "expired" {
-			return verdict{stateReplaced, false}
-		}
 		return verdict{"expired", false}
 	case "INVALID_API_KEY":
 		return verdict{stateRejected, false}
