@@ -97,6 +97,34 @@ func ChecksumFits(s string) bool {
 	return string(sum[:]) == s[n:]
 }
 
+// FindChecksum returns the length of the raw key with a checksum with which text begins, if
+// that is at least so long; 0 for none. What follows it may be characters of keys as well.
+func FindChecksum(text []byte, atLeast int) int {
+	end := 0
+	for end < len(text) && end < MaxRawLen && isKeyChar[text[end]] {
+		end++
+	}
+	n := max(atLeast-checksumLen, 1)
+	if n+checksumLen > end {
+		return 0
+	}
+	sum := crc32.ChecksumIEEE(text[:n])
+	for {
+		if alphabet[sum%62] == text[n+checksumLen-1] { // nearly always decides
+			var want [checksumLen]byte
+			putChecksum(&want, sum)
+			if string(want[:]) == string(text[n:n+checksumLen]) {
+				return n + checksumLen
+			}
+		}
+		if n+checksumLen == end {
+			return 0
+		}
+		sum = ^(crc32.IEEETable[byte(^sum)^text[n]] ^ ^sum>>8) // crc32.Update, without its cost for each call
+		n++
+	}
+}
+
 func putChecksum(dst *[checksumLen]byte, sum uint32) {
 	for i := checksumLen - 1; i >= 0; i-- {
 		dst[i] = alphabet[sum%62]

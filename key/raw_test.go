@@ -206,3 +206,26 @@ func FuzzCheckShape(f *testing.F) {
 		}
 	})
 }
+
+// TestFindChecksum: a raw key is found whatever follows it, and only from its beginning.
+func TestFindChecksum(t *testing.T) {
+	for range 1000 {
+		raw, err := Random{}.Generate("ak_", 64, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for text, want := range map[string]int{
+			raw: 67, raw + "abc": 67, raw + raw: 67, raw + " abc": 67, raw[:66]: 0, raw[1:]: 0, "x" + raw: 0, "": 0, raw[:30] + " " + raw[30:]: 0,
+		} {
+			if n := FindChecksum([]byte(text), 19); n != want {
+				t.Fatalf("%d bytes: %d, want %d", len(text), n, want)
+			}
+		}
+		if n := FindChecksum([]byte(raw), 67); n != 67 {
+			t.Fatal(n)
+		}
+		if n := FindChecksum([]byte(raw), 68); n != 0 {
+			t.Fatal(n)
+		}
+	}
+}

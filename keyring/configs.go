@@ -1,6 +1,7 @@
 package keyring
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strconv"
@@ -18,6 +19,37 @@ func (s *Settings) configIDs() []string {
 		ids = append(ids, s.Configs[i].ConfigID)
 	}
 	return ids
+}
+
+// Format is how the raw keys look that a configuration makes.
+type Format struct {
+	ConfigID string
+	Prefix   string // of keys that do not say; empty: none
+	Length   int    // after the prefix; 0: only the generator knows
+	Checksum bool
+}
+
+// Formats returns the format of each configuration, in the order of Configs.
+func (s *Service) Formats() []Format {
+	var all []Format
+	for _, id := range s.Configs() {
+		r := s.set.rules(id)
+		f := Format{ConfigID: id, Prefix: r.Prefix, Checksum: r.Checksum}
+		if _, ok := r.Generator.(key.Random); ok {
+			f.Length = r.Length
+		}
+		all = append(all, f)
+	}
+	return all
+}
+
+// HasPlainKeys reports whether a raw key without a checksum is stored.
+func (s *Service) HasPlainKeys(ctx context.Context) (bool, error) {
+	st, err := s.engine.open(ctx)
+	if err != nil {
+		return false, err
+	}
+	return st.HasPlainKeys(ctx)
 }
 
 // HasConfig reports whether there is a configuration of that ID.

@@ -254,6 +254,16 @@ func (g guarded) Figures(ctx context.Context, now int64, until []int64) (f store
 	return s.Figures(ctx, now, until)
 }
 
+// AskedPermissions is that of store.Statistics, where the store keeps them.
+func (g guarded) AskedPermissions(ctx context.Context, id string) (all []string, err error) {
+	s, ok := g.Store.(store.Statistics)
+	if !ok {
+		return nil, errors.ErrUnsupported
+	}
+	defer g.ended("asked_permissions", g.now(), &err)
+	return s.AskedPermissions(ctx, id)
+}
+
 // backlog is that of store.Statistics, where the store keeps them.
 func (g guarded) backlog() int {
 	if s, ok := g.Store.(store.Statistics); ok {

@@ -178,9 +178,19 @@ func (c *Client) Audit(ctx context.Context, in ListAudit) (Answer[AuditLog], err
 	return send[AuditLog](ctx, c, http.MethodGet, "/apikey/audit"+queryOf(in), nil)
 }
 
+// Report returns a page of findings about keys.
+func (c *Client) Report(ctx context.Context, in Report) (Answer[Findings], error) {
+	return send[Findings](ctx, c, http.MethodGet, "/apikey/report"+queryOf(in), nil)
+}
+
 // Tiers returns the configured tiers.
 func (c *Client) Tiers(ctx context.Context) (Answer[TierList], error) {
 	return send[TierList](ctx, c, http.MethodGet, "/apikey/tiers", nil)
+}
+
+// Configs returns the configurations, and how their raw keys look.
+func (c *Client) Configs(ctx context.Context) (Answer[ConfigList], error) {
+	return send[ConfigList](ctx, c, http.MethodGet, "/apikey/configs", nil)
 }
 
 // Health asks the store.

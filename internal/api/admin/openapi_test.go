@@ -186,7 +186,7 @@ func TestDocumentHoldsEveryRoute(t *testing.T) {
 	if documented != len(all) {
 		t.Errorf("%d calls documented, %d routes", documented, len(all))
 	}
-	queries := map[string]any{"listKeys": ListKeys{}, "listOwners": ListOwners{}, "keyUsage": UsageQuery{}, "ownerUsage": UsageQuery{}, "listAudit": ListAudit{}}
+	queries := map[string]any{"listKeys": ListKeys{}, "listOwners": ListOwners{}, "keyUsage": UsageQuery{}, "ownerUsage": UsageQuery{}, "listAudit": ListAudit{}, "report": Report{}}
 	bodies := []string{"createKey", "importKeys", "patchKey", "rotateKey", "verifyKey", "putOwner"}
 	for _, rt := range all {
 		op, _ := s.at("paths", Base+rt.Path, strings.ToLower(rt.Method)).(map[string]any)
@@ -294,6 +294,9 @@ func TestAnswersAreDocumented(t *testing.T) {
 	do("POST", keys+"/delete-expired", "", "", "")
 	do("GET", "/apikey/owners", "", "", "")
 	do("GET", "/apikey/tiers", "", "", "")
+	do("GET", "/apikey/configs", "", "", "")
+	do("GET", "/apikey/report", "", "", "")
+	do("GET", "/apikey/report", "", "?limit=0", "")
 	do("GET", owner, "u", "", "")
 	do("GET", owner, "nosuch", "", "")
 	do("PUT", owner, "u", "", `{"enabled":false}`)

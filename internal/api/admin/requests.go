@@ -102,6 +102,15 @@ type ListAudit struct {
 	Cursor *string   `query:"cursor" doc:"nextCursor of the page before"`
 }
 
+// Report is the query of GET /apikey/report.
+type Report struct {
+	OlderThan *int64  `query:"olderThan" doc:"seconds after which a raw key is not_rotated; default 7776000 (90 days)"`
+	Idle      *int64  `query:"idle" doc:"seconds after which a key that is not used is idle, and one that is not asked for a permission has an unused_permission; default 7776000 (90 days)"`
+	Rule      *string `query:"rule" enum:"no_expiry|not_rotated|idle|no_limit|unused_permission|in_grace|above_tier" doc:"findings of this rule alone"`
+	Limit     *int64  `query:"limit" min:"1" max:"500" doc:"how many keys to look at; a page may look at fewer; default 50"`
+	Cursor    *string `query:"cursor" doc:"nextCursor of the page before"`
+}
+
 // UsageQuery is the query of both usage calls.
 type UsageQuery struct {
 	Days *int64 `query:"days" min:"1" max:"366" doc:"how many days to list, today included; default 30"`

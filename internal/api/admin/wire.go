@@ -137,6 +137,22 @@ type AuditPoint struct {
 	Chain string `json:"chain"`
 }
 
+// Findings is one page of the report, in the order in which the keys were made.
+type Findings struct {
+	Findings   []Finding `json:"findings"`
+	NextCursor *string   `json:"nextCursor" doc:"cursor of the next page; null on the last. A page may have no findings before that"`
+}
+
+// Finding is what a rule has found of a key.
+type Finding struct {
+	Rule        string    `json:"rule" enum:"no_expiry|not_rotated|idle|no_limit|unused_permission|in_grace|above_tier"`
+	KeyID       string    `json:"keyId"`
+	UserID      string    `json:"userId" doc:"owner"`
+	Since       *api.Time `json:"since" doc:"since when it is so: no_expiry, unused_permission: the key was made; not_rotated: the raw key was made; idle: the last use, or the key was made; in_grace: the rotation; null where nobody knows"`
+	Controls    []string  `json:"controls" doc:"controls of security standards that object to it"`
+	Permissions []string  `json:"permissions,omitempty" doc:"of unused_permission and above_tier: which ones"`
+}
+
 // Usage is what a key, or all keys of an owner, have used. Days and months are
 // those of the calendar in the time zone of the configuration.
 type Usage struct {
