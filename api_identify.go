@@ -62,7 +62,8 @@ func (s *SelfService) identifyKey(w http.ResponseWriter, r *http.Request, repl *
 	if c.outcome != keyring.Allowed {
 		cancel(c.outcome)
 		d := keyring.Refusal(c.outcome)
-		s.keys.Refused(&d, &state.counted)
+		s.keys.Refused(&d, &keyring.Request{ClientIP: state.clientIP(), CountGuess: true, Counted: &state.counted})
+		writeRateHeaders(w.Header(), rateDraft, &d, false)
 		return nil, s.refused(r, d, c.err)
 	}
 	if s.sources.ambient() || state.ambient {
@@ -101,7 +102,7 @@ func (s *SelfService) judge(r *http.Request, state *requestState, raw string, as
 	early := isEarlyChange(r)
 	q := keyring.Request{
 		Cost: 1, CheckIP: true, ClientIP: state.clientIP(), EarlyData: isEarlyData(r), Counted: &state.counted, ConfigIDs: s.Configs,
-		RecordOnly: ask.Free, DryRun: ask.Look,
+		RecordOnly: ask.Free, DryRun: ask.Look, CountGuess: !ask.Look,
 	}
 	if s.Secret != "" {
 		q.CheckSecret, q.RequireSecret, q.Secret = true, s.Secret == secretRequired, state.secret
@@ -185,7 +186,7 @@ func (s *SelfService) identifyPerson(w http.ResponseWriter, r *http.Request, rep
 
 func (s *SelfService) refuse(r *http.Request, o keyring.Outcome) *api.Refusal {
 	d := keyring.Refusal(o)
-	s.keys.Refused(&d, nil)
+	s.keys.Refused(&d, &keyring.Request{})
 	return s.refused(r, d, nil)
 }
 

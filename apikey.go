@@ -59,6 +59,11 @@ type App struct {
 	// Audit is about the audit log. Default: entries are kept for 400 days.
 	Audit *Audit `json:"audit,omitempty"`
 
+	// GuessLimit limits how many invalid keys may come from an IPv4 address or an IPv6 network
+	// of 64 bits. Beyond it they are refused with RATE_LIMITED instead of INVALID_API_KEY,
+	// while valid keys are let in. An empty object is no limit. Default: none.
+	GuessLimit *GuessLimit `json:"guess_limit,omitempty"`
+
 	Plans
 	KeyRules
 
@@ -126,7 +131,7 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 func (a *App) Provision(ctx caddy.Context) error {
 	a.ctx, a.logger = ctx, ctx.Logger()
 	a.settings = &keyring.Settings{
-		Lease: a.Credits.lease(), CacheSize: a.CacheSize, AuditKeep: a.Audit.keep(), Observers: []keyring.Observer{metrics},
+		Lease: a.Credits.lease(), CacheSize: a.CacheSize, AuditKeep: a.Audit.keep(), GuessLimit: a.GuessLimit.policy(), Observers: []keyring.Observer{metrics},
 	}
 	err := a.provisionPlans(a.settings)
 	if err != nil {
@@ -288,6 +293,9 @@ func (a *App) check() error {
 		return errCacheSize
 	}
 	if err := a.Audit.check(); err != nil {
+		return err
+	}
+	if err := a.GuessLimit.check(); err != nil {
 		return err
 	}
 	if err := a.checkPlans(); err != nil {

@@ -25,6 +25,7 @@ import (
 //		credits strict|lease <max>
 //		cache_size <size>
 //		audit keep <duration>|forever
+//		guess_limit <max>/<window>|off
 //		prefix <text>|off
 //		length <n>
 //		checksum [on|off]
@@ -84,6 +85,8 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			err = a.unmarshalCacheSize(d)
 		case "audit":
 			err = a.unmarshalAudit(d)
+		case "guess_limit":
+			err = a.unmarshalGuessLimit(d)
 		case "time_zone":
 			err = readString(d, &a.TimeZone)
 		case "tier":
@@ -355,25 +358,33 @@ func (r *KeyRules) unmarshalRateLimit(d *caddyfile.Dispenser) error {
 	if !d.NextArg() {
 		return d.ArgErr()
 	}
-	limit, window, ok := strings.Cut(d.Val(), "/")
-	if !ok {
-		return d.Errf("rate_limit: must be <max>/<window>, such as 100/1m")
+	if err := readRate(d, "rate_limit", &l.Max, &l.Window); err != nil {
+		return err
 	}
-	var err error
-	if l.Max, err = strconv.ParseInt(limit, 10, 64); err != nil {
-		return d.Errf("rate_limit: the maximum must be an integer")
-	}
-	w, err := caddy.ParseDuration(window)
-	if err != nil {
-		return d.Errf("rate_limit: the window must be a duration such as 1m or 1d")
-	}
-	l.Window = caddy.Duration(w)
 	if d.NextArg() {
 		l.Algorithm = d.Val()
 	}
 	if d.NextArg() {
 		return d.ArgErr()
 	}
+	return nil
+}
+
+// readRate reads the argument that d is at as <max>/<window>.
+func readRate(d *caddyfile.Dispenser, option string, limit *int64, window *caddy.Duration) error {
+	count, per, ok := strings.Cut(d.Val(), "/")
+	if !ok {
+		return d.Errf("%s: must be <max>/<window>, such as 100/1m", option)
+	}
+	var err error
+	if *limit, err = strconv.ParseInt(count, 10, 64); err != nil {
+		return d.Errf("%s: the maximum must be an integer", option)
+	}
+	w, err := caddy.ParseDuration(per)
+	if err != nil {
+		return d.Errf("%s: the window must be a duration such as 1m or 1d", option)
+	}
+	*window = caddy.Duration(w)
 	return nil
 }
 

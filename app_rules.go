@@ -201,14 +201,22 @@ func (l *RateLimit) check() error {
 	if l.none() {
 		return nil
 	}
-	if l.Max < 1 || l.Max > key.MaxCount {
-		return fmt.Errorf("rate_limit: the maximum must be from 1 to %d", key.MaxCount)
-	}
-	if window := time.Duration(l.Window); window < time.Millisecond || window%time.Millisecond != 0 {
-		return errors.New("rate_limit: the window must be a whole number of milliseconds, at least 1")
+	if err := checkRate("rate_limit", l.Max, l.Window); err != nil {
+		return err
 	}
 	_, err := l.algorithm()
 	return err
+}
+
+// checkRate validates a maximum per window.
+func checkRate(option string, limit int64, window caddy.Duration) error {
+	if limit < 1 || limit > key.MaxCount {
+		return fmt.Errorf("%s: the maximum must be from 1 to %d", option, key.MaxCount)
+	}
+	if w := time.Duration(window); w < time.Millisecond || w%time.Millisecond != 0 {
+		return fmt.Errorf("%s: the window must be a whole number of milliseconds, at least 1", option)
+	}
+	return nil
 }
 
 func (l *RateLimit) none() bool { return l == nil || *l == RateLimit{} }

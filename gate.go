@@ -156,7 +156,7 @@ func (g *Gate) Validate() error {
 func (g *Gate) provisionRequest() (err error) {
 	g.request = keyring.Request{
 		CheckIP: true, CheckSecret: g.Secret != "", RequireSecret: g.Secret == secretRequired,
-		ConfigIDs: g.Configs,
+		ConfigIDs: g.Configs, CountGuess: true,
 	}
 	if g.request.Require, g.request.RequireAny, err = g.permissions(); err != nil {
 		return err
@@ -295,15 +295,15 @@ func (g *Gate) decide(r *http.Request, s *requestState, c *choice, d *keyring.De
 	if c.outcome == keyring.Missing && !g.Optional && s.repeat(d) {
 		return nil
 	}
+	q := g.request
+	q.Secret, q.ClientIP, q.EarlyData, q.Counted = s.secret, s.clientIP(), isEarlyData(r), &s.counted
 	if c.outcome != keyring.Allowed {
 		*d = keyring.Refusal(c.outcome)
 		if c.outcome != keyring.Missing || !g.Optional {
-			g.keys.Refused(d, &s.counted)
+			g.keys.Refused(d, &q)
 		}
 		return c.err
 	}
-	q := g.request
-	q.Secret, q.ClientIP, q.EarlyData, q.Counted = s.secret, s.clientIP(), isEarlyData(r), &s.counted
 	if g.cost == "" {
 		return s.verify(r.Context(), g.keys, c.raw, &q, d)
 	}

@@ -55,6 +55,7 @@ var optionPlaces = []struct {
 	{"from", []place{inGate, inAPI}},
 	{"generator", []place{inApp, inConfig}},
 	{"grant", []place{inAPI}},
+	{"guess_limit", []place{inApp}},
 	{"headers", []place{inApp, inGate, inAPI}},
 	{"identity_header", []place{inGate}},
 	{"keep", []place{inExpiration}},

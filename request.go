@@ -128,7 +128,7 @@ func (s *requestState) reject(r *http.Request, keys *keyring.Service, log *zap.L
 	case d.Key() != nil:
 		s.decision, s.candidate = *d, true
 	case !admitted && d.Outcome != keyring.Missing && d.Outcome != keyring.Ambiguous:
-		s.candidate = false // this is another key, and an unknown one
+		s.decision, s.candidate = *d, false // this is another key, and an unknown one
 	}
 	if s.candidate {
 		repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
@@ -143,7 +143,7 @@ func (s *requestState) repeat(d *keyring.Decision) bool {
 	if !s.keyed || s.refusal == keyring.Allowed {
 		return false
 	}
-	if s.candidate {
+	if s.candidate || s.decision.Outcome == s.refusal {
 		*d = s.decision
 		d.Outcome = s.refusal
 	} else {
@@ -199,7 +199,7 @@ func (s *requestState) placeholder(name string) (any, bool) {
 
 // limit returns the name of the limit that has refused the request, if one has.
 func (s *requestState) limit() string {
-	if s.candidate && s.decision.Outcome == s.refusal {
+	if s.decision.Outcome == s.refusal {
 		return s.decision.Limit
 	}
 	return ""

@@ -2,10 +2,13 @@ package bench
 
 import (
 	"net/http"
+	"net/netip"
 	"strings"
 	"testing"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/caddy-apikey/caddy-apikey/keyring"
 )
 
 // static is Caddy's own answer.
@@ -47,6 +50,22 @@ func BenchmarkRefused(b *testing.B) {
 		verify(b, keys, raw)
 		measureEach(b, cycle([]string{raw}), g, http.StatusTooManyRequests)
 	})
+	// The limit of invalid keys, before and after it is reached.
+	for name, limit := range map[string]int64{"guess_counted": 1 << 40, "guess_limited": 1} {
+		b.Run(name, func(b *testing.B) {
+			g, keys := gate(b, object{"guess_limit": object{"max": limit, "window": "720h"}})
+			create(b, keys, alice)
+			if limit > 1 {
+				measureEach(b, cycle(unknown(b, 100_000)), g, http.StatusUnauthorized)
+				return
+			}
+			q := keyring.Request{ClientIP: netip.MustParseAddr("127.0.0.1"), CountGuess: true}
+			for d := (keyring.Decision{}); d.Outcome != keyring.RateLimited; { // once the filter is there
+				d, _ = keys.Verify(b.Context(), "!", &q)
+			}
+			measureEach(b, cycle(unknown(b, 100_000)), g, http.StatusTooManyRequests)
+		})
+	}
 	b.Run("no_credits", func(b *testing.B) {
 		g, keys := gate(b, nil)
 		measureEach(b, cycle([]string{create(b, keys, spent)}), g, http.StatusTooManyRequests)

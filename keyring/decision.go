@@ -130,6 +130,8 @@ type Request struct {
 	// RecordOnly checks the record alone: limits and credits are not looked at, and
 	// nothing is taken or counted.
 	RecordOnly bool
+	// CountGuess counts an invalid key against ClientIP, see Settings.GuessLimit.
+	CountGuess bool
 	// Counted is what statistics know of the request, where it may meet several
 	// gates. Nil: this is its only decision.
 	Counted *Counted
@@ -157,6 +159,8 @@ const (
 	ScopeKey LimitScope = "key"
 	// ScopeOwner limits count the requests of all keys of an owner.
 	ScopeOwner LimitScope = "owner"
+	// ScopeAddress limits count the requests from an address.
+	ScopeAddress LimitScope = "address"
 )
 
 // creditsLimit is the name of a key's credits among the limits.
@@ -243,8 +247,12 @@ func (d *Decision) Refuser() *Limit {
 // Detail returns a sentence for people that explains the outcome. It needs no
 // escaping in JSON.
 func (d *Decision) Detail() string {
-	if l := d.Refuser(); l != nil && l.Scope == ScopeOwner {
+	switch l := d.Refuser(); {
+	case l == nil:
+	case l.Scope == ScopeOwner:
 		return "The limit per " + l.Name + " of the owner's tier is reached."
+	case l.Scope == ScopeAddress:
+		return "Too many invalid API keys came from this address."
 	}
 	return d.Outcome.Title()
 }

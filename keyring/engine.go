@@ -62,6 +62,7 @@ type Engine struct {
 	lookups  lookups
 	warned   warnOnce
 	budgets  budgets
+	guesses  guesses
 	accounts accounts
 	queue    queue
 	keeping  keeping

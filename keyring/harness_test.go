@@ -53,14 +53,15 @@ func (c *fakeClock) advance(d time.Duration) { c.ms.Add(d.Milliseconds()) }
 type spy struct {
 	store.Store
 	store.Statistics
-	finds, takes, saves atomic.Int64
-	mu                  sync.Mutex
-	afterFind           func() // runs when the row has been read, before it is returned
-	failTake            error
-	afterMove           func(key.Move) // runs when the movement is durable, before it is answered
-	stall               atomic.Pointer[stall]
-	panics              atomic.Bool // in whatever requests need
-	failReads           atomic.Bool // Find and Get
+	finds, gets, takes, saves atomic.Int64
+	mu                        sync.Mutex
+	afterFind                 func()                                   // runs when the row has been read, before it is returned
+	beforeSave                func([]store.Counters, store.UsageBatch) // of one of which there is none
+	failTake                  error
+	afterMove                 func(key.Move) // runs when the movement is durable, before it is answered
+	stall                     atomic.Pointer[stall]
+	panics                    atomic.Bool // in whatever requests need
+	failReads                 atomic.Bool // Find and Get
 }
 
 func (s *spy) mayPanic() {
@@ -109,6 +110,7 @@ func (s *spy) Find(ctx context.Context, hash key.Hash) (store.Entry, error) {
 }
 
 func (s *spy) Get(ctx context.Context, id string) (store.Entry, error) {
+	s.gets.Add(1)
 	if s.failReads.Load() {
 		return store.Entry{}, store.ErrUnavailable
 	}
@@ -119,6 +121,21 @@ func (s *spy) onFind(hook func()) {
 	s.mu.Lock()
 	s.afterFind = hook
 	s.mu.Unlock()
+}
+
+func (s *spy) onSave(hook func([]store.Counters, store.UsageBatch)) {
+	s.mu.Lock()
+	s.beforeSave = hook
+	s.mu.Unlock()
+}
+
+func (s *spy) save(batch []store.Counters, usage store.UsageBatch) {
+	s.mu.Lock()
+	hook := s.beforeSave
+	s.mu.Unlock()
+	if hook != nil {
+		hook(batch, usage)
+	}
 }
 
 func (s *spy) onMove(hook func(key.Move)) {
@@ -147,12 +164,14 @@ func (s *spy) SaveCounters(ctx context.Context, batch []store.Counters) error {
 	s.mayPanic()
 	s.saves.Add(1)
 	s.wait("counters")
+	s.save(batch, store.UsageBatch{})
 	return s.Store.SaveCounters(ctx, batch)
 }
 
 func (s *spy) SaveUsage(ctx context.Context, b store.UsageBatch) error {
 	s.mayPanic()
 	s.wait("usage")
+	s.save(nil, b)
 	return s.Store.SaveUsage(ctx, b)
 }
 

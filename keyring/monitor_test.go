@@ -211,7 +211,7 @@ func TestDecided_lookedUp(t *testing.T) {
 	g.want(k.Raw, Allowed)
 	g.want(k.Raw, Allowed)
 	g.want("ak_unknown", Invalid)
-	g.Refused(&Decision{Outcome: Missing}, nil)
+	g.Refused(&Decision{Outcome: Missing}, &Request{})
 	g.evict()
 	g.flush()
 	g.evict()

@@ -55,7 +55,7 @@ func TestObserver(t *testing.T) {
 	g.want("ak_unknown", Invalid)
 	g.want(k.Raw, RateLimited, Request{Cost: 1})
 	g.want(k.Raw, RateLimited, Request{Cost: 1, DryRun: true}) // not told
-	g.Refused(&Decision{Outcome: Missing}, nil)
+	g.Refused(&Decision{Outcome: Missing}, &Request{})
 	if want := []string{
 		"allowed alice free  1", "allowed alice free  1", "rate_limited alice free minute 0",
 		"invalid_api_key -   0", "rate_limited alice free minute 0", "missing_api_key -   0",
@@ -134,7 +134,7 @@ func TestHours(t *testing.T) {
 	g.Reclassify(&c, Forbidden)
 	want(began, map[string]int64{"allowed free": 1, "insufficient_permissions free": 1})
 	g.want("ak_unknown", Invalid)
-	g.Refused(&Decision{Outcome: Missing}, nil)
+	g.Refused(&Decision{Outcome: Missing}, &Request{})
 	g.want(k.Raw, Allowed)
 	g.want(k.Raw, RateLimited)
 	g.want(k.Raw, RateLimited, Request{Cost: 1, DryRun: true})

@@ -23,6 +23,9 @@ type Settings struct {
 	// AuditKeep is how long entries of the audit log are kept, in milliseconds, or
 	// KeepForever. 0: DefaultAuditKeep. Of several configurations the longest counts.
 	AuditKeep int64
+	// GuessLimit is a fixed window for the invalid keys of an address, or of a /64 of IPv6.
+	// Max 0: there is no limit.
+	GuessLimit ratelimit.Policy
 	// Observers are told of all decisions and changes.
 	Observers []Observer
 	// Zone is where "today" and "month" begin and end. Default: UTC.

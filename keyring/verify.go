@@ -24,6 +24,7 @@ func (s *Service) Verify(ctx context.Context, raw string, q *Request) (d Decisio
 func (s *Service) VerifyInto(ctx context.Context, raw string, q *Request, d *Decision) error {
 	began := s.began()
 	err := s.verify(ctx, raw, q, d)
+	s.limitGuess(d, q)
 	s.decided(d, q, began)
 	return err
 }
@@ -171,8 +172,11 @@ func Refusal(o Outcome) (d Decision) {
 }
 
 // Refused tells the observers of a refusal that a caller of this package has made itself,
-// without asking about a key.
-func (s *Service) Refused(d *Decision, c *Counted) { s.decided(d, &Request{Counted: c}, time.Time{}) }
+// without asking about a key. An invalid key may become a refusal by the limit of guesses.
+func (s *Service) Refused(d *Decision, q *Request) {
+	s.limitGuess(d, q)
+	s.decided(d, q, time.Time{})
+}
 
 // errEvicted is returned where the key left memory after it was found.
 var errEvicted = errors.New("the key has left memory")
