@@ -49,7 +49,7 @@ func parse() (o options, err error) {
 	flag.StringVar(&o.dir, "dir", "", "keep the store with many keys in this folder, for the next run (default: a temporary one)")
 	flag.StringVar(&o.write, "write", "", "put the table into this file, between its two comments \"load\", instead of printing it")
 	flag.StringVar(&o.profile, "profile", "", "after each row, profile the gate's side once more into this folder, for go tool pprof")
-	flag.BoolVar(&o.check, "check", false, "fail where something grows with the number of keys twice as much as it may")
+	flag.BoolVar(&o.check, "check", false, "fail where something grows with the number of keys three times as much as it may")
 	flag.Parse()
 	if flag.NArg() > 0 || o.pairs < 1 || o.connections < 1 || o.keys < 1 || o.duration <= 0 {
 		flag.Usage()
