@@ -24,7 +24,7 @@ import (
 func (h *Host) scan() *cobra.Command {
 	var prefixes []string
 	var rules string
-	cmd := h.command("scan [flags] <path|->", "Finds raw keys in files, and says which are live", scanArgs, func(c *call) error {
+	cmd := h.command("scan {PATH | -} [flags]", "Finds raw keys in files, and says which are live", scanArgs, func(c *call) error {
 		switch {
 		case rules == "" && len(c.args) == 0:
 			return WrongUsage("exactly one argument is required: a file, a folder, or - for standard input")
