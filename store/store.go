@@ -317,7 +317,7 @@ type Store interface {
 	DeleteOwner(ctx context.Context, userID string, note Note) (Change, error)
 
 	// Audit returns a page of the audit log, which the notes of changes and AppendAudit
-	// have written.
+	// have written. Entries that are added meanwhile may be on the page and newer than Head.
 	Audit(ctx context.Context, q AuditQuery) (AuditPage, error)
 	// AppendAudit adds entries that belong to no change. ID and Chain are set by the store.
 	AppendAudit(ctx context.Context, entries []AuditEntry) error

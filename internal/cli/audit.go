@@ -122,7 +122,7 @@ func parsePoint(s string) (p admin.AuditPoint, err error) {
 // verifyAudit checks that each entry of the log follows the one before, from the newest to
 // the oldest, and that an earlier head is still there.
 func (c *call) verifyAudit(head *admin.AuditPoint) error {
-	limit := maxPage
+	limit, one := maxPage, int64(1)
 	v := auditVerifier{earlier: head}
 	for in := (admin.ListAudit{Limit: &limit}); ; {
 		a, err := c.client.Audit(c.ctx, in)
@@ -136,6 +136,12 @@ func (c *call) verifyAudit(head *admin.AuditPoint) error {
 			break
 		}
 	}
+	// The anchor as it is by now: entries may have been removed meanwhile.
+	last, err := c.client.Audit(c.ctx, admin.ListAudit{Limit: &one})
+	if err != nil {
+		return err
+	}
+	v.anchor = last.Value.Anchor
 	if err := v.finish(); err != nil {
 		return err
 	}
@@ -170,7 +176,6 @@ func (v *auditVerifier) page(a admin.Answer[admin.AuditLog]) error {
 	if v.n == 0 {
 		v.head = a.Value.Head
 	}
-	v.anchor = a.Value.Anchor
 	var raw struct {
 		Entries []json.RawMessage `json:"entries"`
 	}
@@ -181,10 +186,10 @@ func (v *auditVerifier) page(a admin.Answer[admin.AuditLog]) error {
 		p := admin.AuditPoint{ID: e.ID, Chain: e.Chain}
 		switch {
 		case v.n == 0:
-			v.newest = e.Time
-			if v.head == nil || e.ID < v.head.ID {
-				return fmt.Errorf("the audit log was changed: its newest entry is %d, and not %s", e.ID, pointText(v.head))
+			if v.head != nil && e.ID < v.head.ID {
+				return fmt.Errorf("the audit log was changed: its newest entry is %d, and not %d", e.ID, v.head.ID)
 			}
+			v.head, v.newest = &p, e.Time // newer than the head where it was added meanwhile
 		default:
 			if err := v.follows(&p); err != nil {
 				return err

@@ -77,11 +77,19 @@ func (s *Store) AppendAudit(ctx context.Context, entries []store.AuditEntry) err
 // TrimAudit implements store.Store.
 func (s *Store) TrimAudit(ctx context.Context, before int64, limit int) (int, error) {
 	return writeFor(ctx, s, func(w *writerConn) (int, error) {
+		var oldest int64
+		err := w.row(`SELECT at FROM {p}audit ORDER BY id LIMIT 1`, nil, &oldest)
+		if errors.Is(err, sql.ErrNoRows) || err == nil && oldest >= before {
+			return 0, nil // as nearly always
+		}
+		if err != nil {
+			return 0, failed("reading the audit log", err)
+		}
 		// Entries are in the order of their IDs: one that is young keeps those after it.
 		const old = `SELECT id, chain, at FROM {p}audit ORDER BY id LIMIT ?`
 		var last store.AuditPoint
 		n, young := 0, false
-		err := w.rows(old, []any{limit}, func(rows *sql.Rows) error {
+		err = w.rows(old, []any{limit}, func(rows *sql.Rows) error {
 			var p store.AuditPoint
 			var at int64
 			if err := rows.Scan(&p.ID, &p.Chain, &at); err != nil {
@@ -113,6 +121,13 @@ func (s *Store) Audit(ctx context.Context, q store.AuditQuery) (page store.Audit
 		}
 		a.below = c.sql(orderAudit).(int64)
 	}
+	// The head comes first: entries that are added meanwhile are newer than it.
+	if page.Head, err = s.auditPoint(ctx, auditHead); err != nil {
+		return page, err
+	}
+	if page.Anchor, err = s.auditPoint(ctx, auditAnchor); err != nil {
+		return page, err
+	}
 	if page.Entries, err = a.entries(ctx, s); err != nil {
 		return page, err
 	}
@@ -120,13 +135,16 @@ func (s *Store) Audit(ctx context.Context, q store.AuditQuery) (page store.Audit
 		return page, err
 	}
 	page.Entries = page.Entries[:min(len(page.Entries), a.limit)]
-	for query, p := range map[string]*store.AuditPoint{auditHead: &page.Head, auditAnchor: &page.Anchor} {
-		err := s.readRow(ctx, "reading the audit log", query, nil, &p.ID, &p.Chain)
-		if err != nil && !errors.Is(err, store.ErrNotFound) {
-			return page, err
-		}
-	}
 	return page, nil
+}
+
+// auditPoint reads the head or the anchor, if there is one.
+func (s *Store) auditPoint(ctx context.Context, query string) (p store.AuditPoint, err error) {
+	err = s.readRow(ctx, "reading the audit log", query, nil, &p.ID, &p.Chain)
+	if errors.Is(err, store.ErrNotFound) {
+		err = nil
+	}
+	return p, err
 }
 
 // auditRead reads a page: the newest entries below an ID, in the order of an index, of

@@ -195,6 +195,33 @@ var auditTests = []test{
 		}
 		e.checkAudit()
 	}},
+	{"the head is never newer than the page", func(e *env) {
+		stop := make(chan struct{})
+		var group sync.WaitGroup
+		group.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if err := e.store.AppendAudit(e.ctx, []store.AuditEntry{{Time: t0, Action: "test.beside", Actor: store.AuditActor{Kind: "system"}}}); err != nil {
+					e.Error(err)
+					return
+				}
+			}
+		})
+		for range 300 { // or who verifies the log would miss the head
+			page, err := e.store.Audit(e.ctx, store.AuditQuery{Limit: 1})
+			e.must(err)
+			if page.Head.ID > 0 && (len(page.Entries) == 0 || page.Entries[0].ID < page.Head.ID) {
+				e.Errorf("the head is %d, the page %+v", page.Head.ID, page.Entries)
+				break
+			}
+		}
+		close(stop)
+		group.Wait()
+	}},
 	{"filters and pages", testAuditFilters},
 	{"removing old entries leaves the anchor", testTrimAudit},
 	{"changes side by side are chained", func(e *env) {
