@@ -15,6 +15,8 @@ import (
 
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
+
+	"github.com/caddy-apikey/caddy-apikey/store/sqlite"
 )
 
 func (h *Host) backup() *cobra.Command {
@@ -137,9 +139,6 @@ func (b *byteCounter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// backupID is the application ID in the header of our databases.
-const backupID = 0x41704b79
-
 // readBackupHeader reads the header of a database, as SQLite's documentation of its file
 // format has it, and returns how long the file must be.
 func readBackupHeader(r io.ReaderAt) (size int64, err error) {
@@ -147,7 +146,7 @@ func readBackupHeader(r io.ReaderAt) (size int64, err error) {
 	if _, err := r.ReadAt(header, 0); err != nil && !errors.Is(err, io.EOF) {
 		return 0, err
 	}
-	if !bytes.HasPrefix(header, []byte("SQLite format 3\x00")) || binary.BigEndian.Uint32(header[68:]) != backupID {
+	if !bytes.HasPrefix(header, []byte("SQLite format 3\x00")) || binary.BigEndian.Uint32(header[68:]) != sqlite.ApplicationID {
 		return 0, errors.New("what was received is not a backup")
 	}
 	page := int64(binary.BigEndian.Uint16(header[16:]))
@@ -156,10 +155,6 @@ func readBackupHeader(r io.ReaderAt) (size int64, err error) {
 	}
 	return page * int64(binary.BigEndian.Uint32(header[28:])), nil
 }
-
-// backupTime is the time in the name of an earlier backup: when it was written. Names sort
-// by it, and it holds nothing that a file system forbids.
-const backupTime = "2006-01-02T15-04-05.000Z"
 
 // keepBackup gives the present backup the name of an earlier one, if it is to be kept.
 func keepBackup(target string, keep int) error {
@@ -171,7 +166,7 @@ func keepBackup(target string, keep int) error {
 		return err
 	}
 	for t := info.ModTime().UTC(); ; t = t.Add(time.Millisecond) {
-		name := target + "." + t.Format(backupTime)
+		name := target + "." + t.Format(sqlite.KeptLayout)
 		if _, err := os.Lstat(name); errors.Is(err, fs.ErrNotExist) {
 			return os.Rename(target, name)
 		} else if err != nil {
@@ -188,7 +183,7 @@ func deleteBackups(target string, keep int) error {
 	}
 	entries = slices.DeleteFunc(entries, func(e os.DirEntry) bool {
 		text, ok := strings.CutPrefix(e.Name(), filepath.Base(target)+".")
-		_, err := time.Parse(backupTime, text)
+		_, err := time.Parse(sqlite.KeptLayout, text)
 		return !ok || err != nil || !e.Type().IsRegular()
 	})
 	for len(entries) > keep {

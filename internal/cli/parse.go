@@ -9,9 +9,9 @@ import (
 	"time"
 
 	"github.com/caddy-apikey/caddy-apikey/internal/api"
-	"github.com/caddy-apikey/caddy-apikey/internal/api/admin"
 	"github.com/caddy-apikey/caddy-apikey/internal/near"
 	"github.com/caddy-apikey/caddy-apikey/key"
+	"github.com/caddy-apikey/caddy-apikey/keyring"
 )
 
 // Parsers check only the form of a value: the server knows what is allowed. Their
@@ -135,4 +135,4 @@ func metadata() func(string) (json.RawMessage, error) {
 }
 
 // parseActor parses the name that an operator gives himself.
-func parseActor(s string) (string, error) { return s, admin.CheckActor(s) }
+func parseActor(s string) (string, error) { return s, keyring.CheckActorName(s) }

@@ -134,7 +134,7 @@ func (s *scanner) mask(text string) string {
 	return b.String() + text[rest:]
 }
 
-// textOf returns what a scanner reads of a file: of UTF-16, which starts with a mark of its
+// textReader returns what a scanner reads of a file: of UTF-16, which starts with a mark of its
 // byte order, the bytes that are not zero, because those of a raw key then follow each other.
 func textReader(r io.Reader) io.Reader {
 	mark := make([]byte, 2)

@@ -41,7 +41,7 @@ func checkContent(ctx context.Context, db *sql.DB, path, prefix string) error {
 	if err := db.QueryRowContext(ctx, "PRAGMA application_id").Scan(&id); err != nil {
 		return unreadable(path, err)
 	}
-	if id != applicationID {
+	if id != ApplicationID {
 		return fmt.Errorf("cannot use %s: it is a database of another program (application_id %#x)", path, id)
 	}
 	if err := checkSchema(ctx, db, path, prefix); err != nil {

@@ -14,8 +14,8 @@ const (
 	fileMode   = fs.FileMode(0o600)
 	folderMode = fs.FileMode(0o700)
 
-	// applicationID tells our files from those of other programs: "ApKy".
-	applicationID = 0x41704b79
+	// ApplicationID tells our files from those of other programs: "ApKy".
+	ApplicationID = 0x41704b79
 
 	newSuffix = ".new"
 )
@@ -85,7 +85,7 @@ func fill(ctx context.Context, path, prefix string) (err error) {
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
 	db.SetMaxOpenConns(1)
-	if _, err := db.ExecContext(ctx, fmt.Sprintf("PRAGMA application_id = %d", applicationID)); err != nil {
+	if _, err := db.ExecContext(ctx, fmt.Sprintf("PRAGMA application_id = %d", ApplicationID)); err != nil {
 		return err
 	}
 	if err := migrate(ctx, db, prefix); err != nil {

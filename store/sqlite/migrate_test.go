@@ -18,7 +18,7 @@ func TestUnreleased(t *testing.T) {
 		db, err := sql.Open("sqlite", dsn(path))
 		must(t, err)
 		for _, query := range []string{
-			fmt.Sprintf("PRAGMA application_id = %d", applicationID),
+			fmt.Sprintf("PRAGMA application_id = %d", ApplicationID),
 			"CREATE TABLE keys (id TEXT PRIMARY KEY)",
 			"CREATE TABLE apikey_migrations (id INTEGER PRIMARY KEY AUTOINCREMENT, version_id INTEGER NOT NULL, is_applied INTEGER NOT NULL)",
 			fmt.Sprintf("INSERT INTO apikey_migrations (version_id, is_applied) VALUES (%d, 1)", version),

@@ -16,9 +16,9 @@ const (
 	// restoreSuffix is of the copy of a backup until it takes the place of the database.
 	restoreSuffix = ".restoring"
 
-	// keptLayout is the time in the name of a database that was replaced. Names sort by it,
+	// KeptLayout is the time in the name of a database that was replaced. Names sort by it,
 	// and it holds nothing that a file system forbids.
-	keptLayout = "2006-01-02T15-04-05.000Z"
+	KeptLayout = "2006-01-02T15-04-05.000Z"
 )
 
 // Restore is a backup that has been checked and may take the place of the database. Until
@@ -213,7 +213,7 @@ func (r *Restore) Finish() (kept string, err error) {
 
 // keep moves the database away, with its log, and returns its new name.
 func (r *Restore) keep() (kept string, err error) {
-	name := r.Path + "." + time.Now().UTC().Format(keptLayout)
+	name := r.Path + "." + time.Now().UTC().Format(KeptLayout)
 	for _, suffix := range append([]string{""}, sideSuffixes...) {
 		info, err := os.Lstat(r.Path + suffix)
 		switch {

@@ -359,7 +359,7 @@ func TestConnectionSettings(t *testing.T) {
 	must(t, s.write(t.Context(), func(w *writerConn) error {
 		for pragma, want := range map[string]string{
 			"journal_mode": "wal", "synchronous": "2", "foreign_keys": "1", "busy_timeout": "5000",
-			"application_id": fmt.Sprint(applicationID), "trusted_schema": "0", "cell_size_check": "1",
+			"application_id": fmt.Sprint(ApplicationID), "trusted_schema": "0", "cell_size_check": "1",
 		} {
 			var got string
 			if err := w.row("PRAGMA "+pragma, nil, &got); err != nil {

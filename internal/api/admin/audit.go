@@ -6,7 +6,6 @@ import (
 	"github.com/gowebpki/jcs"
 
 	"github.com/caddy-apikey/caddy-apikey/internal/api"
-	"github.com/caddy-apikey/caddy-apikey/keyring"
 	"github.com/caddy-apikey/caddy-apikey/store"
 )
 
@@ -56,6 +55,3 @@ func CanonicalEntry(answered json.RawMessage) ([]byte, error) {
 func ChainOf(before string, canonical []byte) string {
 	return store.Link(store.AuditPoint{Chain: before}, canonical)
 }
-
-// CheckActor checks the name that an operator gives himself in the header X-Actor.
-func CheckActor(name string) error { return keyring.CheckActorName(name) }
