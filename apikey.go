@@ -100,14 +100,12 @@ var rings = caddy.NewUsagePool()
 type pooled struct {
 	*keyring.Engine
 	tablePrefix string
-	ended       chan struct{} // closed by Destruct
 }
 
 // Destruct implements caddy.Destructor. A reload holds a lock that the whole admin
 // endpoint of Caddy waits for, and a disk may be slow, so during a reload the
 // store is closed in the background.
 func (p pooled) Destruct() error {
-	close(p.ended)
 	finish := p.Shut()
 	if caddy.Exiting() {
 		return finish()
@@ -170,10 +168,8 @@ func (a *App) Validate() error {
 func (a *App) join() error {
 	entry, shared, err := rings.LoadOrNew(a.opener.Identity(), func() (caddy.Destructor, error) {
 		engine := keyring.New(a.opener, now, report)
-		engine.Watch(metrics)
-		p := pooled{engine, a.TablePrefix, make(chan struct{})}
-		go logAuditHead(engine, p.ended)
-		return p, nil
+		engine.SetMonitor(metrics)
+		return pooled{engine, a.TablePrefix}, nil
 	})
 	if err != nil {
 		return err
@@ -248,7 +244,7 @@ func (a *App) announce() {
 	a.logger.Info("opened the store of API keys",
 		zap.String("store", a.opener.Identity()), zap.Int64("keys", n),
 		zap.String("create_key", "caddy apikey create --owner <userId>"))
-	if head, err := auditHead(a.ctx, a.engine); err == nil && head.ID > 0 {
+	if head, err := a.engine.AuditHead(a.ctx); err == nil && head.ID > 0 {
 		logHead(a.logger, head)
 	}
 }

@@ -1,11 +1,9 @@
 package apikey
 
 import (
-	"context"
 	"errors"
 	"time"
 
-	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"go.uber.org/zap"
 
@@ -53,34 +51,6 @@ func (a *App) unmarshalAudit(d *caddyfile.Dispenser) error {
 	return readKeep(d, &a.Audit.Keep)
 }
 
-// headEvery is how often the newest entry of the audit log is logged: whoever keeps the log
-// can later tell whether an entry before it was changed.
-const headEvery = 24 * time.Hour
-
-// logAuditHead logs the newest entry of the audit log each day, until stop is closed.
-func logAuditHead(engine *keyring.Engine, stop <-chan struct{}) {
-	ticker := time.NewTicker(headEvery)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-stop:
-			return
-		case <-ticker.C:
-		}
-		head, err := auditHead(context.Background(), engine)
-		if err != nil {
-			report(err)
-			continue
-		}
-		logHead(caddy.Log().Named("apikey"), head)
-	}
-}
-
 func logHead(l *zap.Logger, head store.AuditPoint) {
 	l.Info("the newest entry of the audit log", zap.Int64("entry", head.ID), zap.String("chain", head.Chain))
-}
-
-func auditHead(ctx context.Context, engine *keyring.Engine) (store.AuditPoint, error) {
-	page, err := keyring.NewService(engine, new(keyring.Settings)).Audit(ctx, store.AuditQuery{Limit: 1})
-	return page.Head, err
 }

@@ -138,6 +138,9 @@ func (*meters) Degraded(p keyring.Part, err error) {
 	log.Info("not degraded any more", zap.String("what", string(p)))
 }
 
+// AuditHead implements keyring.Monitor.
+func (*meters) AuditHead(head store.AuditPoint) { logHead(caddy.Log().Named("apikey"), head) }
+
 // gauges show the state of an engine when they are collected.
 type gauges struct{ engine *keyring.Engine }
 

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/store"
@@ -14,20 +15,20 @@ import (
 
 // What entries of the audit log tell of.
 const (
-	ActionKeyCreated     = "key.created"
-	ActionKeyUpdated     = "key.updated"
-	ActionKeyRotated     = "key.rotated"
-	ActionKeyRevoked     = "key.revoked" // disabled
-	ActionKeyDeleted     = "key.deleted"
-	ActionKeyExpired     = "key.expired" // deleted because its time is over
-	ActionKeysImported   = "keys.imported"
-	ActionOwnerCreated   = "owner.created"
-	ActionOwnerUpdated   = "owner.updated"
-	ActionOwnerDeleted   = "owner.deleted" // with all its keys, which are counted
-	ActionOwnersImported = "owners.imported"
-	ActionCreditsForfeit = "credits.forfeited" // that were leased when a process ended without returning them
-	ActionCallDenied     = "call.denied"       // of a caller who is known
-	ActionCallsRefused   = "calls.refused"     // of callers whom nobody knows, by address
+	ActionKeyCreated       = "key.created"
+	ActionKeyUpdated       = "key.updated"
+	ActionKeyRotated       = "key.rotated"
+	ActionKeyRevoked       = "key.revoked" // disabled
+	ActionKeyDeleted       = "key.deleted"
+	ActionKeyExpired       = "key.expired" // deleted because its time is over
+	ActionKeysImported     = "keys.imported"
+	ActionOwnerCreated     = "owner.created"
+	ActionOwnerUpdated     = "owner.updated"
+	ActionOwnerDeleted     = "owner.deleted" // with all its keys, which are counted
+	ActionOwnersImported   = "owners.imported"
+	ActionCreditsForfeited = "credits.forfeited" // that were leased when a process ended without returning them
+	ActionCallDenied       = "call.denied"       // of a caller who is known
+	ActionCallsRefused     = "calls.refused"     // of callers whom nobody knows, by address
 )
 
 // entry returns an entry of the audit log about what the actor does now.
@@ -196,7 +197,7 @@ func (s *Editor) noteOwnerDeleted(changes []store.Change) ([]store.AuditEntry, e
 // noteForfeited notes what a process that did not end in order had leased.
 func (r *Engine) noteForfeited(lost []store.Forfeit) (list []store.AuditEntry, err error) {
 	for _, f := range lost {
-		e := r.entry(&Actor{Kind: ActorSystem}, ActionCreditsForfeit)
+		e := r.entry(&Actor{Kind: ActorSystem}, ActionCreditsForfeited)
 		if f.Kind == store.KindKey {
 			e.KeyID = f.ID
 		} else {
@@ -217,6 +218,50 @@ func (s *Service) Audit(ctx context.Context, q store.AuditQuery) (store.AuditPag
 		return store.AuditPage{}, err
 	}
 	return st.Audit(ctx, q)
+}
+
+// DefaultAuditKeep is how long entries of the audit log are kept, in milliseconds.
+const DefaultAuditKeep = 400 * int64(24*time.Hour/time.Millisecond)
+
+// trimAudit removes entries of the audit log that are older than all configurations keep
+// them, once this process has seen them that old for an hour.
+func (r *Engine) trimAudit(ctx context.Context, st store.Store) error {
+	before := r.keeping.auditCutoff(r.clock())
+	for before > 0 && ctx.Err() == nil {
+		n, err := st.TrimAudit(ctx, before, deleteBatch)
+		if err != nil {
+			return fmt.Errorf("removing old entries of the audit log: %w", err)
+		}
+		if n < deleteBatch {
+			break
+		}
+	}
+	return nil
+}
+
+// headEvery is how often the newest entry is told.
+const headEvery = 24 * time.Hour
+
+// AuditHead returns the newest entry of the audit log; the zero value: none.
+func (r *Engine) AuditHead(ctx context.Context) (store.AuditPoint, error) {
+	st, err := r.open(ctx)
+	if err != nil {
+		return store.AuditPoint{}, err
+	}
+	page, err := st.Audit(ctx, store.AuditQuery{Limit: 1})
+	return page.Head, err
+}
+
+// tellAuditHead tells the monitor of the newest entry, if there is one.
+func (r *Engine) tellAuditHead(ctx context.Context) error {
+	head, err := r.AuditHead(ctx)
+	if err != nil {
+		return fmt.Errorf("reading the newest entry of the audit log: %w", err)
+	}
+	if head.ID > 0 {
+		r.monitor.AuditHead(head)
+	}
+	return nil
 }
 
 // maxActorName is how long the name may be that an operator gives himself.

@@ -1,7 +1,6 @@
 package keyring
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
@@ -139,42 +138,4 @@ func (r *Engine) writeDenials(ctx context.Context, st store.Store, all bool) err
 		return fmt.Errorf("writing denied calls to the audit log: %w", err)
 	}
 	return nil
-}
-
-// trimAudit removes entries of the audit log that are older than all configurations keep
-// them, once this process has seen them that old for an hour.
-func (r *Engine) trimAudit(ctx context.Context, st store.Store) error {
-	before := r.keeping.auditCutoff(r.clock())
-	for before > 0 && ctx.Err() == nil {
-		n, err := st.TrimAudit(ctx, before, deleteBatch)
-		if err != nil {
-			return fmt.Errorf("removing old entries of the audit log: %w", err)
-		}
-		if n < deleteBatch {
-			break
-		}
-	}
-	return nil
-}
-
-// DefaultAuditKeep is how long entries of the audit log are kept, in milliseconds.
-const DefaultAuditKeep = 400 * int64(24*time.Hour/time.Millisecond)
-
-// auditCutoff returns the time before which entries are removed; 0: none are.
-func (k *keeping) auditCutoff(now instant) int64 {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	seen, long := k.looks.earliest(now)
-	if !long || len(k.keep) == 0 {
-		return 0
-	}
-	longest := int64(0)
-	for s := range k.keep {
-		keep := cmp.Or(s.AuditKeep, DefaultAuditKeep)
-		if keep == KeepForever {
-			return 0
-		}
-		longest = max(longest, keep)
-	}
-	return max(seen-longest, 0)
 }

@@ -46,6 +46,7 @@ func (r *Engine) startLoops() {
 	r.every(ctx, watchEvery, func() error { return r.endWatched(ctx, st) })
 	r.every(ctx, denialsEvery, func() error { return r.writeDenials(ctx, st, false) })
 	r.every(ctx, deleteEvery, func() error { return r.trimAudit(ctx, st) })
+	r.every(ctx, headEvery, func() error { return r.tellAuditHead(ctx) })
 	r.loops.Go(func() { r.count(ctx, st) })
 }
 
@@ -191,6 +192,25 @@ func (k *keeping) cutoffs(now instant) (x store.Expired, ok bool) {
 		}
 	}
 	return x, ok
+}
+
+// auditCutoff returns the time before which entries are removed; 0: none are.
+func (k *keeping) auditCutoff(now instant) int64 {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	seen, long := k.looks.earliest(now)
+	if !long || len(k.keep) == 0 {
+		return 0
+	}
+	longest := int64(0)
+	for s := range k.keep {
+		keep := cmp.Or(s.AuditKeep, DefaultAuditKeep)
+		if keep == KeepForever {
+			return 0
+		}
+		longest = max(longest, keep)
+	}
+	return max(seen-longest, 0)
 }
 
 // cutoff returns the time before which keys of a configuration must have expired

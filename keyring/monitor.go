@@ -25,6 +25,9 @@ type Monitor interface {
 	// Degraded is told when a part of the engine stops working as it should, and why. The
 	// error is nil when it works again.
 	Degraded(p Part, err error)
+	// AuditHead is told of the newest entry of the audit log once a day. Whoever keeps it can
+	// tell later whether an entry before it was changed.
+	AuditHead(head store.AuditPoint)
 }
 
 // Movement is what becomes of credits.
@@ -63,9 +66,10 @@ func (unmonitored) StoreCalled(string, time.Duration, error) {}
 func (unmonitored) CreditsMoved(Movement, int64)             {}
 func (unmonitored) StatisticsDropped(int64)                  {}
 func (unmonitored) Degraded(Part, error)                     {}
+func (unmonitored) AuditHead(store.AuditPoint)               {}
 
-// Watch tells m from now on what the engine does. It is called before Open.
-func (r *Engine) Watch(m Monitor) { r.monitor = m }
+// SetMonitor has m told from now on what the engine does. It is called before Open.
+func (r *Engine) SetMonitor(m Monitor) { r.monitor = m }
 
 // degradations are the last failures of the parts that are degraded, in the order of Parts.
 type degradations [3]atomic.Pointer[error]

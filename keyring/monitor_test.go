@@ -20,6 +20,7 @@ type ear struct {
 	credits map[Movement]int64
 	parts   []string
 	dropped int64
+	heads   []store.AuditPoint
 }
 
 func (m *ear) StoreCalled(operation string, _ time.Duration, err error) {
@@ -49,6 +50,12 @@ func (m *ear) Degraded(p Part, err error) {
 	m.parts = append(m.parts, fmt.Sprint(p, " ", err != nil))
 }
 
+func (m *ear) AuditHead(p store.AuditPoint) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.heads = append(m.heads, p)
+}
+
 // monitored is a rig with an ear.
 func monitored(t *testing.T, lease int64) (*rig, *ear) {
 	m := &ear{calls: map[string]int{}, credits: map[Movement]int64{}}
@@ -68,7 +75,7 @@ func (g *rig) listen(m Monitor) {
 	st := g.engine.store.Load()
 	guard := st.Store.(guarded)
 	guard.monitor = m
-	g.engine.Watch(m)
+	g.engine.SetMonitor(m)
 	g.engine.store.Store(&opened{guard, st.at})
 }
 
@@ -229,3 +236,24 @@ func (w *told) Decided(d Decided) {
 }
 
 func (w *told) Changed(Actor, []store.Change) {}
+
+// TestAuditHead: the newest entry of the audit log is told, once there is one.
+func TestAuditHead(t *testing.T) {
+	g, m := monitored(t, 0)
+	tell := func() {
+		t.Helper()
+		if err := g.engine.tellAuditHead(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tell()
+	if len(m.heads) != 0 {
+		t.Errorf("%+v of an empty log", m.heads)
+	}
+	g.create(Draft{})
+	k := g.create(Draft{})
+	tell()
+	if last := g.audit(1)[0]; len(m.heads) != 1 || m.heads[0] != last.Point() || last.KeyID != k.Key.ID {
+		t.Errorf("%+v, the last entry is %+v", m.heads, last)
+	}
+}
