@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Change is a field before and after a change, as JSON; nil: it was, or is, none.
-type Change struct {
+// FieldChange is a field before and after a change, as JSON; nil: it was, or is, none.
+type FieldChange struct {
 	From json.RawMessage `json:"from"`
 	To   json.RawMessage `json:"to"`
 }
@@ -45,8 +45,8 @@ var shownFields = map[string]shownField{
 // Changes returns the fields in which two records differ, by their names, without any
 // hash, and with the names of members of the metadata instead of their values. A nil record
 // is one without any field.
-func Changes(before, after *Key) map[string]Change {
-	changes := map[string]Change{}
+func Changes(before, after *Key) map[string]FieldChange {
+	changes := map[string]FieldChange{}
 	for i := range documentFields {
 		f := shownField{documentFields[i].name, documentFields[i].append, documentFields[i].none}
 		if other, ok := shownFields[f.name]; ok {
@@ -55,7 +55,7 @@ func Changes(before, after *Key) map[string]Change {
 		if f.name == "" {
 			continue
 		}
-		c := Change{f.of(before), f.of(after)}
+		c := FieldChange{f.of(before), f.of(after)}
 		if !bytes.Equal(c.From, c.To) {
 			changes[f.name] = c
 		}

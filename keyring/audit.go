@@ -41,7 +41,7 @@ func (r *Engine) entry(by *Actor, action string) store.AuditEntry {
 }
 
 // keyEntry returns an entry about a key that is there after the change.
-func (r *Engine) keyEntry(by *Actor, action string, k *key.Key, changes map[string]key.Change) ([]store.AuditEntry, error) {
+func (r *Engine) keyEntry(by *Actor, action string, k *key.Key, changes map[string]key.FieldChange) ([]store.AuditEntry, error) {
 	e := r.entry(by, action)
 	e.KeyID, e.UserID = k.ID, k.UserID
 	var err error
@@ -49,7 +49,7 @@ func (r *Engine) keyEntry(by *Actor, action string, k *key.Key, changes map[stri
 	return []store.AuditEntry{e}, err
 }
 
-func changesJSON(changes map[string]key.Change) (json.RawMessage, error) {
+func changesJSON(changes map[string]key.FieldChange) (json.RawMessage, error) {
 	if len(changes) == 0 {
 		return nil, nil
 	}
@@ -63,7 +63,7 @@ func (s *Editor) noteCreated(changes []store.Change) ([]store.AuditEntry, error)
 }
 
 // keyChanges returns in what a key differs, its credits included.
-func keyChanges(before, after *store.Entry) map[string]key.Change {
+func keyChanges(before, after *store.Entry) map[string]key.FieldChange {
 	var from *key.Key
 	var credits key.Credits
 	if before != nil {
@@ -76,7 +76,7 @@ func keyChanges(before, after *store.Entry) map[string]key.Change {
 		}
 		return number(c.Remaining)
 	}
-	for name, c := range map[string]key.Change{
+	for name, c := range map[string]key.FieldChange{
 		"remaining":      {From: limited(&credits), To: limited(&after.Credits)},
 		"refillAmount":   {From: positive(credits.RefillAmount), To: positive(after.Credits.RefillAmount)},
 		"refillInterval": {From: positive(credits.RefillInterval), To: positive(after.Credits.RefillInterval)},
@@ -121,8 +121,8 @@ func (r *Engine) noteDeleted(by *Actor) store.Note {
 				e.Action = ActionKeyExpired
 			case !c.Deleted():
 				e.Action, e.UserID = ActionKeyUpdated, c.Entry.Key.UserID
-				kept := key.Change{To: number(int64(len(c.Entry.Key.Previous)))}
-				if e.Changes, err = changesJSON(map[string]key.Change{"previousKeys": kept}); err != nil {
+				kept := key.FieldChange{To: number(int64(len(c.Entry.Key.Previous)))}
+				if e.Changes, err = changesJSON(map[string]key.FieldChange{"previousKeys": kept}); err != nil {
 					return nil, err
 				}
 			}
@@ -161,14 +161,14 @@ func (s *Editor) noteOwner(before *key.Owner) store.Note {
 		after := changes[0].Owner
 		e := s.engine.entry(&s.actor, ActionOwnerUpdated)
 		e.UserID = after.UserID
-		fields := map[string]key.Change{}
+		fields := map[string]key.FieldChange{}
 		if before.Revision == 0 {
 			e.Action = ActionOwnerCreated
-			fields["enabled"] = key.Change{To: flag(after.Enabled)}
+			fields["enabled"] = key.FieldChange{To: flag(after.Enabled)}
 		} else if before.Enabled != after.Enabled {
-			fields["enabled"] = key.Change{From: flag(before.Enabled), To: flag(after.Enabled)}
+			fields["enabled"] = key.FieldChange{From: flag(before.Enabled), To: flag(after.Enabled)}
 		}
-		tier := key.Change{From: text(before.Tier), To: text(after.Tier)}
+		tier := key.FieldChange{From: text(before.Tier), To: text(after.Tier)}
 		if string(tier.From) != string(tier.To) {
 			fields["tier"] = tier
 		}
@@ -203,7 +203,7 @@ func (r *Engine) noteForfeited(lost []store.Forfeit) (list []store.AuditEntry, e
 		} else {
 			e.UserID = f.ID
 		}
-		if e.Changes, err = changesJSON(map[string]key.Change{"leased": {From: number(f.Amount), To: number(0)}}); err != nil {
+		if e.Changes, err = changesJSON(map[string]key.FieldChange{"leased": {From: number(f.Amount), To: number(0)}}); err != nil {
 			return nil, err
 		}
 		list = append(list, e)

@@ -53,7 +53,7 @@ func (s *Service) Denied(d Denied) {
 		e.KeyID = d.By.ID
 	}
 	var err error
-	if e.Changes, err = changesJSON(map[string]key.Change{"call": {To: text(&d.Call)}, "code": {To: text(&d.Code)}}); err != nil {
+	if e.Changes, err = changesJSON(map[string]key.FieldChange{"call": {To: text(&d.Call)}, "code": {To: text(&d.Code)}}); err != nil {
 		r.report(err)
 		return
 	}
