@@ -15,6 +15,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 
+	"github.com/caddy-apikey/caddy-apikey/internal/webhook"
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 	"github.com/caddy-apikey/caddy-apikey/store"
@@ -64,6 +65,12 @@ type App struct {
 	// while valid keys are let in. An empty object is no limit. Default: none.
 	GuessLimit *GuessLimit `json:"guess_limit,omitempty"`
 
+	// Notices are about the events of Caddy's event app. Webhooks have their own.
+	Notices
+
+	// Webhooks are where events are sent, each URL once. Default: none.
+	Webhooks []Webhook `json:"webhooks,omitempty"`
+
 	Plans
 	KeyRules
 
@@ -82,6 +89,10 @@ type App struct {
 	joined   bool            // the pool entry is acquired
 	service  *keyring.Service
 	detach   func()
+
+	endpoints []webhook.Endpoint
+	events    *emitter
+	emitting  bool
 }
 
 const (
@@ -135,6 +146,13 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
+	if err = a.provisionWebhooks(a.settings); err != nil {
+		return err
+	}
+	if a.events, err = newEmitter(ctx, a.settings.Events); err != nil {
+		return err
+	}
+	a.settings.Observers = append(a.settings.Observers, a.events)
 	if err = a.provisionRules(ctx, a.settings); err != nil {
 		return err
 	}
@@ -226,6 +244,8 @@ func (a *App) Start() error {
 		return err
 	}
 	a.detach = a.engine.Attach(a.settings)
+	a.events.start(a.service, a.endpoints)
+	a.emitting = true
 	a.warn()
 	if a.first {
 		go a.announce()
@@ -258,6 +278,9 @@ func (a *App) Stop() error { return nil }
 func (a *App) Cleanup() error {
 	if a.detach != nil {
 		a.detach()
+	}
+	if a.emitting {
+		a.events.close()
 	}
 	if !a.joined {
 		return nil
@@ -292,6 +315,12 @@ func (a *App) check() error {
 		return err
 	}
 	if err := a.GuessLimit.check(); err != nil {
+		return err
+	}
+	if err := a.Notices.check(); err != nil {
+		return err
+	}
+	if err := a.checkWebhooks(); err != nil {
 		return err
 	}
 	if err := a.checkPlans(); err != nil {

@@ -26,6 +26,16 @@ import (
 //		cache_size <size>
 //		audit keep <duration>|forever
 //		guess_limit <max>/<window>|off
+//		thresholds <percent...>|off
+//		expiring <duration...>|off
+//		idle <duration>|off
+//		webhook <url> {
+//			secret <text>
+//			events <name...>
+//			thresholds <percent...>|off
+//			expiring <duration...>|off
+//			idle <duration>|off
+//		}
 //		prefix <text>|off
 //		length <n>
 //		checksum [on|off]
@@ -87,6 +97,10 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			err = a.unmarshalAudit(d)
 		case "guess_limit":
 			err = a.unmarshalGuessLimit(d)
+		case "thresholds", "expiring", "idle":
+			_, err = a.Notices.unmarshalOption(d)
+		case "webhook":
+			err = a.unmarshalWebhook(d)
 		case "time_zone":
 			err = readString(d, &a.TimeZone)
 		case "tier":

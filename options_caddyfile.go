@@ -22,6 +22,7 @@ const (
 	inConfig       place = "a config block of the global option apikey"
 	inExpiration   place = "an expiration block of the global option apikey"
 	inTier         place = "a tier block of the global option apikey"
+	inWebhook      place = "a webhook block of the global option apikey"
 	inGate         place = "the directive apikey"
 	inAPI          place = "the directive apikey_api"
 	inOrganization place = "an organization block of the directive apikey_api"
@@ -49,7 +50,9 @@ var optionPlaces = []struct {
 	{"default", []place{inExpiration}},
 	{"default_tier", []place{inApp}},
 	{"dialect", []place{inAPI}},
+	{"events", []place{inWebhook}},
 	{"expiration", []place{inApp, inConfig}},
+	{"expiring", []place{inApp, inWebhook}},
 	{"extended", []place{inAPI}},
 	{"fixed", []place{inExpiration}},
 	{"from", []place{inGate, inAPI}},
@@ -58,6 +61,7 @@ var optionPlaces = []struct {
 	{"guess_limit", []place{inApp}},
 	{"headers", []place{inApp, inGate, inAPI}},
 	{"identity_header", []place{inGate}},
+	{"idle", []place{inApp, inWebhook}},
 	{"keep", []place{inExpiration}},
 	{"keep_key", []place{inGate}},
 	{"length", []place{inApp, inConfig}},
@@ -83,17 +87,19 @@ var optionPlaces = []struct {
 	{"require_any", []place{inGate}},
 	{"require_name", []place{inApp, inConfig}},
 	{"role", []place{inOrganization}},
-	{"secret", []place{inGate, inAPI}},
+	{"secret", []place{inGate, inAPI, inWebhook}},
 	{"secret_prefix", []place{inApp}},
 	{"session", []place{inConfig, inGate}},
 	{"start", []place{inApp, inConfig}},
 	{"store", []place{inApp}},
 	{"table_prefix", []place{inApp}},
+	{"thresholds", []place{inApp, inWebhook}},
 	{"tier", []place{inApp}},
 	{"time_zone", []place{inApp}},
 	{"trusted_origins", []place{inAPI}},
 	{"user", []place{inAPI}},
 	{"validate", []place{inApp, inConfig}},
+	{"webhook", []place{inApp}},
 }
 
 // directives are names that stand in a site. One that stands in a block of options

@@ -20,6 +20,7 @@ func TestQ50_optionPlaces(t *testing.T) {
 	blocks := map[string][]place{
 		"App.UnmarshalCaddyfile": {inApp}, "App.unmarshalConfig": {inConfig}, "KeyRules.unmarshalOption": {inApp, inConfig},
 		"KeyRules.unmarshalExpiration": {inExpiration}, "Plans.unmarshalTier": {inTier},
+		"App.unmarshalWebhook": {inWebhook}, "Notices.unmarshalOption": {inWebhook},
 		"Gate.UnmarshalCaddyfile": {inGate}, "CredentialSources.unmarshalOption": {inGate, inAPI},
 		"SelfService.UnmarshalCaddyfile": {inAPI}, "SelfService.unmarshalOrganization": {inOrganization},
 	}

@@ -27,6 +27,7 @@ type Credits struct {
 	Forfeited int64 // lost: leased when a process crashed, or given back above MaxCount
 	Granted   int64 // given in all: at first, by refills and by top-ups; deductions subtract
 	Peak      int64 // the last refill amount, or the most the key has held since
+	Reported  int64 // how much of Peak was used, in percent, when that was last reported (see Reached)
 
 	RefillAmount   int64 // 0: none, and then RefillInterval is 0 too
 	RefillInterval int64 // milliseconds
@@ -109,7 +110,7 @@ func (c Credits) WithRemaining(remaining *int64) Credits {
 	if !c.Limited {
 		c.Peak = 0
 	}
-	return c
+	return c.renewed()
 }
 
 // WithRefill sets the refill and starts its grid at now; an amount of 0 removes it.
@@ -149,6 +150,35 @@ func (c Credits) At(now int64) Credits {
 	c.LastRefillAt = due
 	c = c.grant(max(0, c.RefillAmount-c.Balance()))
 	c.Peak = c.Balance() // at least RefillAmount now
+	return c.renewed()
+}
+
+// UsedPercent returns how much of Peak was used, in percent, rounded down.
+func (c Credits) UsedPercent() int64 {
+	if !c.Limited || c.Peak == 0 {
+		return 0
+	}
+	return max(0, c.Peak-c.Balance()) * 100 / c.Peak // at most 2^53 * 100: no overflow
+}
+
+// Reached returns which of thresholds, in percent of Peak, have been used and not reported
+// since credits were last granted. Whoever reports them sets Reported to the last.
+func (c Credits) Reached(thresholds []int64) (reached []int64) {
+	used := c.UsedPercent()
+	if used <= c.Reported {
+		return nil // as nearly always
+	}
+	for _, t := range thresholds {
+		if t > c.Reported && t <= used {
+			reached = append(reached, t)
+		}
+	}
+	return reached
+}
+
+// renewed has those thresholds reported again that a grant has taken the key away from.
+func (c Credits) renewed() Credits {
+	c.Reported = min(c.Reported, c.UsedPercent())
 	return c
 }
 
@@ -197,7 +227,7 @@ func (c Credits) Add(n, now int64) (Credits, bool) {
 	}
 	c = c.grant(min(n, MaxCount-c.Balance())) // both at most 2^53-1: no overflow
 	c.Peak = max(c.Peak, c.Balance())
-	return c, true
+	return c.renewed(), true
 }
 
 // leaseShare is the part of its balance that a key has out on lease at most: a

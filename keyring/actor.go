@@ -66,7 +66,13 @@ func (e *Editor) knows(k *key.Key) error {
 	return nil
 }
 
+// record returns what is stored with a change that the actor makes, of which entries are
+// the entries of the audit log.
+func (e *Editor) record(entries noter) *recorded {
+	return &recorded{set: e.set, entries: entries}
+}
+
 // changed tells the observers of changes that the actor has made.
-func (e *Editor) changed(changes ...store.Change) {
-	tellChanged(e.set.Observers, e.actor, changes)
+func (e *Editor) changed(r *recorded, changes ...store.Change) {
+	tellChanged(e.set, e.actor, changes, r.events)
 }

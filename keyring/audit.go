@@ -56,6 +56,9 @@ func changesJSON(changes map[string]key.FieldChange) (json.RawMessage, error) {
 	return json.Marshal(changes)
 }
 
+// noter makes the entries of the audit log for changes.
+type noter func(changes []store.Change) ([]store.AuditEntry, error)
+
 // noteCreated notes a key that was made.
 func (s *Editor) noteCreated(changes []store.Change) ([]store.AuditEntry, error) {
 	e := changes[0].Entry
@@ -99,7 +102,7 @@ func positive(n int64) json.RawMessage {
 
 // noteOf returns the note of a change of a key, whose state before it is in before when the
 // note is made. Disabling a key has an action of its own.
-func (s *Editor) noteOf(action string, before *store.Entry) store.Note {
+func (s *Editor) noteOf(action string, before *store.Entry) noter {
 	return func(changes []store.Change) ([]store.AuditEntry, error) {
 		after, did := changes[0].Entry, action
 		if before.Key.Enabled && !after.Key.Enabled {
@@ -111,7 +114,7 @@ func (s *Editor) noteOf(action string, before *store.Entry) store.Note {
 
 // noteDeleted notes keys that are gone, and those that have lost previous raw keys whose
 // grace was over.
-func (r *Engine) noteDeleted(by *Actor) store.Note {
+func (r *Engine) noteDeleted(by *Actor) noter {
 	return func(changes []store.Change) (list []store.AuditEntry, err error) {
 		for _, c := range changes {
 			e := r.entry(by, ActionKeyDeleted)
@@ -133,7 +136,7 @@ func (r *Engine) noteDeleted(by *Actor) store.Note {
 }
 
 // noteMany notes what was imported in one entry.
-func (s *Editor) noteMany(action string) store.Note {
+func (s *Editor) noteMany(action string) noter {
 	return func(changes []store.Change) ([]store.AuditEntry, error) {
 		e := s.engine.entry(&s.actor, action)
 		var ids []string
@@ -156,7 +159,7 @@ func hashIDs(ids []string) string {
 
 // noteOwner returns the note of a change of an owner, whose state before it is in before
 // when the note is made.
-func (s *Editor) noteOwner(before *key.Owner) store.Note {
+func (s *Editor) noteOwner(before *key.Owner) noter {
 	return func(changes []store.Change) (_ []store.AuditEntry, err error) {
 		after := changes[0].Owner
 		e := s.engine.entry(&s.actor, ActionOwnerUpdated)

@@ -15,6 +15,7 @@ import (
 func (s *Editor) update(ctx context.Context, st *opened, id, action string, change func(*store.Entry) error) (stored store.Entry, err error) {
 	ctx = context.WithoutCancel(ctx)
 	var before store.Entry
+	record := s.record(s.noteOf(action, &before))
 	err = s.engine.alone(ctx, st, id, func(recalled *settlement) (after key.Credits, unchanged bool, err error) {
 		changed, err := st.Update(ctx, id, func(stored *store.Entry) error {
 			credits, err := returned(stored.Credits, recalled)
@@ -27,12 +28,12 @@ func (s *Editor) update(ctx context.Context, st *opened, id, action string, chan
 			err = change(stored)
 			unchanged = err != nil
 			return err
-		}, s.noteOf(action, &before))
+		}, record.note)
 		if err != nil {
 			return after, unchanged, err
 		}
 		stored = *changed.Entry
-		s.changed(changed)
+		s.changed(record, changed)
 		return stored.Credits, false, nil
 	})
 	return stored, err
@@ -363,12 +364,13 @@ func (s *Editor) Delete(ctx context.Context, id string) error {
 // that is imported under the same ID.
 func (s *Editor) delete(ctx context.Context, st *opened, id string) error {
 	var change store.Change
+	record := s.record(s.engine.noteDeleted(&s.actor))
 	err := s.engine.queue.pause(func() (err error) {
-		change, err = st.Delete(context.WithoutCancel(ctx), id, s.engine.noteDeleted(&s.actor))
+		change, err = st.Delete(context.WithoutCancel(ctx), id, record.note)
 		return err
 	})
 	if err == nil {
-		s.changed(change)
+		s.changed(record, change)
 	}
 	return err
 }
@@ -383,5 +385,5 @@ func (s *Editor) DeleteExpired(ctx context.Context) (int, error) {
 		return 0, err
 	}
 	end := s.engine.clock().wall + 1
-	return s.engine.deleteExpired(ctx, st, store.Expired{Before: func(string) int64 { return end }, Previous: end}, &s.actor, func(changes []store.Change) { s.changed(changes...) })
+	return s.engine.deleteExpired(ctx, st, store.Expired{Before: func(string) int64 { return end }, Previous: end}, &s.actor, s.set)
 }

@@ -68,6 +68,7 @@ type Engine struct {
 	keeping  keeping
 	denials  denials
 	watches  watches
+	notices  notices
 
 	loops    sync.WaitGroup
 	stopping context.CancelFunc
@@ -88,7 +89,7 @@ func New(opener store.Opener, now func() time.Time, report func(error)) *Engine 
 		opener: opener, now: now, report: report, ready: make(chan struct{}), monitor: unmonitored{},
 		lookupTimeout: lookupTimeout, lookups: lookups{silence: lookupTimeout, patience: lookupPatience},
 	}
-	r.accounts = accounts{clock: r.clock, report: report, timeout: chargeTimeout, settled: r.cache.settled}
+	r.accounts = accounts{clock: r.clock, report: report, timeout: chargeTimeout, settled: r.cache.settled, spent: r.toldSpent}
 	r.cache.init()
 	r.queue.init()
 	r.figures.asked = make(chan chan<- struct{})
@@ -121,6 +122,9 @@ func (r *Engine) Open(ctx context.Context) error {
 	}
 	r.cache.plain.Store(plain)
 	if r.unfollow, err = st.follow(r.cache.apply); err != nil {
+		return errors.Join(err, st.Close())
+	}
+	if err := st.reportSpending(spending{r}); err != nil {
 		return errors.Join(err, st.Close())
 	}
 	r.accounts.holder = key.Holder{Name: holderName, Epoch: r.now().UnixMilli()}

@@ -132,7 +132,7 @@ func (g guarded) MoveCredits(ctx context.Context, account store.Subject, m key.M
 	return g.Store.MoveCredits(ctx, account, m, now)
 }
 
-func (g guarded) ForfeitLeases(ctx context.Context, holder string, note func([]store.Forfeit) ([]store.AuditEntry, error)) (n int64, err error) {
+func (g guarded) ForfeitLeases(ctx context.Context, holder string, note store.ForfeitNote) (n int64, err error) {
 	defer g.ended("forfeit_leases", g.now(), &err)
 	return g.Store.ForfeitLeases(ctx, holder, note)
 }
@@ -205,6 +205,53 @@ func (g guarded) AppendAudit(ctx context.Context, entries []store.AuditEntry) (e
 func (g guarded) TrimAudit(ctx context.Context, before int64, limit int) (n int, err error) {
 	defer g.ended("trim_audit", g.now(), &err)
 	return g.Store.TrimAudit(ctx, before, limit)
+}
+
+func (g guarded) ClaimDeliveries(ctx context.Context, url string, now, until int64, limit int) (claimed []store.Delivery, next int64, err error) {
+	defer g.ended("claim_deliveries", g.now(), &err)
+	return g.Store.ClaimDeliveries(ctx, url, now, until, limit)
+}
+
+func (g guarded) EndDeliveries(ctx context.Context, delivered []string, failed []store.Delivery) (err error) {
+	defer g.ended("end_deliveries", g.now(), &err)
+	return g.Store.EndDeliveries(ctx, delivered, failed)
+}
+
+func (g guarded) RetryDelivery(ctx context.Context, id string, now int64) (d store.Delivery, err error) {
+	defer g.ended("retry_delivery", g.now(), &err)
+	return g.Store.RetryDelivery(ctx, id, now)
+}
+
+func (g guarded) Deliveries(ctx context.Context, q store.DeliveryQuery) (p store.DeliveryPage, err error) {
+	defer g.ended("deliveries", g.now(), &err)
+	return g.Store.Deliveries(ctx, q)
+}
+
+func (g guarded) ExpireDeliveries(ctx context.Context, pending, dead int64, limit int) (n int, err error) {
+	defer g.ended("expire_deliveries", g.now(), &err)
+	return g.Store.ExpireDeliveries(ctx, pending, dead, limit)
+}
+
+func (g guarded) Mark(ctx context.Context, name string) (m store.Mark, ok bool, err error) {
+	defer g.ended("mark", g.now(), &err)
+	return g.Store.Mark(ctx, name)
+}
+
+func (g guarded) SetMark(ctx context.Context, name string, m store.Mark, outbox []store.Delivery) (err error) {
+	defer g.ended("set_mark", g.now(), &err)
+	return g.Store.SetMark(ctx, name, m, outbox)
+}
+
+func (g guarded) Passed(ctx context.Context, m store.Moment, after store.Mark, until int64, limit int) (list []store.Passed, err error) {
+	defer g.ended("passed", g.now(), &err)
+	return g.Store.Passed(ctx, m, after, until, limit)
+}
+
+// reportSpending is ReportSpending, with a panic as an error.
+func (g guarded) reportSpending(s store.Spending) (err error) {
+	defer g.ended("report_spending", g.now(), &err)
+	g.Store.ReportSpending(s)
+	return nil
 }
 
 // follow is Subscribe, with a panic as an error.

@@ -58,6 +58,7 @@ type spy struct {
 	afterFind                 func()                                   // runs when the row has been read, before it is returned
 	beforeSave                func([]store.Counters, store.UsageBatch) // of one of which there is none
 	failTake                  error
+	afterPassed               func()         // runs when keys were found whose time has come
 	afterMove                 func(key.Move) // runs when the movement is durable, before it is answered
 	stall                     atomic.Pointer[stall]
 	panics                    atomic.Bool // in whatever requests need
@@ -158,6 +159,23 @@ func (s *spy) MoveCredits(ctx context.Context, account store.Subject, m key.Move
 		hook(m)
 	}
 	return t, err
+}
+
+func (s *spy) onPassed(hook func()) {
+	s.mu.Lock()
+	s.afterPassed = hook
+	s.mu.Unlock()
+}
+
+func (s *spy) Passed(ctx context.Context, m store.Moment, after store.Mark, until int64, limit int) ([]store.Passed, error) {
+	list, err := s.Store.Passed(ctx, m, after, until, limit)
+	s.mu.Lock()
+	hook := s.afterPassed
+	s.mu.Unlock()
+	if hook != nil && len(list) > 0 {
+		hook()
+	}
+	return list, err
 }
 
 func (s *spy) SaveCounters(ctx context.Context, batch []store.Counters) error {

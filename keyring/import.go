@@ -76,11 +76,12 @@ func importGood[T any](batch []T, check func(*T) error, take func([]T) ([]Import
 // importKeys stores keys.
 func (s *Editor) importKeys(ctx context.Context, st *opened, batch []store.Entry) ([]Imported, error) {
 	ctx = context.WithoutCancel(ctx)
-	changes, err := st.Import(ctx, batch, s.noteMany(ActionKeysImported))
+	record := s.record(s.noteMany(ActionKeysImported))
+	changes, err := st.Import(ctx, batch, record.note)
 	if err != nil {
 		return nil, err
 	}
-	s.changed(made(changes)...)
+	s.changed(record, made(changes)...)
 	results := make([]Imported, len(batch))
 	for i := range batch {
 		if changes[i].Revision != 0 {

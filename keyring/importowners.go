@@ -31,11 +31,12 @@ func (s *Editor) ImportOwners(ctx context.Context, batch []OwnerRecord, dryRun b
 
 // importOwners stores owners.
 func (s *Editor) importOwners(ctx context.Context, st *opened, batch []OwnerRecord) ([]Imported, error) {
-	changes, err := st.ImportOwners(ctx, batch, s.noteMany(ActionOwnersImported))
+	record := s.record(s.noteMany(ActionOwnersImported))
+	changes, err := st.ImportOwners(ctx, batch, record.note)
 	if err != nil {
 		return nil, err
 	}
-	s.changed(made(changes)...)
+	s.changed(record, made(changes)...)
 	results := make([]Imported, len(batch))
 	for i := range batch {
 		if changes[i].Revision != 0 {

@@ -73,9 +73,10 @@ func (g Strict) plan(_ store.Store, a *account, c claim, now instant, _ bool) st
 type accounts struct {
 	clock   func() instant
 	report  func(error)
-	settled func(id string) // called when nobody pays from an account any more, or it is idle again
-	timeout time.Duration   // chargeTimeout; longer in tests
-	holder  key.Holder      // whose leases are this process's; set when the store is opened
+	settled func(id string)   // called when nobody pays from an account any more, or it is idle again
+	spent   func(store.Spent) // told what was reported
+	timeout time.Duration     // chargeTimeout; longer in tests
+	holder  key.Holder        // whose leases are this process's; set when the store is opened
 
 	mu     sync.Mutex
 	leased map[*account]struct{} // those that may have a lease
@@ -278,7 +279,11 @@ func (g *accounts) move(ctx context.Context, st store.Store, a *account, m key.M
 // moveCredits asks the store, in the name of this process.
 func (g *accounts) moveCredits(ctx context.Context, st store.Store, id string, m key.Move, now int64) (store.Taken, error) {
 	m.Holder = g.holder
-	return st.MoveCredits(ctx, store.OfKey(id), m, now)
+	t, err := st.MoveCredits(ctx, store.OfKey(id), m, now)
+	if err == nil && t.Spent != nil {
+		g.spent(*t.Spent)
+	}
+	return t, err
 }
 
 // settle carries a settlement to the store and back. Nobody's leaving ends it: how many

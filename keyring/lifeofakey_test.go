@@ -173,7 +173,7 @@ func TestQ33(t *testing.T) {
 		{"ahead for longer than an hour", []instant{monotonic(0, 0), monotonic(60*day, time.Minute), monotonic(60*day, 62*time.Minute)}, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			k := keeping{keep: map[*Settings]struct{}{{Rules: Rules{ConfigID: "default"}}: {}}}
+			k := keeping{attached: []*Settings{{Rules: Rules{ConfigID: "default"}}}}
 			deleted := false
 			for i, now := range c.looks {
 				x, ok := k.cutoffs(now)

@@ -37,7 +37,9 @@ func (s *slowStore) Find(ctx context.Context, _ key.Hash) (store.Entry, error) {
 	return store.Entry{}, store.ErrNotFound
 }
 
-func (*slowStore) ForfeitLeases(context.Context, string, func([]store.Forfeit) ([]store.AuditEntry, error)) (int64, error) {
+func (*slowStore) ReportSpending(store.Spending) {}
+
+func (*slowStore) ForfeitLeases(context.Context, string, store.ForfeitNote) (int64, error) {
 	return 0, nil
 }
 func (*slowStore) HasPlainKeys(context.Context) (bool, error) { return false, nil }

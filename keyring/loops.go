@@ -4,9 +4,9 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddy-apikey/caddy-apikey/store"
@@ -46,6 +46,8 @@ func (r *Engine) startLoops() {
 	r.every(ctx, watchEvery, func() error { return r.endWatched(ctx, st) })
 	r.every(ctx, denialsEvery, func() error { return r.writeDenials(ctx, st, false) })
 	r.every(ctx, deleteEvery, func() error { return r.trimAudit(ctx, st) })
+	r.every(ctx, noticeEvery, func() error { return r.notice(ctx, st) })
+	r.every(ctx, expireEvery, func() error { return r.expireDeliveries(ctx, st) })
 	r.every(ctx, headEvery, func() error { return r.tellAuditHead(ctx) })
 	r.loops.Go(func() { r.count(ctx, st) })
 }
@@ -86,9 +88,11 @@ func (r *Engine) flushLast(st store.Store) error {
 // configuration is being loaded there are two, and either may be the one that
 // stays: the longer one counts, because what is deleted is gone.
 type keeping struct {
-	mu    sync.Mutex
-	keep  map[*Settings]struct{}
-	looks looks
+	mu       sync.Mutex
+	attached []*Settings // in this order
+	looks    looks
+
+	current atomic.Pointer[current] // the last of attached; nil: none is
 }
 
 // Attach lets the settings of a configuration govern the background work, until
@@ -96,24 +100,22 @@ type keeping struct {
 func (r *Engine) Attach(s *Settings) (detach func()) {
 	r.keeping.mu.Lock()
 	defer r.keeping.mu.Unlock()
-	if r.keeping.keep == nil {
-		r.keeping.keep = make(map[*Settings]struct{})
-	}
-	r.keeping.keep[s] = struct{}{}
-	r.resize()
+	r.keeping.attached = append(r.keeping.attached, s)
+	r.attached()
 	return func() {
 		r.keeping.mu.Lock()
 		defer r.keeping.mu.Unlock()
-		delete(r.keeping.keep, s)
-		r.resize()
+		r.keeping.attached = slices.DeleteFunc(r.keeping.attached, func(one *Settings) bool { return one == s })
+		r.attached()
 	}
 }
 
-// resize gives the cache the size that the settings say, the largest where there are
-// several. The caller holds keeping.mu.
-func (r *Engine) resize() {
+// attached has the settings take effect that are attached now. The cache gets the size that
+// they say, the largest where there are several. The caller holds keeping.mu.
+func (r *Engine) attached() {
+	r.keeping.current.Store(r.keeping.newest())
 	size := int64(0)
-	for s := range r.keeping.keep {
+	for _, s := range r.keeping.attached {
 		size = max(size, cmp.Or(s.CacheSize, DefaultCacheSize))
 	}
 	if size > 0 {
@@ -169,7 +171,7 @@ func (k *keeping) cutoffs(now instant) (x store.Expired, ok bool) {
 	if !long {
 		return x, false
 	}
-	all := slices.Collect(maps.Keys(k.keep))
+	all := slices.Clone(k.attached)
 	x.Before = func(configID string) int64 {
 		before := seen
 		for _, s := range all {
@@ -199,11 +201,11 @@ func (k *keeping) auditCutoff(now instant) int64 {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	seen, long := k.looks.earliest(now)
-	if !long || len(k.keep) == 0 {
+	if !long || len(k.attached) == 0 {
 		return 0
 	}
 	longest := int64(0)
-	for s := range k.keep {
+	for _, s := range k.attached {
 		keep := cmp.Or(s.AuditKeep, DefaultAuditKeep)
 		if keep == KeepForever {
 			return 0
@@ -246,25 +248,15 @@ func (r *Engine) deleteKept(ctx context.Context, st store.Store) error {
 	if !ok {
 		return nil
 	}
-	_, err := r.deleteExpired(ctx, st, x, &Actor{Kind: ActorSystem}, r.changedItself)
+	_, err := r.deleteExpired(ctx, st, x, &Actor{Kind: ActorSystem}, r.keeping.settings())
 	return err
 }
 
-// changedItself tells the observers of all configurations of changes that nobody asked for.
-func (r *Engine) changedItself(changes []store.Change) {
-	r.keeping.mu.Lock()
-	all := slices.Collect(maps.Keys(r.keeping.keep))
-	r.keeping.mu.Unlock()
-	for _, s := range all {
-		tellChanged(s.Observers, Actor{Kind: ActorSystem}, changes)
-	}
-}
-
 // deleteExpired deletes expired keys in the name of an actor, and tells of that.
-func (r *Engine) deleteExpired(ctx context.Context, st store.Store, x store.Expired, by *Actor, changed func([]store.Change)) (int, error) {
+func (r *Engine) deleteExpired(ctx context.Context, st store.Store, x store.Expired, by *Actor, set *Settings) (int, error) {
 	total := 0
 	for ctx.Err() == nil {
-		n, err := r.deleteSome(ctx, st, x, by, changed)
+		n, err := r.deleteSome(ctx, st, x, by, set)
 		total += n
 		if err != nil {
 			return total, fmt.Errorf("deleting expired keys: %w", err)
@@ -276,10 +268,11 @@ func (r *Engine) deleteExpired(ctx context.Context, st store.Store, x store.Expi
 	return total, ctx.Err()
 }
 
-func (r *Engine) deleteSome(ctx context.Context, st store.Store, x store.Expired, by *Actor, changed func([]store.Change)) (n int, err error) {
+func (r *Engine) deleteSome(ctx context.Context, st store.Store, x store.Expired, by *Actor, set *Settings) (n int, err error) {
+	record := recorded{set: set, entries: r.noteDeleted(by)}
 	var changes []store.Change
 	err = r.queue.pause(func() (err error) {
-		changes, err = st.DeleteExpired(ctx, x, deleteBatch, r.noteDeleted(by))
+		changes, err = st.DeleteExpired(ctx, x, deleteBatch, record.note)
 		return err
 	})
 	for _, c := range changes {
@@ -287,6 +280,9 @@ func (r *Engine) deleteSome(ctx context.Context, st store.Store, x store.Expired
 			n++
 		}
 	}
-	changed(changes)
-	return n, err
+	if err != nil {
+		return 0, err
+	}
+	tellChanged(set, *by, changes, record.events)
+	return n, nil
 }

@@ -17,6 +17,9 @@ type Observer interface {
 	// to this process, and before the actor is answered. Of a key that exists only once in
 	// changes its latest state is there.
 	Changed(by Actor, changes []store.Change)
+	// Happened is told of events, after what they tell is durable. Those that need no
+	// request and no change are told to the newest configuration.
+	Happened(events []Event)
 }
 
 // Decided is what an Observer is told of a decision.
@@ -72,11 +75,13 @@ func (s *Service) madeAt(d *Decision) int64 {
 	return s.engine.clock().wall
 }
 
-func tellChanged(observers []Observer, by Actor, changes []store.Change) {
-	if len(changes) == 0 {
+// tellChanged tells observers of changes, and of what they are as events.
+func tellChanged(set *Settings, by Actor, changes []store.Change, events []Event) {
+	if set == nil || len(changes) == 0 {
 		return
 	}
-	for _, o := range observers {
+	for _, o := range set.Observers {
 		o.Changed(by, changes)
 	}
+	set.happened(events)
 }

@@ -17,6 +17,27 @@ type watcher struct {
 	mu      sync.Mutex
 	decided []string
 	changed []string
+	events  []string
+	wants   Subscription // of events
+}
+
+func (w *watcher) Happened(events []Event) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i := range events {
+		if !w.wants.Wants(&events[i]) {
+			continue
+		}
+		w.events = append(w.events, eventText(&events[i]))
+	}
+}
+
+// happened returns the events, and forgets them.
+func (w *watcher) happened() (events []string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	events, w.events = w.events, nil
+	return events
 }
 
 func (w *watcher) Decided(d Decided) {

@@ -49,17 +49,18 @@ func (s *Editor) PutOwner(ctx context.Context, userID string, p OwnerPatch) (sto
 	}
 	now := s.engine.clock().wall
 	var before key.Owner
+	record := s.record(s.noteOwner(&before))
 	c, err := st.PutOwner(context.WithoutCancel(ctx), userID, now, func(o *key.Owner) error {
 		before = *o
 		if p.Tier.Set {
 			o.Tier = p.Tier.Value
 		}
 		return must(p.Enabled, "enabled", &o.Enabled)
-	}, s.noteOwner(&before))
+	}, record.note)
 	if err != nil {
 		return store.OwnerInfo{}, err
 	}
-	s.changed(c)
+	s.changed(record, c)
 	return *c.Owner, nil
 }
 
@@ -83,12 +84,13 @@ func (s *Editor) DeleteOwner(ctx context.Context, userID string) error {
 		return err
 	}
 	var change store.Change
+	record := s.record(s.noteOwnerDeleted)
 	err = s.engine.queue.forget(userID, func() (err error) {
-		change, err = st.DeleteOwner(context.WithoutCancel(ctx), userID, s.noteOwnerDeleted)
+		change, err = st.DeleteOwner(context.WithoutCancel(ctx), userID, record.note)
 		return err
 	})
 	if err == nil {
-		s.changed(change)
+		s.changed(record, change)
 	}
 	return err
 }

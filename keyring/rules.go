@@ -26,8 +26,12 @@ type Settings struct {
 	// GuessLimit is a fixed window for the invalid keys of an address, or of a /64 of IPv6.
 	// Max 0: there is no limit.
 	GuessLimit ratelimit.Policy
-	// Observers are told of all decisions and changes.
+	// Observers are told of all decisions and changes, and of all events that Events or a
+	// webhook wants.
 	Observers []Observer
+	Events    Subscription
+	// Webhooks are sent events, each URL once.
+	Webhooks []Webhook
 	// Zone is where "today" and "month" begin and end. Default: UTC.
 	Zone *time.Location
 	// Tiers are the plans that owners may have, each name once. DefaultTier is that

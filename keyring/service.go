@@ -140,11 +140,12 @@ func (s *Editor) Create(ctx context.Context, draft Draft) (Issued, error) {
 		}
 	}
 	credits := key.NewCredits(draft.Remaining, orZero(draft.RefillAmount), orZero(draft.RefillInterval), now.wall)
-	change, err := st.Create(context.WithoutCancel(ctx), &k.Key, credits, s.keyLimit(rules, now.wall), s.noteCreated)
+	record := s.record(s.noteCreated)
+	change, err := st.Create(context.WithoutCancel(ctx), &k.Key, credits, s.keyLimit(rules, now.wall), record.note)
 	if err != nil {
 		return Issued{}, err
 	}
-	s.changed(change)
+	s.changed(record, change)
 	issued.Info = s.info(*change.Entry)
 	return issued, nil
 }

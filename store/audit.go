@@ -46,10 +46,15 @@ type AuditPoint struct {
 	Chain string
 }
 
-// Note makes the entries of the audit log for changes, which are stored in the
-// transaction of these changes. It runs while other writes wait: it must not call the
-// store. A nil Note makes none.
-type Note func(changes []Change) ([]AuditEntry, error)
+// Noted is what is stored with changes, in their transaction.
+type Noted struct {
+	Audit  []AuditEntry // ID and Chain are set by the store
+	Outbox []Delivery
+}
+
+// Note makes what is stored with changes. It runs while other writes wait: it must not call
+// the store. A nil Note makes nothing.
+type Note func(changes []Change) (Noted, error)
 
 // AuditQuery asks for a page of the audit log, the newest entries first. Zero fields do not
 // narrow.

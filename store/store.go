@@ -164,6 +164,9 @@ type OwnerPage struct {
 type Taken struct {
 	key.Moved
 	Credits key.Credits // after the call, the due refill applied
+	// Spent is what the movement was reported for, alone or with others that shared its
+	// transaction; nil: as nearly always.
+	Spent *Spent
 }
 
 // Lease is what a holder has of an account.
@@ -183,6 +186,9 @@ type Account struct {
 	Credits key.Credits // as stored: a refill that is due is not applied
 	Leases  []Lease     // sorted by holder and epoch; Credits.Leased is their sum
 }
+
+// ForfeitNote makes the entries of the audit log for what accounts have lost, as a Note does.
+type ForfeitNote func([]Forfeit) ([]AuditEntry, error)
 
 // Expired says what DeleteExpired removes.
 type Expired struct {
@@ -226,8 +232,8 @@ type Status struct {
 	Backlog  int        // writes that wait
 }
 
-// Store keeps keys. A note makes the entries of the audit log for what a method changes; it
-// is not called where nothing is changed. All methods are safe for concurrent use. Times are Unix
+// Store keeps keys. A note makes what is stored with what a method changes; it is not called
+// where nothing is changed. All methods are safe for concurrent use. Times are Unix
 // milliseconds. A cancelled context may end a read; a write that has begun runs
 // to its end, and its result is then unknown to the caller.
 type Store interface {
@@ -274,7 +280,7 @@ type Store interface {
 	// (key.Credits.Forfeit). A process calls it before it leases anything: what was
 	// leased under its name and did not come back is lost, because nobody knows how
 	// much of it was spent. It returns how many credits that were.
-	ForfeitLeases(ctx context.Context, holder string, note func([]Forfeit) ([]AuditEntry, error)) (int64, error)
+	ForfeitLeases(ctx context.Context, holder string, note ForfeitNote) (int64, error)
 	// Account returns the balance of a key or an owner with its leases. One that never
 	// had credits is unlimited.
 	Account(ctx context.Context, account Subject) (Account, error)
@@ -324,6 +330,8 @@ type Store interface {
 	// TrimAudit removes up to limit entries, the oldest first, while they are from before a
 	// time, and returns how many. The last one removed becomes the anchor.
 	TrimAudit(ctx context.Context, before int64, limit int) (int, error)
+
+	Outbox
 
 	// Subscribe has f called with all changes from now on, until cancel is called: in
 	// the order of their revisions, each after it is durable and before the write that

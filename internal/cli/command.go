@@ -71,7 +71,7 @@ func Setup(root *cobra.Command, host Host) {
 	})
 	root.AddCommand(
 		h.create(), h.list(), h.show(), h.update(), h.enable(true), h.enable(false), h.delete(),
-		h.rotate(), h.endGrace(), h.deleteExpired(), h.verify(), h.usage(), h.owner(), h.tiers(), h.audit(), h.report(), h.scan(), h.health(), h.export(), h.importKeys(),
+		h.rotate(), h.endGrace(), h.deleteExpired(), h.verify(), h.usage(), h.owner(), h.tiers(), h.audit(), h.report(), h.scan(), h.webhooks(), h.health(), h.export(), h.importKeys(),
 		h.backup(), h.restore(),
 	)
 }

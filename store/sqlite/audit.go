@@ -22,16 +22,19 @@ const (
 	auditAnchor = `SELECT id, chain FROM {p}audit_anchor`
 )
 
-// note adds the entries that a note makes for changes of a job.
+// note stores what a note makes for changes of a job.
 func (c *writerConn) note(note store.Note, changes []store.Change) error {
 	if note == nil || len(changes) == 0 {
 		return nil
 	}
-	entries, err := note(changes)
+	noted, err := note(changes)
 	if err != nil {
 		return fmt.Errorf("noting a change in the audit log: %w", err)
 	}
-	return c.appendAudit(entries)
+	if err := c.appendAudit(noted.Audit); err != nil {
+		return err
+	}
+	return c.appendOutbox(noted.Outbox)
 }
 
 // appendAudit adds entries, each chained to the one before.

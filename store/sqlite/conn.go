@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/caddy-apikey/caddy-apikey/store"
 )
@@ -65,6 +66,8 @@ type writerConn struct {
 
 	// clearing: there may be deleted owners whose keys are still there.
 	clearing bool
+
+	spending atomic.Pointer[store.Spending] // see store.Outbox.ReportSpending
 
 	// Of the transaction that is under way:
 	changes []store.Change

@@ -42,7 +42,7 @@ const (
 )
 
 // ForfeitLeases implements store.Store.
-func (s *Store) ForfeitLeases(ctx context.Context, holder string, note func([]store.Forfeit) ([]store.AuditEntry, error)) (int64, error) {
+func (s *Store) ForfeitLeases(ctx context.Context, holder string, note store.ForfeitNote) (int64, error) {
 	return writeFor(ctx, s, func(w *writerConn) (int64, error) {
 		lost, sum, err := forfeitLeases(w, holder)
 		if err != nil || len(lost) == 0 || note == nil {
@@ -312,9 +312,9 @@ func (l *ledger) flush() error {
 			return err
 		}
 	}
-	for _, r := range l.rows {
+	for account, r := range l.rows {
 		if r.err == nil && r.credits.Version != r.stored {
-			err := r.write(l.conn)
+			err := l.write(account, r)
 			if !harmless(err) {
 				return err
 			}
@@ -325,6 +325,16 @@ func (l *ledger) flush() error {
 	}
 	clear(l.rows)
 	return nil
+}
+
+// write writes an account, and reports how much of it is used.
+func (l *ledger) write(account store.Subject, r *ledgerRow) error {
+	spent, err := l.conn.report(account, &r.credits)
+	if err != nil {
+		return err
+	}
+	r.jobs[len(r.jobs)-1].credit.result.Spent = spent
+	return r.write(l.conn)
 }
 
 func (r *ledgerRow) write(w *writerConn) error {
@@ -378,8 +388,8 @@ func readCredits(w *writerConn, of subject) (key.Credits, error) {
 
 func insertCredits(w *writerConn, of subject, c key.Credits) error {
 	const query = `INSERT INTO {p}accounts
-		(unit, remaining, leased, held, debt, spent, forfeited, expired, granted, peak, refill_amount, refill_interval, refill_from, last_refill_at, version, subject, kind)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
+		(unit, remaining, leased, held, debt, spent, forfeited, expired, granted, peak, reported, refill_amount, refill_interval, refill_from, last_refill_at, version, subject, kind)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 	_, err := w.exec(query, append(creditsValues(c), of.num, string(of.kind))...)
 	return failed("creating an account", err)
 }
@@ -390,7 +400,7 @@ var errLostUpdate = errors.New("the row changed between reading and writing it")
 // writeCredits stores c where the row still has the version that was read. The first
 // credits of an account make the row.
 func writeCredits(w *writerConn, of subject, c key.Credits, version int64) error {
-	const query = `UPDATE {p}accounts SET unit = ?, remaining = ?, leased = ?, held = ?, debt = ?, spent = ?, forfeited = ?, expired = ?, granted = ?, peak = ?,
+	const query = `UPDATE {p}accounts SET unit = ?, remaining = ?, leased = ?, held = ?, debt = ?, spent = ?, forfeited = ?, expired = ?, granted = ?, peak = ?, reported = ?,
 		refill_amount = ?, refill_interval = ?, refill_from = ?, last_refill_at = ?, version = ? WHERE subject = ? AND kind = ? AND version = ?`
 	n, err := w.exec(query, append(creditsValues(c), of.num, string(of.kind), version)...)
 	switch {

@@ -18,6 +18,7 @@ const (
 	orderOwners
 	orderExpiresAt
 	orderAudit
+	orderOutbox
 )
 
 const (
@@ -82,7 +83,7 @@ func (c cursorPoint) fits(o order) bool {
 	case o == orderOwners:
 		return !c.null && len(c.value) == 0
 	case c.null:
-		return o != orderCreatedAt && o != orderAudit && len(c.value) == 0
+		return o != orderCreatedAt && o != orderAudit && o != orderOutbox && len(c.value) == 0
 	case o == orderName:
 		return true
 	}

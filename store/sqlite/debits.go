@@ -37,7 +37,7 @@ const (
 		WHERE c.kind = `
 	takeWhere = ` AND c.remaining >= ?1 AND c.refill_calendar IS NULL
 		AND (c.refill_amount IS NULL OR ?4 - max(coalesce(c.last_refill_at, 0), coalesce(c.refill_from, 0)) < c.refill_interval)
-		RETURNING unit, remaining, leased, held, debt, spent, forfeited, expired, granted, peak,
+		RETURNING unit, remaining, leased, held, debt, spent, forfeited, expired, granted, peak, reported,
 			refill_amount, refill_interval, refill_from, last_refill_at, version`
 
 	takeFromKey   = takeFrom + `'key' AND c.subject = (SELECT num FROM {p}keys WHERE id = ?3)` + takeWhere
@@ -83,5 +83,20 @@ func (d *debits) take(w *writerConn, account store.Subject) (done bool, err erro
 	if c != after {
 		return false, errLostUpdate
 	}
-	return true, nil
+	return true, d.report(w, account, after)
+}
+
+// report reports how much of the account is used, and stores that it did.
+func (d *debits) report(w *writerConn, account store.Subject, after key.Credits) error {
+	spent, err := w.report(account, &after)
+	if err != nil || spent == nil {
+		return err
+	}
+	d.jobs[len(d.jobs)-1].credit.result.Spent = spent
+	of, err := findAccount(w, account)
+	if err != nil {
+		return err
+	}
+	_, err = w.exec(`UPDATE {p}accounts SET reported = ? WHERE subject = ? AND kind = ?`, after.Reported, of.num, string(of.kind))
+	return failed("writing credits", err)
 }

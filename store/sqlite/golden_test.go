@@ -49,7 +49,7 @@ func goldenKeys() (all []store.Entry) {
 	window, _ := state.AppendBinary(nil)
 	secret := key.HashOf("secret")
 	add(key.Credits{
-		Limited: true, Remaining: 7, Spent: 90, Forfeited: 3, Granted: 100, Peak: 70,
+		Limited: true, Remaining: 7, Spent: 90, Forfeited: 3, Granted: 100, Peak: 70, Reported: 80,
 		Unit: key.UnitTokens, RefillAmount: 50, RefillInterval: 86_400_000, RefillFrom: now - 5, LastRefillAt: now - 4,
 	}, now+9, []store.Window{{Unit: "60000ms", State: []byte{1}}, {Unit: store.UnitRate, State: window}}, func(k *key.Key) {
 		k.ConfigID, k.UserID = "other", "Ünïcode 👩‍👩‍👧 владелец"

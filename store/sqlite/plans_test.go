@@ -76,6 +76,7 @@ func TestPlans(t *testing.T) {
 		`DELETE FROM {p}keys WHERE num IN ` + listed, `DELETE FROM {p}past_keys WHERE num IN ` + listed, usageOfKeys + listed,
 		usageDays, keyNumbers, usageHours, topOwners, askedOf, windowsOfKey, windowsOfOwner,
 		rememberKeys + `num = ?`, usageOfOwner, keptNumbers, keyCounts,
+		dueDeliveries, nextDelivery, anyOld, oldPending, oldDead,
 	} {
 		args := make([]any, strings.Count(query, "?"))
 		if query == byID || query == findByID || query == findByHash || query == ownerByNumber || query == keyNumbers || query == keptNumbers {
@@ -91,8 +92,19 @@ func TestPlans(t *testing.T) {
 			}
 		}
 	}
-	for _, query := range []string{presentHashes, pastHashes} {
-		if got := plan(query); strings.Contains(got, "TEMP B-TREE") {
+	inOrder := []string{presentHashes, pastHashes, dueDeliveries, oldPending, oldDead}
+	for moment, query := range passed {
+		inOrder = append(inOrder, query)
+		if got := plan(query, 1, "", 1, 1); strings.Contains(got, "SCAN") {
+			t.Errorf("%s\n%s", moment, got)
+		}
+	}
+	for _, query := range inOrder {
+		args := make([]any, strings.Count(query, "?"))
+		if strings.Contains(query, "?4") {
+			args = args[:4]
+		}
+		if got := plan(query, args...); strings.Contains(got, "TEMP B-TREE") {
 			t.Errorf("%s\n%s", query, got)
 		}
 	}

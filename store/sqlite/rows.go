@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	creditsColumns = `c.unit, c.remaining, c.leased, c.held, c.debt, c.spent, c.forfeited, c.expired, c.granted, c.peak,
+	creditsColumns = `c.unit, c.remaining, c.leased, c.held, c.debt, c.spent, c.forfeited, c.expired, c.granted, c.peak, c.reported,
 		c.refill_amount, c.refill_interval, c.refill_from, c.last_refill_at, c.version`
 	ownerColumns = `o.user_id, o.tier, o.enabled, o.created_at, o.updated_at, o.revision`
 
@@ -51,12 +51,12 @@ func disabledAt(k *key.Key) any {
 
 func creditsValues(c key.Credits) []any {
 	var remaining any
-	var peak int64
+	var peak, reported int64
 	if c.Limited {
-		remaining, peak = c.Remaining, c.Peak
+		remaining, peak, reported = c.Remaining, c.Peak, c.Reported
 	}
 	return []any{
-		c.Unit.String(), remaining, c.Leased, c.Held, c.Debt, c.Spent, c.Forfeited, c.Expired, c.Granted, peak, nonZero(c.RefillAmount), nonZero(c.RefillInterval),
+		c.Unit.String(), remaining, c.Leased, c.Held, c.Debt, c.Spent, c.Forfeited, c.Expired, c.Granted, peak, reported, nonZero(c.RefillAmount), nonZero(c.RefillInterval),
 		nonZero(c.RefillFrom), nonZero(c.LastRefillAt), c.Version,
 	}
 }
@@ -157,13 +157,14 @@ type creditsRow struct {
 	unit                                     nullText // NULL: there is no row
 	remaining, leased, held, debt            nullNumber
 	spent, forfeited, expired, granted, peak nullNumber
+	reported                                 nullNumber
 	amount, interval, from, last, version    nullNumber
 }
 
 // numbers are the columns after the unit.
-func (r *creditsRow) numbers() [14]*nullNumber {
+func (r *creditsRow) numbers() [15]*nullNumber {
 	return [...]*nullNumber{
-		&r.remaining, &r.leased, &r.held, &r.debt, &r.spent, &r.forfeited, &r.expired, &r.granted, &r.peak,
+		&r.remaining, &r.leased, &r.held, &r.debt, &r.spent, &r.forfeited, &r.expired, &r.granted, &r.peak, &r.reported,
 		&r.amount, &r.interval, &r.from, &r.last, &r.version,
 	}
 }
@@ -201,6 +202,7 @@ func (r *creditsRow) credits() (key.Credits, error) {
 		Forfeited:      r.forfeited.Int64,
 		Granted:        r.granted.Int64,
 		Peak:           r.peak.Int64,
+		Reported:       r.reported.Int64,
 		RefillAmount:   r.amount.Int64,
 		RefillInterval: r.interval.Int64,
 		RefillFrom:     r.from.Int64,

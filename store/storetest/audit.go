@@ -11,7 +11,7 @@ import (
 )
 
 // note notes each change in an entry of its own.
-func note(changes []store.Change) (list []store.AuditEntry, err error) {
+func note(changes []store.Change) (noted store.Noted, err error) {
 	for _, c := range changes {
 		e := store.AuditEntry{Time: t0, Action: "test.changed", Actor: store.AuditActor{Kind: "operator"}}
 		if c.Kind == store.KindKey {
@@ -22,9 +22,9 @@ func note(changes []store.Change) (list []store.AuditEntry, err error) {
 		} else {
 			e.UserID = c.ID
 		}
-		list = append(list, e)
+		noted.Audit = append(noted.Audit, e)
 	}
-	return list, nil
+	return noted, nil
 }
 
 // readAudit reads what a query finds, and checks that it is in order.
@@ -110,7 +110,7 @@ var auditTests = []test{
 		e.create(limited(1), other)
 		all := func(string) int64 { return t0 + 9 }
 		seen := map[string]string{}
-		_, err := e.store.DeleteExpired(e.ctx, store.Expired{Before: all, Disabled: all}, 10, func(changes []store.Change) ([]store.AuditEntry, error) {
+		_, err := e.store.DeleteExpired(e.ctx, store.Expired{Before: all, Disabled: all}, 10, func(changes []store.Change) (store.Noted, error) {
 			for _, c := range changes {
 				seen[c.ID] = fmt.Sprint(c.Expired, " ", c.UserID)
 			}
@@ -124,13 +124,13 @@ var auditTests = []test{
 	{"what was not changed is not noted", func(e *env) {
 		k := e.create(limited(5), nil)
 		n := e.checkAudit()
-		never := func([]store.Change) ([]store.AuditEntry, error) { e.Error("called"); return nil, nil }
+		never := func([]store.Change) (store.Noted, error) { e.Error("called"); return store.Noted{}, nil }
 		_, err := e.store.Update(e.ctx, k.Key.ID, func(*store.Entry) error { return nil }, never)
 		e.must(err)
 		bad := errors.New("bad")
 		_, err = e.store.Update(e.ctx, k.Key.ID, func(s *store.Entry) error { s.Credits.Remaining--; return bad }, never)
 		e.wantErr(err, bad)
-		_, err = e.store.Create(e.ctx, plainKey(8), key.Credits{}, store.KeyLimit{Enabled: 1, Now: t0}, func(changes []store.Change) ([]store.AuditEntry, error) { return note(changes) })
+		_, err = e.store.Create(e.ctx, plainKey(8), key.Credits{}, store.KeyLimit{Enabled: 1, Now: t0}, func(changes []store.Change) (store.Noted, error) { return note(changes) })
 		e.wantErr(err, store.ErrKeyLimit)
 		_, err = e.store.Delete(e.ctx, "nobody", never)
 		e.wantErr(err, store.ErrNotFound)
@@ -146,10 +146,10 @@ var auditTests = []test{
 		k := e.create(limited(5), nil)
 		bad := errors.New("bad")
 		_, err := e.store.Update(e.ctx, k.Key.ID, func(s *store.Entry) error { s.Credits = s.Credits.WithRemaining(ptr(int64(1))); return nil },
-			func([]store.Change) ([]store.AuditEntry, error) { return nil, bad })
+			func([]store.Change) (store.Noted, error) { return store.Noted{}, bad })
 		e.wantErr(err, bad)
-		_, err = e.store.Create(e.ctx, plainKey(8), key.Credits{}, store.KeyLimit{}, func(changes []store.Change) ([]store.AuditEntry, error) {
-			return []store.AuditEntry{{Time: t0, Action: "test.bad", Actor: store.AuditActor{Kind: "operator"}, Changes: json.RawMessage(`{`)}}, nil
+		_, err = e.store.Create(e.ctx, plainKey(8), key.Credits{}, store.KeyLimit{}, func(changes []store.Change) (store.Noted, error) {
+			return store.Noted{Audit: []store.AuditEntry{{Time: t0, Action: "test.bad", Actor: store.AuditActor{Kind: "operator"}, Changes: json.RawMessage(`{`)}}}, nil
 		})
 		if err == nil {
 			e.Error("an entry that is no JSON was taken")

@@ -39,6 +39,7 @@ func Run(t *testing.T, open func(t *testing.T) store.Opener) {
 		{"OwnerCounters", ownerCounterTests},
 		{"Statistics", statisticsTests},
 		{"Audit", auditTests},
+		{"Outbox", outboxTests},
 		{"List", listTests},
 		{"Life", lifeTests},
 		{"Concurrency", concurrencyTests},

@@ -183,6 +183,16 @@ func (c *Client) Report(ctx context.Context, in Report) (Answer[Findings], error
 	return send[Findings](ctx, c, http.MethodGet, "/apikey/report"+queryOf(in), nil)
 }
 
+// Deliveries returns a page of the events that webhooks have not taken.
+func (c *Client) Deliveries(ctx context.Context, in ListDeliveries) (Answer[DeliveryList], error) {
+	return send[DeliveryList](ctx, c, http.MethodGet, "/apikey/webhooks"+queryOf(in), nil)
+}
+
+// RetryDelivery has an event sent to its webhook again.
+func (c *Client) RetryDelivery(ctx context.Context, id string) (Answer[Delivery], error) {
+	return send[Delivery](ctx, c, http.MethodPost, "/apikey/webhooks/"+segment(id)+"/retry", nil)
+}
+
 // Tiers returns the configured tiers.
 func (c *Client) Tiers(ctx context.Context) (Answer[TierList], error) {
 	return send[TierList](ctx, c, http.MethodGet, "/apikey/tiers", nil)

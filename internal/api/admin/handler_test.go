@@ -111,7 +111,9 @@ func (b broken) Identity() string                          { return "broken" }
 func (b broken) Open(context.Context) (store.Store, error) { return b, nil }
 func (b broken) Close() error                              { return nil }
 func (b broken) Subscribe(func([]store.Change)) func()     { return func() {} }
-func (b broken) ForfeitLeases(context.Context, string, func([]store.Forfeit) ([]store.AuditEntry, error)) (int64, error) {
+func (b broken) ReportSpending(store.Spending) {}
+
+func (b broken) ForfeitLeases(context.Context, string, store.ForfeitNote) (int64, error) {
 	return 0, nil
 }
 func (b broken) EachHash(context.Context, func(key.Hash)) error   { return b.err }

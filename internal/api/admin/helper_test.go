@@ -29,6 +29,7 @@ type rig struct {
 	*Client
 	t       testing.TB
 	engine  *keyring.Engine
+	set     *keyring.Settings
 	rules   *keyring.Rules
 	service func() (*keyring.Service, error) // may be replaced
 
@@ -53,7 +54,7 @@ func newAPI(t testing.TB, change ...func(*keyring.Rules)) *rig {
 	for _, c := range change {
 		c(&settings.Rules)
 	}
-	a.rules = &settings.Rules
+	a.set, a.rules = settings, &settings.Rules
 	svc := keyring.NewService(engine, settings)
 	a.service = func() (*keyring.Service, error) { return svc, nil }
 	handler := New(func() (*keyring.Service, error) { return a.service() }, Info{Version: "v1.2.3", Report: a.report})

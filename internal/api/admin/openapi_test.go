@@ -186,7 +186,7 @@ func TestDocumentHoldsEveryRoute(t *testing.T) {
 	if documented != len(all) {
 		t.Errorf("%d calls documented, %d routes", documented, len(all))
 	}
-	queries := map[string]any{"listKeys": ListKeys{}, "listOwners": ListOwners{}, "keyUsage": UsageQuery{}, "ownerUsage": UsageQuery{}, "listAudit": ListAudit{}, "report": Report{}}
+	queries := map[string]any{"listKeys": ListKeys{}, "listOwners": ListOwners{}, "keyUsage": UsageQuery{}, "ownerUsage": UsageQuery{}, "listAudit": ListAudit{}, "report": Report{}, "listDeliveries": ListDeliveries{}}
 	bodies := []string{"createKey", "importKeys", "patchKey", "rotateKey", "verifyKey", "putOwner"}
 	for _, rt := range all {
 		op, _ := s.at("paths", Base+rt.Path, strings.ToLower(rt.Method)).(map[string]any)
@@ -315,6 +315,10 @@ func TestAnswersAreDocumented(t *testing.T) {
 	do("DELETE", owner, "u", "", "")
 	do("GET", "/apikey/audit", "", "", "")
 	do("GET", "/apikey/audit", "", "?limit=0", "")
+	do("GET", "/apikey/webhooks", "", "", "")
+	do("GET", "/apikey/webhooks", "", "?state=lost", "")
+	do("POST", "/apikey/webhooks/{id}/retry", a.undelivered(), "", "")
+	do("POST", "/apikey/webhooks/{id}/retry", "nosuch", "", "")
 	do("GET", "/apikey/backup", "", "", "")
 	do("GET", "/apikey/health", "", "", "")
 	do("GET", "/apikey/openapi.json", "", "", "")

@@ -102,6 +102,13 @@ type ListAudit struct {
 	Cursor *string   `query:"cursor" doc:"nextCursor of the page before"`
 }
 
+// ListDeliveries is the query of GET /apikey/webhooks. Nil does not narrow.
+type ListDeliveries struct {
+	State  *string `query:"state" enum:"pending|dead"`
+	Limit  *int64  `query:"limit" min:"1" max:"500" doc:"default 50"`
+	Cursor *string `query:"cursor" doc:"nextCursor of the page before"`
+}
+
 // Report is the query of GET /apikey/report.
 type Report struct {
 	OlderThan *int64  `query:"olderThan" doc:"seconds after which a raw key is not_rotated; default 7776000 (90 days)"`

@@ -38,6 +38,8 @@ func (s *server) routes() []*api.Route {
 		{Name: "ownerUsage", Method: get, Path: "/owners/{userId}/usage", Status: 200, Endpoint: api.WithQuery(ownerUsage), Summary: "Show the usage of an owner's keys, deleted ones included"},
 		{Name: "listAudit", Method: get, Path: "/audit", Status: 200, Endpoint: api.WithQuery(listAudit), Summary: "List the audit log, the newest entries first"},
 		{Name: "report", Method: get, Path: "/report", Status: 200, Endpoint: api.WithQuery(report), Summary: "Report keys that security standards object to"},
+		{Name: "listDeliveries", Method: get, Path: "/webhooks", Status: 200, Endpoint: api.WithQuery(listDeliveries), Summary: "List events that webhooks have not taken"},
+		{Name: "retryDelivery", Method: post, Path: "/webhooks/{id}/retry", Status: 200, OptionalBody: true, Endpoint: api.Plain(retryDelivery), Summary: "Send an event to its webhook again"},
 		{Name: "listTiers", Method: get, Path: "/tiers", Status: 200, Endpoint: api.Plain(listTiers), Summary: "List the configured tiers"},
 		{Name: "listConfigs", Method: get, Path: "/configs", Status: 200, Endpoint: api.Plain(listConfigs), Summary: "List the configurations, and how their raw keys look"},
 		{Name: "backup", Method: get, Path: "/backup", Status: 200, Endpoint: api.Plain(backup), File: BackupType, Summary: "Copy the database"},

@@ -137,6 +137,24 @@ type AuditPoint struct {
 	Chain string `json:"chain"`
 }
 
+// DeliveryList is one page of the events that webhooks have not taken, the newest first.
+type DeliveryList struct {
+	Deliveries []Delivery `json:"deliveries"`
+	NextCursor *string    `json:"nextCursor" doc:"cursor of the next page; null on the last"`
+}
+
+// Delivery is an event on its way to a webhook.
+type Delivery struct {
+	ID          string    `json:"id" doc:"webhook-id of each attempt"`
+	Event       string    `json:"event" doc:"such as apikey_key_created"`
+	URL         string    `json:"url"`
+	State       string    `json:"state" enum:"pending|dead" doc:"dead: it is tried no more"`
+	Attempts    int64     `json:"attempts"`
+	NextAttempt *api.Time `json:"nextAttempt" doc:"null: none. While an attempt is under way, when it is taken for lost"`
+	LastStatus  *int64    `json:"lastStatus" doc:"HTTP status of the last attempt; null: nothing was answered yet"`
+	CreatedAt   api.Time  `json:"createdAt" doc:"of the event, or when somebody had it retried"`
+}
+
 // Findings is one page of the report, in the order in which the keys were made.
 type Findings struct {
 	Findings   []Finding `json:"findings"`

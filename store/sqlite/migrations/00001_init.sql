@@ -154,6 +154,7 @@ CREATE TABLE {p}accounts (
     expired         INTEGER NOT NULL CHECK (expired >= 0),
     granted         INTEGER NOT NULL CHECK (granted >= 0),
     peak            INTEGER NOT NULL CHECK (peak BETWEEN 0 AND 9007199254740991),
+    reported        INTEGER NOT NULL CHECK (reported BETWEEN 0 AND 100),
     refill_amount   INTEGER CHECK (refill_amount BETWEEN 1 AND 9007199254740991),
     refill_interval INTEGER CHECK (refill_interval BETWEEN 1 AND 9007199254740991),
     refill_calendar TEXT    CHECK (length(refill_calendar) BETWEEN 1 AND 64),
@@ -325,3 +326,32 @@ CREATE TABLE {p}audit_anchor (
     id    INTEGER NOT NULL,
     chain TEXT    NOT NULL
 ) STRICT;
+
+-- Events on their way to webhooks: a row for each event and webhook. It is written in
+-- the transaction of what the event tells, and removed when the webhook has it. A dead
+-- one is tried no more. next_attempt of one that is being sent is when somebody else may
+-- take it for lost.
+CREATE TABLE {p}outbox (
+    num          INTEGER PRIMARY KEY AUTOINCREMENT,
+    id           TEXT    NOT NULL UNIQUE CHECK (length(id) BETWEEN 1 AND 64),
+    event        TEXT    NOT NULL CHECK (length(event) BETWEEN 1 AND 64),
+    url          TEXT    NOT NULL CHECK (length(url) BETWEEN 1 AND 2048),
+    body         TEXT    NOT NULL CHECK (json_valid(body)),
+    state        TEXT    NOT NULL CHECK (state IN ('pending', 'dead')),
+    attempts     INTEGER NOT NULL CHECK (attempts >= 0),
+    next_attempt INTEGER NOT NULL CHECK (next_attempt >= 0),
+    last_status  INTEGER CHECK (last_status BETWEEN 100 AND 999),
+    created_at   INTEGER NOT NULL CHECK (created_at >= 0)
+) STRICT;
+
+CREATE INDEX {p}outbox_due ON {p}outbox (url, next_attempt) WHERE state = 'pending';
+CREATE INDEX {p}outbox_by_state ON {p}outbox (state, num);
+CREATE INDEX {p}outbox_by_age ON {p}outbox (state, created_at);
+
+-- How far the search for keys has come whose time comes: all before this place were
+-- found.
+CREATE TABLE {p}marks (
+    name TEXT    NOT NULL PRIMARY KEY CHECK (length(name) BETWEEN 1 AND 64),
+    at   INTEGER NOT NULL CHECK (at >= 0),
+    id   TEXT    NOT NULL
+) STRICT, WITHOUT ROWID;
