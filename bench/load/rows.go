@@ -62,11 +62,14 @@ func rows() []row {
 		}}},
 		"default_tier": "pro",
 	}
+	// Nobody listens on the port: what happens to keys cannot be delivered.
+	down := object{"webhooks": []object{{"url": "http://127.0.0.1:1/", "secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"}}}
 	leased := object{"credits": object{"mode": "lease", "max": 1000}}
 	return []row{
 		{name: "control: bare beside bare", front: []object{}, keys: one(alice)},
 		{name: "control: the floor", front: []object{{"handler": "bench_floor"}}, keys: one(alice)},
 		{name: "valid key", floor: 0.98, tail: true, keys: one(alice)},
+		{name: "valid key, a webhook is down", floor: 0.98, tail: true, app: down, keys: one(alice)},
 		{name: "valid key, rate limit", floor: 0.97, tail: true, keys: one(limited)},
 		{name: "valid key, rate limit and tier limits", floor: 0.94, tail: true, app: tiers, keys: one(limited)},
 		{name: "credits, lease 1000, one key", floor: 0.93, app: leased, keys: one(metered)},
