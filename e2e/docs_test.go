@@ -214,6 +214,7 @@ var varying = []struct {
 	{regexp.MustCompile(`\bv\d+\.\d+\.\d+[-+.\w]*|\(devel\)|\b3\.\d+\.\d+\b`), "VERSION"},
 	{regexp.MustCompile(`\r`), ""},
 	{regexp.MustCompile(` +\n`), "\n"},
+	{regexp.MustCompile(` {3,}`), "  "}, // columns are as wide as an age, "just now" or "1m ago"
 }
 
 func anonymous(s string) string {
