@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -38,19 +39,15 @@ func TestPromises(t *testing.T) {
 	tests := testFunctions(t)
 	listed := map[string]bool{}
 	for _, item := range promises {
-		names := quotedTest.FindAllStringSubmatch(item, -1)
+		names := namedTests(t, page, item, tests)
 		if len(names) == 0 {
 			t.Errorf("%s: no test shows this promise:\n%s", page, item)
 		}
-		for _, m := range names {
-			name := m[1]
+		for _, name := range names {
 			if listed[name] {
 				t.Errorf("%s: %s is listed more than once", page, name)
 			}
 			listed[name] = true
-			if !slices.Contains(tests, name) {
-				t.Errorf("%s: there is no test %s", page, name)
-			}
 		}
 	}
 	for _, name := range tests {
@@ -58,6 +55,119 @@ func TestPromises(t *testing.T) {
 			t.Errorf("%s: no promise lists %s", page, name)
 		}
 	}
+}
+
+// namedTests returns the tests that a text of a page names. Each must be one of tests.
+func namedTests(t *testing.T, page, text string, tests []string) (names []string) {
+	t.Helper()
+	for _, m := range quotedTest.FindAllStringSubmatch(text, -1) {
+		names = append(names, m[1])
+		if !slices.Contains(tests, m[1]) {
+			t.Errorf("%s: there is no test %s", page, m[1])
+		}
+	}
+	return names
+}
+
+var (
+	// asvsRow is a row of a table in docs/asvs.md: its first cell and the rest.
+	asvsRow = regexp.MustCompile(`(?m)^\| (v5\.0\.0-[^|]*) \| (.*) \|$`)
+	// asvsPart is what such a cell names: a chapter, a section or a requirement.
+	asvsPart = regexp.MustCompile(`^v5\.0\.0-(\d+(?:\.\d+){0,2})$`)
+)
+
+// TestPromises_asvs compares docs/asvs.md with the requirements of the standard and with
+// the code: each requirement is there once, those that are met have their level and a
+// test or a page that shows it, and every test that is named exists.
+func TestPromises_asvs(t *testing.T) {
+	const page = "docs/asvs.md"
+	text, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	levels, tests := asvsLevels(t), testFunctions(t)
+	assessed := map[string]bool{}
+	for _, row := range asvsRow.FindAllStringSubmatch(string(text), -1) {
+		cells := strings.Split(row[2], " | ")
+		shown := cells[len(cells)-1]
+		named := namedTests(t, page, row[2], tests)
+		for _, cited := range strings.Split(row[1], ", ") {
+			var part string
+			if m := asvsPart.FindStringSubmatch(cited); m != nil {
+				part = m[1]
+			}
+			if len(cells) > 1 && levels[part] != cells[0] {
+				t.Errorf("%s: %s has level %q, not %q", page, cited, levels[part], cells[0])
+			}
+			if len(cells) > 1 && len(named) == 0 && !link.MatchString(shown) {
+				t.Errorf("%s: nothing shows %s", page, cited)
+			}
+			found := false
+			for requirement := range levels {
+				if requirement != part && !strings.HasPrefix(requirement, part+".") {
+					continue
+				}
+				if found = true; assessed[requirement] {
+					t.Errorf("%s: %s is there more than once", page, requirement)
+				}
+				assessed[requirement] = true
+			}
+			if !found {
+				t.Errorf("%s: the standard has no %q", page, cited)
+			}
+		}
+	}
+	for requirement := range levels {
+		if !assessed[requirement] {
+			t.Errorf("%s: %s is missing", page, requirement)
+		}
+	}
+}
+
+// asvsCited is a requirement that a text refers to.
+var asvsCited = regexp.MustCompile(`\bASVS (?:5\.0 \()?(\d+\.\d+\.\d+)\b`)
+
+// TestPromises_asvsCited checks that the requirements exist to which pages and the report
+// of keys refer.
+func TestPromises_asvsCited(t *testing.T) {
+	levels, cited := asvsLevels(t), 0
+	for _, file := range append(docPages(t), "keyring/report.go") {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range asvsCited.FindAllStringSubmatch(string(text), -1) {
+			if cited++; m[1] != "5.0.0" && levels[m[1]] == "" {
+				t.Errorf("%s: the standard has no %s", file, m[1])
+			}
+		}
+	}
+	if cited == 0 {
+		t.Error("no requirement found")
+	}
+}
+
+// asvsLevels returns the level of every requirement of OWASP ASVS 5.0.0.
+func asvsLevels(t *testing.T) map[string]string {
+	t.Helper()
+	text, err := os.ReadFile("testdata/asvs-5.0.0.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	levels := map[string]string{}
+	for line := range strings.Lines(string(text)) {
+		section, list, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if section == "#" {
+			continue
+		}
+		for i, level := range strings.Fields(list) {
+			levels[section+"."+strconv.Itoa(i+1)] = level
+		}
+	}
+	if len(levels) != 345 {
+		t.Fatalf("%d requirements", len(levels))
+	}
+	return levels
 }
 
 // testFunctions returns the names of all test functions in the repository, sorted.

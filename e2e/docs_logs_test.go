@@ -325,7 +325,7 @@ func TestQ42_ExamplesLogNoKey(t *testing.T) {
 			}
 		}
 	}
-	s := startCaddy(t, "{\n\tgrace_period 1s\n}\n")
+	s := startCaddy(t, "{\n\tgrace_period 1s\n}\n", withEnv(docsSecret))
 	checked := 0
 	for _, x := range texts {
 		t.Run(x.name, func(t *testing.T) {

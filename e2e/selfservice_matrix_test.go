@@ -275,8 +275,9 @@ func (m *matrix) cell(rt *api.Route, c *matrixCaller, id string, own bool) {
 		m.t.Errorf("%s: %d %s, want %d %s", at, r.status, r.body, status, code)
 		return
 	}
-	if r.code != "" && r.header.Get("Cache-Control") != "no-store" {
-		m.t.Errorf("%s: Cache-Control %q", at, r.header.Get("Cache-Control"))
+	basicAuth := status == 401 && code == ""
+	if h := r.header; !basicAuth && (h.Get("Cache-Control") != "no-store" || h.Get("X-Content-Type-Options") != "nosniff" || h.Get("Content-Type") != "application/json") {
+		m.t.Errorf("%s: %v", at, h)
 	}
 	if challenge := r.header.Get("WWW-Authenticate"); (challenge != "") != (status == 401) {
 		m.t.Errorf("%s: WWW-Authenticate %q", at, challenge)

@@ -55,8 +55,10 @@ type reportRule struct {
 	find     func(*reported) (found bool, since int64, permissions []string, err error)
 }
 
-// reportRules has a row for each rule. The controls are those of OWASP ASVS 5.0, of the CIS
-// benchmarks ("CIS 90 days") and of the CIS controls 8.1.
+// reportRules has a row for each rule. The controls are those of OWASP ASVS 5.0.0, the OWASP
+// API Security Top 10, the CIS Controls 8.1, and the CIS benchmarks of AWS and Google Cloud,
+// which have access keys and API keys rotated every 90 days ("CIS 90 days"). What is not used
+// is another matter there: CIS 5.3 and the benchmarks give it 45 days.
 var reportRules = []reportRule{
 	{"no_expiry", []string{"ASVS 13.3.4"}, func(r *reported) (bool, int64, []string, error) {
 		return r.Key.ExpiresAt == 0, r.Key.CreatedAt, nil, nil
@@ -65,7 +67,7 @@ var reportRules = []reportRule{
 		made := max(r.Key.CreatedAt, r.Key.RotatedAt)
 		return made <= r.now-r.query.OlderThan, made, nil, nil
 	}},
-	{"idle", []string{"CIS 5.3", "CIS 90 days"}, func(r *reported) (bool, int64, []string, error) {
+	{"idle", []string{"CIS 5.3"}, func(r *reported) (bool, int64, []string, error) {
 		last := max(r.Key.CreatedAt, r.LastRequest)
 		return last <= r.now-r.query.Idle, last, nil, nil
 	}},
