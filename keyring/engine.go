@@ -62,7 +62,7 @@ type Engine struct {
 	lookups  lookups
 	warned   warnOnce
 	budgets  budgets
-	guesses  guesses
+	guesses  networkWindows // invalid keys
 	accounts accounts
 	queue    queue
 	keeping  keeping
