@@ -63,6 +63,7 @@ type Engine struct {
 	warned   warnOnce
 	budgets  budgets
 	guesses  networkWindows // invalid keys
+	reports  networkWindows // reports of leaked keys
 	accounts accounts
 	queue    queue
 	keeping  keeping
