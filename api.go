@@ -15,6 +15,7 @@ import (
 
 	"github.com/caddy-apikey/caddy-apikey/internal/api"
 	"github.com/caddy-apikey/caddy-apikey/internal/api/betterauth"
+	"github.com/caddy-apikey/caddy-apikey/internal/api/leaks"
 	"github.com/caddy-apikey/caddy-apikey/internal/api/rest"
 	"github.com/caddy-apikey/caddy-apikey/internal/near"
 	"github.com/caddy-apikey/caddy-apikey/key"
@@ -71,6 +72,11 @@ type SelfService struct {
 	// Default: none, all keys belong to users.
 	Organization *Organization `json:"organization,omitempty"`
 
+	// LeakReports is the path, from the root of the site, at which anybody may report a
+	// raw key that has leaked. A route must lead there without a gate. Default: reports
+	// are not taken; the Caddyfile option without a path means /.well-known/apikey/leak.
+	LeakReports string `json:"leak_reports,omitempty"`
+
 	logger  *zap.Logger
 	alarms  *zap.Logger // logger with sampling, for messages that any request may cause
 	app     *App
@@ -79,6 +85,7 @@ type SelfService struct {
 	grant   key.Permissions
 	origins *api.Origins
 	api     *api.API
+	leaks   *api.API // nil: leaks are not reported here
 }
 
 // dialects are what an API may speak: the default base of each, and how it is made.
@@ -109,7 +116,7 @@ func (s *SelfService) Provision(ctx caddy.Context) error {
 	s.logger = ctx.Logger()
 	s.alarms = sampled(s.logger)
 	granted, err := s.granted()
-	if err = errors.Join(err, s.checkDialect()); err != nil {
+	if err = errors.Join(err, s.checkDialect(), s.checkLeakReports()); err != nil {
 		return err
 	}
 	app, err := appOf(ctx)
@@ -130,11 +137,17 @@ func (s *SelfService) Provision(ctx caddy.Context) error {
 	if s.Base != "" {
 		base = strings.TrimSuffix(s.Base, "/")
 	}
-	s.api = d.open(s, api.Mount{
-		Base: base, Configs: s.Configs, Identify: s.identify, Origins: s.origins, BodyTimeout: bodyTimeout,
-		Keys:   func() (*keyring.Service, error) { return s.keys, nil },
-		Report: func(err error) { s.alarms.Error("a call failed", zap.Error(err)) },
-	})
+	mount := api.Mount{
+		BodyTimeout: bodyTimeout,
+		Keys:        func() (*keyring.Service, error) { return s.keys, nil },
+		Report:      func(err error) { s.alarms.Error("a call failed", zap.Error(err)) },
+	}
+	if s.LeakReports != "" {
+		mount.Identify = s.reporter
+		s.leaks = leaks.New(mount, s.LeakReports)
+	}
+	mount.Base, mount.Configs, mount.Identify, mount.Origins = base, s.Configs, s.identify, s.origins
+	s.api = d.open(s, mount)
 	return nil
 }
 
@@ -144,6 +157,9 @@ func (s *SelfService) Validate() error {
 		return err
 	}
 	if err := s.checkTogether(); err != nil {
+		return err
+	}
+	if err := s.checkLeakPath(); err != nil {
 		return err
 	}
 	if s.sources.none() {
@@ -189,7 +205,7 @@ func (s *SelfService) granted() (key.Permissions, error) {
 
 // ServeHTTP answers requests for paths of the API.
 func (s *SelfService) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	if s.api.Handle(w, r) {
+	if s.leaks != nil && s.leaks.Handle(w, r) || s.api.Handle(w, r) {
 		return nil
 	}
 	return next.ServeHTTP(w, r)
@@ -201,7 +217,7 @@ func (s *SelfService) check() error {
 	if err := s.CredentialSources.check(); err != nil {
 		return err
 	}
-	if err := s.checkDialect(); err != nil {
+	if err := errors.Join(s.checkDialect(), s.checkLeakReports()); err != nil {
 		return err
 	}
 	if err := checkSecret(s.Secret); err != nil {

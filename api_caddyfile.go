@@ -4,6 +4,8 @@ import (
 	"cmp"
 
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+
+	"github.com/caddy-apikey/caddy-apikey/internal/api/leaks"
 )
 
 // UnmarshalCaddyfile sets up the self-service API from Caddyfile tokens. Syntax:
@@ -29,6 +31,7 @@ import (
 //			allow <role> <action...>
 //			creator_role <role>
 //		}
+//		leak_reports [<path>]
 //	}
 func (s *SelfService) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // directive name
@@ -59,6 +62,8 @@ func (s *SelfService) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			err = appendArgs(d, &s.TrustedOrigins)
 		case "organization":
 			err = s.unmarshalOrganization(d)
+		case "leak_reports":
+			err = s.unmarshalLeakReports(d)
 		default:
 			err = s.CredentialSources.unmarshalOption(d, inAPI)
 		}
@@ -120,6 +125,18 @@ func (o *Organization) unmarshalAllow(d *caddyfile.Dispenser) error {
 	}
 	o.Allow[args[0]] = args[1:]
 	return nil
+}
+
+// unmarshalLeakReports reads leak_reports [<path>].
+func (s *SelfService) unmarshalLeakReports(d *caddyfile.Dispenser) error {
+	if err := once(d, s.LeakReports != ""); err != nil {
+		return err
+	}
+	if d.CountRemainingArgs() == 0 {
+		s.LeakReports = leaks.DefaultPath
+		return nil
+	}
+	return readNonEmpty(d, &s.LeakReports)
 }
 
 // Interface guard

@@ -42,6 +42,10 @@ func (a *App) warnServers() {
 				log.Warn("a gate is in front of an apikey_api: it refuses people who have no key yet (option user), and a key whose credits are used up, so that its owner cannot end it; "+
 					"put apikey_api into a handle of its own, without a gate", zap.String("path", path))
 			}
+			for _, path := range b.missedLeaks(scope) {
+				log.Warn("reports of leaked keys do not arrive: the path of leak_reports, which begins at the root of the site, leads past the apikey_api that has this option, or to a gate first; "+
+					"let the handle that contains apikey_api match this path as well, and put no gate in front", zap.String("path", path))
+			}
 		}
 		if used && forgeableAddress(srv) {
 			log.Warn("a client can forge its address, which allowedIps of keys is compared with: trusted_proxies takes the first address of X-Forwarded-For, which the client writes, unless the servers option trusted_proxies_strict is set")

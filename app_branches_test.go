@@ -89,6 +89,32 @@ func TestQ32_GateBeforeAPI(t *testing.T) {
 	}
 }
 
+// TestLeakReports_warning: reports that do not arrive are warned of.
+func TestLeakReports_warning(t *testing.T) {
+	const proxy, leaks = "reverse_proxy localhost:1\n", "apikey_api {\nleak_reports\n}\n"
+	for _, row := range []struct {
+		name, site string
+		warn       bool
+	}{
+		{"the recipe", "@api path /v1/auth/* /.well-known/apikey/leak\nhandle @api {\n" + leaks + "error 404\n}\nhandle {\napikey\n" + proxy + "}\n", false},
+		{"all of the site", leaks + proxy, false},
+		{"behind others", "route {\n" + leaks + "apikey\n" + proxy + "}\n", false},
+		{"another path", "handle /a/* {\napikey_api {\nbase /a/b\nleak_reports /a/leak\n}\n}\nhandle {\napikey\n" + proxy + "}\n", false},
+		{"a handle of the API alone", "handle /v1/auth/* {\n" + leaks + "error 404\n}\nhandle {\n" + proxy + "}\n", true},
+		{"a path that is cut off", "handle_path /keys/* {\n" + leaks + "}\nhandle {\n" + proxy + "}\n", true},
+		{"a gate for what is no call", "@app not path /v1/auth/*\napikey @app\n" + leaks + proxy, true},
+		{"a gate for writes", "@write not method GET HEAD\napikey @write\n" + leaks + proxy, true},
+		{"no reports", "handle /v1/auth/* {\napikey_api\n}\nhandle {\napikey\n" + proxy + "}\n", false},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			got := serverWarnings(t, "{\nauto_https off\n}\na.example:8001 {\n"+row.site+"}\n")
+			if (len(got) == 1) != row.warn || len(got) > 1 || row.warn && !strings.Contains(got[0].Message, "reports of leaked keys do not arrive") {
+				t.Errorf("%v", got)
+			}
+		})
+	}
+}
+
 // TestQ20_Branches: where requests of a site meet no gate, the app warns at start,
 // until the remedy is there.
 func TestQ20_Branches(t *testing.T) {

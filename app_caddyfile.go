@@ -65,6 +65,7 @@ import (
 //		default_tier <name>
 //		config <id> {
 //			session [on|off]
+//			public
 //			<prefix, length, checksum, start, generator, validate, name_length,
 //			prefix_length, require_name, metadata, expiration, rate_limit,
 //			rate_limiting, max_keys, permissions>
@@ -186,6 +187,8 @@ func (a *App) unmarshalConfig(d *caddyfile.Dispenser) error {
 		switch d.Val() {
 		case "session":
 			err = readOnOff(d, &c.Session)
+		case "public":
+			err = readFlag(d, &c.Public)
 		default:
 			err = c.KeyRules.unmarshalOption(d, inConfig)
 		}

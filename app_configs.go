@@ -27,6 +27,9 @@ type Config struct {
 	// false, the keys of the configuration set no http.auth.user.* placeholders and
 	// get-session refuses them. Default: true.
 	Session *bool `json:"session,omitempty"`
+	// Public marks keys that are made to be seen, such as those in a web page. One that
+	// is reported as leaked stays, and the audit log tells of the report. Default: false.
+	Public bool `json:"public,omitempty"`
 
 	KeyRules
 }
@@ -130,6 +133,7 @@ func (a *App) provisionRules(ctx caddy.Context, s *keyring.Settings) (err error)
 		}
 		s.Configs[i].ConfigID = id
 		s.Configs[i].SecretPrefix = s.Rules.SecretPrefix
+		s.Configs[i].Public = a.Configs[i].Public
 		override(&s.Configs[i].Session, a.Configs[i].Session)
 	}
 	return nil

@@ -12,18 +12,37 @@ import (
 func (b *branches) gatedAPIs(routes caddyhttp.RouteList) (paths []string) {
 	for _, s := range b.apis {
 		path := s.api.Base + "/"
-		r, err := http.NewRequest(http.MethodGet, "http://localhost"+path, nil)
-		if err != nil {
-			continue // no client can send it either
-		}
-		r.RemoteAddr = "127.0.0.1:1"
-		call := &trial{branches: b, api: s, request: caddyhttp.PrepareRequest(r, caddy.NewReplacer(), nil, nil)}
-		call.routes(routes)
-		if call.reached && call.gated {
+		if call := b.call(s, http.MethodGet, path, routes); call != nil && call.reached && call.gated {
 			paths = append(paths, path)
 		}
 	}
 	return paths
+}
+
+// missedLeaks returns the paths at which reports of leaked keys are to be taken, but which
+// lead elsewhere, or to a gate first.
+func (b *branches) missedLeaks(routes caddyhttp.RouteList) (paths []string) {
+	for _, s := range b.apis {
+		if s.leaks == nil {
+			continue
+		}
+		if call := b.call(s, http.MethodPost, s.LeakReports, routes); call != nil && (!call.reached || call.gated) {
+			paths = append(paths, s.LeakReports)
+		}
+	}
+	return paths
+}
+
+// call follows a plain request that is meant for an API; nil where no client can send it.
+func (b *branches) call(s *SelfService, method, path string, routes caddyhttp.RouteList) *trial {
+	r, err := http.NewRequest(method, "http://localhost"+path, nil)
+	if err != nil {
+		return nil
+	}
+	r.RemoteAddr = "127.0.0.1:1"
+	call := &trial{branches: b, api: s, request: caddyhttp.PrepareRequest(r, caddy.NewReplacer(), nil, nil)}
+	call.routes(routes)
+	return call
 }
 
 // trial follows one request through routes.

@@ -385,6 +385,17 @@ func TestExample_keyLeaked(t *testing.T) {
 	s.call("GET", "/v1/auth/usage", "", bearer(empty)).is(t, 200, "")
 	s.call("DELETE", "/v1/auth/api-keys/self", "", bearer(empty)).is(t, 200, "")
 	s.get("/", bearer(empty)).is(t, 401, "KEY_DISABLED")
+	// Whoever finds a key ends it, and the answer to anything else is the same.
+	found := s.create(nil)
+	for _, raw := range []string{found.Raw, found.Raw, "ak_nobody"} {
+		if r := s.call("POST", "/.well-known/apikey/leak", fmt.Sprintf(`{"key":%q}`, raw)); r.status != 202 || r.body != "" {
+			t.Errorf("a report: %d %s", r.status, r.body)
+		}
+	}
+	s.get("/", bearer(found)).is(t, 401, "KEY_DISABLED")
+	if strings.Contains(s.Log(), "reports of leaked keys do not arrive") {
+		t.Error("a warning about the recipe")
+	}
 	r := s.run("apikey", "rotate", k.ID)
 	fresh := strings.TrimSpace(r.stdout)
 	checkExample(t, s, up, []exampleRow{

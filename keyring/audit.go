@@ -21,6 +21,7 @@ const (
 	ActionKeyRevoked       = "key.revoked" // disabled
 	ActionKeyDeleted       = "key.deleted"
 	ActionKeyExpired       = "key.expired" // deleted because its time is over
+	ActionKeyLeakReported  = "key.leak_reported"
 	ActionKeysImported     = "keys.imported"
 	ActionOwnerCreated     = "owner.created"
 	ActionOwnerUpdated     = "owner.updated"
@@ -100,11 +101,13 @@ func positive(n int64) json.RawMessage {
 	return number(n)
 }
 
-// noteOf returns the note of a change of a key, whose state before it is in before when the
-// note is made. Disabling a key has an action of its own.
-func (s *Editor) noteOf(action string, before *store.Entry) noter {
-	return func(changes []store.Change) ([]store.AuditEntry, error) {
-		after, did := changes[0].Entry, action
+// keyNote makes the entries about a change of a key.
+type keyNote func(before, after *store.Entry) ([]store.AuditEntry, error)
+
+// noteOf returns the note of a change of a key. Disabling a key has an action of its own.
+func (s *Editor) noteOf(action string) keyNote {
+	return func(before, after *store.Entry) ([]store.AuditEntry, error) {
+		did := action
 		if before.Key.Enabled && !after.Key.Enabled {
 			did = ActionKeyRevoked
 		}

@@ -10,12 +10,11 @@ import (
 	"github.com/caddy-apikey/caddy-apikey/store"
 )
 
-// update changes a key, which is noted as action. What this process has leased of its
-// credits is returned with that.
-func (s *Editor) update(ctx context.Context, st *opened, id, action string, change func(*store.Entry) error) (stored store.Entry, err error) {
+// update changes a key. What this process has leased of its credits is returned with that.
+func (s *Editor) update(ctx context.Context, st *opened, id string, note keyNote, change func(*store.Entry) error) (stored store.Entry, err error) {
 	ctx = context.WithoutCancel(ctx)
 	var before store.Entry
-	record := s.record(s.noteOf(action, &before))
+	record := s.record(func(changes []store.Change) ([]store.AuditEntry, error) { return note(&before, changes[0].Entry) })
 	err = s.engine.alone(ctx, st, id, func(recalled *settlement) (after key.Credits, unchanged bool, err error) {
 		changed, err := st.Update(ctx, id, func(stored *store.Entry) error {
 			credits, err := returned(stored.Credits, recalled)
@@ -112,7 +111,7 @@ func (s *Editor) Update(ctx context.Context, id string, p Patch) (Info, error) {
 	if err != nil {
 		return Info{}, err
 	}
-	e, err := s.update(ctx, st, id, ActionKeyUpdated, func(e *store.Entry) error {
+	e, err := s.update(ctx, st, id, s.noteOf(ActionKeyUpdated), func(e *store.Entry) error {
 		now := s.engine.clock().wall
 		if err := s.knows(e.Key); err != nil {
 			return err

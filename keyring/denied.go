@@ -133,7 +133,7 @@ func (r *Engine) writeDenials(ctx context.Context, st store.Store, all bool) err
 	if len(list) == 0 {
 		return nil
 	}
-	if err := st.AppendAudit(ctx, list); err != nil {
+	if err := st.AppendAudit(ctx, store.Noted{Audit: list}); err != nil {
 		r.denials.untake(list)
 		return fmt.Errorf("writing denied calls to the audit log: %w", err)
 	}

@@ -62,7 +62,8 @@ type Engine struct {
 	lookups  lookups
 	warned   warnOnce
 	budgets  budgets
-	guesses  guesses
+	guesses  networkWindows // invalid keys
+	reports  networkWindows // reports of leaked keys
 	accounts accounts
 	queue    queue
 	keeping  keeping

@@ -200,6 +200,8 @@ func eventOf(a *store.AuditEntry) EventType {
 		return EventKeyRotated
 	case ActionKeyRevoked:
 		return EventKeyRevoked
+	case ActionKeyLeakReported:
+		return EventLeakReported
 	case ActionKeyDeleted, ActionKeyExpired: // that its time was over was told when it was
 		return EventKeyDeleted
 	case ActionOwnerCreated, ActionOwnerUpdated:

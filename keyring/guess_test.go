@@ -36,7 +36,7 @@ func (g *rig) guessedFrom(ip string) int64 {
 	r := &g.engine.guesses
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	state := r.of[guesserOf(netip.MustParseAddr(ip))]
+	state := r.of[networkOf(netip.MustParseAddr(ip))]
 	if state == nil {
 		return 0
 	}
@@ -191,20 +191,20 @@ func TestD4_NotCounted(t *testing.T) {
 func TestD4_Bounded(t *testing.T) {
 	g, _ := guessRig(t, 1)
 	at := func(i int) string { return fmt.Sprintf("10.%d.%d.%d", i>>16, i>>8&255, i&255) }
-	for i := range maxGuessers {
+	for i := range maxNetworks {
 		g.want("!", Invalid, from(at(i)))
 	}
 	g.want("!", RateLimited, from(at(0)))
 	g.want("!", Invalid, from("192.0.2.1"))
 	r := &g.engine.guesses
-	if len(r.of) != maxGuessers || len(r.order) != maxGuessers || cap(r.order) > 2*maxGuessers {
+	if len(r.of) != maxNetworks || len(r.order) != maxNetworks || cap(r.order) > 2*maxNetworks {
 		t.Errorf("%d addresses, %d in order, of %d", len(r.of), len(r.order), cap(r.order))
 	}
 	g.want("!", RateLimited, from(at(1)))
 	g.want("!", Invalid, from(at(0))) // that was the oldest, although it was seen again
 	g.clock.advance(time.Minute)
 	g.want("!", Invalid, from("192.0.2.2"))
-	if len(r.of) != 1 || !slices.Equal(r.order, []guesser{guesserOf(netip.MustParseAddr("192.0.2.2"))}) {
+	if len(r.of) != 1 || !slices.Equal(r.order, []network{networkOf(netip.MustParseAddr("192.0.2.2"))}) {
 		t.Errorf("%d addresses after all windows have ended", len(r.of))
 	}
 }

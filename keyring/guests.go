@@ -197,9 +197,9 @@ func (g guarded) Audit(ctx context.Context, q store.AuditQuery) (p store.AuditPa
 	return g.Store.Audit(ctx, q)
 }
 
-func (g guarded) AppendAudit(ctx context.Context, entries []store.AuditEntry) (err error) {
+func (g guarded) AppendAudit(ctx context.Context, noted store.Noted) (err error) {
 	defer g.ended("append_audit", g.now(), &err)
-	return g.Store.AppendAudit(ctx, entries)
+	return g.Store.AppendAudit(ctx, noted)
 }
 
 func (g guarded) TrimAudit(ctx context.Context, before int64, limit int) (n int, err error) {

@@ -63,6 +63,14 @@ type spy struct {
 	stall                     atomic.Pointer[stall]
 	panics                    atomic.Bool // in whatever requests need
 	failReads                 atomic.Bool // Find and Get
+	failHealth                atomic.Bool
+}
+
+func (s *spy) Health(ctx context.Context) (store.Status, error) {
+	if s.failHealth.Load() {
+		return store.Status{}, store.ErrUnavailable
+	}
+	return s.Store.Health(ctx)
 }
 
 func (s *spy) mayPanic() {

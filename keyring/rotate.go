@@ -59,7 +59,7 @@ func (s *Editor) rotateOnce(ctx context.Context, st *opened, id string, r Rotati
 	if issued.Raw, err = s.rulesFor(before.Key).generateFor(prefixOf(before.Key)); err != nil {
 		return Issued{}, err
 	}
-	e, err := s.update(ctx, st, id, ActionKeyRotated, func(e *store.Entry) error {
+	e, err := s.update(ctx, st, id, s.noteOf(ActionKeyRotated), func(e *store.Entry) error {
 		if e.Key.ConfigID != before.Key.ConfigID || prefixOf(e.Key) != prefixOf(before.Key) {
 			return errReplaced
 		}
@@ -138,7 +138,7 @@ func (s *Editor) EndGrace(ctx context.Context, id string) (Info, error) {
 	if err != nil {
 		return Info{}, err
 	}
-	e, err := s.update(ctx, st, id, ActionKeyUpdated, func(e *store.Entry) error {
+	e, err := s.update(ctx, st, id, s.noteOf(ActionKeyUpdated), func(e *store.Entry) error {
 		if err := s.knows(e.Key); err != nil || e.Key.Previous == nil {
 			return err
 		}

@@ -64,6 +64,7 @@ type Rules struct {
 	RateLimiting bool              // rate limits on keys are enforced
 	Permissions  key.Permissions   // of new keys that do not say
 	Session      bool              // keys stand for their owners
+	Public       bool              // keys are made to be seen: one that is reported as leaked stays
 	// MaxKeys is how many enabled, unexpired keys an owner may have in the configuration
 	// before nobody but an operator makes or enables one. Of all states there may be ten
 	// times as many. 0: any number.

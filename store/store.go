@@ -325,8 +325,8 @@ type Store interface {
 	// Audit returns a page of the audit log, which the notes of changes and AppendAudit
 	// have written. Entries that are added meanwhile may be on the page and newer than Head.
 	Audit(ctx context.Context, q AuditQuery) (AuditPage, error)
-	// AppendAudit adds entries that belong to no change. ID and Chain are set by the store.
-	AppendAudit(ctx context.Context, entries []AuditEntry) error
+	// AppendAudit adds what belongs to no change.
+	AppendAudit(ctx context.Context, noted Noted) error
 	// TrimAudit removes up to limit entries, the oldest first, while they are from before a
 	// time, and returns how many. The last one removed becomes the anchor.
 	TrimAudit(ctx context.Context, before int64, limit int) (int, error)

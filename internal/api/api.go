@@ -160,6 +160,11 @@ func (a *API) Methods(r *http.Request) []string {
 	return a.methodsAt(a.routable(r.URL))
 }
 
+// Serves reports whether a decoded path is one of the API's own.
+func (a *API) Serves(decoded string) bool {
+	return a.owns(decoded) || a.methodsAt(&url.URL{Path: decoded}) != nil
+}
+
 // hasDotSegment reports whether a path has a segment that a server behind might
 // resolve as "." or "..", in its escaped form. The multiplexer knows the plain one.
 func hasDotSegment(escaped string) bool {
@@ -256,7 +261,7 @@ func (a *API) run(w http.ResponseWriter, c *Call) (any, error) {
 			return nil, err
 		}
 	}
-	if bodyErr != nil {
+	if bodyErr != nil && !rt.AnyBody {
 		return nil, bodyErr
 	}
 	if rt.Free && c.Caller != nil && c.Caller.Spend != nil && !c.endsOwnKey() {

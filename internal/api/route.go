@@ -36,6 +36,8 @@ type Route struct {
 	Public bool
 	// OptionalBody lets the body be empty.
 	OptionalBody bool
+	// AnyBody calls the endpoint also for a body that cannot be read, which is then nil.
+	AnyBody bool
 	// MaxBody is the longest body. Default: [MaxBody].
 	MaxBody int64
 	// Conflict says that the answer may be a 409.

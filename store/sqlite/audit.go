@@ -31,6 +31,10 @@ func (c *writerConn) note(note store.Note, changes []store.Change) error {
 	if err != nil {
 		return fmt.Errorf("noting a change in the audit log: %w", err)
 	}
+	return c.appendNoted(noted)
+}
+
+func (c *writerConn) appendNoted(noted store.Noted) error {
 	if err := c.appendAudit(noted.Audit); err != nil {
 		return err
 	}
@@ -72,9 +76,9 @@ func nonEmpty(s string) any {
 }
 
 // AppendAudit implements store.Store.
-func (s *Store) AppendAudit(ctx context.Context, entries []store.AuditEntry) error {
-	entries = slices.Clone(entries) // the caller may be gone before this runs
-	return s.write(ctx, func(w *writerConn) error { return w.appendAudit(entries) })
+func (s *Store) AppendAudit(ctx context.Context, noted store.Noted) error {
+	noted.Audit, noted.Outbox = slices.Clone(noted.Audit), slices.Clone(noted.Outbox) // the caller may be gone before this runs
+	return s.write(ctx, func(w *writerConn) error { return w.appendNoted(noted) })
 }
 
 // TrimAudit implements store.Store.

@@ -179,8 +179,8 @@ var auditTests = []test{
 			{Time: t0, Action: "test.full", Actor: store.AuditActor{Kind: "operator", ID: "k", Name: "<bob> \"&", Address: "2001:db8::1"}, KeyID: "a", UserID: "Ünï👩‍👩‍👧\u2028", Changes: json.RawMessage(`{"a":{"from":null,"to":9007199254740991},"é":{"from":["<"],"to":true}}`), Count: 9007199254740991, IDsHash: "ab"},
 			{Time: 0, Action: "test.plain", Actor: store.AuditActor{Kind: "system"}},
 		}
-		e.must(e.store.AppendAudit(e.ctx, want))
-		e.must(e.store.AppendAudit(e.ctx, nil))
+		e.must(e.store.AppendAudit(e.ctx, store.Noted{Audit: want}))
+		e.must(e.store.AppendAudit(e.ctx, store.Noted{}))
 		e.reopen()
 		got := e.readAudit(store.AuditQuery{})
 		if len(got) != 2 {
@@ -205,7 +205,7 @@ var auditTests = []test{
 					return
 				default:
 				}
-				if err := e.store.AppendAudit(e.ctx, []store.AuditEntry{{Time: t0, Action: "test.beside", Actor: store.AuditActor{Kind: "system"}}}); err != nil {
+				if err := e.store.AppendAudit(e.ctx, store.Noted{Audit: []store.AuditEntry{{Time: t0, Action: "test.beside", Actor: store.AuditActor{Kind: "system"}}}}); err != nil {
 					e.Error(err)
 					return
 				}
@@ -231,7 +231,7 @@ var auditTests = []test{
 				if _, err := e.storeCreate(plainKey(i), limited(1)); err != nil {
 					e.Error(err)
 				}
-				if err := e.store.AppendAudit(e.ctx, []store.AuditEntry{{Time: t0, Action: "test.beside", Actor: store.AuditActor{Kind: "system"}}}); err != nil {
+				if err := e.store.AppendAudit(e.ctx, store.Noted{Audit: []store.AuditEntry{{Time: t0, Action: "test.beside", Actor: store.AuditActor{Kind: "system"}}}}); err != nil {
 					e.Error(err)
 				}
 			})
@@ -251,7 +251,7 @@ func testAuditFilters(e *env) {
 			KeyID: fmt.Sprint("key-", i%4), UserID: fmt.Sprint("user-", i%5),
 		})
 	}
-	e.must(e.store.AppendAudit(e.ctx, all))
+	e.must(e.store.AppendAudit(e.ctx, store.Noted{Audit: all}))
 	for name, q := range map[string]struct {
 		store.AuditQuery
 		has func(i int) bool
@@ -301,7 +301,7 @@ func testTrimAudit(e *env) {
 		all = append(all, store.AuditEntry{Time: t0 + int64(i), Action: "test", Actor: store.AuditActor{Kind: "system"}})
 	}
 	all[6].Time = t0 - 1 // the clock was set: younger entries before it keep it
-	e.must(e.store.AppendAudit(e.ctx, all))
+	e.must(e.store.AppendAudit(e.ctx, store.Noted{Audit: all}))
 	for _, step := range []struct {
 		before       int64
 		limit, wants int
@@ -314,7 +314,7 @@ func testTrimAudit(e *env) {
 		}
 	}
 	e.reopen()
-	e.must(e.store.AppendAudit(e.ctx, all[:1]))
+	e.must(e.store.AppendAudit(e.ctx, store.Noted{Audit: all[:1]}))
 	if got := e.readAudit(store.AuditQuery{}); len(got) != 1 || got[0].ID != 11 {
 		e.Errorf("%+v after all were removed", got)
 	}
