@@ -3,10 +3,12 @@ package e2e
 import (
 	"bytes"
 	"database/sql"
+	"debug/buildinfo"
 	"fmt"
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -41,6 +43,28 @@ func TestR7_golden(t *testing.T) {
 				t.Errorf("the file was changed: %v", err)
 			}
 		})
+	}
+}
+
+// TestR1_start: the log names the versions of what the binary was built with.
+func TestR1_start(t *testing.T) {
+	quick(t)
+	s := startCaddy(t, gatedSite)
+	info, err := buildinfo.ReadFile(buildCaddy(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var fields []string
+	for _, m := range info.Deps {
+		if m.Path == "github.com/caddyserver/caddy/v2" {
+			fields = append(fields, fmt.Sprintf(`"caddy":%q`, m.Version), fmt.Sprintf(`"go":%q`, info.GoVersion), `"sqlite":"3.`)
+		}
+	}
+	if len(fields) == 0 {
+		t.Fatal("the binary has no Caddy")
+	}
+	for _, field := range fields {
+		eventually(t, "the log has "+field, func() bool { return strings.Contains(s.Log(), field) })
 	}
 }
 

@@ -87,8 +87,8 @@ func taggedCopy(t *testing.T, dir string) {
 }
 
 // TestR6_release makes a release twice, in two places: the bytes are the same, the checksums
-// are those of the files, the SBOM holds the modules of the binary, and the signature is that
-// of the key. The long form compiles everything again for the second one.
+// are those of the files, the SBOM holds the modules of the binary, the signature is that of
+// the key, and no path is in the binary. The long form compiles everything again for the second.
 func TestR6_release(t *testing.T) {
 	full(t)
 	keygen := tool(t, "ssh-keygen")
@@ -102,8 +102,9 @@ func TestR6_release(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 
-	first := makeRelease(t, here, filepath.Join(here, "out"), "SIGNING_KEY=")
-	env := []string{"SIGNING_KEY=" + signingKey, "TMPDIR=" + t.TempDir()}
+	places := []string{t.TempDir(), t.TempDir()} // where the tag is cloned to
+	first := makeRelease(t, here, filepath.Join(here, "out"), "SIGNING_KEY=", "TMPDIR="+places[0])
+	env := []string{"SIGNING_KEY=" + signingKey, "TMPDIR=" + places[1]}
 	if times(0, 1) == 1 {
 		env = append(env, "GOCACHE="+t.TempDir())
 	}
@@ -120,6 +121,12 @@ func TestR6_release(t *testing.T) {
 			t.Errorf("%s: the bytes differ", name)
 		}
 	}
+	// What the cache of go has compiled in one place is used in the other, with the paths in it.
+	for _, place := range append(places, source(t), modules(t)) {
+		if bytes.Contains(first.files[name], []byte(place)) {
+			t.Errorf("the binary contains the path %s", place)
+		}
+	}
 	checkSums(t, first)
 	checkBinary(t, filepath.Join(first.dir, name))
 	checkSBOM(t, first, name)
@@ -130,6 +137,16 @@ func TestR6_release(t *testing.T) {
 			t.Errorf(".ci/release %q: %v\n%s", args, err, out)
 		}
 	}
+}
+
+// modules is where the source of all dependencies is.
+func modules(t *testing.T) string {
+	t.Helper()
+	out, err := exec.Command("go", "env", "GOMODCACHE").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(out))
 }
 
 // checkSums checks that SHA256SUMS has a line for each file but itself, in the form that
