@@ -111,7 +111,7 @@ func (b broken) Identity() string                          { return "broken" }
 func (b broken) Open(context.Context) (store.Store, error) { return b, nil }
 func (b broken) Close() error                              { return nil }
 func (b broken) Subscribe(func([]store.Change)) func()     { return func() {} }
-func (b broken) ReportSpending(store.Spending) {}
+func (b broken) ReportSpending(store.Spending)             {}
 
 func (b broken) ForfeitLeases(context.Context, string, store.ForfeitNote) (int64, error) {
 	return 0, nil
