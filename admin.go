@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"runtime/debug"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -75,25 +74,6 @@ func runningService() (*keyring.Service, error) {
 		return nil, fmt.Errorf("the app apikey: %w", err)
 	}
 	return app.(*App).Service(), nil
-}
-
-// moduleVersion returns the version of this module in the running binary.
-func moduleVersion() string {
-	const path = "github.com/caddy-apikey/caddy-apikey"
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	for _, m := range append(info.Deps, &info.Main) {
-		if m.Path != path {
-			continue
-		}
-		if m.Replace != nil && m.Replace.Version != "" {
-			return m.Replace.Version
-		}
-		return m.Version
-	}
-	return "unknown"
 }
 
 // Interface guards

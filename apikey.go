@@ -253,17 +253,17 @@ func (a *App) Start() error {
 	return nil
 }
 
-// announce logs where keys are stored, how many there are, how to create one, and the newest
-// entry of the audit log.
+// announce logs the versions, where keys are stored, how many there are, how to create one, and
+// the newest entry of the audit log.
 // The keys are counted in the background, which Start does not wait for.
 func (a *App) announce() {
 	n, err := a.engine.KeysAtOpen(a.ctx)
 	if err != nil {
 		return // the configuration has ended
 	}
-	a.logger.Info("opened the store of API keys",
+	a.logger.Info("opened the store of API keys", append(versionFields(),
 		zap.String("store", a.opener.Identity()), zap.Int64("keys", n),
-		zap.String("create_key", "caddy apikey create --owner <userId>"))
+		zap.String("create_key", "caddy apikey create --owner <userId>"))...)
 	if head, err := a.engine.AuditHead(a.ctx); err == nil && head.ID > 0 {
 		logHead(a.logger, head)
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 	"github.com/caddy-apikey/caddy-apikey/store"
+	"github.com/caddy-apikey/caddy-apikey/store/sqlite"
 )
 
 // noConfig is a configuration in this process that uses nothing.
@@ -167,9 +169,9 @@ func TestFinding4_beforeFirstStart(t *testing.T) {
 	}
 }
 
-// TestStart_logsStore: the first configuration that uses a store logs where it is,
-// how many keys it has and how to create one. A reload logs nothing.
-func TestStart_logsStore(t *testing.T) {
+// TestR1_logged: the first configuration that uses a store logs the versions, where the store
+// is, how many keys it has and how to create one. A reload logs nothing.
+func TestR1_logged(t *testing.T) {
 	db := filepath.Join(t.TempDir(), "a.db")
 	start := func() (*App, context.CancelFunc, *observer.ObservedLogs) {
 		t.Helper()
@@ -192,7 +194,10 @@ func TestStart_logsStore(t *testing.T) {
 		if logs.Len() != entries {
 			t.Fatalf("%d entries", logs.Len())
 		}
-		want := map[string]any{"store": "sqlite:" + db, "keys": keys, "create_key": "caddy apikey create --owner <userId>"}
+		want := map[string]any{
+			"version": moduleVersion(), "caddy": versionOf(caddyModule), "sqlite": sqlite.Version, "go": runtime.Version(),
+			"store": "sqlite:" + db, "keys": keys, "create_key": "caddy apikey create --owner <userId>",
+		}
 		if e := logs.All()[0]; e.Message != "opened the store of API keys" || !maps.Equal(e.ContextMap(), want) {
 			t.Errorf("logged %s, %v", e.Message, e.ContextMap())
 		}

@@ -88,8 +88,10 @@ func (a *App) warn() {
 	if weakSecrets(a.handlers) {
 		a.logger.Warn(`an apikey_api checks secrets less strictly than a gate for the same keys: a key alone can create another key with its own secret; set the option "secret" of apikey_api as in the gate`)
 	}
-	if warning := sqlite.LibcWarning(); warning != "" {
-		a.logger.Warn(warning)
+	for _, warning := range []string{sqlite.BuildWarning(), caddyWarning(versionOf(caddyModule))} {
+		if warning != "" {
+			a.logger.Warn(warning)
+		}
 	}
 }
 

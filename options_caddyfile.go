@@ -174,7 +174,7 @@ func checkInlineModule(namespace, option string, raw json.RawMessage) error {
 	var fields map[string]json.RawMessage
 	var name string
 	if json.Unmarshal(raw, &fields) != nil || json.Unmarshal(fields[option], &name) != nil {
-		return nil // loading the module will report it
+		return nil //nolint:nilerr // loading the module reports it
 	}
 	return checkModule(namespace, option, name)
 }

@@ -332,7 +332,7 @@ func (l *leaker) calls() {
 			body = strings.ReplaceAll(body, "*", raw)
 			for _, path := range []string{"POST /apikey/verify", "PATCH /apikey/keys/" + id, "PUT /apikey/owners/alice", "POST /apikey/keys", "POST /apikey/keys/" + id + "/rotate"} {
 				method, path, _ := strings.Cut(path, " ")
-				if path == "/apikey/keys" && (strings.HasPrefix(body, `{"userId":"alice","configId"`)) && name == "" {
+				if path == "/apikey/keys" && strings.HasPrefix(body, `{"userId":"alice","configId"`) && name == "" {
 					continue
 				}
 				a := l.admin(method, path, body)

@@ -305,7 +305,7 @@ func ParseDocument(doc string) (*Key, error) {
 	if d.err != nil {
 		return nil, d.err
 	}
-	if seen&1 == 0 || seen&(1<<hashField) == 0 {
+	if k.ID == "" || seen&(1<<hashField) == 0 {
 		return nil, errors.New("document: no ID or no hash")
 	}
 	return &k.Key, nil

@@ -235,8 +235,8 @@ func (k *Key) AllowsIP(ip netip.Addr) bool {
 // NewID returns 24 hexadecimal characters that sort by time: 48 bits of Unix
 // milliseconds, then 48 random bits.
 func NewID(now int64) string {
-	var b [14]byte // two bytes of slack in front, so that the time is one store
-	binary.BigEndian.PutUint64(b[:8], uint64(now))
+	var b [14]byte                                 // two bytes of slack in front, so that the time is one store
+	binary.BigEndian.PutUint64(b[:8], uint64(now)) //nolint:gosec // not negative
 	rand.Read(b[8:])
 	return hex.EncodeToString(b[2:])
 }

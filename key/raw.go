@@ -47,7 +47,7 @@ func HashOf(raw string) Hash { return sha256.Sum256(bytesOf(raw)) }
 
 // bytesOf returns the bytes of s for reading, without the copy that each request
 // would pay for twice.
-func bytesOf(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)) }
+func bytesOf(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)) } //nolint:gosec // read only, as long as s lives
 
 // Equal compares in constant time.
 func (h Hash) Equal(o Hash) bool { return subtle.ConstantTimeCompare(h[:], o[:]) == 1 }
@@ -120,7 +120,8 @@ func FindChecksum(text []byte, atLeast int) int {
 		if n+checksumLen == end {
 			return 0
 		}
-		sum = ^(crc32.IEEETable[byte(^sum)^text[n]] ^ ^sum>>8) // crc32.Update, without its cost for each call
+		// crc32.Update, without its cost for each call.
+		sum = ^(crc32.IEEETable[byte(^sum)^text[n]] ^ ^sum>>8) //nolint:gosec // its lowest byte is meant
 		n++
 	}
 }

@@ -12,7 +12,7 @@ type date int32
 
 func dateOf(t time.Time) date {
 	y, m, d := t.Date()
-	return date((y*100+int(m))*100 + d)
+	return date((y*100+int(m))*100 + d) //nolint:gosec // a year has four digits
 }
 
 // plus returns the date n days later. It is arithmetic with the calendar alone:

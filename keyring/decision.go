@@ -76,7 +76,7 @@ var outcomes = [...]outcome{
 	Unavailable:   {"STORE_UNAVAILABLE", "API keys cannot be checked at the moment.", 503, uncounted, 14, "", nil},
 }
 
-const invalidToken = `error="invalid_token"`
+const invalidToken = `error="invalid_token"` //nolint:gosec // the name of an error, not a token
 
 // Code returns the code that every API of ours uses for the outcome.
 func (o Outcome) Code() string { return outcomes[o].code }

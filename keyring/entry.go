@@ -260,5 +260,5 @@ func (e *entry) size() uint32 {
 	if e.account.Load() != nil {
 		n += int(unsafe.Sizeof(account{}))
 	}
-	return uint32(n)
+	return uint32(n) //nolint:gosec // a key has some KiB at most
 }

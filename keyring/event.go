@@ -24,7 +24,7 @@ const (
 	EventKeyIdle     EventType = "apikey_key_idle"     // not used for long
 
 	EventKeyExhausted     EventType = "apikey_key_exhausted"     // its last credit was used
-	EventCreditsThreshold EventType = "apikey_credits_threshold" // so much of the credits was used
+	EventCreditsThreshold EventType = "apikey_credits_threshold" //nolint:gosec // so much of the credits was used
 	EventOwnerDisabled    EventType = "apikey_owner_disabled"    // and all keys of the owner with it
 	EventLeakReported     EventType = "apikey_leak_reported"     // somebody has reported a raw key
 )

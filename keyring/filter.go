@@ -41,7 +41,7 @@ func newFilter(hashes int64) *filter {
 	for room < hashes {
 		room *= 2
 	}
-	n := uint64(room / hashesPerBlock) //nolint:gosec // not negative
+	n := uint64(room / hashesPerBlock)
 	return &filter{blocks: make([]filterBlock, n), shift: 65 - bits.Len64(n), room: room}
 }
 

@@ -258,7 +258,7 @@ func (a *account) receipt(clock func() instant, c claim, t *store.Taken) receipt
 // execute makes the movement of a step.
 func (g *accounts) execute(ctx context.Context, st store.Store, a *account, p *step) (store.Taken, error) {
 	if s := p.settlement; s != nil {
-		go g.settle(st, a, s)
+		go g.settle(st, a, s) //nolint:gosec // the others that settle outlast this request
 		if err := s.await(ctx); err != nil {
 			return store.Taken{}, err
 		}

@@ -142,6 +142,6 @@ func (r *Engine) Gauges() Gauges {
 	return Gauges{
 		Backlog:      waiting,
 		CacheEntries: r.cache.keys.EstimatedSize(),
-		CacheBytes:   int64(r.cache.keys.WeightedSize()),
+		CacheBytes:   int64(r.cache.keys.WeightedSize()), //nolint:gosec // far below
 	}
 }

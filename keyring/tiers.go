@@ -160,7 +160,7 @@ func newPlans(s *Settings) *plans {
 // length sorts units: a calendar day comes after every duration.
 func (u Unit) length() uint64 {
 	if u < 0 {
-		return 1<<63 - uint64(u)
+		return 1<<63 - uint64(u) //nolint:gosec // the two's complement of u
 	}
 	return uint64(u)
 }

@@ -32,7 +32,7 @@ func (s *Service) VerifyInto(ctx context.Context, raw string, q *Request, d *Dec
 func (s *Service) verify(ctx context.Context, raw string, q *Request, d *Decision) error {
 	if key.CheckShape(raw, false) != nil {
 		d.Outcome = Invalid
-		return nil
+		return nil //nolint:nilerr // the outcome tells
 	}
 	rules := s.sole(q.ConfigIDs)
 	if rules != nil {
@@ -92,7 +92,7 @@ func (s *Service) Checksums() bool {
 func (s *Service) Recognizes(ctx context.Context, raw string) (bool, error) {
 	switch {
 	case key.CheckShape(raw, false) != nil:
-		return false, nil
+		return false, nil //nolint:nilerr // no, it is none
 	case key.ChecksumFits(raw):
 		return true, nil
 	case !s.engine.cache.plain.Load():

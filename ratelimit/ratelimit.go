@@ -115,7 +115,7 @@ func ParseAlgorithm(s string) (Algorithm, error) {
 func named(name string) (Algorithm, bool) {
 	for a := range algorithms {
 		if algorithms[a].name == name {
-			return Algorithm(a), true //nolint:gosec // few
+			return Algorithm(a), true
 		}
 	}
 	return 0, false

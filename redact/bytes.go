@@ -6,7 +6,7 @@ func percentAt(b []byte, i int) (c byte, ok bool) {
 		return 0, false
 	}
 	hi, lo := hexDigit(b[i+1]), hexDigit(b[i+2])
-	return byte(hi<<4 | lo), hi >= 0 && lo >= 0
+	return byte(hi<<4 | lo), hi >= 0 && lo >= 0 //nolint:gosec // hexadecimal digits
 }
 
 // decodeBefore returns the character of a query that ends at i > 0, and its length.

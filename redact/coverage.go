@@ -156,7 +156,7 @@ func (p *probe) newTrial(r *Requests) *trial {
 		req.Header.Add(name, t.value(name, &p.printed.Headers, false))
 	}
 	for _, name := range r.Cookies {
-		req.AddCookie(&http.Cookie{Name: name, Value: t.value(name, &p.printed.Cookies, false)})
+		req.AddCookie(&http.Cookie{Name: name, Value: t.value(name, &p.printed.Cookies, false)}) //nolint:gosec // sent nowhere
 	}
 	segments, query := []string(nil), "?"
 	for _, name := range r.Query {

@@ -73,7 +73,7 @@ type File struct {
 }
 
 func (a *API) file(w http.ResponseWriter, c *Call, f File) {
-	defer f.Close() //nolint:errcheck // it has been read
+	defer f.Close()
 	w.Header().Set("Content-Length", strconv.FormatInt(f.Size, 10))
 	a.stream(w, c, f.Type, func(w io.Writer) error {
 		_, err := io.CopyN(w, f, f.Size)

@@ -103,6 +103,7 @@ func TestFields(t *testing.T) {
 		"expires, without zone":         {row{"expiresAt": "2027-01-02 03:04:05"}, `"expiresAt":"2027-01-02T03:04:05.000Z"`, ""},
 		"expires, no time":              {row{"expiresAt": "soon"}, ``, "refused expiresAt"},
 		"expires, too far":              {row{"expiresAt": "+010000-01-01T00:00:00Z"}, ``, "refused expiresAt"},
+		"expires, beyond all times":     {row{"expiresAt": 1e298}, ``, "refused expiresAt"},
 		"last use, no time":             {row{"lastRequest": "now"}, ``, "lost lastRequest"},
 		"no key":                        {row{"key": ""}, `"hash":""`, "refused key"},
 	} {

@@ -143,7 +143,7 @@ func (d *DB) findOrder(ctx context.Context, columns []string) ([]string, error) 
 		if slices.ContainsFunc(columns, func(c string) bool { return strings.EqualFold(c, alias) }) {
 			continue
 		}
-		stmt, err := d.conn.PrepareContext(ctx, "SELECT "+alias+" FROM "+d.table())
+		stmt, err := d.conn.PrepareContext(ctx, "SELECT "+alias+" FROM "+d.table()) //nolint:gosec // both names are quoted
 		if err == nil {
 			return []string{alias}, stmt.Close()
 		}

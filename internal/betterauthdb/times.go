@@ -23,16 +23,19 @@ func (c *conversion) time(field string) (t *api.Time, ok bool) {
 	case nil:
 		return nil, true
 	case int64:
-		at = unixTime(v)
+		at, ok = unixTime(v)
 	case float64:
-		at = unixTime(int64(v))
+		if v >= 0 && v <= float64(key.MaxTime) { // else it may not fit
+			at, ok = unixTime(int64(v))
+		}
 	case string:
 		if n, err := strconv.ParseInt(v, 10, 64); err == nil {
-			at = unixTime(n)
-		} else if at, ok = parseTime(v); !ok {
-			return nil, false
+			at, ok = unixTime(n)
+		} else {
+			at, ok = parseTime(v)
 		}
-	default:
+	}
+	if !ok {
 		return nil, false
 	}
 	if ms := at.UnixMilli(); ms < 0 || ms > key.MaxTime {
@@ -41,11 +44,15 @@ func (c *conversion) time(field string) (t *api.Time, ok bool) {
 	return &api.Time{Time: at}, true
 }
 
-func unixTime(n int64) time.Time {
-	if n < secondsBelow {
-		return time.Unix(n, 0)
+// unixTime refuses what is out of range, because the arithmetic of time.Time does not.
+func unixTime(n int64) (t time.Time, ok bool) {
+	switch {
+	case n < 0 || n > key.MaxTime:
+		return t, false
+	case n < secondsBelow:
+		return time.Unix(n, 0), true
 	}
-	return time.UnixMilli(n)
+	return time.UnixMilli(n), true
 }
 
 func parseTime(s string) (time.Time, bool) {

@@ -234,14 +234,14 @@ func (s *scanning) walk(path string) error {
 		if err != nil {
 			return fmt.Errorf("cannot read %s: %w", s.name(path), cause(err))
 		}
-		defer f.Close()
+		defer f.Close() //nolint:errcheck // only read
 		return s.read(path, f)
 	}
 	root, err := os.OpenRoot(path)
 	if err != nil {
 		return fmt.Errorf("cannot read %s: %w", s.name(path), cause(err))
 	}
-	defer root.Close()
+	defer root.Close() //nolint:errcheck // only read
 	return fs.WalkDir(root.FS(), ".", func(name string, d fs.DirEntry, err error) error {
 		full := filepath.Join(path, filepath.FromSlash(name))
 		if err != nil {
@@ -256,7 +256,7 @@ func (s *scanning) walk(path string) error {
 			s.unreadable(full, err)
 			return nil
 		}
-		defer f.Close()
+		defer f.Close() //nolint:errcheck // only read
 		return s.read(full, f)
 	})
 }

@@ -85,7 +85,7 @@ func noRawKeys(cmd *cobra.Command, args []string) (err error) {
 // containsRawKey reports whether a sequence of key characters in s has a valid
 // checksum.
 func containsRawKey(s string) bool {
-	for word := range strings.FieldsFuncSeq(s, func(r rune) bool { return r > unicode.MaxASCII || !key.IsKeyChar(byte(r)) }) {
+	for word := range strings.FieldsFuncSeq(s, func(r rune) bool { return r > unicode.MaxASCII || !key.IsKeyChar(byte(r)) }) { //nolint:gosec // ASCII
 		if len(word) >= key.MinLength && key.ChecksumFits(word) {
 			return true
 		}

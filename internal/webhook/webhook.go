@@ -258,7 +258,7 @@ func pause(attempts int64) time.Duration {
 	if n := attempts - 1; n < 8 {
 		p = min(maxPause, firstPause<<(2*max(n, 0)))
 	}
-	return p + rand.N(p/10)
+	return p + rand.N(p/10) //nolint:gosec // it is no secret
 }
 
 // became tells the monitor when the webhook begins to fail, or works again.

@@ -50,8 +50,8 @@ func bytesAt(p uintptr, n int) []byte {
 	if p == 0 || n == 0 {
 		return nil
 	}
-	return unsafe.Slice((*byte)(*(*unsafe.Pointer)(unsafe.Pointer(&p))), n)
+	return unsafe.Slice((*byte)(*(*unsafe.Pointer)(unsafe.Pointer(&p))), n) //nolint:gosec // SQLite keeps it until the next step
 }
 
 // pointerAt reads a pointer from memory that SQLite owns.
-func pointerAt(p uintptr) uintptr { return *(*uintptr)(*(*unsafe.Pointer)(unsafe.Pointer(&p))) }
+func pointerAt(p uintptr) uintptr { return *(*uintptr)(*(*unsafe.Pointer)(unsafe.Pointer(&p))) } //nolint:gosec // as in bytesAt

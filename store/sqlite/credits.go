@@ -275,7 +275,7 @@ func (l *ledger) moveOne(j *job) error {
 	}
 	if r.err != nil {
 		j.err = r.err
-		return nil
+		return nil //nolint:nilerr // the error of one job, not of all
 	}
 	var le *ledgerLease
 	if m.Used != 0 || m.Returned != 0 || m.Lease != 0 {
@@ -290,7 +290,7 @@ func (l *ledger) moveOne(j *job) error {
 	after, did, keep, err := r.credits.Move(m.Move, m.now)
 	if err != nil {
 		j.err = err
-		return nil
+		return nil //nolint:nilerr // the error of one job, not of all
 	}
 	r.jobs = append(r.jobs, j)
 	if keep {

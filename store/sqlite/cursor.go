@@ -67,7 +67,7 @@ func parseCursor(s string, o order, reverse bool) (cursorPoint, error) {
 		return cursorPoint{}, store.ErrCursor
 	}
 	n, size := binary.Uvarint(b[2:])
-	if size <= 0 || n == 0 || n > uint64(len(b)-2-size) {
+	if size <= 0 || n == 0 || n > uint64(len(b)-2-size) { //nolint:gosec // not negative: Uvarint has read no more than there is
 		return cursorPoint{}, store.ErrCursor
 	}
 	b = b[2+size:]
@@ -90,12 +90,12 @@ func (c cursorPoint) fits(o order) bool {
 	return len(c.value) == 8
 }
 
-func numberValue(n int64) []byte { return binary.BigEndian.AppendUint64(nil, uint64(n)) }
+func numberValue(n int64) []byte { return binary.BigEndian.AppendUint64(nil, uint64(n)) } //nolint:gosec // all 64 bits come back in sql
 
 // sql returns the value as SQLite compares it.
 func (c cursorPoint) sql(o order) any {
 	if o == orderName {
 		return string(c.value)
 	}
-	return int64(binary.BigEndian.Uint64(c.value))
+	return int64(binary.BigEndian.Uint64(c.value)) //nolint:gosec // all 64 bits of numberValue
 }

@@ -244,7 +244,7 @@ func (f *finder) scan(stmt uintptr, l *lookup) (owner int64) {
 }
 
 // windowAt is the first of windowColumns.
-var windowAt = int32(strings.Count(foundColumns, ",") + 1) //nolint:gosec // few
+var windowAt = int32(strings.Count(foundColumns, ",") + 1)
 
 // scanWindow reads windowColumns, and reports whether there is a window.
 func (f *finder) scanWindow(stmt uintptr, l *lookup) bool {

@@ -32,7 +32,7 @@ var update = flag.Bool("update", false, "make the golden database anew")
 func goldenKeys() (all []store.Entry) {
 	add := func(c key.Credits, last int64, windows []store.Window, change func(*key.Key)) {
 		k := newKey(len(all))
-		k.Hash = key.HashOf("golden " + k.ID)
+		k.Hash = key.HashOf("golden_" + k.ID) // TestR7_golden in e2e sends these raw keys
 		k.Checksummed = true
 		change(k)
 		all = append(all, store.Entry{Key: k, Credits: c, LastRequest: last, Windows: windows})
@@ -56,8 +56,8 @@ func goldenKeys() (all []store.Entry) {
 		k.Name, k.Prefix, k.Start = ptr("naïve \u202eRTL\u202c 名前 '; DROP TABLE keys; -- \"%_\\"), ptr("ak_"), ptr("ak_012345678")
 		k.SecretHash = &secret
 		k.Previous = []key.PreviousKey{
-			{Hash: key.HashOf("golden, before"), Until: now - 9},
-			{Hash: key.HashOf("golden, last"), Start: "ak_987654321", Until: key.MaxTime, Checksummed: true, LastRequest: now + 3},
+			{Hash: key.HashOf("golden_before"), Until: now - 9},
+			{Hash: key.HashOf("golden_last"), Start: "ak_987654321", Until: key.MaxTime, Checksummed: true, LastRequest: now + 3},
 		}
 		k.Permissions = key.Permissions{"files": {"write", "read"}, "*": {"*"}, "none": {}}
 		k.Metadata = json.RawMessage(`{ "z": 1.50, "a" :[null, "\u0000", "é", 12345678901234567890] }`)

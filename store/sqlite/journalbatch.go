@@ -115,7 +115,7 @@ func decodeBatch(raw []byte) (*journalBatch, error) {
 // count reads the length of a part, whose elements have a byte at least.
 func (r *batchReader) count() int {
 	n, size := binary.Uvarint(r.b)
-	if r.err == nil && (size <= 0 || n > uint64(len(r.b)-size)) {
+	if r.err == nil && (size <= 0 || n > uint64(len(r.b)-size)) { //nolint:gosec // not negative: Uvarint has read no more than there is
 		r.err = errBatch
 	}
 	if r.err != nil {

@@ -10,6 +10,7 @@ import (
 )
 
 const (
+	//nolint:gosec // names of columns, not credentials
 	creditsColumns = `c.unit, c.remaining, c.leased, c.held, c.debt, c.spent, c.forfeited, c.expired, c.granted, c.peak, c.reported,
 		c.refill_amount, c.refill_interval, c.refill_from, c.last_refill_at, c.version`
 	ownerColumns = `o.user_id, o.tier, o.enabled, o.created_at, o.updated_at, o.revision`

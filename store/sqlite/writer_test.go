@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -394,24 +393,5 @@ func TestLostUpdateGuard(t *testing.T) {
 	})
 	if !errors.Is(err, errLostUpdate) || !errors.Is(err, store.ErrUnavailable) {
 		t.Errorf("error %v", err)
-	}
-}
-
-func TestLibc(t *testing.T) {
-	if w := LibcWarning(); w != "" {
-		t.Error(w)
-	}
-	out, err := exec.Command("go", "list", "-m", "-f", "{{.Path}} {{.Version}}", sqliteModule, libcModule).Output()
-	if err != nil {
-		t.Skip("no go command: ", err)
-	}
-	want := fmt.Sprintf("%s %s\n%s %s\n", sqliteModule, sqliteVersion, libcModule, libcVersion)
-	if string(out) != want {
-		t.Errorf("go.mod has\n%swant\n%s", out, want)
-	}
-	out, err = exec.Command("go", "mod", "graph").Output()
-	must(t, err)
-	if edge := fmt.Sprintf("%s@%s %s@%s\n", sqliteModule, sqliteVersion, libcModule, libcVersion); !strings.Contains(string(out), edge) {
-		t.Errorf("%s does not ask for %s %s", sqliteModule, libcModule, libcVersion)
 	}
 }

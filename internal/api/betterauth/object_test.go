@@ -98,4 +98,5 @@ func TestBetterAuth_requestCount(t *testing.T) { objectRow(t, "requestCount", 0.
 func TestBetterAuth_lastRequest(t *testing.T)  { objectRow(t, "lastRequest", nil) }
 func TestBetterAuth_expiresAt(t *testing.T)    { objectRow(t, "expiresAt", nil) }
 func TestBetterAuth_createdAt(t *testing.T)    { objectRow(t, "createdAt", "2026-11-21T19:09:19.500Z") }
-func TestBetterAuth_updatedAt(t *testing.T)    { objectRow(t, "updatedAt", "2026-11-21T19:09:19.500Z") }
+
+func TestBetterAuth_updatedAt(t *testing.T) { objectRow(t, "updatedAt", "2026-11-21T19:09:19.500Z") }

@@ -3,7 +3,16 @@ package sqlite
 import (
 	"fmt"
 	"runtime/debug"
+
+	sqlite3 "modernc.org/sqlite/lib"
 )
+
+// Version is that of SQLite itself.
+const Version = sqlite3.SQLITE_VERSION
+
+// leastVersion is 3.51.3. In earlier ones, a write that begins while a checkpoint resets the
+// write-ahead log may damage the database.
+const leastVersion = 3_051_003
 
 // The engine and the C library it was translated for. Its authors say that no
 // other version of modernc.org/libc may be linked; but Go takes the highest that
@@ -13,14 +22,24 @@ const (
 	libcModule, libcVersion     = "modernc.org/libc", "v1.77.1"
 )
 
-// LibcWarning says what is wrong with this build's modernc.org/libc, and is
-// empty where nothing is or where the build does not tell.
-func LibcWarning() string {
+// BuildWarning says what is wrong with the SQLite and the modernc.org/libc of this build, and
+// is empty where nothing is or where the build does not tell.
+func BuildWarning() string {
+	if warning := versionWarning(sqlite3.SQLITE_VERSION_NUMBER, Version); warning != "" {
+		return warning
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return ""
 	}
 	return libcWarning(info.Deps)
+}
+
+func versionWarning(number int, version string) string {
+	if number >= leastVersion {
+		return ""
+	}
+	return fmt.Sprintf("this build has SQLite %s, but needs 3.51.3 or later, because earlier ones may damage the database: build it without replacing %s", version, sqliteModule)
 }
 
 func libcWarning(deps []*debug.Module) string {
