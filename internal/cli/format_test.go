@@ -27,6 +27,22 @@ func TestPrintable(t *testing.T) {
 	}
 }
 
+// TestS9_FormulaCells writes cells that a spreadsheet would run.
+func TestS9_FormulaCells(t *testing.T) {
+	for in, want := range map[string]string{
+		"=cmd()": "'=cmd()", "+1+1": "'+1+1", "-1-1": "'-1-1", "@SUM(A1)": "'@SUM(A1)", "\t=1": "'\t=1", "\r=1": "'\r=1",
+		"＝cmd()": "'＝cmd()", "－1": "'－1", "=": "'=", "-": "'-", "-1e3": "'-1e3", "\xff=": "\xff=",
+		"": "", "a=b": "a=b", "5": "5", "-5": "-5", "+49170": "+49170", "2026-01-01T00:00:00Z": "2026-01-01T00:00:00Z", "'=x": "'=x",
+	} {
+		if got := inertCell(in); got != want {
+			t.Errorf("%q becomes %q, want %q", in, got, want)
+		}
+	}
+	if got, want := writeCSV([][]string{{"name"}, {"=cmd(\"x\"),1"}}), "name\n\"'=cmd(\"\"x\"\"),1\"\n"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
 func TestDuration(t *testing.T) {
 	const hour, day = 60 * 60 * 1000, 24 * 60 * 60 * 1000
 	for ms, want := range map[int64]string{

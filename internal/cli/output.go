@@ -8,7 +8,9 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -205,13 +207,31 @@ func write(w io.Writer, text string) error {
 	return nil
 }
 
-// writeCSV returns rows as CSV.
+// writeCSV returns rows as CSV. It changes rows.
 func writeCSV(rows [][]string) string {
+	for _, row := range rows {
+		for i := range row {
+			row[i] = inertCell(row[i])
+		}
+	}
 	var b strings.Builder
 	w := csv.NewWriter(&b)
 	w.WriteAll(rows) //nolint:errcheck // a Builder has no errors
 	return b.String()
 }
+
+// inertCell keeps a spreadsheet from running a cell as a formula: names and owners are
+// chosen by others. An apostrophe makes it text, as OWASP recommends. A number stays one.
+func inertCell(s string) string {
+	first, _ := utf8.DecodeRuneInString(s)
+	if _, err := strconv.ParseInt(s, 10, 64); err == nil || !strings.ContainsRune(formulaStarts, first) {
+		return s
+	}
+	return "'" + s
+}
+
+// formulaStarts are the characters that begin a formula, in full width too.
+const formulaStarts = "=+-@\t\r＝＋－＠"
 
 // terminalOf returns the file of a terminal, or nil if v is none.
 func terminalOf(v any) *os.File {
