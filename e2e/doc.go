@@ -21,11 +21,12 @@
 // A test first calls full or quick, which lets it run beside others. With -short
 // only those tests run that call quick.
 //
-// The harness has four files:
+// The harness has five files:
 //   - harness_run_test.go decides which tests run and reports progress.
 //   - harness_test.go starts, reloads, stops and kills a server, and runs commands.
 //   - harness_gate_test.go makes keys, serves an upstream that records requests, and
 //     sends requests over every version of HTTP (startGate).
+//   - harness_http2_test.go writes HTTP/2 frames that the client of net/http refuses to.
 //   - harness_life_test.go looks at the files, descriptors and memory of a server
 //     over its whole life (startLife).
 //

@@ -118,6 +118,75 @@ func (d *datagrams) replay() {
 	}
 }
 
+// earlyData sends requests to a TLS site in early data over HTTP/3.
+type earlyData struct {
+	s       *server
+	host    string // host:port
+	cache   tls.ClientSessionCache
+	replays bool // somebody sends all packets again, from another address
+}
+
+func newEarlyData(s *server, host string) *earlyData {
+	return &earlyData{s: s, host: host, cache: tls.NewLRUClientSessionCache(8)}
+}
+
+// get sends a GET request that arrives, and is answered, before the client can complete
+// its handshake. The site must have an access log, in which the target is found.
+func (e *earlyData) get(target string, lines ...string) *reply {
+	t := e.s.t
+	t.Helper()
+	first := e.client() // its session is the one to resume
+	if _, err := e.send(first, e.host, http.MethodGet, "/?first"); err != nil {
+		t.Fatal(err)
+	}
+	first.Close()
+	_, port, err := net.SplitHostPort(e.host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := newDatagrams(t, "127.0.0.1:"+port)
+	second := e.client()
+	second.TLSClientConfig.NextProtos = []string{http3.NextProtoH3}
+	defer second.Close()
+	answered := make(chan *reply, 1)
+	go func() {
+		r, err := e.send(second, d.LocalAddr().String(), http3.MethodGet0RTT, target, lines...)
+		if err != nil {
+			t.Errorf("%s: %v", target, err)
+			r = &reply{}
+		}
+		answered <- r
+	}()
+	eventually(t, target+" is in the access log", func() bool { return strings.Contains(e.s.Log(), target) })
+	if e.replays {
+		d.replay()
+	}
+	d.release()
+	return await(t, target, answered)
+}
+
+func (e *earlyData) client() *http3.Transport {
+	return &http3.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true, ServerName: "localhost", ClientSessionCache: e.cache}}
+}
+
+func (e *earlyData) send(tr *http3.Transport, at, method, target string, lines ...string) (*reply, error) {
+	ctx, cancel := context.WithTimeout(e.s.t.Context(), testTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, method, "https://"+at+target, nil)
+	if err != nil {
+		return nil, err
+	}
+	req.Host = e.host
+	for _, f := range fieldsOf(lines) {
+		req.Header.Add(f.name, f.value)
+	}
+	resp, err := tr.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	return read(resp)
+}
+
 // TestQ10_earlyData sends requests in TLS early data over HTTP/3, where the address of
 // the client is not proven and packets can be replayed: what depends on either is a 425,
 // and charges nothing.
@@ -160,34 +229,8 @@ https://localhost:{$TLS_PORT} {
 	metered := s.create(map[string]any{"remaining": 100})
 	limited := s.create(map[string]any{"rateLimitMax": 100, "rateLimitTimeWindow": 3_600_000})
 
-	cache := tls.NewLRUClientSessionCache(8)
-	client := func(d *datagrams) *http3.Transport {
-		tr := &http3.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true, ServerName: "localhost", ClientSessionCache: cache}}
-		if d != nil {
-			tr.TLSClientConfig.NextProtos = []string{http3.NextProtoH3}
-		}
-		return tr
-	}
-	get := func(tr *http3.Transport, at, method, target, raw string) *reply {
-		t.Helper()
-		ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
-		defer cancel()
-		req, err := http.NewRequestWithContext(ctx, method, "https://"+at+target, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		req.Host = host
-		req.Header.Set("X-API-Key", raw)
-		resp, err := tr.RoundTrip(req)
-		if err != nil {
-			t.Fatalf("%s %s: %v", method, target, err)
-		}
-		r, err := read(resp)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return r
-	}
+	early := newEarlyData(s, host)
+	early.replays = true
 	for _, row := range []struct {
 		name, target, raw string
 		status            int
@@ -201,29 +244,11 @@ https://localhost:{$TLS_PORT} {
 		{"allowed networks, at no cost", "/free/", home.Raw, 425, "TOO_EARLY"},
 		{"an unknown key", "/", testKey("ak_", 64), 401, "INVALID_API_KEY"},
 	} {
-		// A first connection, whose session the second one resumes.
-		first := client(nil)
-		if r := get(first, host, http.MethodGet, "/?first", open.Raw); r.status != 200 {
-			t.Fatalf("first connection: %d %s", r.status, r.body)
-		}
-		first.Close()
-		d := newDatagrams(t, "127.0.0.1:"+tlsPort)
-		mark := "/?mark=" + strings.ReplaceAll(strings.ReplaceAll(row.name, " ", "-"), ",", "")
-		if row.target != "/" {
-			mark = strings.Replace(mark, "/", row.target, 1)
-		}
-		second := client(d)
-		answered := make(chan *reply, 1)
-		go func() { answered <- get(second, d.LocalAddr().String(), http3.MethodGet0RTT, mark, row.raw) }()
-		// The server has answered while the client could not complete the handshake.
-		eventually(t, row.name+": the request is in the access log", func() bool { return strings.Contains(s.Log(), mark) })
-		d.replay()
-		d.release()
-		r := await(t, row.name, answered)
+		mark := row.target + "?mark=" + strings.ReplaceAll(strings.ReplaceAll(row.name, " ", "-"), ",", "")
+		r := early.get(mark, keyLine(row.raw))
 		if r.status != row.status || r.code != row.code {
 			t.Errorf("%s: %d %s, want %d %s", row.name, r.status, r.body, row.status, row.code)
 		}
-		second.Close()
 	}
 	if left := s.left(metered.ID); left != 100 {
 		t.Errorf("%d credits are left, want 100", left)
@@ -233,7 +258,7 @@ https://localhost:{$TLS_PORT} {
 	}
 
 	// A proxy in front may tell of early data; and after the handshake all is well.
-	early := "Early-Data: 1"
+	const told = "Early-Data: 1"
 	for _, row := range []struct {
 		name, method, target, raw string
 		status                    int
@@ -245,14 +270,14 @@ https://localhost:{$TLS_PORT} {
 		{"making a key", "POST", "/v1/auth/api-keys", s.create(readWrite).Raw, 425, "TOO_EARLY"},
 		{"making a key without the permission", "POST", "/v1/auth/api-keys", open.Raw, 403, "INSUFFICIENT_PERMISSIONS"},
 	} {
-		if r := s.call(row.method, row.target, "", keyLine(row.raw), early); r.status != row.status || r.code != row.code {
+		if r := s.call(row.method, row.target, "", keyLine(row.raw), told); r.status != row.status || r.code != row.code {
 			t.Errorf("Early-Data, %s: %d %s, want %d %s", row.name, r.status, r.body, row.status, row.code)
 		}
 		if row.status != 425 {
 			continue
 		}
 		// What is not 1, or is there several times, counts as 1 (RFC 8470, section 5.1).
-		for _, lines := range [][]string{{"Early-Data: 0"}, {"Early-Data: "}, {"Early-Data: 0", early}, {early, early}, {"Early-Data: true"}} {
+		for _, lines := range [][]string{{"Early-Data: 0"}, {"Early-Data: "}, {"Early-Data: 0", told}, {told, told}, {"Early-Data: true"}} {
 			if r := s.call(row.method, row.target, "", append(lines, keyLine(row.raw))...); r.code != "TOO_EARLY" {
 				t.Errorf("%v, %s: %d %s", lines, row.name, r.status, r.body)
 			}

@@ -203,16 +203,6 @@ func (u *upstream) of(mark string) []seen {
 	return slices.Clone(u.seen[mark])
 }
 
-// total counts all requests.
-func (u *upstream) total() (n int) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	for _, list := range u.seen {
-		n += len(list)
-	}
-	return n
-}
-
 // field is one header line.
 type field struct{ name, value string }
 
@@ -269,12 +259,16 @@ func read(resp *http.Response) (*reply, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &reply{status: resp.StatusCode, header: resp.Header, body: string(b)}
+	return newReply(resp.StatusCode, resp.Header, b), nil
+}
+
+func newReply(status int, header http.Header, body []byte) *reply {
+	r := &reply{status: status, header: header, body: string(body)}
 	var p struct{ Code string }
-	if json.Unmarshal(b, &p) == nil {
+	if json.Unmarshal(body, &p) == nil {
 		r.code = p.Code
 	}
-	return r, nil
+	return r
 }
 
 // wire returns the message as HTTP/1.x text.
@@ -484,19 +478,25 @@ func secondsOf(t testing.TB, value string) time.Duration {
 	return time.Duration(n) * time.Second
 }
 
+const base62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
 // testKey returns a well-formed key that no server knows. It is the same in every run.
 func testKey(prefix string, length int) string {
-	const digits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 	b := []byte(prefix)
 	for i := range length - 6 {
-		b = append(b, digits[(i*i+7*i+length)%62])
+		b = append(b, base62[(i*i+7*i+length)%62])
 	}
-	sum, sums := crc32.ChecksumIEEE(b), [6]byte{}
+	return withChecksum(string(b))
+}
+
+// withChecksum completes a raw key that lacks its checksum.
+func withChecksum(s string) string {
+	sum, sums := crc32.ChecksumIEEE([]byte(s)), [6]byte{}
 	for i := 5; i >= 0; i-- {
-		sums[i] = digits[sum%62]
+		sums[i] = base62[sum%62]
 		sum /= 62
 	}
-	return string(b) + string(sums[:])
+	return s + string(sums[:])
 }
 
 // percentEncode encodes every character, which no client has to do but any may.

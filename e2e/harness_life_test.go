@@ -54,11 +54,13 @@ func (l life) awaitConfig(before int) {
 // which runs with the others, or as often as the reliability bar asks for in the
 // long one. CONTRIBUTING.md has the command.
 func times(short, long int) int {
-	if os.Getenv("APIKEY_LONG") != "" {
+	if isLong() {
 		return long
 	}
 	return short
 }
+
+func isLong() bool { return os.Getenv("APIKEY_LONG") != "" }
 
 // lifeConfig is a Caddyfile with a database, and lines of the site in place of
 // the gate and "respond ok".

@@ -33,7 +33,7 @@ func TestMain(m *testing.M) {
 	}
 	progress.open()
 	code := m.Run()
-	for _, b := range []*binary{&caddyBinary, &clockBinary} {
+	for _, b := range []*binary{&caddyBinary, &clockBinary, &raceBinary} {
 		if b.dir != "" {
 			os.RemoveAll(b.dir)
 		}

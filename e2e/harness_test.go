@@ -89,7 +89,7 @@ type binary struct {
 	err  error
 }
 
-var caddyBinary, clockBinary binary
+var caddyBinary, clockBinary, raceBinary binary
 
 // buildCaddy builds cmd/caddy as it is shipped and returns its path.
 func buildCaddy(t testing.TB) string {
@@ -101,6 +101,12 @@ func buildCaddy(t testing.TB) string {
 func buildClockCaddy(t testing.TB) string {
 	t.Helper()
 	return clockBinary.build(t, "-tags", "testclock")
+}
+
+// buildRaceCaddy builds cmd/caddy with the race detector, which takes minutes.
+func buildRaceCaddy(t testing.TB) string {
+	t.Helper()
+	return raceBinary.build(t, "-race")
 }
 
 func (b *binary) build(t testing.TB, flags ...string) string {
@@ -161,6 +167,9 @@ func withEnv(env ...string) option { return func(s *server) { s.env = append(s.e
 
 // withTestClock runs the build whose clock setClock shifts.
 func withTestClock() option { return func(s *server) { s.build = buildClockCaddy } }
+
+// withRaceDetector runs the build that reports data races in its log.
+func withRaceDetector() option { return func(s *server) { s.build = buildRaceCaddy } }
 
 // withWrapper runs the server through a command that ends in exec "$@".
 func withWrapper(wrapper ...string) option { return func(s *server) { s.wrapper = wrapper } }
