@@ -265,7 +265,7 @@ func (s *Service) admit(ctx context.Context, st *opened, e *entry, c credential,
 	if !q.DryRun && !q.RecordOnly {
 		d.Cost = more
 		d.noteUse(rec.uses[match.Previous+1], now)
-		s.engine.queue.add(e)
+		s.engine.queue.addStatistics(e)
 	}
 	if before != nil {
 		d.extend(before)
