@@ -198,7 +198,7 @@ func (s *SelfService) refusePerson(r *http.Request, o keyring.Outcome, userID st
 
 func (s *SelfService) refused(r *http.Request, d keyring.Decision, err error) *api.Refusal {
 	traceRefusal(r, &d)
-	logRefusal(r, s.logger, s.alarms, &d, err)
+	logRefusal(r, s.keys, s.logger, s.alarms, &d, err)
 	by := keyring.Actor{Address: stateOf(r, r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)).clientIP()}
 	if k := d.Key(); k != nil {
 		by.Kind, by.ID = keyring.ActorKey, k.ID

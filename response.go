@@ -98,7 +98,7 @@ func (h *headers) take(name string, values []string) {
 func (g *Gate) refuse(w http.ResponseWriter, r *http.Request, s *requestState, d *keyring.Decision, err error) error {
 	s.reject(r, g.keys, g.alarms, d)
 	s.trace(r)
-	logRefusal(r, g.logger, g.alarms, d, err)
+	logRefusal(r, g.keys, g.logger, g.alarms, d, err)
 	h, status, retryAfter := headers{w.Header(), make([]string, 0, 5)}, d.Outcome.Status(), int64(0)
 	if d.Waitable {
 		retryAfter = api.Seconds(d.Wait)
@@ -147,9 +147,10 @@ func (g *Gate) fail(w http.ResponseWriter, r *http.Request, s *requestState, d *
 	return herr
 }
 
-// logRefusal logs why a request was refused: as an error where the server is to blame.
-func logRefusal(r *http.Request, logger, alarms *zap.Logger, d *keyring.Decision, err error) {
-	if err != nil && r.Context().Err() == nil { // else the client has gone
+// logRefusal logs why a request was refused: as an error where the server is to blame. A
+// store that is away has one line when that begins, not one for each request.
+func logRefusal(r *http.Request, keys *keyring.Service, logger, alarms *zap.Logger, d *keyring.Decision, err error) {
+	if err != nil && r.Context().Err() == nil && !keys.Told(err) { // else the client has gone
 		alarms.Error("a key could not be checked", zap.Error(err))
 		return
 	}

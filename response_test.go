@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -16,7 +17,8 @@ import (
 
 // TestRefusalBodies checks the shape of every refusal there is.
 func TestRefusalBodies(t *testing.T) {
-	g := Gate{logger: zap.NewNop(), alarms: zap.NewNop(), sources: sources{schemes: []string{"Bearer"}}}
+	keys := keyring.NewService(keyring.New(nil, time.Now, nil), &keyring.Settings{Rules: keyring.DefaultRules()})
+	g := Gate{keys: keys, logger: zap.NewNop(), alarms: zap.NewNop(), sources: sources{schemes: []string{"Bearer"}}}
 	for o := keyring.Missing; o < keyring.NumOutcomes; o++ {
 		for _, d := range []keyring.Decision{{Outcome: o}, {Outcome: o, Wait: 1001, Waitable: true}, {Outcome: o, Waitable: true}} {
 			w := httptest.NewRecorder()

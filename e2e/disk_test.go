@@ -57,15 +57,20 @@ type fullDisk struct {
 	always bool
 }
 
-var fullDisks = map[string]fullDisk{
-	"no space, injected": {func(t *testing.T) (life, func(), func()) {
+// failingWrites has the system refuse all writes to the database and its log.
+func failingWrites(errno string) fullDisk {
+	return fullDisk{func(t *testing.T) (life, func(), func()) {
 		db := filepath.Join(t.TempDir(), "a.db")
 		s := startLife(t, lifeConfig(db))
 		var end func()
 		return s, func() {
-			end = s.attach("-o", os.DevNull, "-P", db, "-P", db+"-wal", "-e", "trace=pwrite64", "-e", "inject=pwrite64:error=ENOSPC")
+			end = s.attach("-o", os.DevNull, "-P", db, "-P", db+"-wal", "-e", "trace=pwrite64", "-e", "inject=pwrite64:error="+errno)
 		}, func() { end() }
-	}, true},
+	}, true}
+}
+
+var fullDisks = map[string]fullDisk{
+	"no space, injected": failingWrites("ENOSPC"),
 	"a small file system": {func(t *testing.T) (life, func(), func()) {
 		unshare := tool(t, "unshare")
 		if out, err := exec.Command(unshare, "-Urm", "true").CombinedOutput(); err != nil {
@@ -112,54 +117,63 @@ var fullDisks = map[string]fullDisk{
 func TestF3_diskFull(t *testing.T) {
 	full(t)
 	for name, disk := range fullDisks {
-		t.Run(name, func(t *testing.T) {
-			s, fill, free := disk.start(t)
-			unlimited, limited, revoked := s.create(), s.create(`"remaining":1000`), s.create()
-			for _, k := range []lifeKey{unlimited, limited, revoked} {
-				s.wants(k.Raw, 200, "")
-			}
-			fill()
-			// What fits into space that SQLite has already is still written.
-			big := fmt.Sprintf(`{"userId":"big","metadata":{"a":%q}}`, strings.Repeat("x", 15<<10))
-			eventually(t, "changes are refused", func() bool {
-				return s.admin(http.MethodPost, "/apikey/keys", big).status == http.StatusServiceUnavailable
-			})
-			passed, began, lines := 1, time.Now(), strings.Count(s.Log(), `"level":"error"`)
-			for range 100 {
-				s.wants(unlimited.Raw, 200, "")
-				switch a := s.get(limited.Raw); {
-				case a.status == 200 && !disk.always:
-					passed++
-				case a.status != 503 || a.code() != "STORE_UNAVAILABLE":
-					t.Fatalf("a request that takes credits: %v", a)
-				}
-			}
-			a := s.admin(http.MethodPatch, "/apikey/keys/"+revoked.ID, `{"enabled":false}`)
-			if a.status != 503 && (disk.always || a.status != 200) {
-				t.Errorf("a revocation: %v", a)
-			}
-			if h := s.admin(http.MethodGet, "/apikey/health", ""); disk.always && h.status != 503 {
-				t.Errorf("health: %v", h)
-			}
-			// The server does not fill its log with what it cannot write.
-			if n, most := strings.Count(s.Log(), `"level":"error"`)-lines, 10*(1+int(time.Since(began).Seconds())); n > most {
-				t.Errorf("%d errors are in the log, more than 10 a second", n)
-			}
-			free()
-			eventually(t, "changes are made again", func() bool {
-				return s.admin(http.MethodPatch, "/apikey/keys/"+revoked.ID, `{"enabled":false}`).status == 200
-			})
-			s.wants(revoked.Raw, 401, "KEY_DISABLED")
-			s.wants(limited.Raw, 200, "")
-			if left := s.show(limited.ID).Remaining; left == nil || *left != int64(1000-passed-1) {
-				t.Errorf("%d credits are left after %d requests", *left, passed+1)
-			}
-			copied := filepath.Join(s.Dir, "copy.db")
-			s.backup(copied)
-			sound(t, copied)
-			s.noPanic()
-		})
+		t.Run(name, func(t *testing.T) { testFullDisk(t, disk) })
 	}
+}
+
+// TestF4_whileRunning: a file system that becomes read-only under a server, as it does after
+// an error of the disk, is like one that is full.
+func TestF4_whileRunning(t *testing.T) {
+	full(t)
+	testFullDisk(t, failingWrites("EROFS"))
+}
+
+func testFullDisk(t *testing.T, disk fullDisk) {
+	s, fill, free := disk.start(t)
+	unlimited, limited, revoked := s.create(), s.create(`"remaining":1000`), s.create()
+	for _, k := range []lifeKey{unlimited, limited, revoked} {
+		s.wants(k.Raw, 200, "")
+	}
+	fill()
+	// What fits into space that SQLite has already is still written.
+	big := fmt.Sprintf(`{"userId":"big","metadata":{"a":%q}}`, strings.Repeat("x", 15<<10))
+	eventually(t, "changes are refused", func() bool {
+		return s.admin(http.MethodPost, "/apikey/keys", big).status == http.StatusServiceUnavailable
+	})
+	passed, began, lines := 1, time.Now(), strings.Count(s.Log(), `"level":"error"`)
+	for range 100 {
+		s.wants(unlimited.Raw, 200, "")
+		switch a := s.get(limited.Raw); {
+		case a.status == 200 && !disk.always:
+			passed++
+		case a.status != 503 || a.code() != "STORE_UNAVAILABLE":
+			t.Fatalf("a request that takes credits: %v", a)
+		}
+	}
+	a := s.admin(http.MethodPatch, "/apikey/keys/"+revoked.ID, `{"enabled":false}`)
+	if a.status != 503 && (disk.always || a.status != 200) {
+		t.Errorf("a revocation: %v", a)
+	}
+	if h := s.admin(http.MethodGet, "/apikey/health", ""); disk.always && h.status != 503 {
+		t.Errorf("health: %v", h)
+	}
+	// The server does not fill its log with what it cannot write.
+	if n, most := strings.Count(s.Log(), `"level":"error"`)-lines, 10*(1+int(time.Since(began).Seconds())); n > most {
+		t.Errorf("%d errors are in the log, more than 10 a second", n)
+	}
+	free()
+	eventually(t, "changes are made again", func() bool {
+		return s.admin(http.MethodPatch, "/apikey/keys/"+revoked.ID, `{"enabled":false}`).status == 200
+	})
+	s.wants(revoked.Raw, 401, "KEY_DISABLED")
+	s.wants(limited.Raw, 200, "")
+	if left := s.show(limited.ID).Remaining; left == nil || *left != int64(1000-passed-1) {
+		t.Errorf("%d credits are left after %d requests", *left, passed+1)
+	}
+	copied := filepath.Join(s.Dir, "copy.db")
+	s.backup(copied)
+	sound(t, copied)
+	s.noPanic()
 }
 
 // sound checks a database.
@@ -177,14 +191,26 @@ func sound(t *testing.T, db string) {
 }
 
 // TestF11_descriptors: a server that has no file descriptors left neither ends nor loses its
-// database, and serves again when clients have gone.
+// database. It goes on serving who is connected, takes credits for it, and serves others again
+// when clients have gone.
 func TestF11_descriptors(t *testing.T) {
 	full(t)
 	prlimit := tool(t, "prlimit")
 	db := filepath.Join(t.TempDir(), "a.db")
 	s := startLife(t, lifeConfig(db))
 	k := s.create(`"remaining":1000`)
-	s.wants(k.Raw, 200, "")
+	connected := &http.Client{Timeout: testTimeout, Transport: &http.Transport{MaxConnsPerHost: 1}}
+	defer connected.CloseIdleConnections()
+	passed := int64(0)
+	serves := func() {
+		t.Helper()
+		a, err := s.try(connected, "/", k.Raw)
+		if err != nil || a.status != 200 {
+			t.Fatalf("a client that is connected: %v, %v", a, err)
+		}
+		passed++
+	}
+	serves()
 	files := s.open(db)
 	limit := len(s.descriptors()) + 5
 	if out, err := exec.Command(prlimit, "--pid", strconv.Itoa(s.cmd.Process.Pid), fmt.Sprintf("--nofile=%d", limit)).CombinedOutput(); err != nil {
@@ -200,10 +226,12 @@ func TestF11_descriptors(t *testing.T) {
 		flood = append(flood, c)
 	}
 	eventually(t, "no descriptor is left", func() bool { return len(s.descriptors()) >= limit })
+	for range 20 {
+		serves()
+	}
 	for _, c := range flood {
 		c.Close()
 	}
-	passed := int64(1)
 	eventually(t, "requests are served again", func() bool {
 		a, err := s.retry("/", k.Raw)
 		if err == nil && a.status == 200 {

@@ -2,8 +2,10 @@ package e2e
 
 import (
 	"bytes"
+	"crypto/x509"
 	"database/sql"
 	"encoding/hex"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -522,4 +524,103 @@ func TestF8_unsetPlaceholder(t *testing.T) {
 	if _, err := os.Stat(filepath.Dir(s.db())); err == nil {
 		t.Error("the default database was made")
 	}
+}
+
+// TestF8_references takes away what a configuration refers to, one after the other: a file that
+// it imports, files of keys, a variable of the environment, a file with the path of the
+// database. Each time the configuration is refused, by a start and by a reload, and a server
+// goes on with the one that it has.
+func TestF8_references(t *testing.T) {
+	full(t)
+	dir := t.TempDir()
+	name := func(file string) string { return filepath.Join(dir, file) }
+	put := func(file, text string) {
+		if err := os.WriteFile(name(file), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("path.txt", name("other.db"))
+	certificate := newCertificate(t, "localhost", nil)
+	private, err := x509.MarshalPKCS8PrivateKey(certificate.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	public := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate.Certificate[0]}))
+	put("cert.pem", public)
+	put("key.pem", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})))
+	put("ca.pem", public)
+	const variable = "APIKEY_TEST_DATABASE"
+	db := name("a.db")
+	config := func(store string) string {
+		return fmt.Sprintf(`{
+	apikey {
+		store sqlite %s
+	}
+}
+{$SITE} {
+	apikey
+	respond ok
+}
+https://localhost:%s {
+	tls %s %s {
+		client_auth {
+			mode require_and_verify
+			trust_pool file %s
+		}
+	}
+	import %s
+	respond ok
+}
+`, store, port(t, freeAddr(t)), name("cert.pem"), name("key.pem"), name("ca.pem"), name("gate.caddyfile"))
+	}
+	put("gate.caddyfile", "apikey\n")
+	variables := config("{env." + variable + "}")
+	s := startLife(t, variables, withEnv(variable+"="+db))
+	k := s.create()
+	s.wants(k.Raw, 200, "")
+	before := s.admin(http.MethodGet, "/config/", "").body
+	refused := func(t *testing.T, config, what string, env ...string) {
+		t.Helper()
+		if a := s.load(config); a.status != http.StatusBadRequest || !strings.Contains(a.body, what) {
+			t.Errorf("a reload: %v, want an error about %s", a, what)
+		}
+		if now := s.admin(http.MethodGet, "/config/", "").body; now != before {
+			t.Errorf("the configuration has changed to %s", now)
+		}
+		s.wants(k.Raw, 200, "")
+		s.wants(k.Raw+"x", 401, "INVALID_API_KEY")
+		fresh := newLife(t, config)
+		fresh.env = env
+		r := fresh.runToEnd(startTimeout)
+		if r.code != 1 || !strings.Contains(r.stderr, what) {
+			t.Errorf("a start: exit status %d, want an error about %s\n%s", r.code, what, r.stderr)
+		}
+	}
+	for _, file := range []string{"gate.caddyfile", "cert.pem", "key.pem", "ca.pem"} {
+		t.Run(file, func(t *testing.T) {
+			if err := os.Rename(name(file), name("away")); err != nil {
+				t.Fatal(err)
+			}
+			refused(t, variables, file, variable+"="+name("fresh.db"))
+			if err := os.Rename(name("away"), name(file)); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+	t.Run("variable", func(t *testing.T) {
+		refused(t, config("{env.APIKEY_TEST_NOT_SET}"), "APIKEY_TEST_NOT_SET")
+	})
+	t.Run("file with the path", func(t *testing.T) {
+		if err := os.Remove(name("path.txt")); err != nil {
+			t.Fatal(err)
+		}
+		refused(t, config("{file."+name("path.txt")+"}"), "path.txt")
+	})
+	for _, none := range []string{"other.db", "fresh.db"} {
+		if _, err := os.Stat(name(none)); err == nil {
+			t.Errorf("%s was made", none)
+		}
+	}
+	s.loads(variables)
+	s.wants(k.Raw, 200, "")
 }

@@ -193,7 +193,7 @@ func TestMetrics(t *testing.T) {
 		t.Errorf("errors: %v", errs)
 	}
 	all.is(t, "caddy_apikey_statistics_dropped_total", series{"": 0})
-	all.is(t, "caddy_apikey_degraded", series{`{what="identity"}`: 0, `{what="credits"}`: 0, `{what="statistics"}`: 0})
+	all.is(t, "caddy_apikey_degraded", series{`{what="identity"}`: 0, `{what="credits"}`: 0, `{what="limits"}`: 0, `{what="statistics"}`: 0})
 	if entries, bytes := all["caddy_apikey_cache_entries"], all["caddy_apikey_cache_bytes"]; entries != 5 || bytes < 5*500 {
 		t.Errorf("%v entries, %v bytes", entries, bytes)
 	}

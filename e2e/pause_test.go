@@ -4,7 +4,9 @@ package e2e
 
 import (
 	"database/sql"
+	"fmt"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -13,6 +15,33 @@ import (
 	"testing"
 	"time"
 )
+
+// hammer sends requests over so many connections, one after the other on each, until end is
+// called. raw tells the key of the next one, and answered is told of each answer.
+func (l life) hammer(connections int, raw func() string, answered func(lifeAnswer)) (end func()) {
+	var stop atomic.Bool
+	var work sync.WaitGroup
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: connections}}
+	for range connections {
+		work.Go(func() {
+			for !stop.Load() {
+				a, err := l.try(client, "/", raw())
+				if err != nil {
+					l.t.Error(err)
+					return
+				}
+				answered(a)
+			}
+		})
+	}
+	end = sync.OnceFunc(func() {
+		stop.Store(true)
+		work.Wait()
+		client.CloseIdleConnections()
+	})
+	l.t.Cleanup(end)
+	return end
+}
 
 // TestF6_paused: a process that is stopped for longer than a store may be silent, as a
 // virtual machine is, does not take its store for silent afterwards.
@@ -40,28 +69,12 @@ func TestF6_paused(t *testing.T) {
 	}
 	wg.Wait()
 	var next, unavailable, answered atomic.Int64
-	end := make(chan struct{})
-	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
-	for range 64 {
-		wg.Go(func() {
-			for {
-				select {
-				case <-end:
-					return
-				default:
-				}
-				a, err := s.try(client, "/", raws[int(next.Add(1))*7%len(raws)])
-				switch {
-				case err != nil:
-					t.Error(err)
-					return
-				case a.status == http.StatusServiceUnavailable:
-					unavailable.Add(1)
-				}
-				answered.Add(1)
-			}
-		})
-	}
+	end := s.hammer(64, func() string { return raws[int(next.Add(1))*7%len(raws)] }, func(a lifeAnswer) {
+		if a.status == http.StatusServiceUnavailable {
+			unavailable.Add(1)
+		}
+		answered.Add(1)
+	})
 	for range 8 {
 		before := answered.Load()
 		eventually(t, "requests are answered", func() bool { return answered.Load() > before+500 })
@@ -73,8 +86,7 @@ func TestF6_paused(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	close(end)
-	wg.Wait()
+	end()
 	if n := unavailable.Load(); n > 0 {
 		t.Errorf("%d of %d answers are 503", n, answered.Load())
 	}
@@ -92,26 +104,11 @@ func TestF7_paused(t *testing.T) {
 			began := time.Now()
 			k := s.create(`"remaining":50,"refillAmount":50,"refillInterval":1000`)
 			var passed atomic.Int64
-			var wg sync.WaitGroup
-			end := make(chan struct{})
-			client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 8}}
-			for range 8 {
-				wg.Go(func() {
-					for {
-						select {
-						case <-end:
-							return
-						default:
-						}
-						if a, err := s.try(client, "/", k.Raw); err != nil {
-							t.Error(err)
-							return
-						} else if a.status == http.StatusOK {
-							passed.Add(1)
-						}
-					}
-				})
-			}
+			end := s.hammer(8, func() string { return k.Raw }, func(a lifeAnswer) {
+				if a.status == http.StatusOK {
+					passed.Add(1)
+				}
+			})
 			spends := func(n int64) {
 				before := passed.Load()
 				eventually(t, "credits are spent", func() bool { return passed.Load() >= before+n })
@@ -127,8 +124,7 @@ func TestF7_paused(t *testing.T) {
 			time.Sleep(paused * time.Second) // nobody can be asked meanwhile
 			signal(syscall.SIGCONT)
 			spends(2 * refill)
-			close(end)
-			wg.Wait()
+			end()
 			s.stop(syscall.SIGTERM)
 			ran := time.Since(began) - paused*time.Second
 			c, err := sql.Open("sqlite", db)
@@ -151,4 +147,59 @@ func TestF7_paused(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestF6_slowStore: while each look-up in the store takes long, keys that are in memory are let
+// in, and all others are told to come again long before the store answers. What waits is
+// bounded, and all is as before once the store is.
+func TestF6_slowStore(t *testing.T) {
+	full(t)
+	tool(t, "strace")
+	const delay, connections, answers = time.Minute, 32, 400
+	db := filepath.Join(t.TempDir(), "a.db")
+	s := startLife(t, lifeConfig(db))
+	warm := s.create()
+	s.wants(warm.Raw, 200, "")
+	cold := make([]string, 100)
+	for i := range cold {
+		cold[i] = s.create().Raw
+	}
+	before := s.goroutines()
+	// SQLite begins each transaction with a lock.
+	end := s.attach("-o", os.DevNull, "-P", db+"-shm", "-e", "trace=fcntl", "-e", fmt.Sprintf("inject=fcntl:delay_enter=%d", delay.Microseconds()))
+	var next, known, others atomic.Int64
+	ends := []func(){
+		s.hammer(connections/2, func() string { return warm.Raw }, func(a lifeAnswer) {
+			if known.Add(1); a.status != 200 {
+				t.Errorf("a key that is in memory: %v", a)
+			}
+		}),
+		s.hammer(connections/2, func() string { return cold[int(next.Add(1))%len(cold)] }, func(a lifeAnswer) {
+			if others.Add(1); a.status != 503 || a.header.Get("Retry-After") == "" {
+				t.Errorf("a key that is not in memory: %v, %v", a, a.header)
+			}
+		}),
+	}
+	began := time.Now()
+	most := 0
+	eventually(t, "requests are answered", func() bool {
+		most = max(most, s.goroutines())
+		return known.Load() >= answers && others.Load() >= answers
+	})
+	if took := time.Since(began); took >= delay {
+		t.Errorf("%d answers took %v, as long as the store", answers, took)
+	}
+	for _, end := range ends {
+		end()
+	}
+	// A connection has two, and a third while it looks a key up.
+	if most-before > 3*connections {
+		t.Errorf("%d goroutines, %d before, with %d connections", most, before, connections)
+	}
+	end()
+	for _, raw := range cold {
+		s.wants(raw, 200, "")
+	}
+	eventually(t, "nothing is degraded", func() bool { metric, _ := s.parts(); return metric == nil })
+	s.noPanic()
 }

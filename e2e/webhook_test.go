@@ -150,7 +150,10 @@ func TestWebhooks_dead(t *testing.T) {
 	if a := s.get("/", "X-API-Key: "+k.Raw); a.status != 200 {
 		t.Fatal(a.status)
 	}
-	eventually(t, "an attempt", func() bool { d := s.deliveries(); return len(d) == 1 && d[0].LastStatus != nil && *d[0].LastStatus == 500 })
+	eventually(t, "an attempt", func() bool {
+		d := s.deliveries()
+		return len(d) == 1 && d[0].LastStatus != nil && *d[0].LastStatus == 500
+	})
 	s.admin("POST", "/apikey/clock", map[string]any{"offsetMs": 25 * 3600 * 1000}, 200, nil)
 	eventually(t, "it is dead", func() bool { return s.deliveries()[0].State == "dead" })
 	for _, text := range []string{"a webhook does not take events", "gave up sending an event", "caddy apikey webhooks retry " + s.deliveries()[0].ID} {

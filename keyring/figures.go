@@ -63,7 +63,7 @@ func (r *Engine) count(ctx context.Context, st *opened) {
 				if err := r.countOnce(ctx, st, at); err == nil {
 					hold = min(figuresFor, figuresShare*r.now().Sub(at))
 				} else if ctx.Err() == nil {
-					r.report(fmt.Errorf("counting keys: %w", err))
+					r.workFailed(fmt.Errorf("counting keys: %w", err))
 				}
 			}
 			close(counted)

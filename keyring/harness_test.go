@@ -2,6 +2,7 @@ package keyring
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -62,7 +63,8 @@ type spy struct {
 	afterMove                 func(key.Move) // runs when the movement is durable, before it is answered
 	stall                     atomic.Pointer[stall]
 	panics                    atomic.Bool // in whatever requests need
-	failReads                 atomic.Bool // Find and Get
+	failReads                 atomic.Bool // Find, Get and Windows
+	failWrites                atomic.Bool // of what requests take and count
 	failHealth                atomic.Bool
 }
 
@@ -71,6 +73,15 @@ func (s *spy) Health(ctx context.Context) (store.Status, error) {
 		return store.Status{}, store.ErrUnavailable
 	}
 	return s.Store.Health(ctx)
+}
+
+// write reports how a write of what requests take or count fails.
+func (s *spy) write() error {
+	s.mayPanic()
+	if s.failWrites.Load() {
+		return fmt.Errorf("%w: no space", store.ErrUnavailable)
+	}
+	return nil
 }
 
 func (s *spy) mayPanic() {
@@ -126,6 +137,13 @@ func (s *spy) Get(ctx context.Context, id string) (store.Entry, error) {
 	return s.Store.Get(ctx, id)
 }
 
+func (s *spy) Windows(ctx context.Context, of store.Subject) ([]store.Window, error) {
+	if s.failReads.Load() {
+		return nil, store.ErrUnavailable
+	}
+	return s.Store.Windows(ctx, of)
+}
+
 func (s *spy) onFind(hook func()) {
 	s.mu.Lock()
 	s.afterFind = hook
@@ -154,8 +172,10 @@ func (s *spy) onMove(hook func(key.Move)) {
 }
 
 func (s *spy) MoveCredits(ctx context.Context, account store.Subject, m key.Move, now int64) (store.Taken, error) {
-	s.mayPanic()
 	s.takes.Add(1)
+	if err := s.write(); err != nil {
+		return store.Taken{}, err
+	}
 	if s.failTake != nil {
 		return store.Taken{}, s.failTake
 	}
@@ -187,15 +207,19 @@ func (s *spy) Passed(ctx context.Context, m store.Moment, after store.Mark, unti
 }
 
 func (s *spy) SaveCounters(ctx context.Context, batch []store.Counters) error {
-	s.mayPanic()
 	s.saves.Add(1)
+	if err := s.write(); err != nil {
+		return err
+	}
 	s.wait("counters")
 	s.save(batch, store.UsageBatch{})
 	return s.Store.SaveCounters(ctx, batch)
 }
 
 func (s *spy) SaveUsage(ctx context.Context, b store.UsageBatch) error {
-	s.mayPanic()
+	if err := s.write(); err != nil {
+		return err
+	}
 	s.wait("usage")
 	s.save(nil, b)
 	return s.Store.SaveUsage(ctx, b)

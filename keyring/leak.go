@@ -50,9 +50,9 @@ func (s *Service) ReportLeak(ctx context.Context, raw string, from netip.Addr) e
 func (s *Editor) leaked(ctx context.Context, st *opened, raw string) error {
 	var found store.Entry
 	hash := key.HashOf(raw)
-	err := s.engine.lookups.run(func(ctx context.Context) (err error) {
+	_, err := s.engine.lookups.run(ctx, func(ctx context.Context) (_ any, err error) {
 		found, err = st.Find(ctx, hash)
-		return unlessNotFound(err)
+		return nil, unlessNotFound(err)
 	})
 	if err != nil || found.Key == nil || key.CheckShape(raw, false) != nil {
 		return err

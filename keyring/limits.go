@@ -96,12 +96,19 @@ func (s *Service) reserve(ctx context.Context, st store.Store, d *Decision, n in
 	defer l.release()
 	if l.owner != nil {
 		if err := l.owner.load(ctx, st, &s.engine.lookups); err != nil {
+			if ctx.Err() == nil { // else the client has gone, which says nothing of the store
+				s.engine.degrade(PartLimits, err)
+			}
 			return now, err
 		}
 	}
 	defer l.lock()()
 	if l.evicted() {
 		return now, errEvicted
+	}
+	if n > 0 && !dry && !l.haveRoom() {
+		s.engine.degrade(PartLimits, errNoRoom)
+		return now, errNoRoom
 	}
 	now = s.engine.clock()
 	l.reserveAt(d, now, n, dry)
@@ -148,6 +155,12 @@ func (s *limits) gather(now instant) {
 		}
 		s.all = append(s.all, limit)
 	}
+}
+
+// haveRoom reports whether the windows can wait to be written once they have changed.
+func (s *limits) haveRoom() bool {
+	q := &s.engine.queue
+	return (!s.keyed || q.hasRoom(s.entry)) && (s.owner == nil || q.hasRoom(s.owner))
 }
 
 // changed notes that the windows have to be written, before they can leave memory.
@@ -382,6 +395,6 @@ func (s *Service) Cancel(ctx context.Context, d *Decision) error {
 	if d.use.last != nil { // nil: only the record was checked
 		d.use.last.CompareAndSwap(d.use.at, d.use.before) // unless it was used again
 	}
-	s.engine.queue.add(d.entry)
+	s.engine.queue.addStatistics(d.entry)
 	return errors.Join(err, s.Refund(ctx, d))
 }

@@ -54,14 +54,9 @@ func (r *Engine) loadMetadata(ctx context.Context, rec *record) (map[string]stri
 	if err != nil {
 		return nil, err
 	}
-	found, err := r.lookups.wait(ctx, r.cache.loads.DoChan("metadata of "+rec.key.ID, func() (any, error) {
-		var e store.Entry
-		err := r.lookups.run(func(ctx context.Context) (err error) {
-			e, err = st.Get(ctx, rec.key.ID)
-			return err
-		})
-		return e, err
-	}))
+	found, err := r.lookups.ask(ctx, &r.cache.loads, "metadata of "+rec.key.ID, func(ctx context.Context) (any, error) {
+		return st.Get(ctx, rec.key.ID)
+	})
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, nil // deleted just now
 	}
@@ -71,29 +66,35 @@ func (r *Engine) loadMetadata(ctx context.Context, rec *record) (map[string]stri
 	return rec.setFields(found.(store.Entry).Key.Metadata), nil
 }
 
-// run makes one look-up, which serves all who wait for it and does not end with one of
-// them.
-func (l *lookups) run(f func(context.Context) error) error {
+// ask makes one look-up for all who ask for the same at the same time. It does not end with
+// the request of one of them, but it does when the first has waited for too long: else the
+// look-ups of a store that is away would pile up, which nobody waits for.
+func (l *lookups) ask(ctx context.Context, group *singleflight.Group, what string, f func(context.Context) (any, error)) (any, error) {
+	shared, giveUp := context.WithCancel(context.Background())
+	return l.wait(ctx, giveUp, group.DoChan(what, func() (any, error) { return l.run(shared, f) }))
+}
+
+func (l *lookups) run(ctx context.Context, f func(context.Context) (any, error)) (any, error) {
 	if n := l.running.Add(1); n > maxLookups {
 		l.running.Add(-1)
-		return fmt.Errorf("%w: %d look-ups are under way already", store.ErrUnavailable, maxLookups)
+		return nil, fmt.Errorf("%w: %d look-ups are under way already", store.ErrUnavailable, maxLookups)
 	}
 	defer l.running.Add(-1)
-	ctx, cancel := context.WithTimeout(context.Background(), l.patience)
+	ctx, cancel := context.WithTimeout(ctx, l.patience)
 	defer cancel()
-	err := f(ctx)
+	v, err := f(ctx)
 	if err == nil {
 		l.answered.Add(1)
 	}
-	return err
+	return v, err
 }
 
 // silentSteps are the steps in which silence is counted: a process that did not run for a
 // while, as on a machine that was paused, has not heard a store that was silent.
 const silentSteps = 5
 
-// wait waits for the result of a look-up.
-func (l *lookups) wait(ctx context.Context, result <-chan singleflight.Result) (any, error) {
+// wait waits for the result of a look-up, or gives up.
+func (l *lookups) wait(ctx context.Context, giveUp context.CancelFunc, result <-chan singleflight.Result) (any, error) {
 	began, heard := time.Now(), l.answered.Load()
 	step := time.NewTicker(l.silence / silentSteps)
 	defer step.Stop()
@@ -115,6 +116,7 @@ func (l *lookups) wait(ctx context.Context, result <-chan singleflight.Result) (
 			silent, heard = 0, at
 		}
 		if silent >= silentSteps || time.Since(began) >= l.patience {
+			giveUp()
 			return nil, fmt.Errorf("%w: gave up waiting for a look-up", store.ErrUnavailable)
 		}
 	}

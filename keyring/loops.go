@@ -62,7 +62,7 @@ func (r *Engine) every(ctx context.Context, d time.Duration, work func() error) 
 				return
 			case <-ticker.C:
 				if err := work(); err != nil && ctx.Err() == nil {
-					r.report(err)
+					r.workFailed(err)
 				}
 			}
 		}
@@ -78,6 +78,9 @@ func (r *Engine) flush(ctx context.Context, st store.Store) error {
 // flushLast is flush for a store that is being closed: what it cannot write is lost.
 func (r *Engine) flushLast(st store.Store) error {
 	err := r.flush(context.Background(), st)
+	if err != nil {
+		err = r.flush(context.Background(), st) // the store may only have missed a moment
+	}
 	if err != nil {
 		r.monitor.StatisticsDropped(r.queue.requests())
 	}
@@ -111,7 +114,8 @@ func (r *Engine) Attach(s *Settings) (detach func()) {
 }
 
 // attached has the settings take effect that are attached now. The cache gets the size that
-// they say, the largest where there are several. The caller holds keeping.mu.
+// they say, the largest where there are several, and what waits to be written its room. The
+// caller holds keeping.mu.
 func (r *Engine) attached() {
 	r.keeping.current.Store(r.keeping.newest())
 	size := int64(0)
@@ -120,6 +124,7 @@ func (r *Engine) attached() {
 	}
 	if size > 0 {
 		r.cache.keys.SetMaximum(uint64(size))
+		r.queue.resize(size)
 	}
 }
 

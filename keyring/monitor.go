@@ -20,7 +20,7 @@ type Monitor interface {
 	// CreditsMoved is told of credits that requests have taken or got back, and of those that
 	// a crash has lost.
 	CreditsMoved(m Movement, n int64)
-	// StatisticsDropped is told of requests that the statistics will never show.
+	// StatisticsDropped is told of requests that the statistics will never show, of each once.
 	StatisticsDropped(requests int64)
 	// Degraded is told when a part of the engine stops working as it should, and why. The
 	// error is nil when it works again.
@@ -51,13 +51,17 @@ const (
 	PartIdentity Part = "identity"
 	// PartCredits: credits cannot be taken. Requests that cost some are Unavailable.
 	PartCredits Part = "credits"
+	// PartLimits: rate limits cannot be counted that memory does not have: those of an owner
+	// cannot be read, or too many wait to be written. Requests that they apply to are
+	// Unavailable. All others go on being counted in memory.
+	PartLimits Part = "limits"
 	// PartStatistics: what was counted cannot be written. It waits in memory, with rate
-	// limits and times of the last use.
+	// limits and times of the last use, and is dropped where too much does.
 	PartStatistics Part = "statistics"
 )
 
 // Parts are all of them.
-var Parts = []Part{PartIdentity, PartCredits, PartStatistics}
+var Parts = []Part{PartIdentity, PartCredits, PartLimits, PartStatistics}
 
 // unmonitored is the Monitor of an engine that has none.
 type unmonitored struct{}
@@ -72,7 +76,7 @@ func (unmonitored) AuditHead(store.AuditPoint)               {}
 func (r *Engine) SetMonitor(m Monitor) { r.monitor = m }
 
 // degradations are the last failures of the parts that are degraded, in the order of Parts.
-type degradations [3]atomic.Pointer[error]
+type degradations [4]atomic.Pointer[error]
 
 // degrade notes that a part has failed, if the store is to blame.
 func (r *Engine) degrade(p Part, err error) {
@@ -83,6 +87,28 @@ func (r *Engine) degrade(p Part, err error) {
 	if r.degraded[slices.Index(Parts, p)].Swap(&failure) == nil {
 		r.monitor.Degraded(p, err)
 	}
+}
+
+// Told reports whether an error says nothing but that the store is away, and the Monitor has
+// been told of that by Degraded.
+func (s *Service) Told(err error) bool { return s.engine.told(err) }
+
+func (r *Engine) told(err error) bool {
+	return errors.Is(err, store.ErrUnavailable) && len(r.Degraded()) > 0
+}
+
+// workFailed reports that background work has failed, which it will again as long as the
+// store is away.
+func (r *Engine) workFailed(err error) {
+	if !r.told(err) {
+		r.report(err)
+	}
+}
+
+// dropStatistics notes that a request will not be in the statistics, since there is no room.
+func (r *Engine) dropStatistics() {
+	r.monitor.StatisticsDropped(1)
+	r.degrade(PartStatistics, errNoRoom)
 }
 
 // Degraded returns the parts that are degraded.
@@ -133,7 +159,7 @@ type Gauges struct {
 
 // Gauges asks nobody, so that it answers while the store is away.
 func (r *Engine) Gauges() Gauges {
-	waiting := r.queue.len()
+	waiting := int(r.queue.waiting.Load())
 	if st := r.store.Load(); st != nil {
 		if g, ok := st.Store.(guarded); ok {
 			waiting += g.backlog()

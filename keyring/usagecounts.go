@@ -68,10 +68,13 @@ func (c *dayCounts) take() store.Uses {
 // one request share one, so that it is counted once: as allowed if every gate
 // let it in, else as what the first refusal was. It belongs to the day, the key
 // and the owner of its first decision.
+//
+// A request is in all statistics or, where there is no room for one of them, in none.
 type Counted struct {
 	outcome Outcome
 	hour    *hourCounts // nil: not counted yet
 	day     *dayCounts  // nil: no key is known, or statistics of keys do not count the outcome
+	dropped bool        // from the statistics
 }
 
 // count counts a decision.
@@ -80,24 +83,50 @@ func (s *Service) count(d *Decision, q *Request) {
 	if c == nil {
 		c = new(Counted)
 	}
-	statistic := outcomes[d.Outcome].statistic
+	if !c.dropped {
+		s.countIn(c, d)
+	}
+	if d.rec != nil && d.Outcome == Allowed {
+		d.noteAsked(&s.engine.queue, q)
+	}
+}
+
+// countIn counts a decision about a request that is in the statistics so far.
+func (s *Service) countIn(c *Counted, d *Decision) {
+	queue, statistic := &s.engine.queue, outcomes[d.Outcome].statistic
+	var hour *hourCounts
+	if c.hour == nil {
+		hour = s.hourOf(d)
+	}
+	var day *dayCounts
+	if c.day == nil && d.rec != nil && statistic != uncounted {
+		day = s.dayOf(d)
+	}
+	// There are few hours, and they have the room of all that waits.
+	if hour != nil && !queue.hasRoom(hour) || day != nil && !queue.hasRoomForStatistics(day) {
+		s.drop(c)
+		return
+	}
 	switch {
-	case c.hour == nil:
-		c.outcome, c.hour = d.Outcome, s.hourOf(d)
-		c.hour.add(&s.engine.queue, d.Outcome, 1)
+	case hour != nil:
+		c.outcome, c.hour = d.Outcome, hour
+		hour.add(queue, d.Outcome, 1)
 	case c.outcome == Allowed && d.Outcome != Allowed:
 		s.reclassify(c, d.Outcome, statistic)
 	}
-	if d.rec == nil {
-		return
+	if day != nil {
+		c.day = day
+		day.add(queue, statistic, 1)
 	}
-	if c.day == nil && statistic != uncounted {
-		c.day = s.dayOf(d)
-		c.day.add(&s.engine.queue, statistic, 1)
+}
+
+// drop takes a request out of the statistics.
+func (s *Service) drop(c *Counted) {
+	if c.hour != nil {
+		c.hour.add(&s.engine.queue, c.outcome, -1)
 	}
-	if d.Outcome == Allowed {
-		d.noteAsked(&s.engine.queue, q)
-	}
+	*c = Counted{dropped: true}
+	s.engine.dropStatistics()
 }
 
 // Reclassify counts a request as refused that every gate had let in.
@@ -200,7 +229,7 @@ func (d *Decision) noteAskedFor(q *queue, p key.Permission) {
 			return
 		}
 		if d.entry.asked.CompareAndSwap(old, old.with(p)) {
-			q.add(d.entry)
+			q.addStatistics(d.entry)
 			return
 		}
 	}

@@ -199,14 +199,9 @@ func (r *Engine) find(ctx context.Context, st *opened, hash key.Hash) (_ *entry,
 
 // lookUp asks the store, once for all who ask at the same time.
 func (r *Engine) lookUp(ctx context.Context, st *opened, hash key.Hash) (*entry, error) {
-	found, err := r.lookups.wait(ctx, r.cache.loads.DoChan(string(hash[:]), func() (any, error) {
-		var e *entry
-		err := r.lookups.run(func(ctx context.Context) (err error) {
-			e, err = r.cache.load(ctx, st, hash)
-			return err
-		})
-		return e, err
-	}))
+	found, err := r.lookups.ask(ctx, &r.cache.loads, string(hash[:]), func(ctx context.Context) (any, error) {
+		return r.cache.load(ctx, st, hash)
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -265,7 +260,7 @@ func (s *Service) admit(ctx context.Context, st *opened, e *entry, c credential,
 	if !q.DryRun && !q.RecordOnly {
 		d.Cost = more
 		d.noteUse(rec.uses[match.Previous+1], now)
-		s.engine.queue.add(e)
+		s.engine.queue.addStatistics(e)
 	}
 	if before != nil {
 		d.extend(before)

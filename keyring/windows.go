@@ -54,16 +54,14 @@ func (o *ownerEntry) load(ctx context.Context, st store.Store, l *lookups) error
 	if o.windows.loaded.Load() {
 		return nil
 	}
-	_, err := l.wait(ctx, o.windows.loading.DoChan("", func() (any, error) {
-		return nil, l.run(func(ctx context.Context) error {
-			stored, err := st.Windows(ctx, store.OfOwner(o.id))
-			if err != nil {
-				return fmt.Errorf("reading what an owner has used: %w", err)
-			}
-			o.windows.restore(stored)
-			return nil
-		})
-	}))
+	_, err := l.ask(ctx, &o.windows.loading, "", func(ctx context.Context) (any, error) {
+		stored, err := st.Windows(ctx, store.OfOwner(o.id))
+		if err != nil {
+			return nil, fmt.Errorf("reading what an owner has used: %w", err)
+		}
+		o.windows.restore(stored)
+		return nil, nil
+	})
 	return err
 }
 

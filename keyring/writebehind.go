@@ -13,8 +13,17 @@ import (
 	"github.com/caddy-apikey/caddy-apikey/store"
 )
 
-// writeBatch is how many subjects go into one transaction, which other writes wait for.
-const writeBatch = 500
+const (
+	// writeBatch is how many subjects go into one transaction, which other writes wait for.
+	writeBatch = 500
+	// waitingSize is about how many bytes something takes that waits to be written: a key that
+	// has left the cache, or its usage of a day; the windows of an owner take more. All that
+	// waits may take about as much memory as the cache, and as that by default.
+	waitingSize = 256
+)
+
+// errNoRoom is why something cannot be counted.
+var errNoRoom = fmt.Errorf("%w: what waits to be written takes all the memory that it may", store.ErrUnavailable)
 
 // counted is what requests have counted, and is written behind them: a key (when it was
 // used, its windows, and the permissions that it was asked for), an owner (its windows),
@@ -48,6 +57,8 @@ const (
 )
 
 func (p *pending) isGone() bool { return p.state.Load() == pendingGone }
+
+func (p *pending) isQueued() bool { return p.state.Load() == pendingQueued }
 
 // leave marks something as out of memory, if nothing of it waits to be written.
 func (p *pending) leave() bool { return p.state.CompareAndSwap(pendingNothing, pendingGone) }
@@ -83,15 +94,21 @@ const queueShards = 64
 // exactly once: what has been counted goes into a numbered batch, which stays here until
 // the store has it. If the answer is an error, or is lost on its way, the same batch is
 // sent again under the same number, and the store drops it if it has it already.
+//
+// What waits is bounded, for a store that is away for hours. Statistics may take half of the
+// room, and the windows of rate limits all of it. What waits already goes on being counted.
+// Where there is no room for more, statistics are dropped, and requests are refused whose
+// limits cannot be counted.
 type queue struct {
-	shards [queueShards]queueShard
+	shards  [queueShards]queueShard
+	room    atomic.Int64 // how much may wait
+	waiting atomic.Int64 // how much does
 
 	// mu is held while a batch is on its way, while usage is read, so that a reader finds
 	// each increment either in the store or here, and while something is deleted, so that
 	// nothing old is written over what takes its place.
 	mu      sync.Mutex
-	backlog []counted    // taken from the shards, and not yet written
-	taken   atomic.Int64 // len(backlog), for who cannot wait for mu
+	backlog []counted // taken from the shards, and not yet written
 	writer  string
 	number  int64
 	unsent  *store.UsageBatch // made, and not known to be stored
@@ -102,7 +119,31 @@ type queueShard struct {
 	l  []counted
 }
 
-func (q *queue) init() { q.writer = rand.Text() }
+func (q *queue) init() {
+	q.writer = rand.Text()
+	q.resize(DefaultCacheSize)
+}
+
+// resize gives the queue the room that goes with the size of the cache.
+func (q *queue) resize(cacheSize int64) { q.room.Store(max(cacheSize, DefaultCacheSize) / waitingSize) }
+
+// hasRoom reports whether windows of rate limits can be counted.
+func (q *queue) hasRoom(x counted) bool {
+	return x.waiting().isQueued() || q.waiting.Load() < q.room.Load()
+}
+
+// hasRoomForStatistics reports whether statistics can be counted.
+func (q *queue) hasRoomForStatistics(x counted) bool {
+	return x.waiting().isQueued() || q.waiting.Load() < q.room.Load()/2
+}
+
+// addStatistics is add where there is room. Else the time of the last use, and permissions
+// that were asked for, are only written if the key is used again before it leaves memory.
+func (q *queue) addStatistics(x counted) {
+	if q.hasRoomForStatistics(x) {
+		q.add(x)
+	}
+}
 
 // add notes that something has to be written.
 func (q *queue) add(x counted) {
@@ -112,6 +153,7 @@ func (q *queue) add(x counted) {
 }
 
 func (q *queue) put(x counted) {
+	q.waiting.Add(1)
 	sh := &q.shards[x.shard()%queueShards]
 	sh.mu.Lock()
 	sh.l = append(sh.l, x)
@@ -132,33 +174,23 @@ func (q *queue) drain() int {
 	// In the order of the IDs, which is that of the store's pages where IDs ascend: of very
 	// many keys, each page is then read and written once.
 	slices.SortFunc(q.backlog, func(a, b counted) int { return strings.Compare(a.subject(), b.subject()) })
-	q.taken.Store(int64(len(q.backlog)))
 	return len(q.backlog)
 }
 
-// len returns how much waits to be written.
-func (q *queue) len() int {
-	n := int(q.taken.Load())
-	for i := range q.shards {
-		sh := &q.shards[i]
-		sh.mu.Lock()
-		n += len(sh.l)
-		sh.mu.Unlock()
-	}
-	return n
-}
-
-// flush writes what waits. What could not be written stays, for the next time. written
-// is told of what could.
+// flush writes what waits. What could not be written stays, for the next time: all the rest
+// where the store is away. written is told of what could.
 func (q *queue) flush(ctx context.Context, st store.Store, written func([]counted)) error {
 	var errs []error
 	// At least once, for what is unsent.
 	for left := max(1, q.drain()); left > 0; left -= writeBatch {
 		some, err := q.write(ctx, st)
-		if err != nil {
-			errs = append(errs, err)
-		} else {
+		if err == nil {
 			written(some)
+			continue
+		}
+		errs = append(errs, err)
+		if errors.Is(err, store.ErrUnavailable) {
+			break
 		}
 	}
 	return errors.Join(errs...)
@@ -170,7 +202,7 @@ func (q *queue) write(ctx context.Context, st store.Store) (some []counted, err 
 	defer q.mu.Unlock()
 	n := min(len(q.backlog), writeBatch)
 	some, q.backlog = q.backlog[:n:n], q.backlog[n:]
-	defer func() { q.taken.Store(int64(len(q.backlog))) }()
+	defer q.waiting.Add(-int64(n)) // what is put back was added again
 	if err := q.send(ctx, st); err != nil {
 		for _, x := range some {
 			q.put(x) // they are still marked as queued
@@ -281,17 +313,23 @@ func eachWaiting[T counted](q *queue, f func(T)) {
 	}
 }
 
-// requests returns how many requests are not in the statistics of the store yet.
-func (q *queue) requests() (n int64) {
+// requests returns how many requests are not in the statistics of the store yet: in those
+// of the hours, which have all, or in those of the keys, where the hours were written before.
+func (q *queue) requests() int64 {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	var ofHours, ofKeys int64
 	if q.unsent != nil {
 		for _, h := range q.unsent.Hours {
-			n += h.N
+			ofHours += h.N
+		}
+		for _, u := range q.unsent.Used {
+			ofKeys += u.Sum()
 		}
 	}
-	eachWaiting(q, func(c *hourCounts) { n += c.rest() })
-	return n
+	eachWaiting(q, func(c *hourCounts) { ofHours += c.rest() })
+	q.eachDay(func(c *dayCounts) { ofKeys += c.rest().Sum() })
+	return max(ofHours, ofKeys)
 }
 
 // pause runs remove, which deletes something from the store, while nothing is written.

@@ -208,7 +208,7 @@ type Health struct {
 	Version  string      `json:"version" doc:"of the plugin"`
 	Keys     int64       `json:"keys"`
 	Backlog  int64       `json:"backlog" doc:"writes that wait"`
-	Degraded []string    `json:"degraded" doc:"what does not work because the store is away: identity, credits, statistics"`
+	Degraded []string    `json:"degraded" doc:"what does not work because the store is away: identity, credits, limits, statistics"`
 	Audit    *AuditPoint `json:"audit" doc:"the newest entry of the audit log; null before the first"`
 }
 
@@ -231,7 +231,7 @@ type Unhealthy struct {
 	Status string `json:"status" enum:"unavailable"`
 	Process
 	Version  string   `json:"version" doc:"of the plugin"`
-	Degraded []string `json:"degraded" doc:"what does not work because the store is away: identity, credits, statistics"`
+	Degraded []string `json:"degraded" doc:"what does not work because the store is away: identity, credits, limits, statistics"`
 	Error
 }
 
