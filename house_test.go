@@ -35,7 +35,7 @@ var mayImport = map[string][]string{
 	"/internal/cli":            {"/internal/api", "/internal/api/admin", "/internal/betterauthdb", "/internal/near", "/keyring", "/store", "/store/sqlite", "/key", "http"},
 	"":                         {"/internal/api", "/internal/api/rest", "/internal/api/betterauth", "/internal/api/leaks", "/internal/api/admin", "/internal/cli", "/internal/near", "/internal/webhook", "/redact", "/keyring", "/store/sqlite", "/store", "/key", "/ratelimit", "http", "caddy"},
 	"/cmd/caddy":               {"", "caddy"},
-	"/e2e":                     {"/internal/api", "/internal/api/admin", "/internal/api/rest", "/internal/api/betterauth", "/key", "sql", "http", "caddy"},
+	"/e2e":                     {"/internal/webhook", "/internal/api", "/internal/api/admin", "/internal/api/rest", "/internal/api/betterauth", "/key", "sql", "http", "caddy"},
 	"/bench":                   {},
 	"/bench/load":              {"", "/keyring", "/store", "/store/sqlite", "/store/sqlite/manykeys", "/key", "http", "caddy"},
 }
