@@ -199,18 +199,23 @@ func (r *Engine) find(ctx context.Context, st *opened, hash key.Hash) (_ *entry,
 
 // lookUp asks the store, once for all who ask at the same time.
 func (r *Engine) lookUp(ctx context.Context, st *opened, hash key.Hash) (*entry, error) {
-	found, err := r.lookups.wait(ctx, r.cache.loads.DoChan(string(hash[:]), func() (any, error) {
-		var e *entry
-		err := r.lookups.run(func(ctx context.Context) (err error) {
-			e, err = r.cache.load(ctx, st, hash)
-			return err
-		})
-		return e, err
-	}))
-	if err != nil {
-		return nil, err
+	for {
+		began := r.cache.mark()
+		found, err := r.lookups.wait(ctx, r.cache.loads.DoChan(string(hash[:]), func() (any, error) {
+			var l loaded
+			err := r.lookups.run(func(ctx context.Context) (err error) {
+				l, err = r.cache.load(ctx, st, hash)
+				return err
+			})
+			return l, err
+		}))
+		if err != nil {
+			return nil, err
+		}
+		if l := found.(loaded); r.cache.stands(l, hash, began) {
+			return l.entry, nil
+		}
 	}
-	return found.(*entry), nil
 }
 
 // admit checks the record of a key, then takes what the request costs beyond what
