@@ -102,22 +102,29 @@ func (c *cache) mark() uint64 {
 	return c.recent.next
 }
 
-// load reads the key that a raw key opens; nil: none.
-func (c *cache) load(ctx context.Context, st store.Store, hash key.Hash) (*entry, error) {
-	if e := c.find(hash); e != nil { // another look-up has ended just now
-		return e, nil
-	}
+// loaded is the key that a raw key opens, or nil for none, and the moment at which that was
+// so.
+type loaded struct {
+	entry *entry
+	mark  uint64
+}
+
+// load reads the key that a raw key opens.
+func (c *cache) load(ctx context.Context, st store.Store, hash key.Hash) (loaded, error) {
 	for {
 		mark := c.mark()
+		if e := c.find(hash); e != nil { // another look-up has ended just now
+			return loaded{e, mark}, nil
+		}
 		stored, err := st.Find(ctx, hash)
 		if errors.Is(err, store.ErrNotFound) {
 			if c.miss(hash, mark) {
-				return nil, nil
+				return loaded{nil, mark}, nil
 			}
 			continue
 		}
 		if err != nil {
-			return nil, fmt.Errorf("looking up a key: %w", err)
+			return loaded{}, fmt.Errorf("looking up a key: %w", err)
 		}
 		c.mu.Lock()
 		e := c.take(&stored, mark)
@@ -126,9 +133,21 @@ func (c *cache) load(ctx context.Context, st store.Store, hash key.Hash) (*entry
 		}
 		c.mu.Unlock()
 		if e != nil {
-			return e, nil
+			return loaded{e, mark}, nil
 		}
 	}
+}
+
+// stands reports whether the raw key opens that key, or none, since began at the latest: a
+// look-up may have been joined that had its result before.
+func (c *cache) stands(l loaded, hash key.Hash, began uint64) bool {
+	if l.mark >= began {
+		return true
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f := fingerprintOf(hash)
+	return !c.recent.since(l.mark, f, f)
 }
 
 // pin returns the entry of a key, which stays in memory until unpin.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -43,6 +44,48 @@ func TestC4_LateRead(t *testing.T) {
 	if d := <-late; d.Outcome != UsageExceeded || d.Limits[0].Remaining != 7 {
 		t.Errorf("%q, %+v", d.Outcome.Code(), d.Limits)
 	}
+}
+
+// TestC3_JoinedLookUp: a look-up that found nothing before a key was made is no answer to a
+// request that joins it afterwards.
+func TestC3_JoinedLookUp(t *testing.T) {
+	g := newRig(t)
+	e, raw := g.foreign(1)
+	hash := e.Key.Hash
+	g.engine.cache.members.current.Load().add(hash) // the filter may be wrong
+	read, resume := make(chan struct{}), make(chan struct{})
+	g.engine.cache.loads.DoChan(string(hash[:]), func() (any, error) {
+		l, err := g.engine.cache.load(context.Background(), g.spy, hash)
+		close(read)
+		<-resume
+		return l, err
+	})
+	<-read
+	g.imports(false, []store.Entry{e}, "created")
+	joined := &waitedFor{Context: context.Background(), waits: make(chan struct{})}
+	answer := make(chan Decision)
+	go func() {
+		d, _ := g.Verify(joined, raw, &Request{Cost: 1})
+		answer <- d
+	}()
+	<-joined.waits
+	close(resume)
+	if d := <-answer; d.Outcome != Allowed {
+		t.Errorf("%q", d.Outcome.Code())
+	}
+}
+
+// waitedFor is a context that tells when somebody begins to wait for its end or for
+// something else.
+type waitedFor struct {
+	context.Context
+	once  sync.Once
+	waits chan struct{}
+}
+
+func (c *waitedFor) Done() <-chan struct{} {
+	c.once.Do(func() { close(c.waits) })
+	return c.Context.Done()
 }
 
 // TestK5_RefusedChange: a change that is refused, be it that whoever asks may not know of

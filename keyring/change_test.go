@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"reflect"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -18,13 +19,13 @@ import (
 // C2: a request that starts after a revocation was answered is refused.
 func TestC2_RevokeThenUse(t *testing.T) {
 	g := newRig(t)
-	const keys = 200
+	keys := times(200, 1000)
 	issued := make([]Issued, keys)
 	revoked := make([]atomic.Bool, keys)
 	for i := range issued {
 		issued[i] = g.create(Draft{})
 	}
-	for range 4 {
+	for range times(4, 64) {
 		g.repeat(func() {
 			i := rand.IntN(keys)
 			gone := revoked[i].Load() // before the request starts
@@ -62,7 +63,7 @@ func TestC3_CreateThenUse(t *testing.T) {
 	rules := DefaultRules()
 	rules.Generator = known
 	s := NewService(g.engine, &Settings{Rules: rules}).As(Actor{Kind: ActorOperator})
-	for i := range 100 {
+	for i := range times(100, 1000) {
 		raw, err := key.Random{}.Generate("ak_", 64, true)
 		if err != nil {
 			t.Fatal(err)
@@ -160,15 +161,60 @@ func TestC4_FlushKeepsChanges(t *testing.T) {
 	}
 }
 
+// TestC4_ChangeWhileWriting: what is changed between the moment at which counters are read
+// from memory and that at which they are written stays changed. A deletion waits for the
+// write.
+func TestC4_ChangeWhileWriting(t *testing.T) {
+	ctx := context.Background()
+	for name, c := range map[string]struct {
+		change func(*rig, string) error
+		want   Outcome
+	}{
+		"revoke": {func(g *rig, id string) error { _, err := g.Update(ctx, id, Patch{Enabled: to(false)}); return err }, Disabled},
+		"rename": {func(g *rig, id string) error { _, err := g.Update(ctx, id, Patch{Name: to("x")}); return err }, Allowed},
+		"rotate": {func(g *rig, id string) error { _, err := g.Rotate(ctx, id, Rotation{}); return err }, Invalid},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := newRig(t)
+			k := g.create(Draft{Remaining: ptr(int64(9)), RateLimitMax: ptr(int64(9)), RateLimitTimeWindow: ptr(int64(60_000))})
+			g.want(k.Raw, Allowed)
+			stored := func() *key.Key {
+				t.Helper()
+				e, err := g.spy.Store.Get(ctx, k.Key.ID)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return e.Key
+			}
+			var changed *key.Key
+			var once sync.Once
+			g.spy.onSave(func([]store.Counters, store.UsageBatch) {
+				once.Do(func() {
+					if err := c.change(g, k.Key.ID); err != nil {
+						t.Error(err)
+					}
+					changed = stored()
+				})
+			})
+			g.flush()
+			g.restart()
+			if after := stored(); changed == nil || !reflect.DeepEqual(after, changed) {
+				t.Errorf("the change left %+v, and then there is %+v", changed, after)
+			}
+			g.want(k.Raw, c.want)
+		})
+	}
+}
+
 // C6: all keys of an owner stop and start together.
 func TestC6_OwnerDisabled(t *testing.T) {
 	g := newRig(t)
 	ctx := context.Background()
 	var keys []Issued
-	for range 100 {
+	for range times(100, 1000) {
 		keys = append(keys, g.create(Draft{}))
 	}
-	for _, k := range keys[:50] { // the others stay cold
+	for _, k := range keys[:len(keys)/2] { // the others stay cold
 		g.want(k.Raw, Allowed)
 	}
 	if _, err := g.PutOwner(ctx, "alice", OwnerPatch{Enabled: to(false)}); err != nil {

@@ -199,13 +199,18 @@ func (r *Engine) find(ctx context.Context, st *opened, hash key.Hash) (_ *entry,
 
 // lookUp asks the store, once for all who ask at the same time.
 func (r *Engine) lookUp(ctx context.Context, st *opened, hash key.Hash) (*entry, error) {
-	found, err := r.lookups.ask(ctx, &r.cache.loads, string(hash[:]), func(ctx context.Context) (any, error) {
-		return r.cache.load(ctx, st, hash)
-	})
-	if err != nil {
-		return nil, err
+	for {
+		began := r.cache.mark()
+		found, err := r.lookups.ask(ctx, &r.cache.loads, string(hash[:]), func(ctx context.Context) (any, error) {
+			return r.cache.load(ctx, st, hash)
+		})
+		if err != nil {
+			return nil, err
+		}
+		if l := found.(loaded); r.cache.stands(l, hash, began) {
+			return l.entry, nil
+		}
 	}
-	return found.(*entry), nil
 }
 
 // admit checks the record of a key, then takes what the request costs beyond what

@@ -335,7 +335,9 @@ type Store interface {
 
 	// Subscribe has f called with all changes from now on, until cancel is called: in
 	// the order of their revisions, each after it is durable and before the write that
-	// made it returns. f must be quick, and must not call the store.
+	// made it returns. No call of Get, List, Owner, Owners or Audit shows a change that f has
+	// still to be told of, and no Find leaves a key out for one. f must be quick, and must not
+	// call the store.
 	Subscribe(f func([]Change)) (cancel func())
 
 	// EachHash calls f with the hash of every present and previous raw key that was

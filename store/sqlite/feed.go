@@ -1,7 +1,9 @@
 package sqlite
 
 import (
+	"context"
 	"sync"
+	"sync/atomic"
 
 	"github.com/caddy-apikey/caddy-apikey/store"
 )
@@ -11,6 +13,59 @@ type feed struct {
 	mu          sync.Mutex
 	last        int
 	subscribers map[int]func([]store.Change)
+
+	// committing are the changes that are being committed, from before anybody can read
+	// them until the subscribers know of them, or nil.
+	committing atomic.Pointer[commit]
+}
+
+// commit is a transaction with changes.
+type commit struct {
+	first int64         // the lowest revision
+	ended chan struct{} // closed when the subscribers know of the changes, or there are none
+}
+
+// begin notes that changes are about to be committed.
+func (f *feed) begin(changes []store.Change) {
+	if len(changes) > 0 {
+		f.committing.Store(&commit{first: changes[0].Revision, ended: make(chan struct{})})
+	}
+}
+
+// end is called when the changes are published, or were not committed.
+func (f *feed) end() {
+	if c := f.committing.Swap(nil); c != nil {
+		close(c.ended)
+	}
+}
+
+// told returns what was read once the subscribers know of all changes that the read may have
+// seen, so that whoever sees a change can rely on it: what the admin API shows as revoked, no
+// gate lets in.
+func told[T any](ctx context.Context, s *Store, read T, err error) (T, error) {
+	if waited := s.untilTold(ctx); waited != nil {
+		var none T
+		return none, waited
+	}
+	return read, err
+}
+
+// untilTold waits for no disk: changes that cannot be read yet were not seen.
+func (s *Store) untilTold(ctx context.Context) error {
+	c := s.writer.feed.committing.Load()
+	if c == nil {
+		return nil
+	}
+	var last int64
+	if err := s.readRow(ctx, "reading the revision", `SELECT last FROM {p}revision`, nil, &last); err != nil || last < c.first {
+		return err
+	}
+	select {
+	case <-c.ended:
+		return nil
+	case <-ctx.Done():
+		return unavailable("waiting for a change to be known: %w", ctx.Err())
+	}
 }
 
 // Subscribe implements store.Store.

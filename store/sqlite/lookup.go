@@ -290,6 +290,10 @@ func (l *lookup) entry() (e store.Entry, err error) {
 // Find implements store.Store.
 func (s *Store) Find(ctx context.Context, hash key.Hash) (store.Entry, error) {
 	e, err := s.find(ctx, hash, "")
+	if errors.Is(err, store.ErrNotFound) {
+		// A caller may know the key by another of its raw keys.
+		return told(ctx, s, store.Entry{}, err)
+	}
 	if err != nil {
 		return store.Entry{}, err
 	}
@@ -306,5 +310,6 @@ func (s *Store) Get(ctx context.Context, id string) (store.Entry, error) {
 	if id == "" || len(id) > boundSize {
 		return store.Entry{}, store.ErrNotFound // no key has it
 	}
-	return s.find(ctx, key.Hash{}, id)
+	e, err := s.find(ctx, key.Hash{}, id)
+	return told(ctx, s, e, err)
 }

@@ -182,6 +182,7 @@ func (w *writer) process(batch []*job) {
 		w.owners.forget(w.conn.owners)
 		w.feed.publish(w.conn.changes)
 	}
+	w.feed.end()
 	for _, j := range live {
 		if j.ended != nil {
 			j.ended(j.err)
@@ -299,6 +300,7 @@ func (w *writer) commit() error {
 			return failed("commit", err)
 		}
 	}
+	w.feed.begin(w.conn.changes)
 	if _, err := w.conn.exec("COMMIT"); err != nil {
 		return failed("commit", err)
 	}
