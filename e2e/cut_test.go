@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -143,23 +144,43 @@ func (g *cutRig) open(version, path, raw string) io.ReadCloser {
 }
 
 // upgrade opens a connection that is echoed.
-func (g *cutRig) upgrade(raw string) net.Conn {
+func (g *cutRig) upgrade(path, raw string) *echo {
 	g.t.Helper()
 	conn, err := tls.Dial("tcp", g.host, &tls.Config{InsecureSkipVerify: true, ServerName: "localhost", NextProtos: []string{"http/1.1"}})
 	if err != nil {
 		g.t.Fatal(err)
 	}
 	g.t.Cleanup(func() { conn.Close() })
-	fmt.Fprintf(conn, "GET /socket HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: echo\r\nX-API-Key: %s\r\n\r\nhello\n", g.host, raw)
+	fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: echo\r\nX-API-Key: %s\r\n\r\n", path, g.host, raw)
 	r := bufio.NewReader(conn)
 	resp, err := http.ReadResponse(r, nil)
 	if err != nil || resp.StatusCode != 101 {
 		g.t.Fatalf("upgrade: %v, %v", resp, err)
 	}
-	if line, err := r.ReadString('\n'); err != nil || line != "hello\n" {
-		g.t.Fatalf("echo: %q, %v", line, err)
+	e := &echo{conn, r}
+	if err := e.say("hello\n"); err != nil {
+		g.t.Fatal(err)
 	}
-	return conn
+	return e
+}
+
+// echo is an upgraded connection.
+type echo struct {
+	net.Conn
+	r *bufio.Reader
+}
+
+func (e *echo) Read(p []byte) (int, error) { return e.r.Read(p) }
+
+// say sends a line, which must come back.
+func (e *echo) say(line string) error {
+	if _, err := io.WriteString(e, line); err != nil {
+		return err
+	}
+	if got, err := e.r.ReadString('\n'); err != nil || got != line {
+		return fmt.Errorf("echo: %q, %w", got, err)
+	}
+	return nil
 }
 
 // ends reads to the end of a response, and returns how it ended.
@@ -190,7 +211,7 @@ func TestC5_cut(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			k := g.create(map[string]any{"userId": name})
-			running := map[string]io.Reader{"a WebSocket": g.upgrade(k.Raw)}
+			running := map[string]io.Reader{"a WebSocket": g.upgrade("/socket", k.Raw)}
 			for _, version := range versions {
 				running["a stream over "+version] = g.open(version, "/stream", k.Raw)
 				running["a download over "+version] = g.open(version, "/files/large", k.Raw)
@@ -231,10 +252,14 @@ func TestC5_runsOn(t *testing.T) {
 	for _, version := range versions {
 		running = append(running, g.open(version, "/runs/stream", k.Raw))
 	}
+	socket := g.upgrade("/runs/socket", k.Raw)
 	cut := g.open("h1", "/stream", k.Raw)
 	g.admin("DELETE", "/apikey/keys/"+k.ID, nil, 204, nil)
 	if err := ends(t, "a response that is cut", cut); err == nil {
 		t.Error("a response that is cut looks complete")
+	}
+	if err := socket.say("still here\n"); err != nil {
+		t.Errorf("a WebSocket: %v", err)
 	}
 	close(stop)
 	for i, body := range running {
@@ -242,5 +267,11 @@ func TestC5_runsOn(t *testing.T) {
 		if err != nil || !strings.HasSuffix(string(text), "end\n") {
 			t.Errorf("%s: %v", versions[i], err)
 		}
+	}
+	if code := g.stop(syscall.SIGTERM); code != 0 { // what is counted of the key has no row any more
+		t.Errorf("exit status %d", code)
+	}
+	if log := g.Log(); strings.Contains(log, "panic") || strings.Contains(log, `"level":"error"`) {
+		t.Error("the server wrote of an error")
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -35,6 +36,7 @@ const listSite = `{
 // little memory, and meanwhile other customers' keys, which have not been used before, work.
 func TestQ36_stalledLists(t *testing.T) {
 	full(t)
+	measures(t)
 	s := startLife(t, listSite)
 	const keys, each, stalled, others = 2000, 16 << 10, 8, 200
 	metadata := strings.Repeat("x", each-20)
@@ -96,5 +98,54 @@ func TestQ36_stalledLists(t *testing.T) {
 	if most := 1 << 10; grown > most {
 		t.Errorf("%d KiB, want at most %d", grown, most)
 	}
+	s.noPanic()
+}
+
+// TestQ36_listsUnderLoad: while eight callers list 3,000 keys of one owner over the
+// self-service API, one list after the other, every request of other customers whose keys
+// have not been used before is answered as it is due.
+func TestQ36_listsUnderLoad(t *testing.T) {
+	full(t)
+	s := startLife(t, listSite)
+	const callers, listed, cold = 8, 3000, 50 // cold keys for each list
+	importKeys(s, "alice", listed)
+	lists, others := times(callers, 25*callers), importKeys(s, "bob", times(callers, 25*callers)*cold)
+	var holders []lifeKey
+	for range callers { // each may list 60 times in a minute
+		holders = append(holders, s.create(`"permissions":{"api":["read"]}`))
+	}
+	s.stop(syscall.SIGTERM) // so that no key is in memory
+	s.start()
+	var listings atomic.Int64
+	var work sync.WaitGroup
+	end := make(chan struct{})
+	for _, holder := range holders {
+		client := &http.Client{Timeout: testTimeout, Transport: &http.Transport{}}
+		work.Go(func() {
+			defer client.CloseIdleConnections()
+			for {
+				select {
+				case <-end:
+					return
+				default:
+				}
+				a, err := s.try(client, "/v1/auth/api-keys", holder.Raw)
+				if err != nil || a.status != http.StatusOK || strings.Count(a.body, `"_id"`) != listed+callers {
+					t.Errorf("a list: %d, %d keys, %v", a.status, strings.Count(a.body, `"_id"`), err)
+					return
+				}
+				listings.Add(1)
+			}
+		})
+	}
+	for i := range lists {
+		eventually(t, "lists end", func() bool { return t.Failed() || listings.Load() >= int64(i) })
+		for _, k := range others[i*cold : (i+1)*cold] {
+			s.wants(k.raw, http.StatusOK, "")
+		}
+	}
+	close(end)
+	work.Wait()
+	t.Logf("%d cold keys were used while %d lists of %d keys were read", len(others), listings.Load(), listed)
 	s.noPanic()
 }
