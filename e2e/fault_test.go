@@ -615,6 +615,10 @@ https://localhost:%s {
 	t.Run("variable", func(t *testing.T) {
 		refused(t, config("{env.APIKEY_TEST_NOT_SET}"), "APIKEY_TEST_NOT_SET")
 	})
+	t.Run("secret", func(t *testing.T) {
+		const secret = "webhook http://127.0.0.1:9/ {\n\t\t\tsecret {env.APIKEY_TEST_NO_SECRET}\n\t\t}\n\t\t"
+		refused(t, strings.Replace(variables, "store sqlite", secret+"store sqlite", 1), "APIKEY_TEST_NO_SECRET", variable+"="+name("fresh.db"))
+	})
 	t.Run("file with the path", func(t *testing.T) {
 		if err := os.Remove(name("path.txt")); err != nil {
 			t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -144,23 +145,39 @@ func TestD6_slowSenders(t *testing.T) {
 			fmt.Fprintf(conns[len(conns)-1], "POST /apikey/keys HTTP/1.1\r\nHost: x\r\nX-A")
 		}
 	}
-	for range slow {
-		conns = append(conns, dial(t, s.Admin))
-		fmt.Fprintf(conns[len(conns)-1], "POST /apikey/keys HTTP/1.1\r\nHost: %s\r\nContent-Length: 60000\r\n\r\n{", strings.TrimPrefix(s.Admin, "http://"))
-	}
-	if status := siteStatus(t, s.server, k.Raw); status != 200 {
-		t.Errorf("a valid key beside slow senders: %d", status)
-	}
-	s.server.create(nil)
 	var work sync.WaitGroup
-	for i, conn := range conns {
+	defer work.Wait()
+	ends := func(conn net.Conn, ended *atomic.Int64) {
 		work.Go(func() {
 			defer conn.Close()
 			conn.SetReadDeadline(time.Now().Add(testTimeout))
 			if _, err := io.Copy(io.Discard, conn); errors.Is(err, os.ErrDeadlineExceeded) { // else the server ended it
-				t.Errorf("slow sender %d is never let go of", i)
+				t.Error("a slow sender is never let go of")
 			}
+			ended.Add(1)
 		})
+	}
+	for _, conn := range conns {
+		ends(conn, new(atomic.Int64))
+	}
+	// Where the machine is so slow that they are let go of before others are answered, that
+	// shows nothing.
+	beside := false
+	for attempt := 0; !beside && attempt < 5; attempt++ {
+		var ended atomic.Int64
+		for range slow {
+			conn := dial(t, s.Admin)
+			fmt.Fprintf(conn, "POST /apikey/keys HTTP/1.1\r\nHost: %s\r\nContent-Length: 60000\r\n\r\n{", strings.TrimPrefix(s.Admin, "http://"))
+			ends(conn, &ended)
+		}
+		if status := siteStatus(t, s.server, k.Raw); status != 200 {
+			t.Errorf("a valid key beside slow senders: %d", status)
+		}
+		s.server.create(nil)
+		beside = ended.Load() == 0
+	}
+	if !beside {
+		t.Error("others wait for slow senders")
 	}
 	work.Wait()
 	if status := siteStatus(t, s.server, k.Raw); status != 200 {
