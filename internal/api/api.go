@@ -264,6 +264,9 @@ func (a *API) run(w http.ResponseWriter, c *Call) (any, error) {
 	if bodyErr != nil && !rt.AnyBody {
 		return nil, bodyErr
 	}
+	if bodyErr != nil {
+		c.upload.drain()
+	}
 	if rt.Free && c.Caller != nil && c.Caller.Spend != nil && !c.endsOwnKey() {
 		if err := c.Caller.Spend(); err != nil {
 			return nil, err

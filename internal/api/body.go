@@ -79,6 +79,18 @@ func (u *upload) all(most int64) ([]byte, error) {
 	return body, nil
 }
 
+// drain reads what is left of a body that is too long, as far as most bodies go. Else the
+// connection would be reset, and the answer might be lost with it.
+func (u *upload) drain() {
+	if u.read {
+		return
+	}
+	u.deadline(time.Now().Add(unreadTimeout))
+	defer u.deadline(time.Time{})
+	_, err := io.CopyN(io.Discard, u.r.Body, MaxBody)
+	u.read = errors.Is(err, io.EOF)
+}
+
 // leave prepares an answer while the body may still be on its way: neither the answer
 // nor the connection waits for the rest without end. failed: the connection is not
 // needed any longer, so that the answer does not wait at all.
