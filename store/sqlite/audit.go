@@ -142,7 +142,7 @@ func (s *Store) Audit(ctx context.Context, q store.AuditQuery) (page store.Audit
 		return page, err
 	}
 	page.Entries = page.Entries[:min(len(page.Entries), a.limit)]
-	return told(ctx, s, page, nil)
+	return published(ctx, s, page, nil)
 }
 
 // auditPoint reads the head or the anchor, if there is one.

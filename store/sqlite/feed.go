@@ -39,19 +39,20 @@ func (f *feed) end() {
 	}
 }
 
-// told returns what was read once the subscribers know of all changes that the read may have
-// seen, so that whoever sees a change can rely on it: what the admin API shows as revoked, no
-// gate lets in.
-func told[T any](ctx context.Context, s *Store, read T, err error) (T, error) {
-	if waited := s.untilTold(ctx); waited != nil {
+// published returns what was read once the subscribers know of all changes that the read may
+// have seen, so that whoever sees a change can rely on it: what the admin API shows as
+// revoked, no gate lets in.
+func published[T any](ctx context.Context, s *Store, read T, err error) (T, error) {
+	if failure := s.untilPublished(ctx); failure != nil {
 		var none T
-		return none, waited
+		return none, failure
 	}
 	return read, err
 }
 
-// untilTold waits for no disk: changes that cannot be read yet were not seen.
-func (s *Store) untilTold(ctx context.Context) error {
+// untilPublished waits until the changes are published that can be read already. It waits
+// for no disk: changes that cannot be read yet were not seen.
+func (s *Store) untilPublished(ctx context.Context) error {
 	c := s.writer.feed.committing.Load()
 	if c == nil {
 		return nil

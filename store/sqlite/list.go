@@ -76,7 +76,7 @@ func (s *Store) List(ctx context.Context, q store.List) (store.Page, error) {
 	if err = errors.Join(err, tx.Rollback()); err != nil {
 		return store.Page{}, failed("listing keys", err)
 	}
-	return told(ctx, s, page, nil)
+	return published(ctx, s, page, nil)
 }
 
 // lister builds the statements of one List.

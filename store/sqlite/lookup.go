@@ -292,7 +292,7 @@ func (s *Store) Find(ctx context.Context, hash key.Hash) (store.Entry, error) {
 	e, err := s.find(ctx, hash, "")
 	if errors.Is(err, store.ErrNotFound) {
 		// A caller may know the key by another of its raw keys.
-		return told(ctx, s, store.Entry{}, err)
+		return published(ctx, s, store.Entry{}, err)
 	}
 	if err != nil {
 		return store.Entry{}, err
@@ -311,5 +311,5 @@ func (s *Store) Get(ctx context.Context, id string) (store.Entry, error) {
 		return store.Entry{}, store.ErrNotFound // no key has it
 	}
 	e, err := s.find(ctx, key.Hash{}, id)
-	return told(ctx, s, e, err)
+	return published(ctx, s, e, err)
 }

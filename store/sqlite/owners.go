@@ -17,7 +17,7 @@ func (s *Store) Owner(ctx context.Context, userID string) (store.OwnerInfo, erro
 	var row ownerRow
 	var count int64
 	err := s.readRow(ctx, "reading an owner", ownerInfo+` WHERE o.user_id = ?`, []any{userID}, append(row.dest(), &count)...)
-	return told(ctx, s, store.OwnerInfo{Owner: row.owner(), KeyCount: count}, err)
+	return published(ctx, s, store.OwnerInfo{Owner: row.owner(), KeyCount: count}, err)
 }
 
 // Owners implements store.Store.
@@ -60,7 +60,7 @@ func (s *Store) Owners(ctx context.Context, limit int, cursor string) (store.Own
 		page.Owners = page.Owners[:limit]
 		page.Next = cursorPoint{id: page.Owners[limit-1].UserID}.encode(orderOwners, false)
 	}
-	return told(ctx, s, page, nil)
+	return published(ctx, s, page, nil)
 }
 
 // PutOwner implements store.Store.
