@@ -15,7 +15,6 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 
-	"github.com/caddy-apikey/caddy-apikey/internal/webhook"
 	"github.com/caddy-apikey/caddy-apikey/key"
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 	"github.com/caddy-apikey/caddy-apikey/store"
@@ -89,10 +88,7 @@ type App struct {
 	joined   bool            // the pool entry is acquired
 	service  *keyring.Service
 	detach   func()
-
-	endpoints []webhook.Endpoint
-	events    *emitter
-	emitting  bool
+	events   *emitter
 }
 
 const (
@@ -146,13 +142,10 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	if err = a.provisionWebhooks(a.settings); err != nil {
+	endpoints, err := a.provisionWebhooks(a.settings)
+	if err != nil {
 		return err
 	}
-	if a.events, err = newEmitter(ctx, a.settings.Events); err != nil {
-		return err
-	}
-	a.settings.Observers = append(a.settings.Observers, a.events)
 	if err = a.provisionRules(ctx, a.settings); err != nil {
 		return err
 	}
@@ -163,6 +156,10 @@ func (a *App) Provision(ctx caddy.Context) error {
 		return err
 	}
 	a.service = keyring.NewService(a.engine, a.settings)
+	if a.events, err = newEmitter(ctx, a.service, a.settings.Events, endpoints); err != nil {
+		return err
+	}
+	a.settings.Listeners = []keyring.Listener{a.events}
 	return a.registerMetrics(ctx)
 }
 
@@ -244,8 +241,7 @@ func (a *App) Start() error {
 		return err
 	}
 	a.detach = a.engine.Attach(a.settings)
-	a.events.start(a.service, a.endpoints)
-	a.emitting = true
+	a.events.start()
 	a.warn()
 	if a.first {
 		go a.announce()
@@ -279,8 +275,9 @@ func (a *App) Cleanup() error {
 	if a.detach != nil {
 		a.detach()
 	}
-	if a.emitting {
+	if a.events != nil {
 		a.events.close()
+		a.events = nil
 	}
 	if !a.joined {
 		return nil

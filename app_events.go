@@ -142,25 +142,25 @@ func (a *App) checkWebhooks() error {
 	return nil
 }
 
-// provisionWebhooks compiles the webhooks into the settings, and where they are sent.
-func (a *App) provisionWebhooks(set *keyring.Settings) error {
+// provisionWebhooks compiles the webhooks into the settings, and returns where they are sent.
+func (a *App) provisionWebhooks(set *keyring.Settings) (endpoints []webhook.Endpoint, err error) {
 	set.Events = a.Notices.subscription()
 	for i := range a.Webhooks {
 		w := &a.Webhooks[i]
 		text, err := caddy.NewReplacer().ReplaceOrErr(w.Secret, true, true)
 		if err != nil {
-			return fmt.Errorf("secret of a webhook: %w", err)
+			return nil, fmt.Errorf("secret of a webhook: %w", err)
 		}
 		secret, err := webhook.ParseSecret(text)
 		if err != nil {
-			return fmt.Errorf("webhook: the secret %w", err)
+			return nil, fmt.Errorf("webhook: the secret %w", err)
 		}
-		a.endpoints = append(a.endpoints, webhook.Endpoint{URL: w.URL, Secret: secret})
+		endpoints = append(endpoints, webhook.Endpoint{URL: w.URL, Secret: secret})
 		s := w.Notices.subscription()
 		for _, name := range w.Events {
 			s.Events = append(s.Events, keyring.EventType(name))
 		}
 		set.Webhooks = append(set.Webhooks, keyring.Webhook{URL: w.URL, Subscription: s})
 	}
-	return nil
+	return endpoints, nil
 }

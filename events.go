@@ -24,47 +24,41 @@ type emitter struct {
 	app    *caddyevents.App
 	logger *zap.Logger
 	events keyring.Subscription
+	sender *webhook.Sender
 
 	queue   chan keyring.Event
 	dropped atomic.Int64 // since the queue was full
 	running sync.WaitGroup
 	stop    chan struct{}
-	sender  *webhook.Sender
 }
 
-// newEmitter makes an emitter for a configuration.
-func newEmitter(ctx caddy.Context, events keyring.Subscription) (*emitter, error) {
+// newEmitter makes the emitter of a configuration. It may be told of events before it starts.
+func newEmitter(ctx caddy.Context, s *keyring.Service, events keyring.Subscription, to []webhook.Endpoint) (*emitter, error) {
 	app, err := ctx.App("events")
 	if err != nil {
 		return nil, fmt.Errorf("loading the events app: %w", err)
 	}
-	return &emitter{ctx: ctx, app: app.(*caddyevents.App), logger: ctx.Logger(), events: events, queue: make(chan keyring.Event, eventQueue), stop: make(chan struct{})}, nil
+	return &emitter{
+		ctx: ctx, app: app.(*caddyevents.App), logger: ctx.Logger(), events: events, sender: webhook.New(s, to, hookMonitor{}),
+		queue: make(chan keyring.Event, eventQueue), stop: make(chan struct{}),
+	}, nil
 }
 
 // start starts telling of events, and sending them.
-func (e *emitter) start(s *keyring.Service, to []webhook.Endpoint) {
+func (e *emitter) start() {
 	e.running.Go(e.emit)
-	if len(to) > 0 {
-		e.sender = webhook.Start(s, to, hookMonitor{})
-	}
+	e.sender.Start()
 }
 
-// close ends it. Events that wait in the queue are lost; those for webhooks are not.
+// close ends it, also where it was not started. Events that wait in the queue are lost; those
+// for webhooks are not.
 func (e *emitter) close() {
 	close(e.stop)
 	e.running.Wait()
-	if e.sender != nil {
-		e.sender.Close()
-	}
+	e.sender.Close()
 }
 
-// Decided implements keyring.Observer.
-func (*emitter) Decided(keyring.Decided) {}
-
-// Changed implements keyring.Observer.
-func (*emitter) Changed(keyring.Actor, []store.Change) {}
-
-// Happened implements keyring.Observer.
+// Happened implements keyring.Listener.
 func (e *emitter) Happened(events []keyring.Event) {
 	for i := range events {
 		if !e.events.Wants(&events[i]) {
@@ -76,9 +70,7 @@ func (e *emitter) Happened(events []keyring.Event) {
 			e.dropped.Add(1)
 		}
 	}
-	if e.sender != nil {
-		e.sender.Wake()
-	}
+	e.sender.Wake()
 }
 
 func (e *emitter) emit() {
@@ -121,6 +113,6 @@ func (hookMonitor) OutboxFailed(err error) {
 
 // Interface guards
 var (
-	_ keyring.Observer = (*emitter)(nil)
+	_ keyring.Listener = (*emitter)(nil)
 	_ webhook.Monitor  = hookMonitor{}
 )

@@ -98,9 +98,6 @@ func (m *meters) Decided(d keyring.Decided) {
 // Changed implements keyring.Observer.
 func (*meters) Changed(keyring.Actor, []store.Change) {}
 
-// Happened implements keyring.Observer.
-func (*meters) Happened([]keyring.Event) {}
-
 func (m *meters) decision(l decisionLabels) prometheus.Counter {
 	if c, ok := (*m.known.Load())[l]; ok {
 		return c

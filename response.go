@@ -150,7 +150,7 @@ func (g *Gate) fail(w http.ResponseWriter, r *http.Request, s *requestState, d *
 // logRefusal logs why a request was refused: as an error where the server is to blame. A
 // store that is away has one line when that begins, not one for each request.
 func logRefusal(r *http.Request, keys *keyring.Service, logger, alarms *zap.Logger, d *keyring.Decision, err error) {
-	if err != nil && r.Context().Err() == nil && !keys.Told(err) { // else the client has gone
+	if err != nil && r.Context().Err() == nil && !keys.ToldAsDegraded(err) { // else the client has gone
 		alarms.Error("a key could not be checked", zap.Error(err))
 		return
 	}

@@ -32,7 +32,7 @@ func (g *rig) unavailable(raw string, q ...Request) {
 	if d.Outcome != Unavailable || !errors.Is(err, store.ErrUnavailable) || !d.Waitable || d.Wait <= 0 {
 		g.t.Fatalf("outcome %q, wait %d, %v, want it to be unavailable", d.Outcome.Code(), d.Wait, err)
 	}
-	if !g.Told(err) {
+	if !g.ToldAsDegraded(err) {
 		g.t.Errorf("nobody is told of: %v", err)
 	}
 }
@@ -333,13 +333,13 @@ func TestDegraded_oneLine(t *testing.T) {
 	g, _ := monitored(t, 0)
 	g.still()
 	other := errors.New("another failure")
-	if g.Told(store.ErrUnavailable) || g.Told(other) {
+	if g.ToldAsDegraded(store.ErrUnavailable) || g.ToldAsDegraded(other) {
 		t.Error("nothing was told")
 	}
 	g.want(g.create(Draft{}).Raw, Allowed)
 	g.spy.failWrites.Store(true)
 	err := g.recover()
-	if err == nil || !g.Told(err) || g.Told(other) {
+	if err == nil || !g.ToldAsDegraded(err) || g.ToldAsDegraded(other) {
 		t.Errorf("%v, %v", err, g.engine.Degraded())
 	}
 	var told []error
@@ -352,7 +352,7 @@ func TestDegraded_oneLine(t *testing.T) {
 		t.Errorf("told %v", told)
 	}
 	g.spy.failWrites.Store(false)
-	if err := g.recover(); err != nil || g.Told(store.ErrUnavailable) {
+	if err := g.recover(); err != nil || g.ToldAsDegraded(store.ErrUnavailable) {
 		t.Errorf("%v, %v", err, g.engine.Degraded())
 	}
 }

@@ -34,7 +34,7 @@ func eventText(e *Event) string {
 func (g *rig) subscribe(w *watcher) {
 	g.t.Helper()
 	set := &Settings{
-		Rules: DefaultRules(), Lease: g.lease, Observers: []Observer{w},
+		Rules: DefaultRules(), Lease: g.lease, Observers: []Observer{w}, Listeners: []Listener{w},
 		Events: Subscription{Thresholds: DefaultThresholds, Expiring: DefaultExpiring, Idle: DefaultIdle},
 		Webhooks: []Webhook{
 			{everyHook, Subscription{Thresholds: []int64{50}, Expiring: []int64{int64(time.Hour / time.Millisecond)}, Idle: msPerDay}},
@@ -58,7 +58,13 @@ func (g *rig) sent(url string) (events []string) {
 		}
 		for i := range page.Deliveries {
 			d := &page.Deliveries[i]
-			var body eventDocument
+			var body struct {
+				Type EventType
+				Data struct {
+					KeyID, UserID, Within string
+					Threshold             int64
+				}
+			}
 			if err := json.Unmarshal(d.Body, &body); err != nil || string(body.Type) != d.Event || d.State != store.DeliveryPending {
 				g.t.Errorf("%s: %v", d.Body, err)
 			}
@@ -129,7 +135,7 @@ func TestEvents_body(t *testing.T) {
 		{Type: EventOwnerDisabled, At: at, UserID: "bob"},
 	})
 	want := []string{
-		`{"type":"apikey_credits_threshold","timestamp":"2026-11-27T08:09:10.000Z","data":{"keyId":"k1","userId":"alice","threshold":80}}`,
+		`{"type":"apikey_credits_threshold","timestamp":"2026-11-27T08:09:10.000Z","data":{"keyId":"k1","threshold":80,"userId":"alice"}}`,
 		`{"type":"apikey_owner_disabled","timestamp":"2026-11-27T08:09:10.000Z","data":{"userId":"bob"}}`,
 	}
 	if len(list) != 2 || string(list[0].Body) != want[0] || string(list[1].Body) != want[1] || list[0].ID == list[1].ID {

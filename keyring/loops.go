@@ -98,6 +98,29 @@ type keeping struct {
 	current atomic.Pointer[current] // the last of attached; nil: none is
 }
 
+// current are the settings of the newest configuration.
+type current struct {
+	*Settings
+	thresholds []int64
+}
+
+// settings returns those of the newest configuration; nil: there is none.
+func (k *keeping) settings() *Settings {
+	if c := k.current.Load(); c != nil {
+		return c.Settings
+	}
+	return nil
+}
+
+// newest returns the settings that were attached last. The caller holds keeping.mu.
+func (k *keeping) newest() *current {
+	if len(k.attached) == 0 {
+		return nil
+	}
+	s := k.attached[len(k.attached)-1]
+	return &current{s, s.thresholds()}
+}
+
 // Attach lets the settings of a configuration govern the background work, until
 // the function it returns is called.
 func (r *Engine) Attach(s *Settings) (detach func()) {
@@ -280,13 +303,13 @@ func (r *Engine) deleteSome(ctx context.Context, st store.Store, x store.Expired
 		changes, err = st.DeleteExpired(ctx, x, deleteBatch, record.note)
 		return err
 	})
+	if err != nil {
+		return 0, err
+	}
 	for _, c := range changes {
 		if c.Kind == store.KindKey && c.Deleted() {
 			n++
 		}
-	}
-	if err != nil {
-		return 0, err
 	}
 	tellChanged(set, *by, changes, record.events)
 	return n, nil

@@ -89,18 +89,18 @@ func (r *Engine) degrade(p Part, err error) {
 	}
 }
 
-// Told reports whether an error says nothing but that the store is away, and the Monitor has
-// been told of that by Degraded.
-func (s *Service) Told(err error) bool { return s.engine.told(err) }
+// ToldAsDegraded reports whether an error says nothing but that the store is away, and the
+// Monitor has been told of that by Degraded.
+func (s *Service) ToldAsDegraded(err error) bool { return s.engine.toldAsDegraded(err) }
 
-func (r *Engine) told(err error) bool {
+func (r *Engine) toldAsDegraded(err error) bool {
 	return errors.Is(err, store.ErrUnavailable) && len(r.Degraded()) > 0
 }
 
 // workFailed reports that background work has failed, which it will again as long as the
 // store is away.
 func (r *Engine) workFailed(err error) {
-	if !r.told(err) {
+	if !r.toldAsDegraded(err) {
 		r.report(err)
 	}
 }

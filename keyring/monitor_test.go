@@ -237,8 +237,6 @@ func (w *told) Decided(d Decided) {
 
 func (w *told) Changed(Actor, []store.Change) {}
 
-func (w *told) Happened([]Event) {}
-
 // TestAuditHead: the newest entry of the audit log is told, once there is one.
 func TestAuditHead(t *testing.T) {
 	g, m := monitored(t, 0)

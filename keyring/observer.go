@@ -17,8 +17,12 @@ type Observer interface {
 	// to this process, and before the actor is answered. Of a key that exists only once in
 	// changes its latest state is there.
 	Changed(by Actor, changes []store.Change)
-	// Happened is told of events, after what they tell is durable. Those that need no
-	// request and no change are told to the newest configuration.
+}
+
+// Listener is told of events, as an Observer is of changes. Those that need no request and
+// no change are told to the newest configuration.
+type Listener interface {
+	// Happened is told of events after what they tell is durable.
 	Happened(events []Event)
 }
 

@@ -26,9 +26,10 @@ type Settings struct {
 	// GuessLimit is a fixed window for the invalid keys of an address, or of a /64 of IPv6.
 	// Max 0: there is no limit.
 	GuessLimit ratelimit.Policy
-	// Observers are told of all decisions and changes, and of all events that Events or a
-	// webhook wants.
+	// Observers are told of all decisions and changes.
 	Observers []Observer
+	// Listeners are told of all events that Events or a webhook wants.
+	Listeners []Listener
 	Events    Subscription
 	// Webhooks are sent events, each URL once.
 	Webhooks []Webhook

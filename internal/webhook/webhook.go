@@ -47,50 +47,7 @@ const (
 
 	// maxAnswer is how much of an answer is read, so that the connection can be used again.
 	maxAnswer = 64 << 10
-
-	secretPrefix = "whsec_"
-	minSecret    = 24 // bytes, as the specification says
-	maxSecret    = 64
 )
-
-// ParseSecret reads "whsec_" and the base64 of 24 to 64 bytes. Its error does not repeat the
-// secret.
-func ParseSecret(s string) ([]byte, error) {
-	encoded, ok := strings.CutPrefix(s, secretPrefix)
-	secret, err := base64.StdEncoding.DecodeString(encoded)
-	if !ok || err != nil || len(secret) < minSecret || len(secret) > maxSecret {
-		return nil, fmt.Errorf("must be %s followed by the base64 of %d to %d random bytes", secretPrefix, minSecret, maxSecret)
-	}
-	return secret, nil
-}
-
-// maxURL is how long the URL of a webhook may be.
-const maxURL = 2048
-
-// CheckURL checks the URL of a webhook.
-func CheckURL(s string) error {
-	u, err := url.Parse(s)
-	switch {
-	case err != nil || u.Host == "" || len(s) > maxURL:
-		return fmt.Errorf("must be a URL of at most %d characters, such as https://example.com/hook", maxURL)
-	case u.User != nil || u.Fragment != "":
-		return errors.New("must have no user and no fragment")
-	case u.Scheme == "https", u.Scheme == "http" && isLoopback(u.Hostname()):
-		return nil
-	}
-	return errors.New("must begin with https://; http:// is for localhost, 127.0.0.0/8 and [::1] only")
-}
-
-func isLoopback(host string) bool {
-	addr, err := netip.ParseAddr(host)
-	return host == "localhost" || err == nil && addr.Unmap().IsLoopback()
-}
-
-// Endpoint is a webhook.
-type Endpoint struct {
-	URL    string
-	Secret []byte
-}
 
 // Outbox is where deliveries come from: a keyring.Service.
 type Outbox interface {
@@ -115,20 +72,26 @@ type Sender struct {
 	outbox  Outbox
 	monitor Monitor
 	hooks   []*hook
+	ctx     context.Context
 	cancel  context.CancelFunc
 	running sync.WaitGroup
 }
 
-// Start starts sending. Close ends it.
-func Start(outbox Outbox, endpoints []Endpoint, m Monitor) *Sender {
-	ctx, cancel := context.WithCancel(context.Background())
-	s := &Sender{outbox: outbox, monitor: m, cancel: cancel}
+// New returns a sender that does not send yet.
+func New(outbox Outbox, endpoints []Endpoint, m Monitor) *Sender {
+	s := &Sender{outbox: outbox, monitor: m}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
 	for _, e := range endpoints {
-		h := &hook{Sender: s, Endpoint: e, client: newClient(e.URL), wake: make(chan struct{}, 1)}
-		s.hooks = append(s.hooks, h)
-		s.running.Go(func() { h.run(ctx) })
+		s.hooks = append(s.hooks, &hook{Sender: s, Endpoint: e, client: newClient(e.URL), wake: make(chan struct{}, 1)})
 	}
 	return s
+}
+
+// Start starts sending. Close ends it.
+func (s *Sender) Start() {
+	for _, h := range s.hooks {
+		s.running.Go(func() { h.run(s.ctx) })
+	}
 }
 
 // Wake has all webhooks look for new deliveries. It does not wait.

@@ -127,13 +127,9 @@ func status(code int) (*http.Response, error) {
 
 // start starts a sender whose requests r answers.
 func start(o *outbox, m Monitor, r receiver) *Sender {
-	ctx, cancel := context.WithCancel(context.Background())
-	s := &Sender{outbox: o, monitor: m, cancel: cancel}
-	client := newClient(hookURL)
-	client.Transport = r
-	h := &hook{Sender: s, Endpoint: Endpoint{hookURL, secret}, client: client, wake: make(chan struct{}, 1)}
-	s.hooks = []*hook{h}
-	s.running.Go(func() { h.run(ctx) })
+	s := New(o, []Endpoint{{hookURL, secret}}, m)
+	s.hooks[0].client.Transport = r
+	s.Start()
 	return s
 }
 
@@ -339,7 +335,8 @@ func TestWebhook_oneDown(t *testing.T) {
 	for i, url := range []string{slow.URL, quick.URL, quick.URL} {
 		o.add(i).URL = url
 	}
-	s := Start(o, []Endpoint{{slow.URL, secret}, {quick.URL, secret}}, new(told))
+	s := New(o, []Endpoint{{slow.URL, secret}, {quick.URL, secret}}, new(told))
+	s.Start()
 	defer s.Close()
 	ids := []string{<-got, <-got}
 	slices.Sort(ids)
