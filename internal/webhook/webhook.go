@@ -179,12 +179,12 @@ func (h *hook) send(ctx context.Context, claimed []store.Delivery) {
 	all.Wait()
 	var delivered []string
 	var failed []store.Delivery
+	var failure error
 	for i := range claimed {
 		d := &claimed[i]
 		switch r := results[i]; {
 		case r.err == nil:
 			delivered = append(delivered, d.ID)
-			h.became(nil)
 		case ctx.Err() != nil: // nobody knows; whoever comes next tries again
 			d.NextAttempt = h.outbox.Now()
 			d.Attempts--
@@ -192,8 +192,14 @@ func (h *hook) send(ctx context.Context, claimed []store.Delivery) {
 		default:
 			h.putOff(d, r)
 			failed = append(failed, *d)
-			h.became(r.err)
+			failure = r.err
 		}
+	}
+	if len(delivered) > 0 {
+		failure = nil // it works, whatever it thinks of some
+	}
+	if len(delivered) > 0 || failure != nil {
+		h.became(failure)
 	}
 	// What cannot be stored is sent again, when the claim is over.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTimeout)

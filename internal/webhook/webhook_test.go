@@ -392,3 +392,27 @@ func TestParseSecret(t *testing.T) {
 		}
 	}
 }
+
+// TestWebhook_someRefused: a webhook that takes some events and refuses others works.
+func TestWebhook_someRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o, m := new(outbox), new(told)
+		for i := range 3 {
+			o.add(i)
+		}
+		s := start(o, m, func(r *http.Request) (*http.Response, error) {
+			if r.Header.Get("webhook-id") == "msg_1" {
+				return status(400)
+			}
+			return status(200)
+		})
+		synctest.Wait()
+		s.Close()
+		if left := o.state(); len(left) != 1 || left[0].ID != "msg_1" || left[0].LastStatus != 400 {
+			t.Errorf("%+v", left)
+		}
+		if heard := m.heard(); len(heard) != 0 {
+			t.Errorf("%q", heard)
+		}
+	})
+}
