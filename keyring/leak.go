@@ -50,7 +50,9 @@ func (s *Service) ReportLeak(ctx context.Context, raw string, from netip.Addr) e
 func (s *Editor) leaked(ctx context.Context, st *opened, raw string) error {
 	var found store.Entry
 	hash := key.HashOf(raw)
-	_, err := s.engine.lookups.run(ctx, func(ctx context.Context) (_ any, err error) {
+	asking, cancel := context.WithTimeout(ctx, s.engine.lookups.patience)
+	defer cancel()
+	_, err := s.engine.lookups.run(asking, func(ctx context.Context) (_ any, err error) {
 		found, err = st.Find(ctx, hash)
 		return nil, unlessNotFound(err)
 	})

@@ -160,7 +160,7 @@ func (s *limits) gather(now instant) {
 // haveRoom reports whether the windows can wait to be written once they have changed.
 func (s *limits) haveRoom() bool {
 	q := &s.engine.queue
-	return (!s.keyed || q.hasRoom(s.entry)) && (s.owner == nil || q.hasRoom(s.owner))
+	return (!s.keyed || q.hasRoom(&s.entry.pending)) && (s.owner == nil || q.hasRoom(&s.owner.pending))
 }
 
 // changed notes that the windows have to be written, before they can leave memory.

@@ -70,18 +70,22 @@ func (r *Engine) loadMetadata(ctx context.Context, rec *record) (map[string]stri
 // the request of one of them, but it does when the first has waited for too long: else the
 // look-ups of a store that is away would pile up, which nobody waits for.
 func (l *lookups) ask(ctx context.Context, group *singleflight.Group, what string, f func(context.Context) (any, error)) (any, error) {
-	shared, giveUp := context.WithCancel(context.Background())
-	return l.wait(ctx, giveUp, group.DoChan(what, func() (any, error) { return l.run(shared, f) }))
+	shared, end := context.WithTimeout(context.Background(), l.patience)
+	defer func() {
+		if ctx.Err() == nil { // else others may wait for it, and it ends by itself
+			end()
+		}
+	}()
+	return l.wait(ctx, group.DoChan(what, func() (any, error) { return l.run(shared, f) }))
 }
 
+// run makes one look-up, unless too many are under way.
 func (l *lookups) run(ctx context.Context, f func(context.Context) (any, error)) (any, error) {
 	if n := l.running.Add(1); n > maxLookups {
 		l.running.Add(-1)
 		return nil, fmt.Errorf("%w: %d look-ups are under way already", store.ErrUnavailable, maxLookups)
 	}
 	defer l.running.Add(-1)
-	ctx, cancel := context.WithTimeout(ctx, l.patience)
-	defer cancel()
 	v, err := f(ctx)
 	if err == nil {
 		l.answered.Add(1)
@@ -94,7 +98,7 @@ func (l *lookups) run(ctx context.Context, f func(context.Context) (any, error))
 const silentSteps = 5
 
 // wait waits for the result of a look-up, or gives up.
-func (l *lookups) wait(ctx context.Context, giveUp context.CancelFunc, result <-chan singleflight.Result) (any, error) {
+func (l *lookups) wait(ctx context.Context, result <-chan singleflight.Result) (any, error) {
 	began, heard := time.Now(), l.answered.Load()
 	step := time.NewTicker(l.silence / silentSteps)
 	defer step.Stop()
@@ -116,7 +120,6 @@ func (l *lookups) wait(ctx context.Context, giveUp context.CancelFunc, result <-
 			silent, heard = 0, at
 		}
 		if silent >= silentSteps || time.Since(began) >= l.patience {
-			giveUp()
 			return nil, fmt.Errorf("%w: gave up waiting for a look-up", store.ErrUnavailable)
 		}
 	}

@@ -103,7 +103,7 @@ func (s *Service) countIn(c *Counted, d *Decision) {
 		day = s.dayOf(d)
 	}
 	// There are few hours, and they have the room of all that waits.
-	if hour != nil && !queue.hasRoom(hour) || day != nil && !queue.hasRoomForStatistics(day) {
+	if hour != nil && !queue.hasRoom(&hour.pending) || day != nil && !queue.hasRoomForStatistics(&day.pending) {
 		s.drop(c)
 		return
 	}

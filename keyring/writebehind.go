@@ -128,19 +128,19 @@ func (q *queue) init() {
 func (q *queue) resize(cacheSize int64) { q.room.Store(max(cacheSize, DefaultCacheSize) / waitingSize) }
 
 // hasRoom reports whether windows of rate limits can be counted.
-func (q *queue) hasRoom(x counted) bool {
-	return x.waiting().isQueued() || q.waiting.Load() < q.room.Load()
+func (q *queue) hasRoom(p *pending) bool {
+	return p.isQueued() || q.waiting.Load() < q.room.Load()
 }
 
 // hasRoomForStatistics reports whether statistics can be counted.
-func (q *queue) hasRoomForStatistics(x counted) bool {
-	return x.waiting().isQueued() || q.waiting.Load() < q.room.Load()/2
+func (q *queue) hasRoomForStatistics(p *pending) bool {
+	return p.isQueued() || q.waiting.Load() < q.room.Load()/2
 }
 
 // addStatistics is add where there is room. Else the time of the last use, and permissions
 // that were asked for, are only written if the key is used again before it leaves memory.
 func (q *queue) addStatistics(x counted) {
-	if q.hasRoomForStatistics(x) {
+	if q.hasRoomForStatistics(x.waiting()) {
 		q.add(x)
 	}
 }
