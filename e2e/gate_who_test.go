@@ -120,11 +120,17 @@ func TestQ20_Warning(t *testing.T) {
 // the upstream of a test.
 func recipe(t *testing.T, heading string, replace ...string) string {
 	t.Helper()
-	text, err := os.ReadFile(source(t, "docs/caddyfile.md"))
+	return recipeIn(t, "docs/caddyfile.md", "### "+heading, replace...)
+}
+
+// recipeIn is recipe for another page.
+func recipeIn(t *testing.T, page, heading string, replace ...string) string {
+	t.Helper()
+	text, err := os.ReadFile(source(t, page))
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, rest, ok := strings.Cut(string(text), "\n### "+heading+"\n")
+	_, rest, ok := strings.Cut(string(text), "\n"+heading+"\n")
 	_, rest, ok2 := strings.Cut(rest, "```caddyfile\n")
 	config, _, ok3 := strings.Cut(rest, "```\n")
 	if !ok || !ok2 || !ok3 {

@@ -139,6 +139,27 @@ func TestWebhooks(t *testing.T) {
 	}
 }
 
+// TestWebhooks_recipe: the configuration of the documentation sends the events that it names,
+// and no others.
+func TestWebhooks_recipe(t *testing.T) {
+	quick(t)
+	r, up := startReceiver(t), startUpstream(t)
+	config := recipeIn(t, "docs/events.md", "## Webhooks", "https://hooks.example.com/apikey", "{$HOOK}", "\napi.example.com", "\n{$SITE}")
+	s := startGate(t, config, withEnv("HOOK="+r.URL, "UPSTREAM="+up.Addr, "APIKEY_WEBHOOK_SECRET="+hookSecret))
+	k := s.create(map[string]any{"remaining": 2})
+	s.get("/", keyLine(k.Raw)).is(t, 200, "")
+	s.admin("POST", "/apikey/keys/"+k.ID+"/rotate", nil, 200, nil)
+	s.admin("PATCH", "/apikey/keys/"+k.ID, map[string]any{"enabled": false}, 200, nil)
+	eventually(t, "events arrive", func() bool {
+		return r.has("key_created "+k.ID, "credits_threshold "+k.ID, "key_revoked "+k.ID) && len(s.deliveries()) == 0
+	})
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.taken) != 3 {
+		t.Errorf("taken %q", r.taken)
+	}
+}
+
 // TestWebhooks_dead: requests do not wait for a webhook that fails. The log says so, what it has
 // not taken for a day is dead, and a command sends it again.
 func TestWebhooks_dead(t *testing.T) {
