@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -107,6 +108,11 @@ func (w *Webhook) check() error {
 	if w.Secret == "" {
 		return errors.New("webhook: needs a secret")
 	}
+	if !strings.Contains(w.Secret, "{") { // else it is checked when the placeholder has its value
+		if _, err := webhook.ParseSecret(w.Secret); err != nil {
+			return fmt.Errorf("webhook: the secret %w", err)
+		}
+	}
 	for _, name := range w.Events {
 		if !slices.Contains(keyring.EventTypes, keyring.EventType(name)) {
 			return fmt.Errorf("webhook: %w", unknownEvent(name))
@@ -149,11 +155,11 @@ func (a *App) provisionWebhooks(set *keyring.Settings) (endpoints []webhook.Endp
 		w := &a.Webhooks[i]
 		text, err := caddy.NewReplacer().ReplaceOrErr(w.Secret, true, true)
 		if err != nil {
-			return nil, fmt.Errorf("secret of a webhook: %w", err)
+			return nil, fmt.Errorf("webhook for %s: the secret: %w", webhook.HostOf(w.URL), err)
 		}
 		secret, err := webhook.ParseSecret(text)
 		if err != nil {
-			return nil, fmt.Errorf("webhook: the secret %w", err)
+			return nil, fmt.Errorf("webhook for %s: the secret %w", webhook.HostOf(w.URL), err)
 		}
 		endpoints = append(endpoints, webhook.Endpoint{URL: w.URL, Secret: secret})
 		s := w.Notices.subscription()

@@ -41,6 +41,15 @@ func CheckURL(s string) error {
 	return errors.New("must begin with https://; http:// is for localhost, 127.0.0.0/8 and [::1] only")
 }
 
+// HostOf returns what may be told of the URL of a webhook: the rest of it may be a secret.
+func HostOf(s string) string {
+	u, err := url.Parse(s)
+	if err != nil {
+		return ""
+	}
+	return u.Host
+}
+
 func isLoopback(host string) bool {
 	addr, err := netip.ParseAddr(host)
 	return host == "localhost" || err == nil && addr.Unmap().IsLoopback()

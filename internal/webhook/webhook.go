@@ -216,7 +216,7 @@ func (h *hook) putOff(d *store.Delivery, r result) {
 	// Who answers 410 wants no more of it, by the specification.
 	if r.status == http.StatusGone || d.NextAttempt > d.CreatedAt+keyring.DeliverFor {
 		d.State = store.DeliveryDead
-		h.monitor.Dead(h.host(), d)
+		h.monitor.Dead(HostOf(h.URL), d)
 	}
 }
 
@@ -234,17 +234,8 @@ func pause(attempts int64) time.Duration {
 func (h *hook) became(err error) {
 	if failing := err != nil; failing != h.failing {
 		h.failing = failing
-		h.monitor.Failing(h.host(), err)
+		h.monitor.Failing(HostOf(h.URL), err)
 	}
-}
-
-// host is what is told of a webhook: the rest of its URL may be a secret.
-func (h *hook) host() string {
-	u, err := url.Parse(h.URL)
-	if err != nil {
-		return ""
-	}
-	return u.Host
 }
 
 // attempt sends a delivery. Only an answer with a 2xx status is a success.
