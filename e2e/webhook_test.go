@@ -182,7 +182,7 @@ func TestWebhooks_dead(t *testing.T) {
 			t.Errorf("the log does not say %q: %s", text, out)
 		}
 	}
-	dead := s.run("apikey", "webhooks", "list", "--state", "dead", "--columns", "id,event,state,last_status")
+	dead := s.run("apikey", "webhooks", "list", "--state", "dead", "--columns", "id,event,state,last-status")
 	id := s.deliveries()[0].ID
 	if dead.code != 0 || !strings.Contains(dead.stdout, id) || !strings.Contains(dead.stdout, "500") {
 		t.Error(dead)

@@ -60,8 +60,8 @@ var deliveryListing = &listing[admin.Delivery]{
 		{name: "url", value: func(d admin.Delivery) string { return d.URL }},
 		{name: "state", value: func(d admin.Delivery) string { return d.State }, whole: true},
 		{name: "attempts", value: func(d admin.Delivery) string { return strconv.FormatInt(d.Attempts, 10) }},
-		{name: "last_status", value: lastStatus},
-		timeColumn("next_attempt", false, func(d admin.Delivery) *api.Time { return d.NextAttempt }),
+		{name: "last-status", value: lastStatus},
+		timeColumn("next-attempt", false, func(d admin.Delivery) *api.Time { return d.NextAttempt }),
 		timeColumn("created", true, func(d admin.Delivery) *api.Time { return &d.CreatedAt }),
 	},
 }
