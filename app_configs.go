@@ -28,7 +28,7 @@ type Config struct {
 	// get-session refuses them. Default: true.
 	Session *bool `json:"session,omitempty"`
 	// Public marks keys that are made to be seen, such as those in a web page. One that
-	// is reported as leaked stays, and the audit log tells of the report. Default: false.
+	// is reported as leaked stays, and the report is in the audit log. Default: false.
 	Public bool `json:"public,omitempty"`
 
 	KeyRules

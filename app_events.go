@@ -14,17 +14,17 @@ import (
 	"github.com/caddy-apikey/caddy-apikey/keyring"
 )
 
-// Notices say when events tell that something comes near. Each crossing is told once.
+// Notices say when events are emitted before something happens. Each crossing is reported once.
 type Notices struct {
-	// Thresholds are the percentages of the credits that were granted last, from 1 to 100,
-	// of whose use the event apikey_credits_threshold tells. An empty list is none.
+	// Thresholds are percentages of the credits that were granted last, from 1 to 100, at
+	// which the event apikey_credits_threshold is emitted. An empty list is none.
 	// Default: [80, 100].
 	Thresholds []int64 `json:"thresholds,omitzero"`
-	// Expiring is how long before the end of a key the event apikey_key_expiring tells of it,
+	// Expiring is how long before the end of a key the event apikey_key_expiring is emitted,
 	// once for each duration. An empty list is never. Default: ["14d", "3d"].
 	Expiring []caddy.Duration `json:"expiring,omitzero"`
-	// Idle is after how long without use the event apikey_key_idle tells of a key, a
-	// duration of at least one hour. It is judged by the hour. 0 is never. Default: "90d".
+	// Idle is after how long without use the event apikey_key_idle is emitted, a duration of
+	// at least one hour. It is judged by the hour. 0 is never. Default: "90d".
 	Idle *caddy.Duration `json:"idle,omitempty"`
 }
 
